@@ -1,0 +1,1 @@
+"""Configurations: one file an experiment, every key in default.py."""

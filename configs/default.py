@@ -1,0 +1,140 @@
+"""Every key of an experiment, its default, its unit or meaning.
+
+A config is `default.get_config()` with some keys replaced; a key that is not
+here does not exist, so a misspelled override fails with a suggestion. Sections
+are named after the modules that read them.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the defaults, locked."""
+  config = ml_collections.ConfigDict()
+
+  config.seed = 0  # Every key and every data order derives from it.
+  config.num_steps = 200  # Train steps; one rollout batch each.
+
+  config.data = dict(
+    task='sort',  # Config of the builder: sort, addition, running_sum, …
+    data_dir='~/.cache/dppo_jax/data',  # Where prepared data sets live.
+    num_prompts=64,  # N, prompts a train step.
+    group_size=16,  # G, completions a prompt.
+    max_prompt_length=9,  # P, tokens.
+    overlong='filter',  # Prompts longer than that: filter or refuse.
+  )
+
+  config.rewards = dict(
+    verifier='exact_match',  # Row of VERIFIERS.
+    time_limit_s=2.0,  # Seconds one verification may take.
+    num_workers=0,  # Verifier processes; 0 runs trusted ones in process.
+  )
+
+  config.model = dict(
+    num_layers=2,
+    d_model=64,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=16,
+    d_ff=256,  # Width of the gated feed-forward layer.
+    rope_theta=10_000.0,  # Base of the rotary wavelengths.
+    rope_scaling='none',  # none, linear or llama3.
+    rope_factor=1.0,  # Context stretch of the two scalings.
+    rope_low_frequency_factor=1.0,  # llama3 only.
+    rope_high_frequency_factor=4.0,  # llama3 only.
+    rope_original_length=8192,  # llama3 only; tokens.
+    qk_norm=True,  # RMS-normalize queries and keys (Qwen3).
+    qkv_bias=False,  # Bias of the projections (Qwen2).
+    tied_head=True,  # The head is the embedding, transposed.
+    norm_epsilon=1e-6,
+    init_scale=0.02,  # Standard deviation of the initial weights.
+    dtype='float32',  # Compute dtype: float32 or bfloat16.
+    remat='none',  # Saved for the backward pass: none (all), dots, full.
+  )
+
+  config.sampling = dict(
+    max_completion_length=9,  # R, tokens, the end token included.
+    temperature=1.0,  # Divides the logits, here and in the trainer.
+    top_k=20,  # K, log-probs recorded a token; 0 records none.
+    precision='float32',  # Of the weights: float32 bfloat16 int8 fp8 int4.
+  )
+
+  config.advantages = dict(estimator='group_mean')  # Row of ADVANTAGES.
+
+  config.trust_region = dict(
+    rule='divergence',  # Row of TRUST_REGIONS.
+    divergence='topk_tv',  # Row of DIVERGENCES, measured in every run.
+    anchor='rollout',  # Whose policy the rule compares: rollout, recomputed.
+    delta_low=0.2,  # Bound for A < 0, unit of the divergence.
+    delta_high=0.2,  # Bound for A > 0.
+    clip_low=0.2,  # Ratio clip below 1 - clip_low for A < 0.
+    clip_high=0.2,  # Ratio clip above 1 + clip_high for A > 0.
+  )
+
+  config.objective = dict(
+    form='score',  # score (eq. 23) or surrogate (eq. 12).
+    ratio_cap=float('inf'),  # C, truncation of pi/mu.
+    aggregation='token_mean',  # Row of AGGREGATIONS.
+    length_norm=1.0,  # Divisor of sequence_mean_token_sum_norm, tokens.
+    kl_coefficient=0.0,  # Weight of KL(pi || reference).
+    kl_estimator='k3',  # k1 or k3.
+    entropy_coefficient=0.0,  # Weight of the entropy bonus.
+  )
+
+  config.optimizer = dict(
+    learning_rate=5e-4,
+    schedule='linear',  # constant, linear or cosine.
+    final_fraction=0.05,  # Last learning rate over the first.
+    num_warmup_steps=0,  # Train steps of linear increase from 0.
+    b1=0.9,
+    b2=0.99,
+    epsilon=1e-8,
+    weight_decay=0.0,
+    clip_norm=1.0,  # Global gradient norm; inf switches it off.
+    max_nonfinite=10,  # Skipped updates in a row that stop the run.
+  )
+
+  config.learner = dict(
+    num_minibatches=4,  # Optimizer updates a rollout batch.
+    num_microbatches=1,  # Gradient accumulation within an update.
+    share_prompts=True,  # Forward a prompt once for its G completions.
+  )
+
+  config.supervised = dict(
+    num_steps=150,  # Warm start; 0 switches it off.
+    batch_size=128,  # Demonstrations a step.
+    learning_rate=2e-3,
+    noise=0.1,  # Share of demonstration digits replaced at random.
+  )
+
+  config.mesh = dict(data=-1, fsdp=1, tensor=1)  # -1 takes what is left.
+
+  config.evaluation = dict(
+    every_n_steps=25,  # 0: only before and after training.
+    split='validation',
+    num_prompts=256,  # During training.
+    final_num_prompts=1024,  # Before and after training.
+    num_samples=1,  # k of avg@k and pass@k.
+    temperature=1.0,
+    top_p=1.0,
+    greedy=True,  # Also decode greedily.
+  )
+
+  config.checkpoints = dict(
+    every_n_steps=50,
+    keep=2,  # Latest ones kept; the best one is kept beside them.
+    best_metric='evaluation/sampled_accuracy',
+  )
+
+  config.writers = dict(
+    console_every_n_steps=50,
+    samples_every_n_steps=50,  # Prompts and completions saved; 0: never.
+    num_samples=4,  # Rows saved each time.
+    tensorboard=True,
+  )
+
+  config.profile = dict(start_step=0, num_steps=0)  # 0 steps: no profile.
+
+  config.compilation_cache = '~/.cache/dppo_jax/xla'  # '' switches it off.
+
+  return config.lock()

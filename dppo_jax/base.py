@@ -1,0 +1,209 @@
+"""The data that flows and the callables that plug in, declared once.
+
+Prompts --sample--> Rollout --verify--> rewards --make_batch--> Batch
+        --train_step(TrainState)--> TrainState', Metrics
+
+Alignment law: every `[B, T]` array is indexed by the token it is *about*.
+`log_probs[b, t]` scores `tokens[b, t]` given `tokens[b, :t]`; column 0 is 0.0
+and masked. Sizes: N prompts, G completions a prompt, B = N·G sequences, P
+prompt columns, R completion columns, T = P + R, V vocabulary, K recorded
+entries a token, D hidden width.
+"""
+
+from collections.abc import Mapping
+import enum
+from typing import Any, Protocol
+
+import flax.struct
+import jax
+
+Array = jax.Array
+Params = Any  # Nested dict of arrays with stable names.
+OptState = Any  # Whatever the optax chain holds.
+Metrics = dict[str, Array]  # 'group/name' -> f32 [].
+
+
+@flax.struct.dataclass(kw_only=True)
+class Prompts:
+  """N prompts, left-padded so that all of them end in the last column.
+
+  Attributes:
+    tokens: i32 [N, P].
+    mask: bool [N, P], True on real tokens.
+    example_id: i32 [N]; the text stays on the host, keyed by this id.
+  """
+
+  tokens: Array
+  mask: Array
+  example_id: Array
+
+
+@flax.struct.dataclass(kw_only=True)
+class TokenStats:
+  """What one policy says of each token of a rollout.
+
+  Attributes:
+    log_probs: f32 [B, T], log-prob of the token in nats, <= 0; 0.0 where
+      masked.
+    top_ids: i32 [B, T, K], the K most likely tokens of the *rollout* policy.
+    top_log_probs: f32 [B, T, K], this policy's log-probs of `top_ids`.
+    entropy: f32 [B, T] in nats.
+  """
+
+  log_probs: Array
+  top_ids: Array | None = None
+  top_log_probs: Array | None = None
+  entropy: Array | None = None
+
+
+@flax.struct.dataclass(kw_only=True)
+class Rollout:
+  """Prompts with the completions sampled for them; rows of a group adjoin.
+
+  Attributes:
+    tokens: i32 [B, T], a left-padded prompt [B, P], then a right-padded
+      completion [B, R].
+    token_mask: bool [B, T], True on real tokens, prompt and completion.
+    completion_mask: bool [B, T], True on sampled tokens, the end included.
+    rollout: what the policy that sampled says of the tokens.
+    group_id: i32 [B], index of the prompt in its batch.
+    example_id: i32 [B].
+    truncated: bool [B], True where the length limit cut the completion.
+  """
+
+  tokens: Array
+  token_mask: Array
+  completion_mask: Array
+  rollout: TokenStats
+  group_id: Array
+  example_id: Array
+  truncated: Array
+
+
+@flax.struct.dataclass(kw_only=True)
+class Batch:
+  """What the loss needs of a rollout.
+
+  Attributes:
+    tokens: i32 [B, T].
+    token_mask: bool [B, T].
+    completion_mask: bool [B, T].
+    advantages: f32 [B, T], 0.0 where masked.
+    rollout: stats of the policy that sampled (mu).
+    recomputed: stats of the same parameters, recomputed by the trainer.
+    reference: stats of the frozen policy of a KL penalty.
+  """
+
+  tokens: Array
+  token_mask: Array
+  completion_mask: Array
+  advantages: Array
+  rollout: TokenStats
+  recomputed: TokenStats | None = None
+  reference: TokenStats | None = None
+
+
+@flax.struct.dataclass(kw_only=True)
+class Demonstrations:
+  """Prompts with the completions to imitate; layout as in `Rollout`.
+
+  Attributes:
+    tokens: i32 [B, T].
+    token_mask: bool [B, T].
+    completion_mask: bool [B, T].
+  """
+
+  tokens: Array
+  token_mask: Array
+  completion_mask: Array
+
+
+@flax.struct.dataclass(kw_only=True)
+class Decisions:
+  """What the trust region did with each token, at the update that used it.
+
+  Attributes:
+    log_probs: f32 [B, R], log pi.
+    divergence: f32 [B, R], unit of its row.
+    keep: f32 [B, R], M; 0.0 where masked.
+    loss: f32 [B, R], loss of the token before aggregation.
+  """
+
+  log_probs: Array
+  divergence: Array
+  keep: Array
+  loss: Array
+
+
+@flax.struct.dataclass(kw_only=True)
+class TrainState:
+  """Everything a step changes; arrays only, so it donates and checkpoints.
+
+  Attributes:
+    step: i32 [], train steps (rollout batches) taken.
+    params: master parameters, f32.
+    opt_state: state of the optimizer.
+    key: PRNG key of the run, constant; steps and streams are folded in.
+  """
+
+  step: Array
+  params: Params
+  opt_state: OptState
+  key: Array
+
+
+class Stream(enum.IntEnum):
+  """Uses of randomness; each gets keys of its own."""
+
+  INIT = 0
+  SAMPLE = 1
+  SHUFFLE = 2
+  EVALUATE = 3
+
+
+def stream_key(key: Array, stream: Stream, step: Array | int) -> Array:
+  """Key of one use at one step: a function of (seed, stream, step) alone."""
+  return jax.random.fold_in(jax.random.fold_in(key, stream), step)
+
+
+class Tokenizer(Protocol):
+  """Text to ids and back."""
+
+  vocab_size: int
+  pad_id: int
+  eos_id: int
+
+  def encode(self, text: str) -> list[int]: ...
+
+  def decode(self, ids: Any) -> str: ...
+
+
+class DivergenceFn(Protocol):
+  """Divergence of two policies at every token, anchor first: f32 [B, T]."""
+
+  def __call__(
+    self, tokens: Array, anchor: TokenStats, current: TokenStats
+  ) -> Array: ...
+
+
+class AdvantageFn(Protocol):
+  """Rewards f32 [N, G] to advantages f32 [N, G]."""
+
+  def __call__(self, rewards: Array) -> Array: ...
+
+
+class LogitsFn(Protocol):
+  """Filters logits f32 [B, V] before the draw."""
+
+  def __call__(self, logits: Array) -> Array: ...
+
+
+class PolicyApply(Protocol):
+  """Tokens i32 [B, T] to final hidden states [B, T, D]."""
+
+  def __call__(
+    self, params: Params, tokens: Array, mask: Array, /
+  ) -> Array: ...
+
+
+Example = Mapping[str, Any]  # One data row: 'example_id', 'prompt', 'answer'.

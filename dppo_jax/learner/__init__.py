@@ -1,0 +1,1 @@
+"""From a rollout to an update: batches, loss, the compiled train step."""

@@ -1,0 +1,73 @@
+"""Rewards and a rollout to the batch of a train step."""
+
+import chex
+import jax.numpy as jnp
+
+from dppo_jax.base import Array, Batch, Metrics, Rollout, TokenStats
+from dppo_jax.ops.advantages import ADVANTAGES
+from dppo_jax.ops.masking import masked_mean
+
+
+def make_batch(
+  rollout: Rollout,
+  rewards: Array,
+  *,
+  group_size: int,
+  estimator: str,
+  recomputed: TokenStats | None,
+  reference: TokenStats | None,
+) -> Batch:
+  """Broadcasts one advantage a completion to its tokens.
+
+  Args:
+    rollout: B = N·G rows, groups adjoin.
+    rewards: f32 [B].
+    group_size: G.
+    estimator: a key of `ADVANTAGES`.
+    recomputed: the trainer's own stats before the first update.
+    reference: stats of the frozen reference.
+  """
+  chex.assert_rank(rewards, 1)
+  grouped = rewards.astype(jnp.float32).reshape(-1, group_size)
+  advantages = ADVANTAGES[estimator](grouped).reshape(-1)
+  return Batch(
+    tokens=rollout.tokens,
+    token_mask=rollout.token_mask,
+    completion_mask=rollout.completion_mask,
+    advantages=jnp.where(rollout.completion_mask, advantages[:, None], 0.0),
+    rollout=rollout.rollout,
+    recomputed=recomputed,
+    reference=reference,
+  )
+
+
+def rollout_metrics(
+  rollout: Rollout, rewards: Array, group_size: int
+) -> Metrics:
+  """What the batch looks like before any update.
+
+  Returns:
+    `rewards/mean`, `rewards/std`; `rewards/zero_variance_groups`, share of
+    prompts that teach nothing; `rollout/length_mean` and `_max`, tokens;
+    `rollout/truncated`, share; `rollout/entropy_mean`, nats a token;
+    `rollout/topk_mass`, mean mass of the K recorded tokens.
+  """
+  mask = rollout.completion_mask
+  lengths = jnp.sum(mask, axis=1, dtype=jnp.float32)
+  grouped = rewards.reshape(-1, group_size)
+  same = jnp.max(grouped, axis=1) == jnp.min(grouped, axis=1)
+  stats = rollout.rollout
+  metrics = {
+    'rewards/mean': jnp.mean(rewards),
+    'rewards/std': jnp.std(rewards),
+    'rewards/zero_variance_groups': jnp.mean(same.astype(jnp.float32)),
+    'rollout/length_mean': jnp.mean(lengths),
+    'rollout/length_max': jnp.max(lengths),
+    'rollout/truncated': jnp.mean(rollout.truncated.astype(jnp.float32)),
+  }
+  if stats.entropy is not None:
+    metrics['rollout/entropy_mean'] = masked_mean(stats.entropy, mask)
+  if stats.top_log_probs is not None:
+    mass = jnp.sum(jnp.exp(stats.top_log_probs), axis=-1)
+    metrics['rollout/topk_mass'] = masked_mean(mass, mask)
+  return metrics

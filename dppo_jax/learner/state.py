@@ -1,0 +1,77 @@
+"""The train state, born sharded."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+import optax
+
+from dppo_jax import parallel
+from dppo_jax.base import Array, Stream, TrainState, stream_key
+from dppo_jax.models.policy import Policy
+
+
+def init_state(
+  policy: Policy,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  seed: int,
+) -> tuple[TrainState, TrainState]:
+  """Initial state, every array created where it will live.
+
+  Args:
+    policy: the model.
+    optimizer: what holds the optimizer state.
+    mesh: devices.
+    seed: of the run.
+
+  Returns:
+    The state, and a TrainState of NamedSharding.
+  """
+  key = jax.random.PRNGKey(seed)
+  boxed = jax.eval_shape(lambda key: _init(policy, optimizer, key), key)
+  shardings = parallel.tree_shardings(mesh, boxed)
+
+  def init(key: Array) -> TrainState:
+    return nn.unbox(_init(policy, optimizer, key))
+
+  return jax.jit(init, out_shardings=shardings)(key), shardings
+
+
+def restart(
+  optimizer: optax.GradientTransformation,
+  state: TrainState,
+  shardings: Any,
+) -> TrainState:
+  """The same parameters at step 0 of a new optimizer.
+
+  Args:
+    optimizer: of what comes next; its state has the tree of `shardings`.
+    state: consumed.
+    shardings: a TrainState of NamedSharding for the result.
+  """
+
+  def begin(state: TrainState) -> TrainState:
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=state.params,
+      opt_state=optimizer.init(state.params),
+      key=state.key,
+    )
+
+  return jax.jit(begin, out_shardings=shardings, donate_argnums=0)(state)
+
+
+def _init(
+  policy: Policy, optimizer: optax.GradientTransformation, key: Array
+) -> TrainState:
+  """State whose parameters and moments carry their logical axes."""
+  params = policy.init(stream_key(key, Stream.INIT, 0))
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    opt_state=optimizer.init(params),
+    key=key,
+  )

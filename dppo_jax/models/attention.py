@@ -1,0 +1,132 @@
+"""Grouped-query attention over segments of keys.
+
+A query sees one or several segments: its own sequence, a cache, or the keys of
+a prompt that the completions of a group share. Training, prefill and decoding
+are the same function with other segments.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dppo_jax.base import Array
+from dppo_jax.models import layers
+
+# Finite, so that a row which sees no key (padding) gets a mean, not NaN.
+HIDDEN_SCORE = -1e30
+
+
+class Segment(NamedTuple):
+  """Keys and values that a block of queries may see.
+
+  Attributes:
+    keys: [B', S, kv_heads, head_dim]; B' divides the number of query rows, and
+      consecutive rows share one entry.
+    values: as `keys`.
+    mask: bool [1 or B', 1 or Q, S], True where a query may look.
+  """
+
+  keys: Array
+  values: Array
+  mask: Array
+
+
+def attend(query: Array, segments: Sequence[Segment]) -> Array:
+  """softmax(q k / sqrt(head_dim)) v over all segments together.
+
+  Args:
+    query: [B, Q, H, head_dim].
+    segments: what it sees.
+
+  Returns:
+    [B, Q, H, head_dim]. Scores and softmax are f32.
+  """
+  scores = jnp.concatenate([_scores(query, s) for s in segments], axis=-1)
+  weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
+  ends = [0]
+  for segment in segments:
+    ends.append(ends[-1] + segment.keys.shape[1])
+  return sum(
+    _weighted(weights[..., begin:end], segment)
+    for segment, begin, end in zip(segments, ends, ends[1:], strict=False)
+  )
+
+
+def _scores(query: Array, segment: Segment) -> Array:
+  """Masked scores f32 [B, kv_heads, H / kv_heads, Q, S]."""
+  rows, width, heads, head_dim = query.shape
+  entries, size, kv_heads, _ = segment.keys.shape
+  share, repeat = rows // entries, heads // kv_heads
+  query = query.reshape(entries, share, width, kv_heads, repeat, head_dim)
+  scores = jnp.einsum(
+    'bgqkrd,bskd->bgkrqs',
+    query * head_dim**-0.5,
+    segment.keys,
+    preferred_element_type=jnp.float32,
+  )
+  mask = segment.mask[:, None, None, None]
+  scores = jnp.where(mask, scores, HIDDEN_SCORE)
+  return scores.reshape(rows, kv_heads, repeat, width, size)
+
+
+def _weighted(weights: Array, segment: Segment) -> Array:
+  """Sum of values by weight: [B, Q, H, head_dim]."""
+  rows, kv_heads, repeat, width, size = weights.shape
+  entries, _, _, head_dim = segment.values.shape
+  weights = weights.reshape(
+    entries, rows // entries, kv_heads, repeat, width, size
+  )
+  mixed = jnp.einsum('bgkrqs,bskd->bgqkrd', weights, segment.values)
+  return mixed.reshape(rows, width, kv_heads * repeat, head_dim)
+
+
+class Attention(nn.Module):
+  """Projections around `attend`."""
+
+  config: layers.TransformerConfig
+
+  def setup(self) -> None:
+    c = self.config
+    embed = (c.d_model, 'embed')
+    heads, head = (c.num_heads, 'heads'), (c.head_dim, 'head_dim')
+    kv_heads = (c.num_kv_heads, 'kv_heads')
+
+    def project(axes: list[tuple[int, str]]) -> layers.Projection:
+      return layers.Projection(c, [embed], axes, use_bias=c.qkv_bias)
+
+    self.query = project([heads, head])
+    self.key = project([kv_heads, head])
+    self.value = project([kv_heads, head])
+    self.output = layers.Projection(c, [heads, head], [embed])
+    if c.qk_norm:
+      self.query_norm = layers.RMSNorm(c)
+      self.key_norm = layers.RMSNorm(c)
+
+  def project(self, x: Array, angles: Array) -> tuple[Array, Array, Array]:
+    """[B, S, D] to rotated queries, rotated keys, values."""
+    query, key, value = self.query(x), self.key(x), self.value(x)
+    if self.config.qk_norm:
+      query, key = self.query_norm(query), self.key_norm(key)
+    query = layers.rotate(query, angles)
+    return query, layers.rotate(key, angles), value
+
+  def __call__(
+    self, x: Array, angles: Array, seen: Sequence[Segment], own_mask: Array
+  ) -> tuple[Array, tuple[Array, Array]]:
+    """Attends to what was `seen` before and to `x` itself.
+
+    Args:
+      x: [B, S, D].
+      angles: f32 [B, S, head_dim / 2].
+      seen: segments before `x`.
+      own_mask: bool [1 or B, S, S].
+
+    Returns:
+      [B, S, D], and the keys and values of `x`.
+    """
+    query, key, value = self.project(x, angles)
+    mixed = attend(query, [*seen, Segment(key, value, own_mask)])
+    return self.output(mixed), (key, value)

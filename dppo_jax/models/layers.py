@@ -1,0 +1,191 @@
+"""Parts of a layer: projections, normalization, rotary embedding, SwiGLU.
+
+Parameters are f32 and cast to the compute dtype where they are used. Each one
+names its logical axes; `parallel.AXIS_RULES` says where they live.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import math
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dppo_jax.base import Array
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+  """Shape and numerics of a policy; every default is in configs/default.py.
+
+  Attributes:
+    vocab_size: V.
+    num_layers: L.
+    d_model: D, width of the residual stream.
+    num_heads: query heads H.
+    num_kv_heads: key and value heads, a divisor of H.
+    head_dim: width of a head, even; independent of D / H.
+    d_ff: width of the gated feed-forward layer.
+    rope_theta: base of the rotary wavelengths.
+    rope_scaling: how the wavelengths are stretched.
+    rope_factor: by how much.
+    rope_low_frequency_factor: llama3; wavelengths above original / this are
+      stretched in full.
+    rope_high_frequency_factor: llama3; below original / this, not at all.
+    rope_original_length: llama3; context of the first training, tokens.
+    qk_norm: normalize queries and keys by head.
+    qkv_bias: add a bias to the three projections.
+    tied_head: the head is the embedding, transposed.
+    norm_epsilon: added to mean squares.
+    init_scale: standard deviation of the initial weights.
+    dtype: compute dtype, 'float32' or 'bfloat16'.
+    remat: what a layer saves for its backward pass: 'none' saves everything,
+      'dots' the matrix products, 'full' its input only.
+  """
+
+  vocab_size: int
+  num_layers: int
+  d_model: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  d_ff: int
+  rope_theta: float
+  rope_scaling: Literal['none', 'linear', 'llama3']
+  rope_factor: float
+  rope_low_frequency_factor: float
+  rope_high_frequency_factor: float
+  rope_original_length: int
+  qk_norm: bool
+  qkv_bias: bool
+  tied_head: bool
+  norm_epsilon: float
+  init_scale: float
+  dtype: str
+  remat: Literal['none', 'dots', 'full']
+
+
+class Projection(nn.Module):
+  """x @ kernel (+ bias), summing over the leading axes of the kernel.
+
+  Attributes:
+    in_axes: (size, logical name) of the axes summed over.
+    out_axes: (size, logical name) of the axes produced.
+  """
+
+  config: TransformerConfig
+  in_axes: Sequence[tuple[int, str]]
+  out_axes: Sequence[tuple[int, str]]
+  use_bias: bool = False
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    axes = (*self.in_axes, *self.out_axes)
+    names = tuple(name for _, name in axes)
+    kernel = self.param(
+      'kernel',
+      nn.with_logical_partitioning(
+        nn.initializers.normal(self.config.init_scale), names
+      ),
+      tuple(size for size, _ in axes),
+    )
+    kernel = kernel.astype(self.config.dtype)
+    count = len(self.in_axes)
+    lead = x.shape[: x.ndim - count]
+    # One matrix product, whatever the axes: XLA splits heads for free.
+    rows = math.prod(size for size, _ in self.in_axes)
+    y = x.reshape(*lead, rows) @ kernel.reshape(rows, -1)
+    y = y.reshape(*lead, *(size for size, _ in self.out_axes))
+    if self.use_bias:
+      bias = self.param(
+        'bias',
+        nn.with_logical_partitioning(
+          nn.initializers.zeros, tuple(name for _, name in self.out_axes)
+        ),
+        tuple(size for size, _ in self.out_axes),
+      )
+      bias = bias.astype(y.dtype)
+      y = y + jnp.expand_dims(bias, tuple(range(len(lead))))
+    return y
+
+
+class RMSNorm(nn.Module):
+  """x / sqrt(mean(x^2) + epsilon) * scale over the last axis, f32 inside."""
+
+  config: TransformerConfig
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    scale = self.param(
+      'scale',
+      nn.with_logical_partitioning(nn.initializers.ones, ('norm',)),
+      (x.shape[-1],),
+    )
+    x = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    x = x * jax.lax.rsqrt(mean_square + self.config.norm_epsilon)
+    scale = jnp.expand_dims(scale, tuple(range(x.ndim - 1)))
+    return (x * scale).astype(self.config.dtype)
+
+
+class FeedForward(nn.Module):
+  """SwiGLU: down(silu(gate(x)) * up(x)) (arXiv:2002.05202)."""
+
+  config: TransformerConfig
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    c = self.config
+    embed, mlp = (c.d_model, 'embed'), (c.d_ff, 'mlp')
+    gate = Projection(c, [embed], [mlp], name='gate')(x)
+    up = Projection(c, [embed], [mlp], name='up')(x)
+    return Projection(c, [mlp], [embed], name='down')(nn.silu(gate) * up)
+
+
+def rotary_angles(config: TransformerConfig, positions: Array) -> Array:
+  """Angle of each pair of features at each position.
+
+  angle[t, i] = t * f_i, f_i = theta^(-2i / head_dim), stretched as configured
+  (RoFormer, arXiv:2104.09864; llama3 as in the Llama 3.1 release: wavelengths
+  beyond the original context are stretched, short ones kept, those between
+  blended).
+
+  Args:
+    config: head_dim and the rope fields.
+    positions: i32 [...], 0 at the first real token.
+
+  Returns:
+    f32 [..., head_dim / 2], radians.
+  """
+  exponents = jnp.arange(0, config.head_dim, 2) / config.head_dim
+  frequencies = config.rope_theta**-exponents
+  if config.rope_scaling == 'linear':
+    frequencies = frequencies / config.rope_factor
+  elif config.rope_scaling == 'llama3':
+    low = config.rope_low_frequency_factor
+    high = config.rope_high_frequency_factor
+    turns = config.rope_original_length * frequencies / (2 * jnp.pi)
+    kept = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
+    stretched = frequencies / config.rope_factor
+    frequencies = kept * frequencies + (1 - kept) * stretched
+  shape = (1,) * positions.ndim + frequencies.shape
+  return positions[..., None].astype(jnp.float32) * frequencies.reshape(shape)
+
+
+def rotate(x: Array, angles: Array) -> Array:
+  """Rotates the feature pairs (i, i + head_dim / 2) of every head.
+
+  Args:
+    x: [B, S, heads, head_dim].
+    angles: f32 [B, S, head_dim / 2].
+
+  Returns:
+    As `x`.
+  """
+  cos = jnp.cos(angles)[:, :, None]
+  sin = jnp.sin(angles)[:, :, None]
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  rotated = (first * cos - second * sin, second * cos + first * sin)
+  return jnp.concatenate(rotated, axis=-1).astype(x.dtype)

@@ -1,0 +1,168 @@
+"""The policy as a tuple of pure functions: all that the other layers see."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from dppo_jax.base import Array, Params, PolicyApply, Prompts
+from dppo_jax.models.layers import TransformerConfig
+from dppo_jax.models.transformer import Transformer
+
+
+@flax.struct.dataclass(kw_only=True)
+class Cache:
+  """Keys and values of N prompts and of the B = N·G completions so far.
+
+  Attributes:
+    prompt: (keys, values), each [L, N, P, kv_heads, head_dim].
+    prompt_mask: bool [N, P].
+    completion: (keys, values), each [L, B, R, kv_heads, head_dim].
+  """
+
+  prompt: tuple[Array, Array]
+  prompt_mask: Array
+  completion: tuple[Array, Array]
+
+
+class Policy(NamedTuple):
+  """Pure functions of the parameters.
+
+  Attributes:
+    init: key -> parameters, each leaf boxed with its logical axis names
+      (`flax.linen.unbox` gives the plain nested dict the others take).
+    apply: (params, tokens i32 [B, T], mask bool [B, T]) -> hidden [B, T, D].
+    apply_grouped: (params, prompts, prompt_mask, completions) -> hidden
+      [B, R, D] that predict the completions i32 [B, R]; each of the N prompts
+      [N, P] is run once for its B / N completions.
+    prefill: (params, prompts, group_size, R) -> hidden [N, D] after the last
+      prompt token, and the cache.
+    decode: (params, cache, tokens i32 [B], step i32 []) -> hidden [B, D] after
+      the token, which is the completion's token number `step`, and the cache.
+    head: (params, hidden [..., D]) -> logits f32 [..., V].
+  """
+
+  init: Callable[[Array], Any]
+  apply: PolicyApply
+  apply_grouped: Callable[[Params, Array, Array, Array], Array]
+  prefill: Callable[[Params, Prompts, int, int], tuple[Array, Cache]]
+  decode: Callable[[Params, Cache, Array, Array], tuple[Array, Cache]]
+  head: Callable[[Params, Array], Array]
+
+
+def positions_of(mask: Array) -> Array:
+  """Positions that count real tokens from 0; padding gets 0: i32 [B, T].
+
+  >>> positions_of(jnp.array([[False, True, True]])).tolist()
+  [[0, 0, 1]]
+  """
+  return jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
+
+
+def causal_mask(mask: Array) -> Array:
+  """What each column sees of a padded sequence: bool [B, T, T]."""
+  size = mask.shape[1]
+  causal = jnp.tril(jnp.ones((1, size, size), bool))
+  return causal & mask[:, None, :]
+
+
+def make_policy(config: TransformerConfig) -> Policy:
+  """Builds the functions of a transformer."""
+  model = Transformer(config)
+
+  def run(params: Params, *args: Any) -> Any:
+    return model.apply({'params': params}, *args)
+
+  def init(key: Array) -> Any:
+    token = jnp.zeros((1, 1), jnp.int32)
+    see = jnp.ones((1, 1, 1), bool)
+
+    def everything(module: Transformer) -> Array:
+      streams, _ = module((token,), (token,), (see,))
+      return module.head(streams[0])
+
+    return nn.init(everything, model)(key)['params']
+
+  def apply(params: Params, tokens: Array, mask: Array, /) -> Array:
+    chex.assert_rank([tokens, mask], 2)
+    chex.assert_equal_shape([tokens, mask])
+    streams, _ = run(
+      params, (tokens,), (positions_of(mask),), (causal_mask(mask),)
+    )
+    return streams[0]
+
+  def apply_grouped(
+    params: Params, prompts: Array, prompt_mask: Array, completions: Array
+  ) -> Array:
+    group_size = completions.shape[0] // prompts.shape[0]
+    positions = _completion_positions(prompt_mask, group_size, completions)
+    own = jnp.tril(jnp.ones((1,) + (completions.shape[1],) * 2, bool))
+    streams, _ = run(
+      params,
+      (prompts, completions),
+      (positions_of(prompt_mask), positions),
+      (causal_mask(prompt_mask), own),
+    )
+    last = jnp.repeat(streams[0][:, -1:], group_size, axis=0)
+    return jnp.concatenate([last, streams[1][:, :-1]], axis=1)
+
+  def prefill(
+    params: Params, prompts: Prompts, group_size: int, num_columns: int
+  ) -> tuple[Array, Cache]:
+    streams, key_values = run(
+      params,
+      (prompts.tokens,),
+      (positions_of(prompts.mask),),
+      (causal_mask(prompts.mask),),
+    )
+    num_rows = prompts.tokens.shape[0] * group_size
+    shape = (config.num_layers, num_rows, num_columns)
+    shape += (config.num_kv_heads, config.head_dim)
+    empty = jnp.zeros(shape, config.dtype)
+    cache = Cache(
+      prompt=key_values, prompt_mask=prompts.mask, completion=(empty, empty)
+    )
+    return streams[0][:, -1], cache
+
+  def decode(
+    params: Params, cache: Cache, tokens: Array, step: Array
+  ) -> tuple[Array, Cache]:
+    keys = cache.completion[0]
+    group_size = tokens.shape[0] // cache.prompt_mask.shape[0]
+    lengths = jnp.sum(cache.prompt_mask, axis=1, dtype=jnp.int32)
+    positions = jnp.repeat(lengths, group_size)[:, None] + step
+    written = (jnp.arange(keys.shape[2]) < step)[None, None, :]
+    streams, own = run(
+      params,
+      (tokens[:, None],),
+      (positions,),
+      (jnp.ones((1, 1, 1), bool),),
+      (cache.prompt, cache.completion),
+      (cache.prompt_mask[:, None, :], written),
+    )
+    completion = jax.tree.map(
+      lambda old, new: jax.lax.dynamic_update_slice_in_dim(
+        old, new.astype(old.dtype), step, axis=2
+      ),
+      cache.completion,
+      own,
+    )
+    return streams[0][:, 0], cache.replace(completion=completion)
+
+  def head(params: Params, hidden: Array) -> Array:
+    return model.apply({'params': params}, hidden, method='head')
+
+  return Policy(init, apply, apply_grouped, prefill, decode, head)
+
+
+def _completion_positions(
+  prompt_mask: Array, group_size: int, completions: Array
+) -> Array:
+  """Positions that go on where each row's prompt ended: i32 [B, R]."""
+  lengths = jnp.sum(prompt_mask, axis=1, dtype=jnp.int32)
+  columns = jnp.arange(completions.shape[1], dtype=jnp.int32)
+  return jnp.repeat(lengths, group_size)[:, None] + columns[None]

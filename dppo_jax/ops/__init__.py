@@ -1,0 +1,1 @@
+"""Pure mathematics: one equation a function, tables of rows."""

@@ -1,0 +1,136 @@
+"""How far the policy moved at each token: rows of `DIVERGENCES`.
+
+Every row takes the tokens, the anchor's stats and the current policy's stats
+and returns [B, T]. The anchor comes first, as in KL(mu || pi). A row measures;
+it decides nothing. Equation numbers are those of arXiv:2602.04879.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import chex
+import jax.numpy as jnp
+
+from dppo_jax.base import Array, DivergenceFn, TokenStats
+from dppo_jax.ops.log_probs import log_complement
+
+# Mass of the tokens outside the recorded ones is one minus a sum of K + 1
+# rounded probabilities, good to about 1e-7 in f32. Both policies' masses are
+# floored here, an order above that noise: a mass that rounding pushed to zero
+# could otherwise make KL large and mask a token for nothing.
+OTHER_FLOOR = 1e-6
+
+
+def binary_tv(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
+  """D = |mu - pi| of the sampled token (eq. 13), in [0, 1]."""
+  del tokens
+  return jnp.abs(jnp.exp(anchor.log_probs) - jnp.exp(current.log_probs))
+
+
+def binary_kl(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
+  """D = KL of Bernoulli(mu) from Bernoulli(pi) (eq. 14), nats.
+
+  mu log(mu / pi) + (1 - mu) log((1 - mu) / (1 - pi))
+
+  Numerics: 1 - p is floored at 2**-22, so D stays finite at pi = 1.
+  """
+  del tokens
+  log_mu, log_pi = anchor.log_probs, current.log_probs
+  log_not_mu, log_not_pi = log_complement(log_mu), log_complement(log_pi)
+  sampled = jnp.exp(log_mu) * (log_mu - log_pi)
+  rest = jnp.exp(log_not_mu) * (log_not_mu - log_not_pi)
+  return jnp.maximum(sampled + rest, 0.0)
+
+
+def topk_tv(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
+  """D = 1/2 sum |mu - pi| over A'' (eq. 15), in [0, 1].
+
+  A'' is the anchor's top K, the sampled token where it is not among them, and
+  `other`, which holds the rest of the mass.
+  """
+  mu, pi = _atoms(tokens, anchor), _atoms(tokens, current)
+  explicit = jnp.sum(jnp.abs(jnp.exp(mu) - jnp.exp(pi)), axis=-1)
+  other = jnp.abs(_other_mass(mu) - _other_mass(pi))
+  return 0.5 * (explicit + other)
+
+
+def topk_kl(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
+  """D = sum mu log(mu / pi) over A'' (eq. 16), nats; A'' as in `topk_tv`.
+
+  Numerics: the mass of `other` is floored at `OTHER_FLOOR` for both policies.
+  """
+  mu, pi = _atoms(tokens, anchor), _atoms(tokens, current)
+  absent = jnp.isneginf(mu)
+  log_ratio = jnp.where(absent, 0.0, mu) - jnp.where(absent, 0.0, pi)
+  explicit = jnp.sum(jnp.exp(mu) * log_ratio, axis=-1)
+  mu_other = jnp.maximum(_other_mass(mu), OTHER_FLOOR)
+  pi_other = jnp.maximum(_other_mass(pi), OTHER_FLOOR)
+  return jnp.maximum(explicit + mu_other * jnp.log(mu_other / pi_other), 0.0)
+
+
+def exact_tv(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
+  """D = 1/2 sum |mu - pi| over the vocabulary, in [0, 1]; needs K = V."""
+  del tokens
+  mu, pi = _recorded(anchor), _recorded(current)
+  return 0.5 * jnp.sum(jnp.abs(jnp.exp(mu) - jnp.exp(pi)), axis=-1)
+
+
+def exact_kl(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
+  """D = sum mu log(mu / pi) over the vocabulary, nats; needs K = V."""
+  del tokens
+  mu, pi = _recorded(anchor), _recorded(current)
+  absent = jnp.isneginf(mu)
+  log_ratio = jnp.where(absent, 0.0, mu) - jnp.where(absent, 0.0, pi)
+  return jnp.maximum(jnp.sum(jnp.exp(mu) * log_ratio, axis=-1), 0.0)
+
+
+def _recorded(stats: TokenStats) -> Array:
+  if stats.top_log_probs is None:
+    raise ValueError(
+      'sampling.top_k: this divergence reads the top-K log-probs and none were'
+      ' recorded; set sampling.top_k > 0'
+    )
+  return stats.top_log_probs
+
+
+def _atoms(tokens: Array, stats: TokenStats) -> Array:
+  """Log-probs of A' = TopK union {sampled}: [B, T, K + 1].
+
+  The last atom is the sampled token, -inf (no mass) where it is among the K.
+  """
+  top = _recorded(stats)
+  ids = stats.top_ids
+  chex.assert_equal_shape([top, ids])
+  listed = jnp.any(ids == tokens[..., None], axis=-1)
+  sampled = jnp.where(listed, -jnp.inf, stats.log_probs)
+  return jnp.concatenate([top, sampled[..., None]], axis=-1)
+
+
+def _other_mass(atoms: Array) -> Array:
+  """1 - sum of the atoms' probabilities, >= 0: [B, T]."""
+  return jnp.maximum(1.0 - jnp.sum(jnp.exp(atoms), axis=-1), 0.0)
+
+
+class Divergence(NamedTuple):
+  """A row of `DIVERGENCES`.
+
+  Attributes:
+    fn: the function.
+    unit: 'probability' (bounded by 1) or 'nats'.
+    records: what the sampler must record beside the sampled log-prob:
+      'nothing', 'top_k' (K >= 1) or 'vocabulary' (K = V).
+  """
+
+  fn: DivergenceFn
+  unit: Literal['probability', 'nats']
+  records: Literal['nothing', 'top_k', 'vocabulary']
+
+
+DIVERGENCES: Mapping[str, Divergence] = {
+  'binary_tv': Divergence(binary_tv, 'probability', 'nothing'),
+  'binary_kl': Divergence(binary_kl, 'nats', 'nothing'),
+  'topk_tv': Divergence(topk_tv, 'probability', 'top_k'),
+  'topk_kl': Divergence(topk_kl, 'nats', 'top_k'),
+  'exact_tv': Divergence(exact_tv, 'probability', 'vocabulary'),
+  'exact_kl': Divergence(exact_kl, 'nats', 'vocabulary'),
+}

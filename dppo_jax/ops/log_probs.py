@@ -1,0 +1,107 @@
+"""Log-probs of the tokens, and the one-step shift between states and tokens.
+
+The state at position t predicts the token at t + 1. The shift happens here and
+nowhere else: `predicting` picks the states, and everything after it is indexed
+by the token it is about.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from dppo_jax.base import Array, TokenStats
+
+# One minus a probability is never taken to be smaller than this: two f32
+# roundings of 1. Below it the complement of a probability is noise.
+COMPLEMENT_FLOOR = 2.0**-22
+
+
+def predicting(hidden: Array, first_token: int) -> Array:
+  """States that predict the tokens from column `first_token` on.
+
+  Args:
+    hidden: [B, T, D], the state after each token.
+    first_token: P >= 1, the first column to be predicted.
+
+  Returns:
+    [B, T - P, D], entry r predicts column P + r.
+  """
+  return hidden[:, first_token - 1 : -1]
+
+
+def align(values: Array, num_columns: int) -> Array:
+  """Completion columns [B, R, ...] back to [B, T, ...], zeros before them."""
+  missing = num_columns - values.shape[1]
+  padding = [(0, 0), (missing, 0)] + [(0, 0)] * (values.ndim - 2)
+  return jnp.pad(values, padding)
+
+
+def token_stats(
+  logits: Array,
+  tokens: Array,
+  *,
+  top_ids: Array | None,
+  temperature: float,
+  with_entropy: bool,
+) -> TokenStats:
+  """What a policy says of `tokens`, and of the ids the sampler recorded.
+
+  log pi(a) = z_a / temperature - logsumexp(z / temperature)
+
+  Args:
+    logits: [B, S, V], entry s predicts token s.
+    tokens: i32 [B, S].
+    top_ids: i32 [B, S, K] or None.
+    temperature: > 0, divides the logits.
+    with_entropy: whether to compute the entropy.
+
+  Returns:
+    TokenStats of [B, S]; the entropy carries a gradient.
+
+  Numerics: f32 inside. The maximum is subtracted before the logarithm of the
+  sum, which is then >= 0, so that no log-prob exceeds 0.
+  """
+  chex.assert_rank([logits, tokens], [3, 2])
+  log_probs = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
+  sampled = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)
+  top_log_probs = None
+  if top_ids is not None:
+    top_log_probs = jnp.take_along_axis(log_probs, top_ids, axis=-1)
+  return TokenStats(
+    log_probs=sampled[..., 0],
+    top_ids=top_ids,
+    top_log_probs=top_log_probs,
+    entropy=entropy(log_probs) if with_entropy else None,
+  )
+
+
+def entropy(log_probs: Array) -> Array:
+  """Entropy in nats of distributions given as log-probs: [..., V] -> [...].
+
+  >>> print(round(float(entropy(jnp.log(jnp.array([0.5, 0.5, 0.0])))), 4))
+  0.6931
+  """
+  finite = jnp.isfinite(log_probs)
+  safe = jnp.where(finite, log_probs, 0.0)
+  return -jnp.sum(jnp.where(finite, jnp.exp(safe) * safe, 0.0), axis=-1)
+
+
+def log_complement(log_probs: Array) -> Array:
+  """log(1 - p) from log p, floored at log `COMPLEMENT_FLOOR`; same shape.
+
+  Args:
+    log_probs: float, <= 0, any shape.
+
+  Numerics: f32. -expm1 near log p = 0 and log1p far from it keep the relative
+  error of 1 - p at rounding level; both branches see a safe argument, so value
+  and gradient are finite at log p = 0 and at -inf.
+
+  >>> print(round(float(log_complement(jnp.log(0.25))), 4))
+  -0.2877
+  """
+  log_probs = jnp.minimum(log_probs.astype(jnp.float32), 0.0)
+  near_one = log_probs > -0.6931472
+  safe = jnp.where(near_one, log_probs, -1.0)
+  near = jnp.log(jnp.maximum(-jnp.expm1(safe), COMPLEMENT_FLOOR))
+  far = jnp.log1p(-jnp.exp(jnp.where(near_one, -1.0, log_probs)))
+  return jnp.where(near_one, near, far)

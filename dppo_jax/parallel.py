@@ -1,0 +1,89 @@
+"""Where arrays live: the mesh, and the table from logical to mesh axes.
+
+A parameter names its axes where it is defined ('embed', 'heads', …); one table
+says which mesh axis each of them is split over. Changing a sharding is
+changing a row.
+"""
+
+from collections.abc import Sequence
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.experimental import mesh_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+MESH_AXES = ('data', 'fsdp', 'tensor')
+
+# Logical axis -> mesh axis (or axes). Absent means replicated.
+AXIS_RULES = (
+  ('batch', ('data', 'fsdp')),
+  ('layers', None),
+  ('embed', 'fsdp'),
+  ('heads', 'tensor'),
+  ('kv_heads', 'tensor'),
+  ('head_dim', None),
+  ('mlp', 'tensor'),
+  ('vocab', 'tensor'),
+  ('norm', None),
+)
+
+
+def make_mesh(
+  data: int, fsdp: int, tensor: int, devices: Sequence[Any] | None = None
+) -> Mesh:
+  """Mesh of the given shape over `devices` (default: all of them).
+
+  Args:
+    data: size of the data axis; -1 takes the devices that are left.
+    fsdp: size of the axis over which parameters and batch are split.
+    tensor: size of the axis over which heads and vocabulary are split.
+    devices: the devices.
+
+  Raises:
+    ValueError: the sizes do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else list(devices)
+  sizes = [data, fsdp, tensor]
+  known = math.prod(size for size in sizes if size != -1)
+  if sizes.count(-1) == 1 and known > 0 and len(devices) % known == 0:
+    sizes[sizes.index(-1)] = len(devices) // known
+  if math.prod(sizes) != len(devices) or min(sizes) < 1:
+    raise ValueError(
+      f'mesh: data={data}, fsdp={fsdp}, tensor={tensor} does not multiply to'
+      f' the {len(devices)} devices present; set one axis to -1 to let it take'
+      ' what is left'
+    )
+  grid = mesh_utils.create_device_mesh(sizes, devices=devices)
+  return Mesh(grid, MESH_AXES)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """A whole copy on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Rows split over the data axes."""
+  return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+
+
+def num_batch_shards(mesh: Mesh) -> int:
+  """Into how many parts the rows of a batch are split."""
+  return mesh.shape['data'] * mesh.shape['fsdp']
+
+
+def tree_shardings(mesh: Mesh, boxed: Any) -> Any:
+  """Shardings of a tree whose arrays may carry logical axis names.
+
+  Args:
+    mesh: the mesh.
+    boxed: abstract tree; `nn.LogicallyPartitioned` leaves name their axes,
+      bare leaves are replicated.
+
+  Returns:
+    The unboxed tree of NamedSharding.
+  """
+  specs = nn.get_partition_spec(boxed)
+  return nn.logical_to_mesh_sharding(specs, mesh, AXIS_RULES)

@@ -1,0 +1,1 @@
+"""The sampling loop: prompts + parameters + key -> Rollout."""

@@ -1,0 +1,208 @@
+"""The decoding loop: one documented state, state -> state, and why it stops."""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from dppo_jax.base import Array, Params, Prompts, Rollout, TokenStats
+from dppo_jax.models.policy import Cache, Policy
+from dppo_jax.ops import log_probs as log_probs_lib
+from dppo_jax.sampling import draw as draw_lib
+from dppo_jax.sampling import filters
+from dppo_jax.sampling import precision as precision_lib
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+  """How completions are sampled.
+
+  Attributes:
+    group_size: G, completions a prompt.
+    max_completion_length: R, tokens, the end token included.
+    temperature: > 0, divides the logits.
+    top_p: nucleus, 1.0 for none (always in training).
+    greedy: take the most likely token instead of drawing.
+    top_k: K, log-probs recorded a token; 0 records none.
+    precision: what the weights are rounded to.
+    pad_id: fills the columns after the end.
+    eos_id: ends a completion.
+  """
+
+  group_size: int
+  max_completion_length: int
+  temperature: float
+  top_p: float
+  greedy: bool
+  top_k: int
+  precision: str
+  pad_id: int
+  eos_id: int
+
+
+@flax.struct.dataclass(kw_only=True)
+class DecodeState:
+  """All that changes while decoding; columns from `step` on are unwritten.
+
+  Attributes:
+    step: i32 [], tokens drawn so far in every row.
+    tokens: i32 [B, R], pad_id where unwritten or after the end.
+    mask: bool [B, R], True on drawn tokens, the end included.
+    stats: of the law sampled from, [B, R].
+    done: bool [B], the end token has been drawn.
+    cache: keys and values of all tokens but the last drawn.
+  """
+
+  step: Array
+  tokens: Array
+  mask: Array
+  stats: TokenStats
+  done: Array
+  cache: Cache
+
+
+def sample(
+  policy: Policy,
+  config: SamplingConfig,
+  params: Params,
+  prompts: Prompts,
+  key: Array,
+) -> Rollout:
+  """Samples G completions for each of N prompts.
+
+  Each prompt is run once and its keys and values are shared by its group. The
+  draw for token r of row b depends on (key, b, r) alone.
+
+  Args:
+    policy: the model.
+    config: how to sample.
+    params: master parameters, rounded here to `config.precision`.
+    prompts: N prompts.
+    key: PRNG key, consumed.
+
+  Returns:
+    Rollout with B = N·G rows, T = P + R columns.
+  """
+  params = precision_lib.round_params(params, config.precision)
+  num_rows = prompts.tokens.shape[0] * config.group_size
+  hidden, cache = policy.prefill(
+    params, prompts, config.group_size, config.max_completion_length
+  )
+  row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_rows))
+  logits = jnp.repeat(policy.head(params, hidden), config.group_size, axis=0)
+  state = record(config, row_keys, logits, _empty_state(config, cache, logits))
+
+  def go_on(state: DecodeState) -> Array:
+    room = state.step < config.max_completion_length  # The length limit.
+    return room & ~jnp.all(state.done)  # Every row has ended.
+
+  def step(state: DecodeState) -> DecodeState:
+    return decode_step(policy, config, params, row_keys, state)
+
+  return _to_rollout(config, prompts, jax.lax.while_loop(go_on, step, state))
+
+
+def decode_step(
+  policy: Policy,
+  config: SamplingConfig,
+  params: Params,
+  row_keys: Array,
+  state: DecodeState,
+) -> DecodeState:
+  """Runs the last token through the policy and draws the next one."""
+  last = state.step - 1
+  tokens = jax.lax.dynamic_index_in_dim(state.tokens, last, 1, keepdims=False)
+  hidden, cache = policy.decode(params, state.cache, tokens, last)
+  logits = policy.head(params, hidden)
+  return record(config, row_keys, logits, state.replace(cache=cache))
+
+
+def record(
+  config: SamplingConfig, row_keys: Array, logits: Array, state: DecodeState
+) -> DecodeState:
+  """Draws column `state.step` from logits [B, V] and writes it down."""
+  step, live = state.step, ~state.done
+  law = filters.law(logits, config.temperature, config.top_p)
+  if config.greedy:
+    drawn = jnp.argmax(law, axis=1).astype(jnp.int32)
+  else:
+    drawn = draw_lib.draw(law, _uniform(row_keys, step))
+  stats = _stats(law, drawn, config.top_k)
+
+  def write(buffer: Array, column: Array) -> Array:
+    keep = live.reshape((-1,) + (1,) * (column.ndim - 1))
+    column = jnp.where(keep, column, jnp.zeros_like(column))
+    return jax.lax.dynamic_update_index_in_dim(buffer, column, step, 1)
+
+  tokens = jnp.where(live, drawn, config.pad_id)
+  return state.replace(
+    step=step + 1,
+    tokens=jax.lax.dynamic_update_index_in_dim(state.tokens, tokens, step, 1),
+    mask=write(state.mask, live),
+    stats=jax.tree.map(write, state.stats, stats),
+    done=state.done | (drawn == config.eos_id),
+  )
+
+
+def _uniform(row_keys: Array, step: Array) -> Array:
+  keys = jax.vmap(jax.random.fold_in, (0, None))(row_keys, step)
+  return jax.vmap(jax.random.uniform)(keys)
+
+
+def _stats(law: Array, drawn: Array, top_k: int) -> TokenStats:
+  """Stats of the drawn tokens [B] under the law [B, V]."""
+  sampled = jnp.take_along_axis(law, drawn[:, None], axis=1)[:, 0]
+  top_log_probs, top_ids = jax.lax.top_k(law, top_k) if top_k else (None, None)
+  return TokenStats(
+    log_probs=sampled,
+    top_ids=top_ids,
+    top_log_probs=top_log_probs,
+    entropy=log_probs_lib.entropy(law),
+  )
+
+
+def _empty_state(
+  config: SamplingConfig, cache: Cache, logits: Array
+) -> DecodeState:
+  shape = (logits.shape[0], config.max_completion_length)
+  top = None
+  if config.top_k:
+    top = jnp.zeros((*shape, config.top_k), jnp.float32)
+  return DecodeState(
+    step=jnp.zeros((), jnp.int32),
+    tokens=jnp.full(shape, config.pad_id, jnp.int32),
+    mask=jnp.zeros(shape, bool),
+    stats=TokenStats(
+      log_probs=jnp.zeros(shape, jnp.float32),
+      top_ids=None if top is None else top.astype(jnp.int32),
+      top_log_probs=top,
+      entropy=jnp.zeros(shape, jnp.float32),
+    ),
+    done=jnp.zeros(shape[:1], bool),
+    cache=cache,
+  )
+
+
+def _to_rollout(
+  config: SamplingConfig, prompts: Prompts, state: DecodeState
+) -> Rollout:
+  def repeat(values: Array) -> Array:
+    return jnp.repeat(values, config.group_size, axis=0)
+
+  tokens = jnp.concatenate([repeat(prompts.tokens), state.tokens], axis=1)
+  token_mask = jnp.concatenate([repeat(prompts.mask), state.mask], axis=1)
+  num_columns = tokens.shape[1]
+
+  def align(values: Array) -> Array:
+    return log_probs_lib.align(values, num_columns)
+
+  return Rollout(
+    tokens=tokens,
+    token_mask=token_mask,
+    completion_mask=align(state.mask),
+    rollout=jax.tree.map(align, state.stats),
+    group_id=repeat(jnp.arange(prompts.tokens.shape[0], dtype=jnp.int32)),
+    example_id=repeat(prompts.example_id),
+    truncated=~state.done,
+  )

@@ -1,0 +1,48 @@
+"""What may be drawn: filters on logits. Training uses temperature only."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from dppo_jax.base import Array
+
+
+def law(logits: Array, temperature: float, top_p: float) -> Array:
+  """Log-probs of the law that is sampled: f32 [B, V], normalized.
+
+  softmax(z / temperature), then for top_p < 1 restricted to the nucleus and
+  renormalized. What the sampler records are log-probs of *this* law.
+
+  Args:
+    logits: [B, V].
+    temperature: > 0.
+    top_p: in (0, 1]; 1 restricts nothing.
+
+  Returns:
+    f32 [B, V]; -inf outside the nucleus.
+  """
+  log_probs = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
+  if top_p < 1.0:
+    log_probs = jax.nn.log_softmax(nucleus(log_probs, top_p))
+  return log_probs
+
+
+def nucleus(log_probs: Array, top_p: float) -> Array:
+  """Keeps the smallest set of likely tokens that holds mass `top_p`.
+
+  The most likely token always stays, and so do ties with the last one kept
+  (Holtzman et al., arXiv:1904.09751).
+
+  Args:
+    log_probs: f32 [B, V], normalized.
+    top_p: in (0, 1].
+
+  Returns:
+    f32 [B, V], -inf outside the set, not renormalized.
+  """
+  chex.assert_rank(log_probs, 2)
+  ordered = jnp.sort(log_probs, axis=1, descending=True)
+  mass_before = jnp.cumsum(jnp.exp(ordered), axis=1) - jnp.exp(ordered)
+  kept = mass_before < top_p
+  smallest = jnp.min(ordered, axis=1, where=kept, initial=0.0)
+  return jnp.where(log_probs >= smallest[:, None], log_probs, -jnp.inf)

@@ -1,0 +1,82 @@
+"""Rounding of the sampler's weights: a train-inference mismatch on purpose.
+
+Engines sample with weights coarser than the trainer's. Here the weights are
+rounded and the arithmetic stays as it is, so that the mismatch is exactly that
+of the weights. Norms and biases are left alone, as engines do.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dppo_jax.base import Array, Params
+
+
+def _round_bfloat16(weights: Array, in_axes: tuple[int, ...]) -> Array:
+  del in_axes
+  return weights.astype(jnp.bfloat16).astype(weights.dtype)
+
+
+def _round_fp8(weights: Array, in_axes: tuple[int, ...]) -> Array:
+  """float8 e4m3, one scale a tensor."""
+  del in_axes
+  largest = float(jnp.finfo(jnp.float8_e4m3fn).max)
+  scale = jnp.maximum(jnp.max(jnp.abs(weights)), 1e-30) / largest
+  rounded = (weights / scale).astype(jnp.float8_e4m3fn)
+  return rounded.astype(weights.dtype) * scale
+
+
+def _round_integers(
+  levels: int,
+) -> Callable[[Array, tuple[int, ...]], Array]:
+  """Symmetric integers in [-levels, levels], one scale an output channel."""
+
+  def round_to_levels(weights: Array, in_axes: tuple[int, ...]) -> Array:
+    largest = jnp.max(jnp.abs(weights), axis=in_axes, keepdims=True)
+    scale = jnp.maximum(largest, 1e-30) / levels
+    return jnp.round(weights / scale) * scale
+
+  return round_to_levels
+
+
+PRECISIONS: Mapping[str, Callable[[Array, tuple[int, ...]], Array] | None] = {
+  'float32': None,
+  'bfloat16': _round_bfloat16,
+  'int8': _round_integers(127),
+  'fp8': _round_fp8,
+  'int4': _round_integers(7),
+}
+
+
+def round_params(params: Params, precision: str) -> Params:
+  """Rounds every weight matrix to the values `precision` can hold.
+
+  Args:
+    params: nested dict; kernels of scanned layers have a leading layer axis.
+    precision: a key of `PRECISIONS`.
+
+  Returns:
+    The same tree, same dtypes.
+  """
+  rounding = PRECISIONS[precision]
+  if rounding is None:
+    return params
+
+  def round_leaf(path: Any, leaf: Array) -> Array:
+    in_axes = _in_axes(tuple(key.key for key in path))
+    return leaf if in_axes is None else rounding(leaf, in_axes)
+
+  return jax.tree_util.tree_map_with_path(round_leaf, params)
+
+
+def _in_axes(path: tuple[str, ...]) -> tuple[int, ...] | None:
+  """Axes a weight is summed over; None for what is not a matrix."""
+  if path == ('embedding',):
+    return (1,)
+  if path == ('head',):
+    return (0,)
+  if path[-1] != 'kernel':
+    return None
+  return (1, 2) if path[-2] == 'output' else (1,)
