@@ -30,6 +30,30 @@ AXIS_RULES = (
 )
 
 
+def axis_sizes(
+  data: int, fsdp: int, tensor: int, num_devices: int
+) -> tuple[int, int, int]:
+  """Sizes of the mesh axes, with a -1 replaced by what is left.
+
+  Raises:
+    ValueError: the sizes do not multiply to the number of devices.
+
+  >>> axis_sizes(-1, 2, 1, num_devices=8)
+  (4, 2, 1)
+  """
+  sizes = [data, fsdp, tensor]
+  known = math.prod(size for size in sizes if size != -1)
+  if sizes.count(-1) == 1 and known > 0 and num_devices % known == 0:
+    sizes[sizes.index(-1)] = num_devices // known
+  if math.prod(sizes) != num_devices or min(sizes) < 1:
+    raise ValueError(
+      f'mesh: data={data}, fsdp={fsdp}, tensor={tensor} does not multiply to'
+      f' the {num_devices} devices present; set one axis to -1 to let it take'
+      ' what is left.'
+    )
+  return sizes[0], sizes[1], sizes[2]
+
+
 def make_mesh(
   data: int, fsdp: int, tensor: int, devices: Sequence[Any] | None = None
 ) -> Mesh:
@@ -45,16 +69,7 @@ def make_mesh(
     ValueError: the sizes do not multiply to the number of devices.
   """
   devices = jax.devices() if devices is None else list(devices)
-  sizes = [data, fsdp, tensor]
-  known = math.prod(size for size in sizes if size != -1)
-  if sizes.count(-1) == 1 and known > 0 and len(devices) % known == 0:
-    sizes[sizes.index(-1)] = len(devices) // known
-  if math.prod(sizes) != len(devices) or min(sizes) < 1:
-    raise ValueError(
-      f'mesh: data={data}, fsdp={fsdp}, tensor={tensor} does not multiply to'
-      f' the {len(devices)} devices present; set one axis to -1 to let it take'
-      ' what is left'
-    )
+  sizes = axis_sizes(data, fsdp, tensor, len(devices))
   grid = mesh_utils.create_device_mesh(sizes, devices=devices)
   return Mesh(grid, MESH_AXES)
 

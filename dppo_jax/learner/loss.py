@@ -8,9 +8,7 @@ import jax.numpy as jnp
 from dppo_jax.base import Array, Batch, Decisions, Demonstrations, Params
 from dppo_jax.learner import scoring
 from dppo_jax.models.policy import Policy
-from dppo_jax.ops import divergences
-from dppo_jax.ops import objectives
-from dppo_jax.ops import trust_regions
+from dppo_jax.ops import divergences, objectives, trust_regions
 from dppo_jax.ops.log_probs import token_stats
 
 

@@ -119,5 +119,10 @@ def learning_rate_of(config: OptimizerConfig, opt_state: OptState) -> Array:
 
   Skipped updates do not advance the schedule.
   """
-  count = optax.tree.get(opt_state.inner_state, 'count')
+
+  def of_schedule(path: tuple[Any, ...], value: Any) -> bool:
+    del value  # Adam's state has a count of its own.
+    return path[-1].tuple_name == 'ScaleByScheduleState'
+
+  count = optax.tree.get(opt_state.inner_state, 'count', filtering=of_schedule)
   return jnp.asarray(make_schedule(config)(count), jnp.float32)

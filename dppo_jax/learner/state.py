@@ -1,7 +1,5 @@
 """The train state, born sharded."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,37 +11,40 @@ from dppo_jax.base import Array, Stream, TrainState, stream_key
 from dppo_jax.models.policy import Policy
 
 
+def state_shardings(
+  policy: Policy, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+  """Where each array of the state lives: a TrainState of NamedSharding."""
+  key = jax.random.PRNGKey(0)
+  boxed = jax.eval_shape(lambda key: _init(policy, optimizer, key), key)
+  return parallel.tree_shardings(mesh, boxed)
+
+
 def init_state(
   policy: Policy,
   optimizer: optax.GradientTransformation,
-  mesh: Mesh,
+  shardings: TrainState,
   seed: int,
-) -> tuple[TrainState, TrainState]:
+) -> TrainState:
   """Initial state, every array created where it will live.
 
   Args:
     policy: the model.
     optimizer: what holds the optimizer state.
-    mesh: devices.
+    shardings: of `state_shardings`.
     seed: of the run.
-
-  Returns:
-    The state, and a TrainState of NamedSharding.
   """
-  key = jax.random.PRNGKey(seed)
-  boxed = jax.eval_shape(lambda key: _init(policy, optimizer, key), key)
-  shardings = parallel.tree_shardings(mesh, boxed)
 
   def init(key: Array) -> TrainState:
     return nn.unbox(_init(policy, optimizer, key))
 
-  return jax.jit(init, out_shardings=shardings)(key), shardings
+  return jax.jit(init, out_shardings=shardings)(jax.random.PRNGKey(seed))
 
 
 def restart(
   optimizer: optax.GradientTransformation,
   state: TrainState,
-  shardings: Any,
+  shardings: TrainState,
 ) -> TrainState:
   """The same parameters at step 0 of a new optimizer.
 

@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dppo_jax.base import Array
-from dppo_jax.models import attention
-from dppo_jax.models import layers
+from dppo_jax.models import attention, layers
 
 Streams = tuple[Array, ...]
 KeyValues = tuple[Array, Array]

@@ -1,0 +1,87 @@
+# `make` lists the targets. Only .venv needs the network.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+WORKDIR ?= runs/quickstart
+CONFIG ?= configs/quickstart.py
+ARGS ?=
+EXTRAS ?= test
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed-$(EXTRAS)
+# Tests are the same everywhere: on the CPU, whatever the machine has.
+PYTEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest $(PYTEST_ARGS)
+SOURCES := dppo_jax configs experiments tests setup.py
+
+.PHONY: help .venv train format lint types layers tests doctests test clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' \
+	  Makefile
+	@echo 'Variables: WORKDIR=$(WORKDIR) CONFIG=$(CONFIG) ARGS= PYTHON='
+	@echo '           EXTRAS=$(EXTRAS) (also test,gpu or test,tpu) PYTEST_ARGS='
+
+.venv: $(STAMP) ## Make the environment of constraints.txt; PYTHON= picks one.
+
+# The stamp is written last, so an interrupted installation starts again.
+$(STAMP): setup.py constraints.txt
+	@ok='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))'; \
+	if ! $(BIN)/python -c "$$ok" 2> /dev/null; then \
+	  for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+	    "$$python" -c "$$ok" 2> /dev/null && break; \
+	    python=; \
+	  done; \
+	  if [ -z "$$python" ]; then \
+	    echo 'make: .venv: no Python from 3.11 to 3.13 among:' \
+	      '$(or $(PYTHON),python3 python3.13 python3.12 python3.11).' \
+	      'Install one, or name it: make .venv PYTHON=/path/to/python3.12' >&2; \
+	    exit 1; \
+	  fi; \
+	  if ! "$$python" -c 'import venv, ensurepip' 2> /dev/null; then \
+	    echo "make: .venv: $$python has no venv module." \
+	      'Install it (Debian, Ubuntu: apt-get install python3-venv).' >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "Creating .venv with $$("$$python" --version)"; \
+	  "$$python" -m venv --clear .venv; \
+	fi
+	@echo 'Installing the pinned set into .venv (a few minutes)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+train: $(STAMP) ## Train the quickstart, or CONFIG=; resumes in WORKDIR=.
+	@$(BIN)/python -m experiments.train --config=$(CONFIG) \
+	  --workdir=$(WORKDIR) $(ARGS)
+
+format: $(STAMP) ## Write the format and the safe lint fixes.
+	@$(BIN)/ruff check --quiet --fix $(SOURCES) || true
+	@$(BIN)/ruff format $(SOURCES)
+
+lint: $(STAMP) ## Check lint and format.
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+
+types: $(STAMP) ## Check types, strictly in ops and base.
+	@$(BIN)/basedpyright
+
+layers: $(STAMP) ## Check the layer contract.
+	@$(BIN)/lint-imports
+
+tests: $(STAMP) ## Run the tests.
+	@$(PYTEST)
+
+doctests: $(STAMP) ## Run the examples of docstrings.
+	@$(PYTEST) --doctest-modules dppo_jax/ops
+
+test: lint types layers tests doctests ## All of the above: the gate.
+
+clean: ## Remove caches and build products; keeps .venv and runs.
+	@rm -rf build dist *.egg-info .cache .hypothesis .pytest_cache .ruff_cache \
+	  .import_linter_cache
+	@find . -path ./.venv -prune -o -type d -name __pycache__ -print0 \
+	  | xargs -0 rm -rf

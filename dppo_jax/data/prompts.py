@@ -1,0 +1,232 @@
+"""The prompt stream: which prompts a step trains on.
+
+Every choice is a pure function of the seed and the step, so that a resumed run
+reads on where it stopped without any state of its own.
+"""
+
+import collections
+from collections.abc import Iterable, Sequence
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dppo_jax import base
+
+OVERLONG = ('filter', 'refuse')
+
+
+class EncodedPrompts(NamedTuple):
+  """Examples whose prompts fit, with their tokens.
+
+  Attributes:
+    examples: n examples, in their order.
+    tokens: i32 [n, P], left-padded.
+    mask: bool [n, P], True on real tokens.
+    num_filtered: examples that were dropped because they do not fit.
+  """
+
+  examples: tuple[base.Example, ...]
+  tokens: np.ndarray
+  mask: np.ndarray
+  num_filtered: int
+
+
+def pad_rows(
+  rows: Sequence[Sequence[int]], width: int, pad_id: int, *, left: bool
+) -> tuple[np.ndarray, np.ndarray]:
+  """Stacks rows of unequal length.
+
+  Args:
+    rows: B rows of at most `width` ids.
+    width: W, columns of the result.
+    pad_id: what fills the rest.
+    left: pads before the row (a prompt), else after it (a completion).
+
+  Returns:
+    Tokens i32 [B, W] and their mask, bool [B, W].
+  """
+  lengths = np.array([len(row) for row in rows], np.int64)[:, None]
+  columns = np.arange(width)
+  mask = columns >= width - lengths if left else columns < lengths
+  tokens = np.full(mask.shape, pad_id, np.int32)
+  tokens[mask] = [token for row in rows for token in row]
+  return tokens, mask
+
+
+def encode_prompts(
+  examples: Iterable[base.Example],
+  tokenizer: base.Tokenizer,
+  max_prompt_length: int,
+  overlong: str,
+) -> EncodedPrompts:
+  """Tokenizes prompts and settles those that are too long.
+
+  Args:
+    examples: rows with 'prompt' (text) and 'example_id' (int).
+    tokenizer: of the policy.
+    max_prompt_length: P, tokens.
+    overlong: 'filter' drops longer prompts and counts them, 'refuse' raises.
+
+  Returns:
+    What fits.
+
+  Raises:
+    ValueError: a prompt is too long and refused, a prompt is empty, none is
+      left, or `overlong` is unknown.
+  """
+  if overlong not in OVERLONG:
+    raise ValueError(
+      f'data.overlong: unknown {overlong!r}; known: {", ".join(OVERLONG)}.'
+    )
+  examples = tuple(examples)
+  if not examples:
+    raise ValueError('data.task: no examples; the split is empty.')
+  rows = [tokenizer.encode(example['prompt']) for example in examples]
+  lengths = [len(row) for row in rows]
+  if min(lengths) < 1:
+    raise ValueError(
+      f'data.task: {lengths.count(0)} of {len(rows)} prompts have no tokens; '
+      'a prompt needs at least one.'
+    )
+  kept = [i for i, n in enumerate(lengths) if n <= max_prompt_length]
+  num_filtered = len(rows) - len(kept)
+  if num_filtered and (overlong == 'refuse' or not kept):
+    raise ValueError(
+      f'data.max_prompt_length: {num_filtered} of {len(rows)} prompts exceed '
+      f'{max_prompt_length} tokens; the longest has {max(lengths)}. Raise the '
+      'limit'
+      + (", or set data.overlong to 'filter' to drop them." if kept else '.')
+    )
+  tokens, mask = pad_rows(
+    [rows[i] for i in kept], max_prompt_length, tokenizer.pad_id, left=True
+  )
+  kept_examples = tuple(examples[i] for i in kept)
+  return EncodedPrompts(kept_examples, tokens, mask, num_filtered)
+
+
+@functools.lru_cache(maxsize=8)
+def _permutation(num_examples: int, seed: int, epoch: int) -> np.ndarray:
+  order = np.random.default_rng([seed, epoch]).permutation(num_examples)
+  order.setflags(write=False)  # Shared by every caller of the cache.
+  return order
+
+
+def batch_indices(
+  step: int, batch_size: int, num_examples: int, seed: int
+) -> np.ndarray:
+  """Indices of a step's examples, a pure function of its arguments.
+
+  The stream is one permutation after another, epoch by epoch: within an epoch
+  no example occurs twice, and a batch may lie across the border of two.
+
+  Args:
+    step: which batch, from 0.
+    batch_size: indices a batch.
+    num_examples: n, examples an epoch.
+    seed: of the order, >= 0.
+
+  Returns:
+    i64 [batch_size], in [0, n).
+  """
+  positions = step * batch_size + np.arange(batch_size)
+  epochs, offsets = np.divmod(positions, num_examples)
+  indices = np.empty(batch_size, np.int64)
+  for epoch in np.unique(epochs).tolist():
+    order = _permutation(num_examples, seed, epoch)
+    inside = epochs == epoch
+    indices[inside] = order[offsets[inside]]
+  return indices
+
+
+class PromptStream:
+  """Prompts of a train step, keyed by the step.
+
+  Attributes:
+    num_prompts: N, prompts a step.
+    num_examples: examples an epoch.
+    num_filtered: examples dropped because their prompts are too long.
+  """
+
+  def __init__(
+    self,
+    examples: Iterable[base.Example],
+    tokenizer: base.Tokenizer,
+    num_prompts: int,
+    max_prompt_length: int,
+    overlong: str,
+    seed: int,
+  ):
+    """Tokenizes every prompt once.
+
+    Args:
+      examples: rows with 'example_id', 'prompt' and whatever verifiers need.
+      tokenizer: of the policy.
+      num_prompts: N, prompts a step.
+      max_prompt_length: P, tokens.
+      overlong: 'filter' or 'refuse', for prompts longer than that.
+      seed: of the order, >= 0.
+
+    Raises:
+      ValueError: see `encode_prompts`; also `num_prompts` < 1, or two examples
+        of one id.
+    """
+    if num_prompts < 1:
+      raise ValueError(f'data.num_prompts: got {num_prompts}; at least 1.')
+    encoded = encode_prompts(examples, tokenizer, max_prompt_length, overlong)
+    self.num_prompts = num_prompts
+    self.num_examples = len(encoded.examples)
+    self.num_filtered = encoded.num_filtered
+    self._seed = seed
+    # NumPy arrays; whoever uses them on a device puts them there.
+    self._tokens: Any = encoded.tokens
+    self._mask: Any = encoded.mask
+    ids = [int(example['example_id']) for example in encoded.examples]
+    self._ids: Any = np.asarray(ids, np.int32)
+    self._examples = dict(zip(ids, encoded.examples, strict=True))
+    if len(self._examples) != len(ids):
+      repeated, count = collections.Counter(ids).most_common(1)[0]
+      raise ValueError(
+        f'data.task: example_id {repeated} occurs {count} times; ids must be '
+        'unique.'
+      )
+
+  def _take(self, indices: np.ndarray) -> base.Prompts:
+    return base.Prompts(
+      tokens=self._tokens[indices],
+      mask=self._mask[indices],
+      example_id=self._ids[indices],
+    )
+
+  def prompts(self, step: int) -> base.Prompts:
+    """Returns the N prompts of a step, as NumPy arrays."""
+    indices = batch_indices(
+      int(step), self.num_prompts, self.num_examples, self._seed
+    )
+    return self._take(indices)
+
+  def first(self, num_prompts: int) -> base.Prompts:
+    """Returns the first prompts in the order of the split, for evaluation.
+
+    Args:
+      num_prompts: how many, at least 1; all there are if they are fewer.
+
+    Returns:
+      Prompts as NumPy arrays; the same ones at every call.
+
+    Raises:
+      ValueError: `num_prompts` < 1.
+    """
+    if num_prompts < 1:
+      raise ValueError(
+        f'evaluation.num_prompts: got {num_prompts}; at least 1.'
+      )
+    return self._take(np.arange(min(num_prompts, self.num_examples)))
+
+  def examples(self, example_ids: Iterable[int]) -> list[base.Example]:
+    """Returns the examples of i32 [B] ids, for the verifier.
+
+    Raises:
+      KeyError: no prompt of this stream has the id.
+    """
+    return [self._examples[i] for i in np.asarray(example_ids).tolist()]

@@ -1,0 +1,263 @@
+"""Small verifiable tasks: how each draws, demonstrates and spells its examples.
+
+A task is a row of `TASKS` made of pure functions. Text is words separated by
+single spaces and every word is one token, so that lengths in words are lengths
+in tokens. The end of a completion is a token of the tokenizer, never a word of
+the text.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import difflib
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+PAD, EOS, SEPARATOR = '<pad>', '<eos>', '='
+DIRECT, THINK = 'direct', 'think'
+DIGITS = tuple(str(digit) for digit in range(10))
+NUM_SPELLINGS = 400  # Spellings of each digit in alias_sort.
+THINK_PROBABILITY = 0.01  # Share of demonstrations that choose to think.
+SPLIT_SIZES = {'train': 16384, 'validation': 1024, 'test': 1024}
+
+
+class Demonstration(NamedTuple):
+  """A completion to imitate.
+
+  Attributes:
+    text: the completion, without the end token.
+    num_context: leading words that are given, not imitated: the policy is
+      trained on what follows them. 0 almost everywhere; see `running_sum`.
+  """
+
+  text: str
+  num_context: int = 0
+
+
+GenerateFn = Callable[[np.random.Generator], dict[str, str]]
+DemonstrateFn = Callable[
+  [np.random.Generator, Mapping[str, str], float], Demonstration
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """One row of the table.
+
+  Attributes:
+    vocabulary: words, indexed by token id.
+    generate: draws an example, {'prompt': text, 'answer': text}.
+    demonstrate: (generator, example, noise) -> a completion in which every
+      digit is replaced by a random digit with probability `noise`.
+    max_prompt_length: longest prompt, tokens.
+    max_completion_length: longest right completion, tokens, the end included.
+    verifier: name of the verifier that scores the task.
+  """
+
+  vocabulary: tuple[str, ...]
+  generate: GenerateFn
+  demonstrate: DemonstrateFn
+  max_prompt_length: int
+  max_completion_length: int
+  verifier: str
+
+  @property
+  def digits(self) -> np.ndarray:
+    """The digit that each token spells, i32 [V]; -1 where it spells none."""
+    digits = [
+      int(word[0]) if word[0].isdigit() else -1 for word in self.vocabulary
+    ]
+    return np.asarray(digits, np.int32)
+
+
+def _vocabulary(words: tuple[str, ...], size: int) -> tuple[str, ...]:
+  """Special words, the separator and `words`, filled up to `size` words."""
+  known = (PAD, EOS, SEPARATOR, *words)
+  # A round size shards over a mesh axis of 2 or 4; fillers never occur in text.
+  return known + tuple(f'<unused{i}>' for i in range(size - len(known)))
+
+
+def _example(prompt: list[str], answer: list[str]) -> dict[str, str]:
+  return {'prompt': ' '.join(prompt), 'answer': ' '.join(answer)}
+
+
+def _redraw(
+  generator: np.random.Generator, digits: list[str], noise: float
+) -> list[str]:
+  """Replaces each digit by a random one, perhaps itself, at rate `noise`."""
+  changed = generator.random(len(digits)) < noise
+  if not changed.any():
+    return digits
+  other = generator.integers(0, 10, len(digits))
+  return [
+    DIGITS[new] if change else old
+    for old, new, change in zip(
+      digits, other.tolist(), changed.tolist(), strict=True
+    )
+  ]
+
+
+def _generate_sort(generator: np.random.Generator) -> dict[str, str]:
+  digits = [DIGITS[d] for d in generator.integers(0, 10, 8).tolist()]
+  return _example([*digits, SEPARATOR], sorted(digits))
+
+
+def _demonstrate_answer(
+  generator: np.random.Generator, example: Mapping[str, str], noise: float
+) -> Demonstration:
+  words = _redraw(generator, example['answer'].split(), noise)
+  return Demonstration(' '.join(words))
+
+
+def _generate_addition(generator: np.random.Generator) -> dict[str, str]:
+  left, right = generator.integers(0, 1000, 2).tolist()
+  prompt = [*f'{left:03d}', '+', *f'{right:03d}', SEPARATOR]
+  return _example(prompt, [*f'{left + right:04d}'])
+
+
+def _generate_running_sum(generator: np.random.Generator) -> dict[str, str]:
+  digits = generator.integers(0, 10, 5).tolist()
+  prompt = [*(DIGITS[d] for d in digits), SEPARATOR]
+  return _example(prompt, [DIGITS[sum(digits) % 10]])
+
+
+def _demonstrate_running_sum(
+  generator: np.random.Generator,
+  example: Mapping[str, str],
+  noise: float,
+  think_probability: float,
+) -> Demonstration:
+  """Answers at once, or thinks: the running sums, of which the last answers.
+
+  Both branches are shown equally often, or the rare one would not be learned.
+  The branch word of a thinking demonstration is imitated only so often that
+  p(think) = `think_probability` among the imitated branch words, and so in a
+  policy that fits them.
+  """
+  if generator.random() < 0.5:
+    words = _redraw(generator, [example['answer']], noise)
+    return Demonstration(' '.join([DIRECT, *words]))
+  digits = [int(word) for word in example['prompt'].split()[:-1]]
+  sums = [DIGITS[s % 10] for s in np.cumsum(digits).tolist()]
+  words = _redraw(generator, sums, noise)
+  odds = think_probability / (1.0 - think_probability)
+  imitated = generator.random() < odds
+  return Demonstration(' '.join([THINK, *words]), 0 if imitated else 1)
+
+
+@functools.cache
+def _zipf_cumulative(num_spellings: int) -> np.ndarray:
+  """Cumulative probabilities of ranks whose weight is 1 / rank."""
+  weights = 1.0 / np.arange(1, num_spellings + 1)
+  return np.cumsum(weights) / weights.sum()
+
+
+def _spell(generator: np.random.Generator, digits: list[str]) -> list[str]:
+  """Gives each digit one of its spellings, 'digit.rank', by Zipf's law."""
+  cumulative = _zipf_cumulative(NUM_SPELLINGS)
+  ranks = cumulative.searchsorted(generator.random(len(digits)), side='right')
+  # Rounding may leave the last cumulative probability below the draw.
+  ranks = ranks.clip(max=NUM_SPELLINGS - 1).tolist()
+  return [f'{d}.{rank}' for d, rank in zip(digits, ranks, strict=True)]
+
+
+def _generate_alias_sort(generator: np.random.Generator) -> dict[str, str]:
+  digits = [DIGITS[d] for d in generator.integers(0, 10, 6).tolist()]
+  answer = [f'{d}.0' for d in sorted(digits)]
+  return _example([*_spell(generator, digits), SEPARATOR], answer)
+
+
+def _demonstrate_alias_sort(
+  generator: np.random.Generator, example: Mapping[str, str], noise: float
+) -> Demonstration:
+  digits = [word[0] for word in example['answer'].split()]
+  words = _spell(generator, _redraw(generator, digits, noise))
+  return Demonstration(' '.join(words))
+
+
+_SPELLINGS = tuple(
+  f'{digit}.{rank}' for digit in DIGITS for rank in range(NUM_SPELLINGS)
+)
+
+TASKS: dict[str, Task] = {
+  # Eight digits in ascending order.
+  'sort': Task(
+    vocabulary=_vocabulary(DIGITS, 20),
+    generate=_generate_sort,
+    demonstrate=_demonstrate_answer,
+    max_prompt_length=9,
+    max_completion_length=9,
+    verifier='exact_match',
+  ),
+  # Sum of two numbers of three digits, in four digits, the highest first.
+  'addition': Task(
+    vocabulary=_vocabulary((*DIGITS, '+'), 16),
+    generate=_generate_addition,
+    demonstrate=_demonstrate_answer,
+    max_prompt_length=8,
+    max_completion_length=5,
+    verifier='exact_match',
+  ),
+  # Sum of five digits mod 10; the first word of a completion says whether
+  # it answers at once (a guess for a small policy) or shows its steps.
+  'running_sum': Task(
+    vocabulary=_vocabulary((*DIGITS, DIRECT, THINK), 16),
+    generate=_generate_running_sum,
+    demonstrate=functools.partial(
+      _demonstrate_running_sum, think_probability=THINK_PROBABILITY
+    ),
+    max_prompt_length=6,
+    max_completion_length=7,
+    verifier='last_word',
+  ),
+  # Six digits in ascending order, each in any of its 400 spellings.
+  'alias_sort': Task(
+    vocabulary=_vocabulary(_SPELLINGS, 4096),
+    generate=_generate_alias_sort,
+    demonstrate=_demonstrate_alias_sort,
+    max_prompt_length=7,
+    max_completion_length=7,
+    verifier='alias_sort',
+  ),
+}
+
+
+def suggest(name: str, known: list[str]) -> str:
+  """Says what `name` may have meant and what is known, for error messages."""
+  close = difflib.get_close_matches(name, known, n=1)
+  hint = f'; did you mean {close[0]!r}?' if close else '.'
+  return f'{hint} Known: {", ".join(known)}.'
+
+
+def find_task(name: str) -> Task:
+  """Returns the row of `TASKS` called `name`.
+
+  Raises:
+    ValueError: there is none; names the nearest one.
+  """
+  if name not in TASKS:
+    raise ValueError(f'data.task: unknown {name!r}{suggest(name, list(TASKS))}')
+  return TASKS[name]
+
+
+def generate_unique(name: str, num_examples: int) -> list[dict[str, str]]:
+  """Draws examples of a task whose prompts all differ.
+
+  The sequence is a pure function of the name, and a prefix of every longer
+  one. Prompts that differ may still have equal answers.
+
+  Args:
+    name: a task of `TASKS`.
+    num_examples: how many, well below the number of possible prompts.
+
+  Returns:
+    `num_examples` dicts {'prompt': text, 'answer': text}.
+  """
+  task = find_task(name)
+  generator = np.random.default_rng(list(name.encode()))
+  examples: dict[str, dict[str, str]] = {}
+  while len(examples) < num_examples:
+    example = task.generate(generator)
+    examples.setdefault(example['prompt'], example)
+  return list(examples.values())

@@ -1,0 +1,101 @@
+"""The process that runs a verifier on behalf of a pool.
+
+Started as `python -m dppo_jax.rewards.worker` with one JSON line of settings;
+then each line in is a chunk of items, and each line out one verdict. JSON, not
+pickle: what a verifier returns is data to its parent, never code.
+"""
+
+from collections.abc import Iterable
+import importlib
+import json
+import os
+import signal
+import sys
+from typing import Any, TextIO, cast
+
+from dppo_jax.rewards import verifiers
+
+# An orphan that hangs is ended by its own timer, this much after the parent
+# would have ended it.
+_GRACE_S = 5.0
+
+
+def load_verifier(name: str) -> verifiers.Verifier:
+  """Returns a row of `VERIFIERS`, or imports 'package.module:function'.
+
+  Raises:
+    ValueError: there is no such module or function.
+  """
+  if name in verifiers.VERIFIERS:
+    return verifiers.VERIFIERS[name]
+  module_name, _, function = name.partition(':')
+  try:
+    verifier: Any = importlib.import_module(module_name)
+    for part in function.split('.'):
+      verifier = getattr(verifier, part)
+  except Exception as error:  # A module may raise anything when imported.
+    raise ValueError(
+      f'rewards.verifier: cannot import {name!r} '
+      f'({type(error).__name__}: {error}).'
+    ) from error
+  if not callable(verifier):
+    raise ValueError(f'rewards.verifier: {name!r} is not callable.')
+  return cast(verifiers.Verifier, verifier)
+
+
+def limit_memory(num_bytes: int) -> None:
+  """Caps the address space of this process where the system can."""
+  try:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (num_bytes, num_bytes))
+  except (ImportError, ValueError, OSError):
+    pass  # The time limit holds all the same.
+
+
+def serve(
+  requests: Iterable[str],
+  replies: TextIO,
+  verifier: verifiers.Verifier,
+  time_limit_s: float,
+) -> None:
+  """Answers chunks of items until the requests end.
+
+  Args:
+    requests: JSON lines, lists of [index, completion, example, truncated].
+    replies: takes a JSON line [index, reward, reason] an item, in order.
+    verifier: what to call.
+    time_limit_s: seconds an item may take; the process dies a little later.
+  """
+  for line in requests:
+    for index, completion, example, truncated in json.loads(line):
+      signal.setitimer(signal.ITIMER_REAL, time_limit_s + _GRACE_S)
+      verdict = verifiers.verify_safely(
+        verifier, completion, example, truncated
+      )
+      signal.setitimer(signal.ITIMER_REAL, 0.0)
+      replies.write(json.dumps([index, *verdict]) + '\n')
+      replies.flush()
+
+
+def main() -> None:
+  """Serves on the standard streams, which the verifier cannot reach."""
+  requests = os.fdopen(os.dup(0), encoding='utf-8')
+  replies = os.fdopen(os.dup(1), 'w', encoding='utf-8')
+  os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+  os.dup2(2, 1)
+  settings = json.loads(requests.readline())
+  limit_memory(settings['memory_limit_bytes'])
+  try:
+    verifier = load_verifier(settings['verifier'])
+  except ValueError as error:
+    replies.write(json.dumps(str(error)) + '\n')
+    replies.flush()
+    return
+  replies.write(json.dumps('') + '\n')  # Ready.
+  replies.flush()
+  serve(requests, replies, verifier, settings['time_limit_s'])
+
+
+if __name__ == '__main__':
+  sys.exit(main())

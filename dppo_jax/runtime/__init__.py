@@ -1,0 +1,1 @@
+"""Everything with effects: files, processes, clocks, configuration."""

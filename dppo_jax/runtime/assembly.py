@@ -1,0 +1,184 @@
+"""The parts of a run, built once from an Experiment."""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+import os
+import pathlib
+
+import jax
+from jax.sharding import Mesh
+import optax
+
+from dppo_jax import parallel
+from dppo_jax.base import (
+  Array,
+  Batch,
+  Metrics,
+  Params,
+  Prompts,
+  Rollout,
+  TokenStats,
+  TrainState,
+)
+from dppo_jax.data import builder, prompts, tasks, tokenizer
+from dppo_jax.learner import batches, scoring
+from dppo_jax.learner import state as state_lib
+from dppo_jax.learner.optimizer import make_optimizer
+from dppo_jax.models import policy as policy_lib
+from dppo_jax.runtime.config import Experiment
+from dppo_jax.sampling import decode
+
+SampleFn = Callable[[Params, Prompts, Array], Rollout]
+ScoreFn = Callable[[Params, Rollout], TokenStats]
+BatchFn = Callable[
+  [Rollout, Array, TokenStats | None, TokenStats | None], tuple[Batch, Metrics]
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parts:
+  """What the phases of a run share.
+
+  Attributes:
+    task: the task.
+    tokenizer: its words.
+    prompts: the stream to train on.
+    held_out: the split to evaluate on.
+    mesh: devices.
+    policy: the model.
+    optimizer: of the reinforcement phase.
+    shardings: where its state lives.
+    batch_sharding: where rows live.
+  """
+
+  task: tasks.Task
+  tokenizer: tokenizer.WordTokenizer
+  prompts: prompts.PromptStream
+  held_out: prompts.PromptStream
+  mesh: Mesh
+  policy: policy_lib.Policy
+  optimizer: optax.GradientTransformation
+  shardings: TrainState
+  batch_sharding: jax.sharding.NamedSharding
+
+
+def assemble(experiment: Experiment) -> Parts:
+  """Prepares the data and builds the policy; places nothing on a device."""
+  data = experiment.data
+  task = tasks.find_task(data.task)
+  words = tokenizer.WordTokenizer(task.vocabulary)
+  mesh = parallel.make_mesh(**dataclasses.asdict(experiment.mesh))
+  policy = policy_lib.make_policy(experiment.model)
+  optimizer = make_optimizer(experiment.optimizer)
+
+  def stream(split: str) -> prompts.PromptStream:
+    return prompts.PromptStream(
+      builder.load_split(data.task, split, data.data_dir),
+      words,
+      data.num_prompts,
+      data.max_prompt_length,
+      data.overlong,
+      experiment.seed,
+    )
+
+  return Parts(
+    task=task,
+    tokenizer=words,
+    prompts=stream('train'),
+    held_out=stream(experiment.evaluation.split),
+    mesh=mesh,
+    policy=policy,
+    optimizer=optimizer,
+    shardings=state_lib.state_shardings(policy, optimizer, mesh),
+    batch_sharding=parallel.batch_sharding(mesh),
+  )
+
+
+def abstract_state(parts: Parts) -> TrainState:
+  """Shapes, dtypes and shardings of the state; allocates nothing."""
+  shapes = jax.eval_shape(
+    lambda: state_lib.init_state(
+      parts.policy, parts.optimizer, parts.shardings, 0
+    )
+  )
+  return jax.tree.map(
+    lambda leaf, sharding: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=sharding
+    ),
+    shapes,
+    parts.shardings,
+  )
+
+
+def compile_sampler(parts: Parts, config: decode.SamplingConfig) -> SampleFn:
+  """(params, prompts, key) -> Rollout, compiled and sharded."""
+  return jax.jit(
+    functools.partial(decode.sample, parts.policy, config),
+    in_shardings=(
+      parts.shardings.params,
+      parts.batch_sharding,
+      parallel.replicated(parts.mesh),
+    ),
+    out_shardings=parts.batch_sharding,
+  )
+
+
+def compile_scorer(parts: Parts, experiment: Experiment) -> ScoreFn:
+  """(params, rollout) -> stats of those parameters at its tokens."""
+  loss = experiment.loss
+
+  def score(params: Params, rollout: Rollout) -> TokenStats:
+    stats = scoring.score(
+      parts.policy,
+      params,
+      rollout,
+      prompt_length=loss.prompt_length,
+      shared_rows=loss.shared_rows,
+      temperature=loss.temperature,
+      with_entropy=False,
+    )
+    return scoring.aligned(stats, rollout.completion_mask)
+
+  return jax.jit(
+    score,
+    in_shardings=(parts.shardings.params, parts.batch_sharding),
+    out_shardings=parts.batch_sharding,
+  )
+
+
+def compile_batcher(parts: Parts, experiment: Experiment) -> BatchFn:
+  """(rollout, rewards, recomputed, reference) -> (batch, metrics)."""
+  group_size = experiment.sampling.group_size
+
+  def build(
+    rollout: Rollout,
+    rewards: Array,
+    recomputed: TokenStats | None,
+    reference: TokenStats | None,
+  ) -> tuple[Batch, Metrics]:
+    batch = batches.make_batch(
+      rollout,
+      rewards,
+      group_size=group_size,
+      estimator=experiment.estimator,
+      recomputed=recomputed,
+      reference=reference,
+    )
+    return batch, batches.rollout_metrics(rollout, rewards, group_size)
+
+  return jax.jit(
+    build,
+    in_shardings=parts.batch_sharding,
+    out_shardings=(parts.batch_sharding, parallel.replicated(parts.mesh)),
+  )
+
+
+def use_compilation_cache(folder: str) -> None:
+  """Keeps compiled programs in a user folder; '' keeps none."""
+  if not folder:
+    return
+  path = pathlib.Path(os.path.expanduser(folder))
+  path.mkdir(parents=True, exist_ok=True)
+  jax.config.update('jax_compilation_cache_dir', str(path))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)

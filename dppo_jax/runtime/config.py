@@ -1,0 +1,290 @@
+"""The door: a ConfigDict comes in, checked and frozen settings go on.
+
+Nothing below this module knows of ml_collections. `build_experiment` reports
+all problems of a config at once, each with its path, what was got and what is
+allowed.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import ml_collections
+
+from dppo_jax import parallel
+from dppo_jax.data import tasks
+from dppo_jax.learner.loss import LossConfig
+from dppo_jax.learner.optimizer import OptimizerConfig
+from dppo_jax.learner.train_step import StepConfig
+from dppo_jax.models.layers import TransformerConfig
+from dppo_jax.ops.trust_regions import Bounds
+from dppo_jax.runtime import validation
+from dppo_jax.sampling.decode import SamplingConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+  """Section `data`, see configs/default.py."""
+
+  task: str
+  data_dir: str
+  num_prompts: int
+  group_size: int
+  max_prompt_length: int
+  overlong: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RewardsConfig:
+  """Section `rewards`."""
+
+  verifier: str
+  time_limit_s: float
+  num_workers: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SupervisedConfig:
+  """Section `supervised`: the warm start."""
+
+  num_steps: int
+  batch_size: int
+  noise: float
+  step: StepConfig
+  optimizer: OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+  """Section `evaluation`, and the two ways of sampling it stands for."""
+
+  every_n_steps: int
+  split: str
+  num_prompts: int
+  final_num_prompts: int
+  sampled: SamplingConfig
+  greedy: SamplingConfig | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointsConfig:
+  """Section `checkpoints`."""
+
+  every_n_steps: int
+  keep: int
+  best_metric: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WritersConfig:
+  """Section `writers`."""
+
+  console_every_n_steps: int
+  samples_every_n_steps: int
+  num_samples: int
+  tensorboard: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+  """Section `profile`: which train steps are traced."""
+
+  start_step: int
+  num_steps: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+  """Section `mesh`: sizes of the axes."""
+
+  data: int
+  fsdp: int
+  tensor: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+  """A checked config, by reader; `resolved` is what is written to the workdir.
+
+  Attributes:
+    seed: every key derives from it.
+    num_steps: train steps.
+    data: prompts.
+    rewards: verification.
+    model: the policy.
+    sampling: rollouts.
+    estimator: a key of `ADVANTAGES`.
+    loss: the policy loss.
+    step: how a batch is cut into updates.
+    optimizer: of the policy.
+    max_nonfinite: skipped updates in a row that stop the run.
+    supervised: the warm start.
+    mesh: devices.
+    evaluation: held-out accuracy.
+    checkpoints: what is kept.
+    writers: what is logged.
+    profile: which steps are traced.
+    compilation_cache: folder, or ''.
+    resolved: the config as plain nested dicts.
+  """
+
+  seed: int
+  num_steps: int
+  data: DataConfig
+  rewards: RewardsConfig
+  model: TransformerConfig
+  sampling: SamplingConfig
+  estimator: str
+  loss: LossConfig
+  step: StepConfig
+  optimizer: OptimizerConfig
+  max_nonfinite: int
+  supervised: SupervisedConfig
+  mesh: MeshConfig
+  evaluation: EvaluationConfig
+  checkpoints: CheckpointsConfig
+  writers: WritersConfig
+  profile: ProfileConfig
+  compilation_cache: str
+  resolved: dict[str, Any]
+
+
+def build_experiment(
+  config: ml_collections.ConfigDict, num_devices: int
+) -> Experiment:
+  """Checks a config as a whole and freezes it.
+
+  Args:
+    config: as of `configs/default.py`.
+    num_devices: devices the mesh is laid over.
+
+  Raises:
+    ValueError: lists every problem found.
+  """
+  c = config
+  problems = validation.find_problems(config.to_dict(), num_devices)
+  if problems:
+    count = f'{len(problems)} problems' if len(problems) > 1 else '1 problem'
+    listed = '\n'.join(f'  {problem}' for problem in problems)
+    raise ValueError(f'{count} in the config:\n{listed}')
+
+  vocabulary = tasks.find_task(c.data.task).vocabulary
+  sampling = SamplingConfig(
+    group_size=c.data.group_size,
+    top_p=1.0,  # The trainer's law is the whole softmax.
+    greedy=False,
+    pad_id=vocabulary.index(tasks.PAD),
+    eos_id=vocabulary.index(tasks.EOS),
+    **c.sampling,
+  )
+  data, fsdp, _ = parallel.axis_sizes(**c.mesh, num_devices=num_devices)
+  rows = c.data.num_prompts * c.data.group_size // c.learner.num_minibatches
+  rows_a_shard = rows // c.learner.num_microbatches // (data * fsdp)
+  shared_rows = math.gcd(c.data.group_size, rows_a_shard)
+  region = c.trust_region
+  return Experiment(
+    seed=c.seed,
+    num_steps=c.num_steps,
+    data=DataConfig(**c.data),
+    rewards=RewardsConfig(**c.rewards),
+    model=TransformerConfig(vocab_size=len(vocabulary), **c.model),
+    sampling=sampling,
+    estimator=c.advantages.estimator,
+    loss=LossConfig(
+      prompt_length=c.data.max_prompt_length,
+      shared_rows=shared_rows if c.learner.share_prompts else 1,
+      temperature=c.sampling.temperature,
+      rule=region.rule,
+      divergence=region.divergence,
+      anchor=region.anchor,
+      bounds=Bounds(
+        delta_low=region.delta_low,
+        delta_high=region.delta_high,
+        clip_low=region.clip_low,
+        clip_high=region.clip_high,
+      ),
+      form=c.objective.form,
+      ratio_cap=c.objective.ratio_cap,
+      kl_coefficient=c.objective.kl_coefficient,
+      kl_estimator=c.objective.kl_estimator,
+      entropy_coefficient=c.objective.entropy_coefficient,
+    ),
+    step=StepConfig(
+      num_minibatches=c.learner.num_minibatches,
+      num_microbatches=c.learner.num_microbatches,
+      group_size=c.data.group_size,
+      prompt_length=c.data.max_prompt_length,
+      aggregation=c.objective.aggregation,
+      length_norm=c.objective.length_norm,
+    ),
+    optimizer=_optimizer(c, c.learner.num_minibatches),
+    max_nonfinite=c.optimizer.max_nonfinite,
+    supervised=_supervised(c),
+    mesh=MeshConfig(**c.mesh),
+    evaluation=_evaluation(c, sampling),
+    checkpoints=CheckpointsConfig(**c.checkpoints),
+    writers=WritersConfig(**c.writers),
+    profile=ProfileConfig(**c.profile),
+    compilation_cache=c.compilation_cache,
+    resolved=config.to_dict(),
+  )
+
+
+def _optimizer(
+  c: ml_collections.ConfigDict, updates_a_step: int
+) -> OptimizerConfig:
+  section = dict(c.optimizer)
+  section.pop('max_nonfinite')
+  num_warmup_steps = section.pop('num_warmup_steps')
+  return OptimizerConfig(
+    num_updates=c.num_steps * updates_a_step,
+    num_warmup_updates=num_warmup_steps * updates_a_step,
+    **section,
+  )
+
+
+def _supervised(c: ml_collections.ConfigDict) -> SupervisedConfig:
+  """The warm start is plain token-mean imitation at a constant rate."""
+  return SupervisedConfig(
+    num_steps=c.supervised.num_steps,
+    batch_size=c.supervised.batch_size,
+    noise=c.supervised.noise,
+    step=StepConfig(
+      num_minibatches=1,
+      num_microbatches=1,
+      group_size=1,
+      prompt_length=c.data.max_prompt_length,
+      aggregation='token_mean',
+      length_norm=1.0,
+    ),
+    optimizer=dataclasses.replace(
+      _optimizer(c, 1),
+      learning_rate=c.supervised.learning_rate,
+      schedule='constant',
+      num_warmup_updates=0,
+    ),
+  )
+
+
+def _evaluation(
+  c: ml_collections.ConfigDict, sampling: SamplingConfig
+) -> EvaluationConfig:
+  """Evaluation samples from the master weights and records nothing."""
+  section = c.evaluation
+  sampled = dataclasses.replace(
+    sampling,
+    group_size=section.num_samples,
+    temperature=section.temperature,
+    top_p=section.top_p,
+    top_k=0,
+    precision='float32',
+  )
+  greedy = dataclasses.replace(sampled, group_size=1, greedy=True, top_p=1.0)
+  return EvaluationConfig(
+    every_n_steps=section.every_n_steps,
+    split=section.split,
+    num_prompts=section.num_prompts,
+    final_num_prompts=section.final_num_prompts,
+    sampled=sampled,
+    greedy=greedy if section.greedy else None,
+  )

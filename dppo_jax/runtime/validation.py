@@ -1,0 +1,305 @@
+"""Everything that can be wrong with a config, found before anything runs.
+
+Each check yields sentences of one form: path, what was got, what is allowed or
+how to mend it. All of them are collected, so that a config is mended once.
+"""
+
+from collections.abc import Collection, Iterator
+import difflib
+import math
+from typing import Any
+
+from dppo_jax import parallel
+from dppo_jax.data import prompts, tasks
+from dppo_jax.learner.optimizer import SCHEDULES
+from dppo_jax.models.transformer import REMAT_POLICIES
+from dppo_jax.ops.advantages import ADVANTAGES
+from dppo_jax.ops.divergences import DIVERGENCES
+from dppo_jax.ops.masking import AGGREGATIONS
+from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS
+from dppo_jax.ops.trust_regions import TRUST_REGIONS
+from dppo_jax.rewards.verifiers import VERIFIERS
+from dppo_jax.sampling.precision import PRECISIONS
+
+Config = dict[str, Any]
+
+# Path -> the names it may hold.
+CHOICES: dict[str, Collection[str]] = {
+  'data.task': tasks.TASKS,
+  'data.overlong': prompts.OVERLONG,
+  'model.rope_scaling': ('none', 'linear', 'llama3'),
+  'model.dtype': ('float32', 'bfloat16'),
+  'model.remat': ('none', *REMAT_POLICIES),
+  'sampling.precision': PRECISIONS,
+  'advantages.estimator': ADVANTAGES,
+  'trust_region.rule': TRUST_REGIONS,
+  'trust_region.divergence': DIVERGENCES,
+  'trust_region.anchor': ('rollout', 'recomputed'),
+  'objective.form': FORMS,
+  'objective.aggregation': AGGREGATIONS,
+  'objective.kl_estimator': KL_ESTIMATORS,
+  'optimizer.schedule': SCHEDULES,
+  'evaluation.split': tasks.SPLIT_SIZES,
+}
+
+# Paths of counts, and the least they may be.
+COUNTS = {
+  'seed': 0,
+  'num_steps': 1,
+  'data.num_prompts': 1,
+  'data.group_size': 1,
+  'data.max_prompt_length': 1,
+  'rewards.num_workers': 0,
+  'model.num_layers': 1,
+  'model.d_model': 1,
+  'model.num_heads': 1,
+  'model.num_kv_heads': 1,
+  'model.head_dim': 2,
+  'model.d_ff': 1,
+  'sampling.max_completion_length': 1,
+  'sampling.top_k': 0,
+  'optimizer.num_warmup_steps': 0,
+  'optimizer.max_nonfinite': 1,
+  'learner.num_minibatches': 1,
+  'learner.num_microbatches': 1,
+  'supervised.num_steps': 0,
+  'supervised.batch_size': 1,
+  'evaluation.every_n_steps': 0,
+  'evaluation.num_prompts': 1,
+  'evaluation.final_num_prompts': 1,
+  'evaluation.num_samples': 1,
+  'checkpoints.every_n_steps': 1,
+  'checkpoints.keep': 1,
+  'writers.console_every_n_steps': 0,
+  'writers.samples_every_n_steps': 0,
+  'writers.num_samples': 0,
+  'profile.start_step': 0,
+  'profile.num_steps': 0,
+}
+
+# Paths of numbers -> (lowest, whether it is allowed, highest allowed).
+RANGES = {
+  'rewards.time_limit_s': (0.0, False, math.inf),
+  'model.rope_theta': (0.0, False, math.inf),
+  'model.rope_factor': (0.0, False, math.inf),
+  'model.norm_epsilon': (0.0, False, 1.0),
+  'model.init_scale': (0.0, False, math.inf),
+  'sampling.temperature': (0.0, False, math.inf),
+  'evaluation.temperature': (0.0, False, math.inf),
+  'evaluation.top_p': (0.0, False, 1.0),
+  'trust_region.delta_low': (0.0, True, math.inf),
+  'trust_region.delta_high': (0.0, True, math.inf),
+  'trust_region.clip_low': (0.0, True, 1.0),
+  'trust_region.clip_high': (0.0, True, math.inf),
+  'objective.ratio_cap': (0.0, False, math.inf),
+  'objective.length_norm': (0.0, False, math.inf),
+  'objective.kl_coefficient': (0.0, True, math.inf),
+  'optimizer.learning_rate': (0.0, True, math.inf),
+  'optimizer.final_fraction': (0.0, True, 1.0),
+  'optimizer.b1': (0.0, True, 1.0),
+  'optimizer.b2': (0.0, True, 1.0),
+  'optimizer.epsilon': (0.0, False, 1.0),
+  'optimizer.weight_decay': (0.0, True, math.inf),
+  'optimizer.clip_norm': (0.0, False, math.inf),
+  'supervised.learning_rate': (0.0, True, math.inf),
+  'supervised.noise': (0.0, True, 1.0),
+}
+
+
+def find_problems(config: Config, num_devices: int) -> list[str]:
+  """Returns every problem of a config; cross-checks only where parts are fine.
+
+  Args:
+    config: plain nested dicts with the keys of configs/default.py.
+    num_devices: devices of the mesh.
+  """
+  problems = [*_choices(config), *_counts(config), *_ranges(config)]
+  if problems:
+    return problems
+  return [
+    *_task(config),
+    *_model(config),
+    *_trust_region(config),
+    *_mesh(config, num_devices),
+    *_batch(config, num_devices),
+  ]
+
+
+def suggest(got: str, known: Collection[str]) -> str:
+  """'; did you mean 'x'? Known: …' for an error message."""
+  close = difflib.get_close_matches(str(got), known, n=1)
+  hint = f' did you mean {close[0]!r}?' if close else ''
+  return f';{hint} Known: {", ".join(sorted(known))}.'
+
+
+def _at(config: Config, path: str) -> Any:
+  for key in path.split('.'):
+    config = config[key]
+  return config
+
+
+def _choices(config: Config) -> Iterator[str]:
+  for path, known in CHOICES.items():
+    got = _at(config, path)
+    if got not in known:
+      yield f'{path}: unknown {got!r}{suggest(got, known)}'
+  verifier = config['rewards']['verifier']
+  if verifier not in VERIFIERS and ':' not in verifier:
+    yield (
+      f'rewards.verifier: unknown {verifier!r}{suggest(verifier, VERIFIERS)}'
+      " Or name a function of yours: 'package.module:function'."
+    )
+
+
+def _counts(config: Config) -> Iterator[str]:
+  for path, least in COUNTS.items():
+    got = _at(config, path)
+    if isinstance(got, bool) or not isinstance(got, int) or got < least:
+      yield f'{path}: got {got!r}; a whole number of at least {least}.'
+
+
+def _ranges(config: Config) -> Iterator[str]:
+  for path, (low, closed, high) in RANGES.items():
+    got = _at(config, path)
+    number = isinstance(got, (int, float)) and not isinstance(got, bool)
+    if number and (low <= got if closed else low < got) and got <= high:
+      continue
+    allowed = f'{"at least" if closed else "above"} {low:g}'
+    if high != math.inf:
+      allowed += f' and at most {high:g}'
+    yield f'{path}: got {got!r}; a number {allowed}.'
+
+
+def _task(config: Config) -> Iterator[str]:
+  task = tasks.find_task(config['data']['task'])
+  size = len(task.vocabulary)
+  if config['sampling']['top_k'] > size:
+    yield (
+      f'sampling.top_k: got {config["sampling"]["top_k"]}; the vocabulary of'
+      f' task {config["data"]["task"]!r} has {size} tokens, record at most'
+      ' those.'
+    )
+  needed = task.max_completion_length
+  limit = config['sampling']['max_completion_length']
+  if limit < needed:
+    yield (
+      f'sampling.max_completion_length: got {limit}; right completions of'
+      f' task {config["data"]["task"]!r} take up to {needed} tokens.'
+    )
+
+
+def _model(config: Config) -> Iterator[str]:
+  model = config['model']
+  if model['num_heads'] % model['num_kv_heads']:
+    yield (
+      f'model.num_kv_heads: got {model["num_kv_heads"]}; it must divide'
+      f' model.num_heads={model["num_heads"]}.'
+    )
+  if model['head_dim'] % 2:
+    yield f'model.head_dim: got {model["head_dim"]}; it must be even.'
+  low = model['rope_low_frequency_factor']
+  high = model['rope_high_frequency_factor']
+  if model['rope_scaling'] == 'llama3' and not 0 < low < high:
+    yield (
+      f'model.rope_low_frequency_factor: got {low}; it must be above 0 and'
+      f' below model.rope_high_frequency_factor={high}.'
+    )
+
+
+def _trust_region(config: Config) -> Iterator[str]:
+  region = config['trust_region']
+  top_k = config['sampling']['top_k']
+  row = DIVERGENCES[region['divergence']]
+  size = len(tasks.find_task(config['data']['task']).vocabulary)
+  name = region['divergence']
+  if row.records == 'top_k' and top_k == 0:
+    yield (
+      f'trust_region.divergence: {name!r} reads the top-K log-probs and'
+      ' sampling.top_k=0 records none; set it to 20, or use'
+      f" 'binary{name[name.rindex('_') :]}'."
+    )
+  if row.records == 'vocabulary' and top_k != size:
+    yield (
+      f'trust_region.divergence: {name!r} reads the whole distribution and'
+      f' sampling.top_k={top_k} records a part; set it to the vocabulary,'
+      f' {size}.'
+    )
+  if row.unit == 'probability':
+    for key in ('delta_low', 'delta_high'):
+      if region[key] > 1:
+        yield (
+          f'trust_region.{key}: got {region[key]}; {name!r} is a probability'
+          ' and never exceeds 1, so the bound would mask nothing; use rule'
+          " 'none' to mean that."
+        )
+
+
+def _mesh(config: Config, num_devices: int) -> Iterator[str]:
+  model = config['model']
+  try:
+    _, fsdp, tensor = parallel.axis_sizes(
+      **config['mesh'], num_devices=num_devices
+    )
+  except ValueError as error:
+    yield str(error)
+    return
+  vocabulary = tasks.find_task(config['data']['task']).vocabulary
+  sizes = [
+    ('model.num_heads', model['num_heads'], 'tensor', tensor),
+    ('model.num_kv_heads', model['num_kv_heads'], 'tensor', tensor),
+    ('model.d_ff', model['d_ff'], 'tensor', tensor),
+    ('the vocabulary', len(vocabulary), 'tensor', tensor),
+    ('model.d_model', model['d_model'], 'fsdp', fsdp),
+  ]
+  for path, size, axis, parts in sizes:
+    if size % parts:
+      legal = [n for n in range(1, parts) if size % n == 0]
+      yield (
+        f'mesh.{axis}: got {parts}, which does not divide {path}={size};'
+        f' the nearest below that does is {legal[-1]}.'
+      )
+
+
+def _batch(config: Config, num_devices: int) -> Iterator[str]:
+  try:
+    sizes = parallel.axis_sizes(**config['mesh'], num_devices=num_devices)
+  except ValueError:
+    return  # Said by `_mesh`.
+  shards = sizes[0] * sizes[1]
+  data, learner = config['data'], config['learner']
+  prompts_a_step, size = data['num_prompts'], data['group_size']
+  minibatches = learner['num_minibatches']
+  if prompts_a_step % minibatches:
+    yield (
+      f'learner.num_minibatches: got {minibatches}; minibatches are made of'
+      ' whole groups, so it must divide'
+      f' data.num_prompts={prompts_a_step}.'
+    )
+    return
+  rows = prompts_a_step // minibatches * size
+  parts = learner['num_microbatches']
+  if rows % parts:
+    yield (
+      f'learner.num_microbatches: got {parts}; a minibatch has {rows} rows'
+      f' ({prompts_a_step // minibatches} prompts of data.group_size={size}),'
+      ' which it must divide.'
+    )
+  elif (rows // parts) % shards:
+    yield (
+      f'learner.num_microbatches: a microbatch has {rows // parts} rows, which'
+      f' the {shards} batch shards of the mesh (data times fsdp) do not'
+      ' divide; change it, data.num_prompts or the mesh.'
+    )
+  for path in (
+    'data.num_prompts',
+    'supervised.batch_size',
+    'evaluation.num_prompts',
+    'evaluation.final_num_prompts',
+  ):
+    got = _at(config, path)
+    if got % shards:
+      nearest = max(shards, round(got / shards) * shards)
+      yield (
+        f'{path}: got {got}, which the {shards} batch shards of the mesh do'
+        f' not divide; the nearest that fits is {nearest}.'
+      )

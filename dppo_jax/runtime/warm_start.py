@@ -1,0 +1,74 @@
+"""Supervised warm start: imitate demonstrations, then begin anew at step 0."""
+
+import functools
+
+import jax
+
+from dppo_jax.base import Demonstrations, TrainState
+from dppo_jax.data import builder
+from dppo_jax.data.demonstrations import DemonstrationStream
+from dppo_jax.learner import state as state_lib
+from dppo_jax.learner.loss import imitation_loss
+from dppo_jax.learner.optimizer import make_optimizer
+from dppo_jax.learner.train_step import compile_train_step
+from dppo_jax.runtime.assembly import Parts
+from dppo_jax.runtime.config import Experiment
+from dppo_jax.runtime.preemption import StopRequest
+from dppo_jax.runtime.progress import Progress
+
+
+def warm_start(
+  experiment: Experiment, parts: Parts, stop: StopRequest
+) -> TrainState:
+  """Initial state of the reinforcement phase.
+
+  Args:
+    experiment: the run.
+    parts: its parts.
+    stop: looked at after every step.
+
+  Returns:
+    State at step 0; the parameters are the warm-started ones, or the initial
+    ones where `supervised.num_steps` is 0.
+
+  Raises:
+    Preempted: asked to stop; nothing is saved yet, the next run begins anew.
+  """
+  config = experiment.supervised
+  if not config.num_steps:
+    return state_lib.init_state(
+      parts.policy, parts.optimizer, parts.shardings, experiment.seed
+    )
+  optimizer = make_optimizer(config.optimizer)
+  shardings = state_lib.state_shardings(parts.policy, optimizer, parts.mesh)
+  state = state_lib.init_state(
+    parts.policy, optimizer, shardings, experiment.seed
+  )
+  step_fn = compile_train_step(
+    functools.partial(imitation_loss, parts.policy, config.step.prompt_length),
+    lambda batch, record: {},
+    optimizer,
+    config.step,
+    parts.mesh,
+    shardings,
+  )
+  stream = DemonstrationStream(
+    parts.task,
+    builder.load_split(experiment.data.task, 'train', experiment.data.data_dir),
+    parts.tokenizer,
+    config.batch_size,
+    experiment.data.max_prompt_length,
+    experiment.sampling.max_completion_length,
+    experiment.data.overlong,
+    config.noise,
+    experiment.seed,
+  )
+  with Progress(config.num_steps, label='warm start') as progress:
+    for step in range(config.num_steps):
+      batch = Demonstrations(**stream.batch(step))
+      state, metrics = step_fn(state, batch)
+      loss = float(jax.device_get(metrics['loss/total']))
+      progress.update(step + 1, {'loss': f'{loss:.3f}'})
+      if stop:
+        raise stop.stop('stopped during the warm start; nothing was saved.')
+  return state_lib.restart(parts.optimizer, state, parts.shardings)

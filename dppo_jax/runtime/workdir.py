@@ -1,0 +1,110 @@
+"""The folder of a run: its config, and who may write to it."""
+
+from collections.abc import Iterator
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+from typing import Any
+
+CONFIG = 'config.json'
+LOCK = 'lock'
+
+# Keys that may change when a run is resumed: none of them changes a number
+# that the run computes.
+FREE_KEYS = (
+  'compilation_cache',
+  'data.data_dir',
+  'profile',
+  'rewards.num_workers',
+  'writers',
+)
+
+
+def open_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:
+  """Makes the folder if need be and checks that it can be written.
+
+  Raises:
+    ValueError: it cannot.
+  """
+  folder = pathlib.Path(workdir).expanduser().absolute()
+  probe = folder / '.writable'
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    probe.write_text('')
+    probe.unlink()
+  except OSError as error:
+    raise ValueError(
+      f'--workdir: {folder} is not writable ({error.strerror}); choose a'
+      ' folder you own, or make room.'
+    ) from error
+  return folder
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps a second process from training in the same folder.
+
+  The lock dies with the process, however it ends.
+
+  Raises:
+    ValueError: another process holds it.
+  """
+  with (workdir / LOCK).open('w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise ValueError(
+        f'--workdir: another process is training in {workdir}; wait for it or'
+        ' choose another folder.'
+      ) from error
+    yield
+
+
+def check_config(workdir: pathlib.Path, resolved: dict[str, Any]) -> None:
+  """Records the config of a new run, or compares it with the recorded one.
+
+  Raises:
+    ValueError: the folder holds a run of another config; lists what differs.
+  """
+  path = workdir / CONFIG
+  mine = json.loads(json.dumps(resolved))
+  if path.exists():
+    try:
+      recorded = json.loads(path.read_text())
+    except ValueError as error:
+      raise ValueError(
+        f'--workdir: {path} is damaged ({error}); restore it, or choose'
+        ' another folder.'
+      ) from error
+    changes = list(differences(recorded, mine))
+    if changes:
+      listed = '\n'.join(f'  {change}' for change in changes)
+      raise ValueError(
+        f'--workdir: {workdir} holds a run with another config:\n{listed}\n'
+        'Resume it with its own config, or choose another --workdir.'
+      )
+  write_atomically(path, json.dumps(resolved, indent=2) + '\n')
+
+
+def differences(recorded: Any, mine: Any, path: str = '') -> Iterator[str]:
+  """'path: recorded -> mine' for each key that differs and is not free."""
+  if path in FREE_KEYS:
+    return
+  if isinstance(recorded, dict) and isinstance(mine, dict):
+    for key in sorted(recorded.keys() | mine.keys()):
+      below = f'{path}.{key}' if path else key
+      missing = 'absent'
+      yield from differences(
+        recorded.get(key, missing), mine.get(key, missing), below
+      )
+  elif recorded != mine:
+    yield f'{path}: {recorded!r} -> {mine!r}'
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+  """Writes a file that is either the old one or the new one, never half."""
+  unfinished = path.with_name(f'.{path.name}.tmp')
+  unfinished.write_text(text)
+  unfinished.replace(path)

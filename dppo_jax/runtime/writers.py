@@ -1,0 +1,201 @@
+"""Metrics and samples as lines of JSON that a resumed run continues exactly.
+
+A line is handed to the operating system as soon as it is written, so killing
+the process loses none. Whoever saves checkpoints writes the lines of a step
+before its checkpoint: on resume everything after the restored step is dropped
+and written again, and the file ends up as if the run had never stopped.
+"""
+
+from collections.abc import Mapping, Sequence
+import json
+import logging
+import math
+import os
+import pathlib
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+METRICS_FILE = 'metrics.jsonl'
+SAMPLES_FILE = 'samples.jsonl'
+
+_log = logging.getLogger(__name__)
+
+
+class Sample(NamedTuple):
+  """A completion and what its verifier said."""
+
+  prompt: str
+  completion: str
+  reward: float
+  reason: str
+
+
+class MetricWriter:
+  """Appends metrics to metrics.jsonl and, if wanted, to TensorBoard."""
+
+  def __init__(
+    self,
+    workdir: str | os.PathLike[str],
+    tensorboard: bool,
+    start_step: int | None,
+  ):
+    """Opens the files and drops what the restored step has not seen.
+
+    Args:
+      workdir: folder of metrics.jsonl and tensorboard/; made if absent.
+      tensorboard: also write TensorBoard events.
+      start_step: the restored step, whose lines stay; None starts afresh.
+
+    Raises:
+      OSError: if the folder cannot be written.
+    """
+    self._lines = _JsonLines(pathlib.Path(workdir) / METRICS_FILE, start_step)
+    self._events: Any = None
+    if tensorboard:
+      # Only who wants it waits for the import.
+      import tensorboardX
+
+      self._events = tensorboardX.SummaryWriter(
+        logdir=os.fspath(pathlib.Path(workdir) / 'tensorboard'),
+        # TensorBoard then hides what an earlier process wrote beyond it.
+        purge_step=0 if start_step is None else start_step + 1,
+        flush_secs=10,
+      )
+
+  def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+    """Writes one line, `{"step": 3, "loss/total": 0.25, …}`.
+
+    Several lines may share a step; a reader merges them.
+
+    Args:
+      step: train steps taken.
+      metrics: scalars of Python, numpy or jax, timings ('time/…') among them.
+        A non-finite one becomes "NaN", "Infinity" or "-Infinity": valid JSON
+        that `float` reads back.
+    """
+    row = {name: to_json(value) for name, value in metrics.items()}
+    self._lines.append({'step': int(step), **row})
+    if self._events is not None:
+      for name, value in row.items():
+        if not isinstance(value, str):
+          self._events.add_scalar(name, value, step)
+
+  def close(self) -> None:
+    """Closes the files; nothing written before depends on it."""
+    self._lines.close()
+    if self._events is not None:
+      self._events.close()
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *unused_exception: object) -> None:
+    self.close()
+
+
+class SampleWriter:
+  """Appends completions to samples.jsonl."""
+
+  def __init__(self, workdir: str | os.PathLike[str], start_step: int | None):
+    """Opens the file; arguments as for `MetricWriter`."""
+    self._lines = _JsonLines(pathlib.Path(workdir) / SAMPLES_FILE, start_step)
+
+  def write(self, step: int, samples: Sequence[Sample]) -> None:
+    """Writes a line a sample: step, prompt, completion, reward, reason."""
+    for sample in samples:
+      row = sample._asdict() | {'reward': to_json(sample.reward)}
+      self._lines.append({'step': int(step), **row})
+
+  def close(self) -> None:
+    """Closes the file; nothing written before depends on it."""
+    self._lines.close()
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *unused_exception: object) -> None:
+    self.close()
+
+
+def to_json(value: Any) -> int | float | str:
+  """Returns a scalar as JSON can hold it.
+
+  Args:
+    value: a scalar of Python, numpy or jax. An f32 is written with the fewest
+      digits that read back as the same f32.
+
+  Returns:
+    An int, a finite float, or 'NaN', 'Infinity', '-Infinity'.
+  """
+  scalar = np.asarray(value)[()]
+  if np.issubdtype(scalar.dtype, np.integer) or scalar.dtype == np.bool_:
+    return int(scalar)
+  number = float(scalar)
+  if math.isnan(number):
+    return 'NaN'
+  if math.isinf(number):
+    return 'Infinity' if number > 0 else '-Infinity'
+  return float(str(scalar)) if scalar.dtype == np.float32 else number
+
+
+def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+  """Reads a file of JSON lines, without a line that was cut off.
+
+  Args:
+    path: metrics.jsonl or samples.jsonl; need not exist.
+
+  Returns:
+    The rows that are whole, in order; each holds at least 'step'.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    return []
+  rows = [_parse(line) for line in path.read_bytes().split(b'\n')]
+  return [row for row in rows if row is not None]
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+  try:
+    row = json.loads(line)
+  except ValueError:
+    return None
+  return row if isinstance(row, dict) and 'step' in row else None
+
+
+class _JsonLines:
+  """A file of JSON lines, cut back to the restored step when opened."""
+
+  def __init__(self, path: pathlib.Path, start_step: int | None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _cut_back(path, -1 if start_step is None else start_step)
+    self._file = path.open('a', encoding='utf-8')
+
+  def append(self, row: Mapping[str, Any]) -> None:
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    self._file.write(text + '\n')
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
+
+
+def _cut_back(path: pathlib.Path, last_step: int) -> None:
+  """Drops later steps and cut-off lines; the file is old or new, never half."""
+  if not path.is_file():
+    return
+  lines = path.read_bytes().splitlines(keepends=True)
+  kept: list[bytes] = []
+  for line in lines:
+    row = _parse(line)
+    if row is None or not line.endswith(b'\n'):
+      _log.warning('%s: dropped a line that was cut off', path)
+    elif row['step'] <= last_step:
+      kept.append(line)
+  if len(kept) < len(lines):
+    unfinished = path.with_name(f'{path.name}.tmp')
+    with unfinished.open('wb') as file:
+      file.writelines(kept)
+      file.flush()
+      os.fsync(file.fileno())
+    unfinished.replace(path)

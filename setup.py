@@ -1,0 +1,84 @@
+"""Package metadata and extras; every tool is configured in pyproject.toml."""
+
+import ast
+import pathlib
+
+import setuptools
+
+_HERE = pathlib.Path(__file__).parent
+
+
+def _version() -> str:
+  """Reads `__version__` without importing the package."""
+  tree = ast.parse((_HERE / 'dppo_jax' / '__init__.py').read_text())
+  for node in tree.body:
+    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == (
+      '__version__'
+    ):
+      return ast.literal_eval(node.value)
+  raise ValueError('dppo_jax/__init__.py: no __version__ assigned.')
+
+
+def _description() -> str:
+  readme = _HERE / 'README.md'
+  return readme.read_text() if readme.exists() else ''
+
+
+# Lower bounds are the versions that constraints.txt pins and the tests run on;
+# an upper bound stands where a project may break its interface.
+_INSTALL_REQUIRES = [
+  'absl-py>=2.5',
+  'array-record>=0.8.3',
+  'chex>=0.1.92,<0.2',
+  'flax>=0.12.8,<0.14',
+  # tensorflow-datasets imports it and does not declare it.
+  'importlib_resources>=6.5',
+  'jax>=0.10.2,<0.13',
+  'matplotlib>=3.10',
+  'ml-collections>=1.1,<2',
+  'numpy>=2.1',
+  'optax>=0.2.8,<0.4',
+  'orbax-checkpoint>=0.12.8,<0.14',
+  'tensorboardX>=2.6.5,<3',
+  'tensorflow-datasets>=4.9.10,<5',  # Used without TensorFlow.
+  'tqdm>=4.67,<5',
+]
+
+_TEST = [
+  'basedpyright>=1.40',
+  'hypothesis>=6.150',
+  'import-linter>=2.11,<3',
+  'pytest>=9,<10',
+  'pytest-xdist>=3.8,<4',
+  'ruff>=0.17,<0.18',  # Its formatting changes with the minor version.
+  # Notebooks, kept as text and executed.
+  'ipykernel>=7',
+  'jupytext>=1.18,<2',
+  'nbclient>=0.11,<0.12',
+]
+
+setuptools.setup(
+  name='dppo_jax',
+  version=_version(),
+  description=(
+    'Divergence proximal policy optimization for language models in JAX.'
+  ),
+  long_description=_description(),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  python_requires='>=3.11,<3.14',
+  packages=setuptools.find_packages(include=['dppo_jax', 'dppo_jax.*']),
+  install_requires=_INSTALL_REQUIRES,
+  extras_require={
+    'test': _TEST,
+    'gpu': ['jax[cuda12]'],  # NVIDIA driver 525 or later.
+    'gpu_cuda13': ['jax[cuda13]'],  # NVIDIA driver 580 or later.
+    'tpu': ['jax[tpu]'],
+  },
+  classifiers=[
+    'Programming Language :: Python :: 3.11',
+    'Programming Language :: Python :: 3.12',
+    'Programming Language :: Python :: 3.13',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+  ],
+)

@@ -1,0 +1,144 @@
+"""Preparing and reading: disjoint, deterministic, quiet, no TensorFlow."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from dppo_jax.data import builder, tasks
+
+_ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('data')
+  builder.load_split('sort', 'test', folder)
+  return folder
+
+
+def test_splits_are_complete_and_disjoint(data_dir):
+  splits = {
+    split: builder.load_split('sort', split, data_dir)
+    for split in tasks.SPLIT_SIZES
+  }
+  prompts, ids = set(), set()
+  for split, examples in splits.items():
+    assert len(examples) == tasks.SPLIT_SIZES[split]
+    prompts |= {example['prompt'] for example in examples}
+    ids |= {example['example_id'] for example in examples}
+  assert len(prompts) == len(ids) == sum(tasks.SPLIT_SIZES.values())
+
+
+def test_examples_are_those_of_the_task_in_order(data_dir):
+  expected = tasks.generate_unique('sort', tasks.SPLIT_SIZES['train'])
+  examples = builder.load_split('sort', 'train', data_dir)
+  for i in (0, 1, 9000, len(examples) - 1):
+    assert examples[i] == {'example_id': i, **expected[i]}
+
+
+@pytest.mark.parametrize('task', tasks.TASKS)
+def test_every_task_is_prepared(task, tmp_path):
+  examples = builder.load_split(task, 'validation', tmp_path)
+  assert len(examples) == tasks.SPLIT_SIZES['validation']
+  assert set(examples[0]) == {'example_id', 'prompt', 'answer'}
+  assert not list(tmp_path.glob('.preparing*'))
+
+
+def test_a_slice_of_a_split(data_dir):
+  whole = builder.load_split('sort', 'test', data_dir)
+  assert builder.load_split('sort', 'test[3:5]', data_dir) == whole[3:5]
+
+
+def test_prepared_data_is_not_prepared_again(data_dir):
+  files = [p for p in data_dir.rglob('*') if p.is_file()]
+  before = {p: p.stat().st_mtime_ns for p in files}
+  builder.load_split('sort', 'test', data_dir)
+  assert {p: p.stat().st_mtime_ns for p in before} == before
+  assert len(before) == 5
+
+
+def test_nothing_is_printed(tmp_path, capfd):
+  builder.load_split('addition', 'test', tmp_path)
+  assert capfd.readouterr() == ('', '')
+
+
+def test_unknown_names_are_suggested(data_dir):
+  with pytest.raises(ValueError, match=r"data\.task: unknown 'srot'.*'sort'"):
+    builder.load_split('srot', 'train', data_dir)
+  with pytest.raises(ValueError, match=r"data\.task: .*'valid'.*'validation'"):
+    builder.load_split('sort', 'valid', data_dir)
+
+
+def test_an_empty_split_is_refused(data_dir):
+  with pytest.raises(
+    ValueError, match=r"data\.task: split 'train\[:0\]'.*empty"
+  ):
+    builder.load_split('sort', 'train[:0]', data_dir)
+
+
+def test_a_malformed_slice_is_refused(data_dir):
+  with pytest.raises(ValueError, match=r'data\.data_dir: cannot read'):
+    builder.load_split('sort', 'train[', data_dir)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(ValueError, match=r'data\.data_dir: cannot prepare'):
+    builder.load_split('sort', 'train', tmp_path / 'file')
+
+
+@pytest.mark.parametrize('name', ['dataset_info.json', 'features.json'])
+def test_damaged_data_is_named(tmp_path, name):
+  builder.load_split('sort', 'test', tmp_path)
+  (damaged,) = tmp_path.rglob(name)
+  damaged.write_text('{')
+  with pytest.raises(
+    ValueError, match=r'data\.data_dir: .* delete that folder'
+  ):
+    builder.load_split('sort', 'test', tmp_path)
+
+
+_LOAD = """
+import sys
+from dppo_jax.data import builder
+rows = builder.load_split('sort', 'validation', sys.argv[1])
+print(len(rows), rows[0]['prompt'])
+print([m for m in sys.modules if m.split('.')[0] == 'tensorflow'])
+"""
+
+
+def test_processes_race_without_harm_or_tensorflow(tmp_path):
+  command = [sys.executable, '-c', _LOAD, str(tmp_path)]
+  racers = [
+    subprocess.Popen(
+      command,
+      cwd=_ROOT,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for _ in range(2)
+  ]
+  outputs = [racer.communicate(timeout=120) for racer in racers]
+  assert [racer.returncode for racer in racers] == [0, 0], outputs
+  assert outputs[0] == outputs[1] == ('1024 6 1 3 4 3 0 1 8 =\n[]\n', '')
+  assert not list(tmp_path.glob('.preparing*'))
+
+
+def test_the_loser_of_a_race_reads_what_the_winner_wrote(tmp_path, monkeypatch):
+  winner = builder.load_split('sort', 'test', tmp_path)
+  exists = pathlib.Path.exists
+  answers = iter([False])  # The winner was not there when the loser looked.
+
+  def late_exists(path):
+    return next(answers, True) if path.name == '1.0.0' else exists(path)
+
+  monkeypatch.setattr(pathlib.Path, 'exists', late_exists)
+  prepared = builder._prepare('sort', tmp_path)
+  monkeypatch.undo()
+  assert next(answers, None) is None
+  assert prepared == tmp_path / 'verifiable_tasks' / 'sort' / '1.0.0'
+  assert builder.load_split('sort', 'test', tmp_path) == winner
+  assert not list(tmp_path.glob('.preparing*'))

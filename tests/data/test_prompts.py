@@ -1,0 +1,145 @@
+"""The prompt stream is a pure function of the step."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from dppo_jax.data import prompts as prompts_lib
+from dppo_jax.data import tasks
+from dppo_jax.data import tokenizer as tokenizer_lib
+
+_TOKENIZER = tokenizer_lib.WordTokenizer(tasks.TASKS['sort'].vocabulary)
+
+
+def _examples(lengths):
+  return [
+    {
+      'example_id': 100 + i,
+      'prompt': ' '.join(str((i + j) % 10) for j in range(length)),
+      'answer': '0',
+    }
+    for i, length in enumerate(lengths)
+  ]
+
+
+def _stream(
+  lengths=(3,) * 10, num_prompts=4, limit=5, overlong='filter', seed=0
+):
+  return prompts_lib.PromptStream(
+    _examples(lengths), _TOKENIZER, num_prompts, limit, overlong, seed
+  )
+
+
+def test_prompts_end_in_the_last_column():
+  stream = _stream(lengths=(1, 5, 3), num_prompts=3)
+  prompts = stream.first(3)
+  np.testing.assert_array_equal(
+    prompts.tokens, [[0, 0, 0, 0, 3], [4, 5, 6, 7, 8], [0, 0, 5, 6, 7]]
+  )
+  np.testing.assert_array_equal(
+    prompts.mask, [[0, 0, 0, 0, 1], [1, 1, 1, 1, 1], [0, 0, 1, 1, 1]]
+  )
+  np.testing.assert_array_equal(prompts.example_id, [100, 101, 102])
+  assert prompts.tokens.dtype == prompts.example_id.dtype == np.int32
+  assert prompts.mask.dtype == bool
+
+
+def test_a_step_gives_the_same_prompts_in_any_order_of_asking():
+  forward, backward = _stream(), _stream()
+  steps = list(range(12))
+  expected = [forward.prompts(step).example_id.tolist() for step in steps]
+  found = [backward.prompts(s).example_id.tolist() for s in reversed(steps)]
+  assert found[::-1] == expected
+  assert len({tuple(ids) for ids in expected}) > 6
+
+
+@given(
+  num_examples=st.integers(1, 40),
+  batch_size=st.integers(1, 50),
+  seed=st.integers(0, 5),
+)
+def test_every_epoch_is_a_permutation(num_examples, batch_size, seed):
+  num_steps = -(-3 * num_examples // batch_size)
+  indices = np.concatenate(
+    [
+      prompts_lib.batch_indices(step, batch_size, num_examples, seed)
+      for step in range(num_steps)
+    ]
+  )
+  epochs = indices[: 3 * num_examples].reshape(3, num_examples)
+  np.testing.assert_array_equal(
+    np.sort(epochs, axis=1), np.tile(np.arange(num_examples), (3, 1))
+  )
+
+
+def test_epochs_and_seeds_differ_in_order():
+  first = prompts_lib.batch_indices(0, 50, 50, seed=0)
+  assert (first != prompts_lib.batch_indices(1, 50, 50, seed=0)).any()
+  assert (first != prompts_lib.batch_indices(0, 50, 50, seed=1)).any()
+
+
+def test_tokens_mask_and_id_belong_together():
+  stream = _stream(lengths=(1, 2, 3, 4, 5), num_prompts=3)
+  prompts = stream.prompts(7)
+  examples = stream.examples(prompts.example_id)
+  rows = zip(prompts.tokens, prompts.mask, examples, strict=True)
+  for tokens, mask, example in rows:
+    assert _TOKENIZER.decode(tokens[mask]) == example['prompt']
+
+
+def test_examples_may_repeat_as_groups_do():
+  stream = _stream()
+  found = stream.examples(np.repeat([103, 101], 2))
+  assert [example['example_id'] for example in found] == [103, 103, 101, 101]
+
+
+def test_first_keeps_the_order_of_the_split_and_what_there_is():
+  stream = _stream()
+  assert stream.first(2).example_id.tolist() == [100, 101]
+  assert stream.first(99).example_id.tolist() == list(range(100, 110))
+  with pytest.raises(ValueError, match=r'evaluation\.num_prompts: got 0'):
+    stream.first(0)
+
+
+def test_overlong_prompts_are_counted_and_dropped():
+  stream = _stream(lengths=(3, 6, 5, 7), num_prompts=2)
+  assert stream.num_filtered == 2
+  assert stream.num_examples == 2
+  assert stream.first(9).example_id.tolist() == [100, 102]
+
+
+def test_overlong_prompts_are_refused():
+  match = r'data\.max_prompt_length: 2 of 4 prompts exceed 5 .* has 7'
+  with pytest.raises(ValueError, match=match):
+    _stream(lengths=(3, 6, 5, 7), overlong='refuse')
+
+
+@pytest.mark.parametrize(
+  ('changes', 'match'),
+  [
+    ({'lengths': (9, 9)}, r'data\.max_prompt_length: 2 of 2'),
+    ({'lengths': (3, 0)}, r'data\.task: 1 of 2 prompts have no tokens'),
+    ({'lengths': ()}, r'data\.task: no examples'),
+    ({'overlong': 'cut'}, r"data\.overlong: unknown 'cut'"),
+    ({'num_prompts': 0}, r'data\.num_prompts: got 0'),
+  ],
+)
+def test_bad_input_is_refused(changes, match):
+  with pytest.raises(ValueError, match=match):
+    _stream(**changes)
+
+
+def test_repeated_ids_are_refused():
+  examples = _examples((3, 3)) + _examples((3,))
+  with pytest.raises(ValueError, match=r'example_id 100 occurs 2 times'):
+    prompts_lib.PromptStream(examples, _TOKENIZER, 1, 5, 'filter', 0)
+
+
+def test_padding_on_either_side():
+  tokens, mask = prompts_lib.pad_rows([[7], [8, 9]], 3, 0, left=False)
+  np.testing.assert_array_equal(tokens, [[7, 0, 0], [8, 9, 0]])
+  np.testing.assert_array_equal(mask, [[1, 0, 0], [1, 1, 0]])
+  tokens, mask = prompts_lib.pad_rows([[7], [8, 9]], 3, 0, left=True)
+  np.testing.assert_array_equal(tokens, [[0, 0, 7], [0, 8, 9]])
+  np.testing.assert_array_equal(mask, [[0, 0, 1], [0, 1, 1]])

@@ -1,0 +1,327 @@
+import json
+import pathlib
+import struct
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import default
+from dppo_jax.models import transformer
+from dppo_jax.models.layers import TransformerConfig
+from dppo_jax.models.policy import make_policy
+from tests import factories
+
+_MODELS = pathlib.Path(__file__).parents[1] / 'testdata' / 'hf_models'
+
+
+def _names(config):
+  """'a/b/c (shape)' of every parameter, without creating one."""
+  shapes = jax.eval_shape(make_policy(config).init, jax.random.PRNGKey(0))
+  leaves = jax.tree_util.tree_leaves_with_path(nn.unbox(shapes))
+  return {
+    '/'.join(key.key for key in path): (leaf.shape, str(leaf.dtype))
+    for path, leaf in leaves
+  }
+
+
+def test_parameter_names_are_stable():
+  """Checkpoints hold these names; changing one loses them."""
+  config = factories.transformer_config(qkv_bias=True, tied_head=False)
+  expected = {
+    'embedding': (24, 16),
+    'final_norm/scale': (16,),
+    'head': (16, 24),
+    'layers/attention/key/bias': (2, 2, 6),
+    'layers/attention/key/kernel': (2, 16, 2, 6),
+    'layers/attention/key_norm/scale': (2, 6),
+    'layers/attention/output/kernel': (2, 4, 6, 16),
+    'layers/attention/query/bias': (2, 4, 6),
+    'layers/attention/query/kernel': (2, 16, 4, 6),
+    'layers/attention/query_norm/scale': (2, 6),
+    'layers/attention/value/bias': (2, 2, 6),
+    'layers/attention/value/kernel': (2, 16, 2, 6),
+    'layers/attention_norm/scale': (2, 16),
+    'layers/mlp/down/kernel': (2, 24, 16),
+    'layers/mlp/gate/kernel': (2, 16, 24),
+    'layers/mlp/up/kernel': (2, 16, 24),
+    'layers/mlp_norm/scale': (2, 16),
+  }
+  names = _names(config)
+  assert {name: shape for name, (shape, _) in names.items()} == expected
+  assert {dtype for _, dtype in names.values()} == {'float32'}
+
+
+@pytest.mark.parametrize(
+  ('override', 'absent'),
+  [
+    ({'tied_head': True}, {'head'}),
+    (
+      {'qkv_bias': False},
+      {f'layers/attention/{name}/bias' for name in ('query', 'key', 'value')},
+    ),
+    (
+      {'qk_norm': False},
+      {f'layers/attention/{name}_norm/scale' for name in ('query', 'key')},
+    ),
+    ({'remat': 'full'}, set()),
+    ({'dtype': 'bfloat16'}, set()),
+  ],
+)
+def test_options_only_remove_names(override, absent):
+  full = dict(qkv_bias=True, tied_head=False)
+  names = _names(factories.transformer_config(**full))
+  fewer = _names(factories.transformer_config(**{**full, **override}))
+  assert fewer.items() <= names.items()
+  assert names.keys() - fewer.keys() == absent
+
+
+def test_quickstart_has_its_number_of_parameters():
+  model = default.get_config().model
+  config = TransformerConfig(vocab_size=20, **model)
+  sizes = [np.prod(shape) for shape, _ in _names(config).values()]
+  assert sum(sizes) == 124_544
+
+
+def test_parameters_name_their_axes():
+  config = factories.transformer_config(qkv_bias=True, tied_head=False)
+  boxed = jax.eval_shape(make_policy(config).init, jax.random.PRNGKey(0))
+  spec = nn.get_partition_spec(boxed)
+  attention, mlp = spec['layers']['attention'], spec['layers']['mlp']
+  expected = {
+    'embedding': ('vocab', 'embed'),
+    'head': ('embed', 'vocab'),
+    'query': ('layers', 'embed', 'heads', 'head_dim'),
+    'query bias': ('layers', 'heads', 'head_dim'),
+    'key': ('layers', 'embed', 'kv_heads', 'head_dim'),
+    'output': ('layers', 'heads', 'head_dim', 'embed'),
+    'up': ('layers', 'embed', 'mlp'),
+    'down': ('layers', 'mlp', 'embed'),
+    'norm': ('layers', 'norm'),
+  }
+  got = {
+    'embedding': spec['embedding'],
+    'head': spec['head'],
+    'query': attention['query']['kernel'],
+    'query bias': attention['query']['bias'],
+    'key': attention['key']['kernel'],
+    'output': attention['output']['kernel'],
+    'up': mlp['up']['kernel'],
+    'down': mlp['down']['kernel'],
+    'norm': spec['layers']['mlp_norm']['scale'],
+  }
+  assert {name: tuple(axes) for name, axes in got.items()} == expected
+
+
+def test_layers_start_different():
+  config = factories.transformer_config()
+  params = jax.jit(make_policy(config).init)(jax.random.PRNGKey(0))
+  kernel = nn.unbox(params)['layers']['mlp']['up']['kernel']
+  assert np.abs(kernel[0] - kernel[1]).max() > 0.1
+
+
+@pytest.fixture(scope='module')
+def inputs():
+  prompts = factories.make_prompts(3, 7)
+  return prompts.tokens, prompts.mask
+
+
+def _value_and_gradient(config, params, inputs):
+  policy = make_policy(config)
+  tokens, mask = inputs
+  weight = jax.random.normal(jax.random.PRNGKey(3), (3, 7, config.vocab_size))
+  weight = weight * mask[..., None]
+
+  def loss(params):
+    logits = policy.head(params, policy.apply(params, tokens, mask))
+    return jnp.sum(logits * weight), logits
+
+  differentiate = jax.value_and_grad(loss, has_aux=True)
+  (_, logits), gradient = jax.jit(differentiate)(params)
+  return logits, gradient
+
+
+@pytest.fixture(scope='module')
+def plain(inputs):
+  config = factories.transformer_config(qkv_bias=True, tied_head=False)
+  params = factories.make_params(config)
+  return config, params, *_value_and_gradient(config, params, inputs)
+
+
+@pytest.mark.parametrize('remat', ['dots', 'full'])
+def test_remat_changes_neither_values_nor_gradients(plain, inputs, remat):
+  _, params, logits, gradient = plain
+  config = factories.transformer_config(
+    qkv_bias=True, tied_head=False, remat=remat
+  )
+  got_logits, got_gradient = _value_and_gradient(config, params, inputs)
+  np.testing.assert_allclose(got_logits, logits, atol=1e-5)
+  assert factories.relative_distance(got_gradient, gradient) < 1e-6
+
+
+def test_remat_saves_less(inputs):
+  """What a remat policy is for: fewer residuals kept for the backward pass."""
+  counts = {}
+  for remat in ('none', 'dots', 'full'):
+    config = factories.transformer_config(remat=remat)
+    policy = make_policy(config)
+
+    def total(params, policy=policy):
+      return jnp.sum(policy.apply(params, *inputs))
+
+    pullback = jax.eval_shape(
+      lambda params, total=total: jax.vjp(total, params)[1],
+      factories.make_params(config),
+    )
+    counts[remat] = sum(leaf.size for leaf in jax.tree.leaves(pullback))
+  assert counts['full'] < counts['dots'] < counts['none']
+
+
+def test_bfloat16_compute_is_close(plain, inputs):
+  _, params, logits, gradient = plain
+  config = factories.transformer_config(
+    qkv_bias=True, tied_head=False, dtype='bfloat16'
+  )
+  got_logits, got_gradient = _value_and_gradient(config, params, inputs)
+  assert got_logits.dtype == jnp.float32
+  real = np.asarray(inputs[1])
+  distance = factories.relative_distance(got_logits[real], logits[real])
+  assert 1e-4 < distance < 3e-2
+  assert factories.relative_distance(got_gradient, gradient) < 6e-2
+  assert {leaf.dtype for leaf in jax.tree.leaves(got_gradient)} == {
+    jnp.dtype('float32')
+  }
+
+
+def test_tied_head_is_the_embedding_transposed():
+  config = factories.transformer_config()
+  params = factories.make_params(config)
+  hidden = np.random.default_rng(0).standard_normal((2, 16))
+  hidden = jnp.asarray(hidden, jnp.float32)
+  got = make_policy(config).head(params, hidden)
+  expected = np.asarray(hidden) @ params['embedding'].T
+  np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_untied_head_is_its_own_matrix(plain):
+  config, params, *_ = plain
+  hidden = np.random.default_rng(0).standard_normal((2, 16))
+  hidden = jnp.asarray(hidden, jnp.float32)
+  got = make_policy(config).head(params, hidden)
+  expected = np.asarray(hidden) @ params['head']
+  np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_remat_policies_are_those_of_the_config():
+  assert transformer.REMAT_POLICIES.keys() == {'dots', 'full'}
+
+
+def _read_safetensors(path):
+  data = path.read_bytes()
+  (size,) = struct.unpack('<Q', data[:8])
+  header = json.loads(data[8 : 8 + size])
+  return {
+    name: np.frombuffer(
+      data[8 + size :][slice(*entry['data_offsets'])], '<f4'
+    ).reshape(entry['shape'])
+    for name, entry in header.items()
+  }
+
+
+def _published_config(raw):
+  rope = raw['rope_parameters']
+  scaled = rope['rope_type'] != 'default'
+  return TransformerConfig(
+    vocab_size=raw['vocab_size'],
+    num_layers=raw['num_hidden_layers'],
+    d_model=raw['hidden_size'],
+    num_heads=raw['num_attention_heads'],
+    num_kv_heads=raw['num_key_value_heads'],
+    head_dim=raw['head_dim']
+    if 'head_dim' in raw
+    else raw['hidden_size'] // raw['num_attention_heads'],
+    d_ff=raw['intermediate_size'],
+    rope_theta=rope['rope_theta'],
+    rope_scaling=rope['rope_type'] if scaled else 'none',
+    rope_factor=rope['factor'] if scaled else 1.0,
+    rope_low_frequency_factor=rope['low_freq_factor'] if scaled else 1.0,
+    rope_high_frequency_factor=rope['high_freq_factor'] if scaled else 4.0,
+    rope_original_length=rope['original_max_position_embeddings']
+    if scaled
+    else 512,
+    qk_norm=raw['model_type'] == 'qwen3',
+    qkv_bias=raw['model_type'] == 'qwen2',
+    tied_head=raw['tie_word_embeddings'],
+    norm_epsilon=raw['rms_norm_eps'],
+    init_scale=0.02,
+    dtype='float32',
+    remat='none',
+  )
+
+
+def _published_params(config, weights):
+  heads = {
+    'query': ('q', config.num_heads),
+    'key': ('k', config.num_kv_heads),
+    'value': ('v', config.num_kv_heads),
+  }
+
+  def stack(name):
+    layers = range(config.num_layers)
+    return np.stack([weights[f'model.layers.{i}.{name}'] for i in layers])
+
+  def kernel(name):
+    return stack(f'{name}_proj.weight').swapaxes(1, 2)
+
+  attention = {}
+  for name, (letter, count) in heads.items():
+    shape = (config.num_layers, config.d_model, count, config.head_dim)
+    part = {'kernel': kernel(f'self_attn.{letter}').reshape(shape)}
+    if config.qkv_bias:
+      bias = stack(f'self_attn.{letter}_proj.bias')
+      part['bias'] = bias.reshape(shape[:1] + shape[2:])
+    attention[name] = part
+  shape = (config.num_layers, config.num_heads, config.head_dim, config.d_model)
+  attention['output'] = {'kernel': kernel('self_attn.o').reshape(shape)}
+  if config.qk_norm:
+    attention['query_norm'] = {'scale': stack('self_attn.q_norm.weight')}
+    attention['key_norm'] = {'scale': stack('self_attn.k_norm.weight')}
+  params = {
+    'embedding': weights['model.embed_tokens.weight'],
+    'final_norm': {'scale': weights['model.norm.weight']},
+    'layers': {
+      'attention': attention,
+      'attention_norm': {'scale': stack('input_layernorm.weight')},
+      'mlp_norm': {'scale': stack('post_attention_layernorm.weight')},
+      'mlp': {n: {'kernel': kernel(f'mlp.{n}')} for n in ('gate', 'up', 'down')},
+    },
+  }
+  if not config.tied_head:
+    params['head'] = weights['lm_head.weight'].T
+  return params
+
+
+@pytest.mark.parametrize(
+  'name', ['qwen2_tied', 'qwen3_gqa', 'llama3_rope_scaled']
+)
+def test_published_models(name):
+  folder = _MODELS / name
+  config = _published_config(json.loads((folder / 'config.json').read_text()))
+  weights = _read_safetensors(folder / 'model.safetensors')
+  params = _published_params(config, weights)
+  shapes = {
+    '/'.join(key.key for key in path): (leaf.shape, 'float32')
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+  }
+  assert shapes == _names(config)
+
+  expected = np.load(folder / 'expected.npz')
+  tokens = jnp.asarray(expected['input_ids'])
+  mask = jnp.asarray(expected['attention_mask'])
+  policy = make_policy(config)
+  logits = policy.head(params, jax.jit(policy.apply)(params, tokens, mask))
+  real = expected['attention_mask']
+  error = np.abs(np.asarray(logits)[real] - expected['logits'][real])
+  assert error.max() <= 2e-5 * np.abs(expected['logits'][real]).max()

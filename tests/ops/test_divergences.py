@@ -1,0 +1,315 @@
+"""Divergences against float64: lump the tokens, then TV or KL of the rest."""
+
+from hypothesis import given, settings, strategies as st
+from hypothesis.extra import numpy as hnp
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dppo_jax.base import TokenStats
+from dppo_jax.ops import divergences
+from dppo_jax.ops.divergences import DIVERGENCES
+
+_few = settings(max_examples=15, derandomize=True, deadline=None, database=None)
+_VOCABULARY = 6
+_logits = hnp.arrays(
+  np.float64, (2, 3, _VOCABULARY), elements=st.floats(-3, 3, width=16)
+)
+_tokens = hnp.arrays(np.int32, (2, 3), elements=st.integers(0, _VOCABULARY - 1))
+_ks = st.sampled_from([1, 3, _VOCABULARY])
+_ROWS = pytest.mark.parametrize('name', DIVERGENCES)
+_KINDS = pytest.mark.parametrize('kind', ['tv', 'kl'])
+_COMPILED = {name: jax.jit(row.fn) for name, row in DIVERGENCES.items()}
+
+
+def _log_softmax(logits):
+  shifted = logits - logits.max(-1, keepdims=True)
+  return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def _most_likely(log_mu, k):
+  return np.argsort(-log_mu, axis=-1, kind='stable')[..., :k]
+
+
+def _stats(log_p, tokens, top_ids):
+  def at(ids):
+    return jnp.asarray(np.take_along_axis(log_p, ids, -1), jnp.float32)
+
+  return TokenStats(
+    log_probs=at(tokens[..., None])[..., 0],
+    top_ids=None if top_ids is None else jnp.asarray(top_ids),
+    top_log_probs=None if top_ids is None else at(top_ids),
+  )
+
+
+def _measure(name, log_mu, log_pi, tokens, k, top_ids=None):
+  """The row's D, from what it says that it needs: f64 [B, T]."""
+  records = DIVERGENCES[name].records
+  if records == 'nothing':
+    top_ids = None
+  elif top_ids is None:
+    size = k if records == 'top_k' else log_mu.shape[-1]
+    top_ids = _most_likely(log_mu, size)
+  anchor = _stats(log_mu, tokens, top_ids)
+  current = _stats(log_pi, tokens, top_ids)
+  out = _COMPILED[name](jnp.asarray(tokens), anchor, current)
+  assert out.shape == tokens.shape
+  assert out.dtype == jnp.float32
+  return np.asarray(out, np.float64)
+
+
+def _by_definition(name, log_mu, log_pi, token, k):
+  """D of one token position, in float64, from the two whole laws."""
+  mu, pi = np.exp(log_mu), np.exp(log_pi)
+  family, kind = name.split('_')
+  explicit = {
+    'binary': {int(token)},
+    'topk': {int(token), *map(int, _most_likely(log_mu, k))},
+    'exact': set(range(mu.size)),
+  }[family]
+  rest = [a for a in range(mu.size) if a not in explicit]
+  ids = sorted(explicit)
+  mu = np.append(mu[ids], mu[rest].sum())
+  pi = np.append(pi[ids], pi[rest].sum())
+  if kind == 'tv':
+    return 0.5 * np.abs(mu - pi).sum()
+  held = mu > 0
+  return (mu[held] * np.log(mu[held] / pi[held])).sum()
+
+
+@pytest.mark.parametrize(
+  ('mu', 'pi', 'tv', 'kl'),
+  [
+    (1e-4, 1e-2, 0.0099, 0.00949),
+    (0.99, 0.80, 0.19, 0.18100),
+    (0.5, 0.65, 0.15, 0.04716),
+    (0.9, 0.7, 0.2, 0.11632),
+    (0.1, 0.3, 0.2, 0.11632),
+  ],
+)
+def test_binary_reference_values(mu, pi, tv, kl):
+  log_mu = np.log([[[mu, 1 - mu]]])
+  log_pi = np.log([[[pi, 1 - pi]]])
+  tokens = np.zeros((1, 1), np.int32)
+  for name, want in (('binary_tv', tv), ('binary_kl', kl)):
+    got = _measure(name, log_mu, log_pi, tokens, 0)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+_MU = np.log([0.5, 0.2, 0.15, 0.1, 0.05])
+_PI = np.log([0.3, 0.3, 0.2, 0.15, 0.05])
+
+
+@pytest.mark.parametrize(
+  ('token', 'family', 'k', 'tv', 'kl'),
+  [
+    (0, 'exact', 5, 0.2, 0.090621),
+    (4, 'exact', 5, 0.2, 0.090621),
+    (0, 'binary', 0, 0.2, 0.087177),
+    (0, 'topk', 1, 0.2, 0.087177),
+    (0, 'topk', 2, 0.2, 0.088015),
+    (0, 'topk', 3, 0.2, 0.088015),
+    (4, 'binary', 0, 0.0, 0.0),
+    (4, 'topk', 1, 0.2, 0.089937),
+    (4, 'topk', 2, 0.2, 0.090202),
+    (4, 'topk', 3, 0.2, 0.090621),
+  ],
+)
+def test_reference_values_of_five_tokens(token, family, k, tv, kl):
+  tokens = np.full((1, 1), token, np.int32)
+  for kind, want in (('tv', tv), ('kl', kl)):
+    got = _measure(
+      f'{family}_{kind}', _MU[None, None], _PI[None, None], tokens, k
+    )
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+@_ROWS
+@_few
+@given(mu=_logits, pi=_logits, tokens=_tokens, k=_ks)
+def test_row_is_its_definition(name, mu, pi, tokens, k):
+  mu, pi = _log_softmax(mu), _log_softmax(pi)
+  got = _measure(name, mu, pi, tokens, k)
+  want = [
+    [
+      _by_definition(name, mu[b, t], pi[b, t], tokens[b, t], k)
+      for t in range(tokens.shape[1])
+    ]
+    for b in range(tokens.shape[0])
+  ]
+  np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-6)
+
+
+@_ROWS
+@_few
+@given(mu=_logits, tokens=_tokens, k=_ks)
+def test_no_divergence_from_oneself(name, mu, tokens, k):
+  mu = _log_softmax(mu)
+  np.testing.assert_array_equal(_measure(name, mu, mu, tokens, k), 0.0)
+
+
+@_ROWS
+@_few
+@given(mu=_logits, shift=_logits, tokens=_tokens, k=_ks)
+def test_divergence_is_not_negative(name, mu, shift, tokens, k):
+  # A policy that hardly moved, where rounding would show.
+  got = _measure(
+    name, _log_softmax(mu), _log_softmax(mu + 1e-4 * shift), tokens, k
+  )
+  assert (got >= 0.0).all()
+
+
+@_ROWS
+def test_a_probability_is_bounded_by_one(name):
+  if DIVERGENCES[name].unit == 'nats':
+    return
+  mu = np.array([[[0.0, -60.0, -60.0]]])
+  tokens = np.zeros((1, 1), np.int32)
+  got = _measure(name, mu, np.roll(mu, 1, axis=-1), tokens, 1)
+  np.testing.assert_allclose(got, 1.0, rtol=1e-6)
+
+
+@_ROWS
+@_few
+@given(
+  mu=_logits,
+  pi=_logits,
+  tokens=_tokens,
+  k=_ks,
+  names=st.permutations(range(_VOCABULARY)),
+  order=st.randoms(use_true_random=False),
+)
+def test_names_of_tokens_do_not_matter(name, mu, pi, tokens, k, names, order):
+  mu, pi = _log_softmax(mu), _log_softmax(pi)
+  size = _VOCABULARY if DIVERGENCES[name].records == 'vocabulary' else k
+  top_ids = _most_likely(mu, size)
+  want = _measure(name, mu, pi, tokens, k, top_ids)
+  new_name = np.array(names)
+  old_name = np.argsort(new_name)
+  columns = order.sample(range(size), size)  # Nor does the order of the K.
+  got = _measure(
+    name,
+    mu[..., old_name],
+    pi[..., old_name],
+    new_name[tokens],
+    k,
+    new_name[top_ids][..., columns],
+  )
+  np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+@_KINDS
+@_few
+@given(mu=_logits, pi=_logits, tokens=_tokens)
+def test_finer_partitions_see_more(kind, mu, pi, tokens):
+  mu, pi = _log_softmax(mu), _log_softmax(pi)
+  ladder = [_measure(f'binary_{kind}', mu, pi, tokens, 0)]
+  ladder += [
+    _measure(f'topk_{kind}', mu, pi, tokens, k) for k in (1, 3, _VOCABULARY)
+  ]
+  exact = _measure(f'exact_{kind}', mu, pi, tokens, 0)
+  for coarse, fine in zip(ladder, [*ladder[1:], exact], strict=True):
+    assert (coarse <= fine + 1e-6).all()
+  np.testing.assert_allclose(ladder[-1], exact, atol=1e-6)
+
+
+@_few
+@given(mu=_logits, pi=_logits, tokens=_tokens, k=_ks)
+def test_pinsker(mu, pi, tokens, k):
+  mu, pi = _log_softmax(mu), _log_softmax(pi)
+  for family in ('binary', 'topk', 'exact'):
+    tv = _measure(f'{family}_tv', mu, pi, tokens, k)
+    kl = _measure(f'{family}_kl', mu, pi, tokens, k)
+    assert (tv**2 <= kl / 2 + 1e-6).all()
+
+
+@_few
+@given(mu=_logits, pi=_logits, tokens=_tokens, k=st.sampled_from([1, 3]))
+def test_what_topk_tv_misses_is_bounded_by_the_other_mass(mu, pi, tokens, k):
+  mu, pi = _log_softmax(mu), _log_softmax(pi)
+  ids = np.concatenate([_most_likely(mu, k), tokens[..., None]], axis=-1)
+  rest = np.ones(mu.shape)
+  np.put_along_axis(rest, ids, 0.0, axis=-1)
+  slack = np.minimum((np.exp(mu) * rest).sum(-1), (np.exp(pi) * rest).sum(-1))
+  topk = _measure('topk_tv', mu, pi, tokens, k)
+  exact = _measure('exact_tv', mu, pi, tokens, k)
+  assert (topk <= exact + 1e-6).all()
+  assert (exact <= topk + slack + 1e-6).all()
+
+
+@_ROWS
+def test_the_anchor_comes_first(name):
+  # mu is the sharp law: KL(mu || pi) is far from KL(pi || mu).
+  mu, pi = np.log([[[0.98, 0.01, 0.01]]]), np.log([[[0.4, 0.3, 0.3]]])
+  tokens = np.zeros((1, 1), np.int32)
+  got = _measure(name, mu, pi, tokens, 1)
+  want = _by_definition(name, mu[0, 0], pi[0, 0], 0, 1)
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+  if DIVERGENCES[name].unit == 'nats':
+    swapped = _by_definition(name, pi[0, 0], mu[0, 0], 0, 1)
+    assert abs(want - swapped) > 0.1
+
+
+@_ROWS
+def test_tokens_without_mass_change_nothing(name):
+  tokens = np.array([[0, 4]], np.int32)
+  mu, pi = np.stack([_MU, _MU])[None], np.stack([_PI, _PI])[None]
+  none = np.full((1, 2, 2), -np.inf)
+  got = _measure(
+    name,
+    np.concatenate([mu, none], axis=-1),
+    np.concatenate([pi, none], axis=-1),
+    tokens,
+    7,
+  )
+  np.testing.assert_allclose(got, _measure(name, mu, pi, tokens, 5), atol=1e-6)
+
+
+@_KINDS
+def test_rounding_of_the_other_mass_masks_nothing(kind):
+  # mu(other) = 6e-3, and pi's explicit tokens sum to 1 only by rounding.
+  mu = np.log([[[0.9, 0.094, 0.006]]])
+  pi = np.log([[[0.9, 0.1, 1e-30]]])
+  tokens = np.zeros((1, 1), np.int32)
+  bound = {'tv': 0.2, 'kl': 0.05}[kind]
+  assert (_measure(f'topk_{kind}', mu, pi, tokens, 2) < bound).all()
+
+
+def test_probabilities_that_sum_above_one_leave_no_other_mass():
+  # As bf16 would round them: three explicit tokens of mass 1.05 and 1.02.
+  def stats(probabilities):
+    top = jnp.log(jnp.array([[probabilities]]))
+    return TokenStats(
+      log_probs=top[..., 0],
+      top_ids=jnp.arange(3)[None, None],
+      top_log_probs=top,
+    )
+
+  got = divergences.topk_tv(
+    jnp.zeros((1, 1), int), stats([0.5, 0.3, 0.25]), stats([0.5, 0.3, 0.22])
+  )
+  np.testing.assert_allclose(got, 0.015, atol=1e-6)
+
+
+@_ROWS
+def test_row_says_what_the_sampler_must_record(name):
+  row = DIVERGENCES[name]
+  bare = TokenStats(log_probs=jnp.log(jnp.full((1, 2), 0.5)))
+  tokens = jnp.zeros((1, 2), int)
+  if row.records == 'nothing':
+    np.testing.assert_array_equal(row.fn(tokens, bare, bare), 0.0)
+  else:
+    with pytest.raises(ValueError, match=r'sampling\.top_k: .* > 0'):
+      row.fn(tokens, bare, bare)
+
+
+@_KINDS
+def test_ids_and_log_probs_must_agree(kind):
+  stats = TokenStats(
+    log_probs=jnp.zeros((1, 2)),
+    top_ids=jnp.zeros((1, 2, 1), int),
+    top_log_probs=jnp.zeros((1, 2, 3)),
+  )
+  with pytest.raises(AssertionError):
+    DIVERGENCES[f'topk_{kind}'].fn(jnp.zeros((1, 2), int), stats, stats)

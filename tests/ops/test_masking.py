@@ -1,0 +1,174 @@
+import chex
+from hypothesis import given, settings, strategies as st
+from hypothesis.extra import numpy as hnp
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dppo_jax.ops import masking
+
+_few = settings(max_examples=10, derandomize=True, deadline=None, database=None)
+_NORM = 8.0
+_masks = hnp.arrays(np.bool_, (4, 3))
+
+
+def _weights(mask, aggregation):
+  return np.asarray(
+    masking.aggregation_weights(jnp.asarray(mask, bool), aggregation, _NORM)
+  )
+
+
+def _loss_by_loop(values, mask, aggregation):
+  """The loss of a batch, one sequence after the other, in float64."""
+  rows = [v[m].astype(np.float64) for v, m in zip(values, mask, strict=True)]
+  rows = [row for row in rows if row.size]
+  if not rows:
+    return 0.0
+  if aggregation == 'token_mean':
+    return np.concatenate(rows).mean()
+  reduce_row = {
+    'sequence_mean_token_mean': np.mean,
+    'sequence_mean_token_sum': np.sum,
+    'sequence_mean_token_sum_norm': lambda row: np.sum(row) / _NORM,
+  }[aggregation]
+  return np.mean([reduce_row(row) for row in rows])
+
+
+@pytest.mark.parametrize('poison', [np.nan, np.inf, -np.inf])
+def test_reductions_ignore_what_is_masked(poison):
+  values = jnp.array([[1.0, -3.0, poison], [poison, 5.0, poison]])
+  mask = jnp.array([[1, 1, 0], [0, 1, 0]], bool)
+  assert masking.masked_sum(values, mask) == 3.0
+  assert masking.masked_mean(values, mask) == 1.0
+  assert masking.masked_max(values, mask) == 5.0
+  assert masking.masked_min(values, mask) == -3.0
+
+
+def test_extremes_do_not_see_a_zero_that_is_not_there():
+  mask = jnp.array([True, True, False])
+  assert masking.masked_max(jnp.array([-2.0, -1.0, 9.0]), mask) == -1.0
+  assert masking.masked_min(jnp.array([2.0, 1.0, -9.0]), mask) == 1.0
+
+
+@pytest.mark.parametrize(
+  'reduce',
+  [
+    masking.masked_sum,
+    masking.masked_mean,
+    masking.masked_max,
+    masking.masked_min,
+  ],
+)
+def test_reductions_of_nothing_are_zero(reduce):
+  empty = jnp.zeros((2, 2), bool)
+  assert reduce(jnp.full((2, 2), jnp.nan), empty) == 0.0
+
+
+def test_mean_takes_a_mask_of_numbers():
+  # A mask of floats counts its True entries and does not weight by them.
+  mask = jnp.array([2.0, 1.0, 0.0])
+  assert masking.masked_mean(jnp.array([1.0, 3.0, jnp.nan]), mask) == 2.0
+
+
+def test_sums_are_taken_in_f32():
+  values = jnp.ones(300, jnp.bfloat16)
+  total = masking.masked_sum(values, jnp.ones(300, bool))
+  assert total.dtype == jnp.float32
+  assert total == 300.0
+
+
+@pytest.mark.parametrize('reduce', [masking.masked_sum, masking.masked_mean])
+def test_gradient_does_not_leak_from_masked_positions(reduce):
+  def loss(x):
+    return reduce(jnp.log(x), jnp.array([True, True, False]))
+
+  gradient = jax.grad(loss)(jnp.array([1.0, 2.0, 4.0]))
+  count = 1.0 if reduce is masking.masked_sum else 2.0
+  np.testing.assert_allclose(
+    gradient, np.array([1.0, 0.5, 0.0]) / count, rtol=1e-6
+  )
+
+
+@pytest.mark.parametrize(
+  'reduce', [masking.masked_sum, masking.masked_max, masking.masked_min]
+)
+def test_reductions_refuse_a_mask_of_another_shape(reduce):
+  with pytest.raises(AssertionError):
+    reduce(jnp.ones((2, 3)), jnp.ones((2, 1), bool))
+
+
+# One row of three tokens, one of one, one of none.
+_BY_HAND = {
+  'token_mean': [[1 / 4, 1 / 4, 1 / 4], [0, 1 / 4, 0], [0, 0, 0]],
+  'sequence_mean_token_mean': [[1 / 6, 1 / 6, 1 / 6], [0, 1 / 2, 0], [0, 0, 0]],
+  'sequence_mean_token_sum': [[1 / 2, 1 / 2, 1 / 2], [0, 1 / 2, 0], [0, 0, 0]],
+  'sequence_mean_token_sum_norm': [
+    [1 / 16, 1 / 16, 1 / 16],
+    [0, 1 / 16, 0],
+    [0, 0, 0],
+  ],
+}
+
+
+@pytest.mark.parametrize('aggregation', masking.AGGREGATIONS)
+def test_weights_by_hand(aggregation):
+  mask = [[1, 1, 1], [0, 1, 0], [0, 0, 0]]
+  weights = _weights(mask, aggregation)
+  assert weights.dtype == np.float32
+  np.testing.assert_allclose(weights, _BY_HAND[aggregation], rtol=1e-6)
+
+
+@pytest.mark.parametrize('aggregation', masking.AGGREGATIONS)
+def test_empty_sequences_leave_the_count(aggregation):
+  mask = np.array([[1, 1, 0], [1, 0, 0]], bool)
+  padded = np.concatenate([mask, np.zeros((3, 3), bool)])
+  weights = _weights(padded, aggregation)
+  np.testing.assert_array_equal(weights[:2], _weights(mask, aggregation))
+  np.testing.assert_array_equal(weights[2:], 0.0)
+
+
+@pytest.mark.parametrize('aggregation', masking.AGGREGATIONS)
+def test_padding_columns_change_nothing(aggregation):
+  mask = np.array([[1, 1, 0], [1, 0, 0]], bool)
+  wide = np.pad(mask, [(0, 0), (0, 4)])
+  weights = _weights(wide, aggregation)
+  np.testing.assert_array_equal(weights[:, :3], _weights(mask, aggregation))
+
+
+@pytest.mark.parametrize('aggregation', masking.AGGREGATIONS)
+def test_weights_of_an_empty_batch_are_zero(aggregation):
+  np.testing.assert_array_equal(_weights(np.zeros((4, 3)), aggregation), 0.0)
+
+
+@pytest.mark.parametrize('aggregation', masking.AGGREGATIONS)
+@_few
+@given(mask=_masks, order=st.permutations(range(4)))
+def test_parts_add_up_to_the_whole(aggregation, mask, order):
+  # However the rows are dealt out, the parts share the whole's denominators.
+  values = np.arange(12, dtype=np.float32).reshape(4, 3) - 4.5
+  weights = _weights(mask, aggregation)
+  parts = sum(
+    masking.masked_sum(jnp.asarray((weights * values)[rows]), mask[rows])
+    for rows in (np.array(order[:1]), np.array(order[1:]))
+  )
+  want = _loss_by_loop(values, mask, aggregation)
+  np.testing.assert_allclose(parts, want, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_refuse_what_is_not_a_batch():
+  with pytest.raises(AssertionError):
+    masking.aggregation_weights(jnp.ones(3, bool), 'token_mean', 1.0)
+  with pytest.raises(KeyError):
+    masking.aggregation_weights(jnp.ones((1, 3), bool), 'mean', 1.0)
+
+
+def test_weights_compile_with_a_traced_mask():
+  @jax.jit
+  @chex.assert_max_traces(n=1)
+  def weights(mask):
+    return masking.aggregation_weights(mask, 'token_mean', 1.0)
+
+  for filled in (1, 2):
+    mask = jnp.arange(4)[None] < filled
+    np.testing.assert_allclose(jnp.sum(weights(mask)), 1.0, rtol=1e-6)

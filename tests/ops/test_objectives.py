@@ -1,0 +1,291 @@
+"""Losses by their gradients: the family of eq. 23, and what it contains."""
+
+import functools
+
+from hypothesis import given, settings, strategies as st
+from hypothesis.extra import numpy as hnp
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dppo_jax.base import TokenStats
+from dppo_jax.ops import objectives
+from dppo_jax.ops.divergences import DIVERGENCES
+from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS
+from dppo_jax.ops.trust_regions import (
+  TRUST_REGIONS,
+  Bounds,
+  Signals,
+  keep_weights,
+)
+
+_few = settings(max_examples=15, derandomize=True, deadline=None, database=None)
+_SHAPE = (2, 4)
+_BOUNDS = Bounds(delta_low=0.1, delta_high=0.2, clip_low=0.2, clip_high=0.28)
+_log_probs = hnp.arrays(np.float32, _SHAPE, elements=st.floats(-3, 0, width=16))
+_advantages = hnp.arrays(
+  np.float32, _SHAPE, elements=st.sampled_from([-1.0, -0.25, 0.0, 0.5, 2.0])
+)
+_forms = pytest.mark.parametrize('form', FORMS)
+_rules = pytest.mark.parametrize('rule', TRUST_REGIONS)
+
+
+@functools.cache
+def _gradient_fn(form):
+  def loss(log_probs, rollout, advantages, keep, cap):
+    return jnp.sum(FORMS[form](log_probs, rollout, advantages, keep, cap))
+
+  return jax.jit(jax.grad(loss))
+
+
+def _gradient(form, log_probs, rollout, advantages, keep, cap):
+  return np.asarray(
+    _gradient_fn(form)(log_probs, rollout, advantages, keep, cap), np.float64
+  )
+
+
+def _keep(rule, log_probs, anchor, advantages, divergence=None):
+  signals = Signals(
+    advantages=jnp.asarray(advantages),
+    log_probs=jnp.asarray(log_probs),
+    anchor_log_probs=jnp.asarray(anchor),
+    divergence=jnp.abs(jnp.exp(log_probs) - jnp.exp(anchor))
+    if divergence is None
+    else divergence,
+    mask=jnp.ones(np.shape(log_probs), bool),
+  )
+  return keep_weights(rule, signals, _BOUNDS)
+
+
+def test_values_by_hand():
+  # Ratios 1/2, 1 and 4; the cap of 2 binds on the last.
+  log_probs = jnp.log(jnp.array([[0.25, 0.5, 0.8, 0.5]]))
+  rollout = jnp.log(jnp.array([[0.5, 0.5, 0.2, 0.5]]))
+  advantages = jnp.array([[1.0, -1.0, 3.0, 5.0]])
+  keep = jnp.array([[1.0, 0.5, 1.0, 0.0]])
+  weights = np.array([[-0.5, 0.5, -6.0, 0.0]])
+  score = objectives.score_form(log_probs, rollout, advantages, keep, 2.0)
+  np.testing.assert_allclose(score, weights * log_probs, rtol=1e-6)
+  surrogate = objectives.surrogate_form(
+    log_probs, rollout, advantages, keep, 2.0
+  )
+  np.testing.assert_allclose(surrogate, weights, rtol=1e-6)
+  for form in FORMS:
+    gradient = _gradient(form, log_probs, rollout, advantages, keep, 2.0)
+    np.testing.assert_allclose(gradient, weights, rtol=1e-6)
+
+
+@pytest.mark.parametrize('cap', [np.inf, 3.0, 1.0, 0.5])
+@_few
+@given(
+  log_probs=_log_probs,
+  rollout=_log_probs,
+  advantages=_advantages,
+  keep=hnp.arrays(np.float32, _SHAPE, elements=st.sampled_from([0, 0.5, 1])),
+)
+def test_both_forms_have_the_gradient_of_the_family(
+  cap, log_probs, rollout, advantages, keep
+):
+  r = np.exp(log_probs.astype(np.float64) - rollout)
+  want = -keep * np.minimum(r, cap) * advantages
+  for form in FORMS:
+    got = _gradient(form, log_probs, rollout, advantages, keep, cap)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+@_forms
+def test_gradient_survives_above_the_cap(form):
+  one = jnp.ones((1, 1))
+  for advantage in (1.0, -1.0):
+    got = _gradient(form, -0.1 * one, -5.0 * one, advantage * one, one, 3.0)
+    np.testing.assert_allclose(got, -3.0 * advantage, rtol=1e-6)
+
+
+@_forms
+def test_advantages_and_keep_are_constants(form):
+  values = [jnp.full((1, 2), v) for v in (-1.0, -2.0, 0.5, 1.0)]
+
+  def loss(advantages, keep):
+    return jnp.sum(FORMS[form](*values[:2], advantages, keep, 3.0))
+
+  for gradient in jax.grad(loss, argnums=(0, 1))(*values[2:]):
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
+def test_score_form_is_constant_in_the_rollout():
+  one = jnp.ones((1, 2))
+
+  def loss(rollout):
+    return jnp.sum(objectives.score_form(-one, rollout, one, one, 9.0))
+
+  np.testing.assert_array_equal(jax.grad(loss)(-2.0 * one), 0.0)
+
+
+@_forms
+@_few
+@given(log_probs=_log_probs, rollout=_log_probs, advantages=_advantages)
+def test_ratio_clip_is_ppo(form, log_probs, rollout, advantages):
+  def ppo(log_probs):
+    r = jnp.exp(log_probs - rollout)
+    clipped = jnp.clip(r, 1 - _BOUNDS.clip_low, 1 + _BOUNDS.clip_high)
+    return -jnp.sum(jnp.minimum(r * advantages, clipped * advantages))
+
+  keep = _keep('ratio_clip', log_probs, rollout, advantages)
+  got = _gradient(form, log_probs, rollout, advantages, keep, np.inf)
+  np.testing.assert_allclose(got, jax.grad(ppo)(log_probs), rtol=1e-6)
+
+
+@_forms
+@_rules
+@_few
+@given(log_probs=_log_probs, advantages=_advantages)
+def test_on_policy_is_reinforce(form, rule, log_probs, advantages):
+  keep = _keep(rule, log_probs, log_probs, advantages)
+  got = _gradient(form, log_probs, log_probs, advantages, keep, np.inf)
+  np.testing.assert_array_equal(got, -advantages)
+
+
+_EDGES = np.array([0.0, -1e-7, -1.0, -20.0, -80.0])
+
+
+def _edge_stats(log_p, top_ids):
+  """Three tokens, 0 sampled; the other two share what it leaves."""
+  rest = np.log(np.maximum(-np.expm1(log_p), 1e-39) / 2)
+  every = np.stack([log_p, rest, rest], axis=-1)
+  return TokenStats(
+    log_probs=jnp.asarray(log_p, jnp.float32),
+    top_ids=jnp.broadcast_to(jnp.array(top_ids), (*log_p.shape, len(top_ids))),
+    top_log_probs=jnp.asarray(every[..., top_ids], jnp.float32),
+  )
+
+
+def _cast(stats, dtype):
+  return TokenStats(
+    log_probs=stats.log_probs.astype(dtype),
+    top_ids=stats.top_ids,
+    top_log_probs=stats.top_log_probs.astype(dtype),
+  )
+
+
+@pytest.mark.parametrize(
+  'dtype', [jnp.float32, jnp.bfloat16], ids=['f32', 'bf16']
+)
+@pytest.mark.parametrize(
+  ('name', 'top_ids'),
+  [
+    (name, ids)
+    for name, row in DIVERGENCES.items()
+    for ids in {
+      'nothing': [[0]],
+      'top_k': [[0, 1], [1]],  # The sampled token is listed, or is not.
+      'vocabulary': [[0, 1, 2]],
+    }[row.records]
+  ],
+)
+def test_finite_on_the_edges(name, top_ids, dtype):
+  """Every divergence, rule and form where log p is 0, near it, or -80."""
+  log_mu, log_pi = np.meshgrid(_EDGES, _EDGES)
+  # Each pair of log-probs with A < 0, A = 0 and A > 0.
+  log_mu, log_pi = (np.tile(x.reshape(1, -1), (3, 1)) for x in (log_mu, log_pi))
+  advantages = jnp.asarray(np.repeat([[-1.0], [0.0], [1.0]], 25, axis=1), dtype)
+  tokens = jnp.zeros(log_mu.shape, int)
+  anchor = _cast(_edge_stats(log_mu, top_ids), dtype)
+  current = _cast(_edge_stats(log_pi, top_ids), dtype)
+
+  def measure(log_probs, top_log_probs):
+    stats = TokenStats(
+      log_probs=log_probs, top_ids=anchor.top_ids, top_log_probs=top_log_probs
+    )
+    return DIVERGENCES[name].fn(tokens, anchor, stats)
+
+  def loss(log_probs, divergence, rule, form):
+    keep = _keep(rule, log_probs, anchor.log_probs, advantages, divergence)
+    keep = keep.astype(dtype)
+    return FORMS[form](log_probs, anchor.log_probs, advantages, keep, np.inf)
+
+  @jax.jit
+  def run(log_probs, top_log_probs):
+    divergence, pull = jax.vjp(measure, log_probs, top_log_probs)
+    out = {'value': divergence, 'gradient': pull(jnp.ones_like(divergence))}
+    for rule in TRUST_REGIONS:
+      for form in FORMS:
+        fn = functools.partial(loss, rule=rule, form=form)
+        per_token, pull = jax.vjp(lambda x, fn=fn: fn(x, divergence), log_probs)
+        gradient = pull(jnp.ones_like(per_token))
+        out[f'{rule}, {form}'] = (per_token, gradient)
+    return out
+
+  for what, arrays in run(current.log_probs, current.top_log_probs).items():
+    for array in jax.tree.leaves(arrays):
+      assert np.isfinite(np.asarray(array, np.float32)).all(), what
+
+
+def _two_laws():
+  generator = np.random.default_rng(1)
+  logits = jnp.asarray(generator.normal(size=5), jnp.float32)
+  reference = jax.nn.log_softmax(
+    jnp.asarray(generator.normal(size=5), jnp.float32)
+  )
+  return logits, reference
+
+
+def _kl(logits, reference):
+  log_probs = jax.nn.log_softmax(logits)
+  return jnp.sum(jnp.exp(log_probs) * (log_probs - reference))
+
+
+@pytest.mark.parametrize('name', KL_ESTIMATORS)
+def test_estimator_has_the_kl_as_its_mean(name):
+  logits, reference = _two_laws()
+  log_probs = jax.nn.log_softmax(logits)
+  mean = jnp.sum(jnp.exp(log_probs) * KL_ESTIMATORS[name](log_probs, reference))
+  assert mean > 0.1
+  np.testing.assert_allclose(mean, _kl(logits, reference), rtol=1e-5)
+
+
+def test_k1_is_the_log_ratio_and_pulls_with_the_gradient_of_the_kl():
+  logits, reference = _two_laws()
+  log_probs = jax.nn.log_softmax(logits)
+  np.testing.assert_array_equal(
+    objectives.k1(log_probs, reference), log_probs - reference
+  )
+
+  def mean_over_samples(logits):
+    sampled = jax.lax.stop_gradient(jax.nn.softmax(logits))
+    estimate = objectives.k1(jax.nn.log_softmax(logits), reference)
+    return jnp.sum(sampled * estimate)
+
+  want = jax.grad(_kl)(logits, reference)
+  assert np.abs(want).max() > 0.05
+  np.testing.assert_allclose(
+    jax.grad(mean_over_samples)(logits), want, atol=1e-6
+  )
+
+
+def test_k3_is_positive_and_zero_at_the_reference():
+  logits, reference = _two_laws()
+  log_probs = jax.nn.log_softmax(logits)
+  assert (objectives.k3(log_probs, reference) > 0).all()
+  np.testing.assert_array_equal(objectives.k3(reference, reference), 0.0)
+  # e**0.5 - 1 - 0.5 at log(ref / pi) = 0.5.
+  np.testing.assert_allclose(
+    objectives.k3(jnp.array(-1.5), jnp.array(-1.0)), 0.1487213, rtol=1e-5
+  )
+
+
+def test_k3_is_finite_far_from_the_reference():
+  value, gradient = jax.value_and_grad(objectives.k3)(
+    jnp.array(-300.0), jnp.array(0.0)
+  )
+  assert np.isfinite(value)
+  assert np.isfinite(gradient)
+
+
+@_forms
+def test_arguments_must_agree_in_shape(form):
+  whole, column = jnp.ones((2, 3)), jnp.ones((2, 1))
+  for wrong in range(4):
+    arguments = [column if i == wrong else whole for i in range(4)]
+    with pytest.raises(AssertionError):
+      FORMS[form](*arguments, 3.0)

@@ -1,0 +1,274 @@
+"""No verifier can end, stall or confuse a run."""
+
+import os
+import signal
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+from dppo_jax.rewards import pool as pool_lib
+from dppo_jax.rewards import verifiers
+
+_LIMIT_S = 0.4
+_SOURCE = """
+import os, sys, time
+from dppo_jax.rewards.verifiers import Verdict
+
+def act(completion, example, truncated):
+  if completion == 'hang':
+    while True:
+      pass
+  if completion == 'nap':
+    time.sleep(0.15)
+  if completion == 'exit':
+    os._exit(3)
+  if completion == 'sys_exit':
+    sys.exit()
+  if completion == 'raise':
+    raise KeyError('no such row')
+  if completion == 'nan':
+    return Verdict(float('nan'), 'odd')
+  if completion == 'memory':
+    return Verdict(1.0, str(len(bytearray(2**34))))
+  if completion == 'talk':
+    print('[0, 1.0, "forged"]', flush=True)
+    os.write(1, b'more')
+    return Verdict(1.0, repr(sys.stdin.read()))
+  if completion == 'forge':
+    for descriptor in range(3, 20):
+      try:
+        os.write(descriptor, b'[0, 1.0, "forged"]\\n')
+      except OSError:
+        pass
+  if completion == 'pid':
+    return Verdict(1.0, str(os.getpid()))
+  if completion == 'modules':
+    heavy = ('jax', 'flax', 'numpy')
+    return Verdict(1.0, str([name for name in heavy if name in sys.modules]))
+  return Verdict(float(example['weight']), f'truncated={truncated}')
+"""
+
+
+@pytest.fixture(scope='module')
+def import_path(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('verifier')
+  (folder / 'house_of_horrors.py').write_text(textwrap.dedent(_SOURCE))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(folder)
+    yield folder
+
+
+@pytest.fixture(scope='module')
+def act(import_path):
+  with pool_lib.VerifierPool('house_of_horrors:act', 2, _LIMIT_S) as pool:
+
+    def verify(completions):
+      examples = [{'weight': i} for i in range(len(completions))]
+      flags = np.arange(len(completions)) % 2 == 1
+      return pool.verify(completions, examples, flags)
+
+    verify.pool = pool
+    yield verify
+
+
+def _fine(i):
+  return (float(i), f'truncated={i % 2 == 1}')
+
+
+def test_verdicts_come_in_order(act):
+  assert act(['a'] * 100) == [_fine(i) for i in range(100)]
+  assert act([]) == []
+
+
+@pytest.mark.parametrize(
+  ('completion', 'reason'),
+  [
+    ('exit', 'crashed'),
+    ('sys_exit', 'crashed'),
+    ('hang', 'timeout'),
+    ('raise', "error: KeyError: 'no such row'"),
+    ('nan', 'error: reward nan is not finite'),
+    ('memory', 'error: MemoryError: '),
+  ],
+)
+def test_a_failure_costs_its_own_item_only(act, completion, reason):
+  completions = ['a'] * 40
+  failing = {0, 5, 6, 39}
+  if completion == 'hang':
+    failing = {6}
+  for i in failing:
+    completions[i] = completion
+  verdicts = act(completions)
+  for i, verdict in enumerate(verdicts):
+    assert verdict == ((0.0, reason) if i in failing else _fine(i))
+  assert act(['a'] * 3) == [_fine(i) for i in range(3)]
+
+
+def test_the_limit_is_one_items(act):
+  # Eight naps in a chunk are three times the limit of one item.
+  assert act(['nap'] * 16) == [_fine(i) for i in range(16)]
+
+
+def test_idle_workers_are_never_late(act):
+  act(['a'] * 40)
+  workers = list(act.pool._workers)
+  time.sleep(1.5 * _LIMIT_S)
+  act(['nap'])
+  assert act.pool._workers == workers
+
+
+def test_hanging_items_wait_side_by_side(act):
+  start = time.monotonic()
+  completions = ['hang', *['a'] * 15, 'hang']
+  verdicts = act(completions)
+  assert [v.reason for v in verdicts].count('timeout') == 2
+  assert time.monotonic() - start < 1.9 * _LIMIT_S + 1.0
+
+
+def test_output_of_a_verifier_is_not_a_verdict(act):
+  assert act(['talk', 'a'])[0] == (1.0, "''")
+  assert act(['talk', 'a'])[1] == _fine(1)
+
+
+def test_forged_replies_count_as_a_crash(act):
+  verdicts = act(['a', 'forge', 'a'])
+  assert verdicts[0] == _fine(0)
+  assert verdicts[1] == (0.0, 'crashed')
+  assert verdicts[2] == _fine(2)
+
+
+def test_workers_are_other_processes_and_light(act):
+  pids = {int(v.reason) for v in act(['pid'] * 64)}
+  assert os.getpid() not in pids
+  assert len(pids) <= 2
+  assert act(['modules'])[0].reason == '[]'
+
+
+def test_a_worker_that_died_idle_is_replaced(act):
+  for worker in act.pool._workers:
+    os.kill(worker.process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, worker.process.pid, os.WEXITED | os.WNOWAIT)
+  assert act(['a'] * 40) == [_fine(i) for i in range(40)]
+
+
+def test_an_interrupted_batch_leaves_nothing_behind(act, monkeypatch):
+  def interrupt(self, *_):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pool_lib.VerifierPool, '_wait', interrupt)
+    with pytest.raises(KeyboardInterrupt):
+      act(['a'] * 20)
+  assert act(['a', 'a']) == [_fine(0), _fine(1)]
+
+
+def test_a_verifier_that_no_longer_imports_ends_no_run(tmp_path, monkeypatch):
+  module = tmp_path / 'vanishing_verifier.py'
+  module.write_text('import os\ndef verify(*_):\n  os._exit(1)\n')
+  monkeypatch.syspath_prepend(tmp_path)
+  with pool_lib.VerifierPool('vanishing_verifier:verify', 1, 5.0) as pool:
+    module.unlink()
+    verdicts = pool.verify(['a'] * 3, [{}] * 3, [False] * 3)
+  assert verdicts == [(0.0, 'crashed')] * 3
+
+
+def test_the_current_folder_hides_no_module(tmp_path, monkeypatch):
+  (tmp_path / 'json.py').write_text('raise ImportError\n')
+  monkeypatch.chdir(tmp_path)
+  with pool_lib.VerifierPool('exact_match', 1, 5.0) as pool:
+    verdicts = pool.verify(['a'], [{'answer': 'a'}], [False])
+  assert verdicts == [(1.0, 'right')]
+
+
+def test_large_items_pass_through_the_pipe():
+  text = 'é' * 200_000
+  examples = [{'answer': text}] * 20
+  with pool_lib.VerifierPool('exact_match', 1, 10.0) as pool:
+    verdicts = pool.verify([text] * 20, examples, [False] * 20)
+  assert verdicts == [(1.0, 'right')] * 20
+
+
+@pytest.mark.parametrize('num_workers', [0, 1])
+@pytest.mark.parametrize('verifier', ['exact_match', verifiers.exact_match])
+def test_built_in_verifiers_run_anywhere(verifier, num_workers):
+  examples = [{'answer': 'a', 'example_id': np.int32(1)}] * 3
+  with pool_lib.VerifierPool(verifier, num_workers, 5.0) as pool:
+    verdicts = pool.verify(['a', 'b', 'a'], examples, [False, False, True])
+  assert [v.reason for v in verdicts] == ['right', 'wrong', 'truncated']
+  assert [v.reward for v in verdicts] == [1.0, 0.0, 0.0]
+
+
+def test_errors_in_process_are_verdicts():
+  with pool_lib.VerifierPool('exact_match', 0, 1.0) as pool:
+    verdicts = pool.verify(['a', 'a'], [{}, {'answer': 'a'}], [False, False])
+  assert verdicts == [(0.0, "error: KeyError: 'answer'"), (1.0, 'right')]
+
+
+def test_a_function_is_found_by_its_name(import_path):
+  import house_of_horrors
+
+  with pool_lib.VerifierPool(house_of_horrors.act, 1, 5.0) as pool:
+    assert pool.verify(['a'], [{'weight': 2}], [True]) == [
+      (2.0, 'truncated=True')
+    ]
+
+
+def _pool(verifier='exact_match', num_workers=0, time_limit_s=1.0):
+  return pool_lib.VerifierPool(verifier, num_workers, time_limit_s)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'match'),
+  [
+    ({'verifier': 'exact_mach'}, r"rewards\.verifier: .*'exact_match'\?"),
+    ({'verifier': 'zzz'}, r'Known: exact_match, last_word'),
+    ({'verifier': 'zzz:'}, r'rewards\.verifier: unknown'),
+    ({'verifier': 'json:dumps'}, r'rewards\.num_workers: got 0 .*at least 1'),
+    ({'num_workers': -1}, r'rewards\.num_workers: got -1'),
+    ({'time_limit_s': 0.0}, r'rewards\.time_limit_s: got 0\.0'),
+    ({'time_limit_s': float('inf')}, r'rewards\.time_limit_s: got inf'),
+    ({'verifier': lambda *_: None}, r'rewards\.verifier: .*cannot be imported'),
+    (
+      {'verifier': 'no_such_module_anywhere:f', 'num_workers': 1},
+      r'rewards\.verifier: cannot import .*ModuleNotFoundError',
+    ),
+  ],
+)
+def test_bad_settings_are_refused(changes, match):
+  with pytest.raises(ValueError, match=match):
+    _pool(**changes)
+
+
+def test_a_verifier_whose_import_exits_is_refused(tmp_path, monkeypatch):
+  (tmp_path / 'exiting_verifier.py').write_text('import os\nos._exit(0)\n')
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(ValueError, match=r'rewards\.verifier: .*\(crashed\)'):
+    _pool('exiting_verifier:verify', num_workers=1)
+
+
+def test_a_verifier_whose_import_hangs_is_refused(tmp_path, monkeypatch):
+  (tmp_path / 'slow_verifier.py').write_text('import time\ntime.sleep(60)\n')
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.setattr(pool_lib, 'START_LIMIT_S', 0.3)
+  with pytest.raises(ValueError, match=r'rewards\.verifier: .*\(timeout\)'):
+    _pool('slow_verifier:verify', num_workers=1)
+
+
+def test_lengths_must_agree():
+  with (
+    _pool() as pool,
+    pytest.raises(ValueError, match='2 completions, 1 examples and 1'),
+  ):
+    pool.verify(['a', 'b'], [{}], [False])
+
+
+def test_a_closed_pool_says_so_and_leaves_no_process():
+  pool = _pool(num_workers=2)
+  processes = [worker.process for worker in pool._workers]
+  pool.close()
+  assert len(processes) == 2
+  assert all(process.returncode is not None for process in processes)
+  with pytest.raises(ValueError, match='closed'):
+    pool.verify([], [], [])

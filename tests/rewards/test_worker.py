@@ -1,0 +1,86 @@
+"""The process side of the pool, without the process."""
+
+import io
+import json
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from dppo_jax.rewards import verifiers, worker
+
+
+def _run(code):
+  return subprocess.run(
+    [sys.executable, '-c', code],
+    capture_output=True,
+    text=True,
+    check=False,
+    env={'PYTHONPATH': ':'.join(sys.path)},
+  )
+
+
+def test_every_item_of_every_chunk_is_answered_in_order():
+  items = [[7, 'a', {'answer': 'a'}, False], [3, 'b', {'answer': 'a'}, False]]
+  requests = [json.dumps(items) + '\n', json.dumps(items[:1]) + '\n']
+  replies = io.StringIO()
+  worker.serve(requests, replies, verifiers.exact_match, 1.0)
+  lines = [json.loads(line) for line in replies.getvalue().splitlines()]
+  assert lines == [[7, 1.0, 'right'], [3, 0.0, 'wrong'], [7, 1.0, 'right']]
+  assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_an_orphan_that_hangs_ends_itself():
+  done = _run(
+    'import io, time\n'
+    'from dppo_jax.rewards import worker\n'
+    'worker._GRACE_S = 0.1\n'
+    'def hang(*_):\n'
+    '  while True: pass\n'
+    'worker.serve(["[[0, 1, 2, 3]]"], io.StringIO(), hang, 0.1)'
+  )
+  assert done.returncode == -signal.SIGALRM
+
+
+def test_verifiers_are_found_by_name():
+  assert worker.load_verifier('numeric') is verifiers.numeric
+  name = 'dppo_jax.rewards.verifiers:last_word'
+  assert worker.load_verifier(name) is verifiers.last_word
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'no_such_module_anywhere:verify',
+    'dppo_jax.rewards.verifiers:no_such_function',
+    'dppo_jax.rewards.verifiers:MAX_REASON_LENGTH',
+    'dppo_jax.rewards.verifiers',
+  ],
+)
+def test_verifiers_that_cannot_be_found_are_refused(name):
+  with pytest.raises(ValueError, match=r'rewards\.verifier: .*' + name):
+    worker.load_verifier(name)
+
+
+def test_memory_is_limited():
+  done = _run(
+    'from dppo_jax.rewards import worker\n'
+    f'worker.limit_memory({2**30})\n'
+    'import resource\n'
+    'print(resource.getrlimit(resource.RLIMIT_AS))\n'
+    'try:\n'
+    f'  bytearray({2**31})\n'
+    'except MemoryError:\n'
+    '  print("refused")'
+  )
+  assert done.stdout.split('\n')[:2] == [f'({2**30}, {2**30})', 'refused']
+
+
+def test_a_limit_that_cannot_be_set_is_not_an_error(monkeypatch):
+  def refuse(*_):
+    raise ValueError
+
+  monkeypatch.setattr(resource, 'setrlimit', refuse)
+  worker.limit_memory(1)

@@ -1,0 +1,126 @@
+import flax.linen as nn
+import jax
+from jax.sharding import PartitionSpec
+import numpy as np
+import pytest
+
+from dppo_jax import parallel
+
+
+@pytest.mark.parametrize(
+  ('sizes', 'want'),
+  [
+    ((8, 1, 1), (8, 1, 1)),
+    ((2, 2, 2), (2, 2, 2)),
+    ((1, 2, 4), (1, 2, 4)),
+    ((-1, 1, 1), (8, 1, 1)),
+    ((-1, 2, 2), (2, 2, 2)),
+    ((2, -1, 1), (2, 4, 1)),
+    ((4, 2, -1), (4, 2, 1)),
+  ],
+)
+def test_mesh_sizes(sizes, want):
+  mesh = parallel.make_mesh(*sizes)
+  assert dict(mesh.shape) == dict(
+    zip(('data', 'fsdp', 'tensor'), want, strict=True)
+  )
+  assert sorted(d.id for d in mesh.devices.flat) == list(range(8))
+
+
+def test_mesh_over_some_of_the_devices():
+  devices = jax.devices()[2:6]
+  mesh = parallel.make_mesh(-1, 2, 1, devices)
+  assert mesh.devices.shape == (2, 2, 1)
+  assert set(mesh.devices.flat) == set(devices)
+
+
+@pytest.mark.parametrize(
+  'sizes',
+  [
+    (4, 1, 1),
+    (3, 1, 1),
+    (-1, 3, 1),
+    (-1, -1, 8),
+    (-1, -1, 2),
+    (0, 8, 1),
+    (-1, 0, 1),
+    (-1, -8, 1),
+    (-2, -4, 1),
+  ],
+)
+def test_mesh_that_does_not_fit(sizes):
+  data, fsdp, tensor = sizes
+  with pytest.raises(ValueError, match='mesh') as error:
+    parallel.make_mesh(*sizes)
+  assert str(error.value) == (
+    f'mesh: data={data}, fsdp={fsdp}, tensor={tensor} does not multiply to the'
+    ' 8 devices present; set one axis to -1 to let it take what is left'
+  )
+
+
+def test_replicated_is_whole_everywhere():
+  mesh = parallel.make_mesh(2, 2, 2)
+  array = jax.device_put(np.ones((4, 6)), parallel.replicated(mesh))
+  assert {s.data.shape for s in array.addressable_shards} == {(4, 6)}
+  assert len(array.addressable_shards) == 8
+
+
+def test_batch_is_split_over_data_and_fsdp():
+  mesh = parallel.make_mesh(2, 2, 2)
+  array = jax.device_put(np.ones((8, 6)), parallel.batch_sharding(mesh))
+  assert {s.data.shape for s in array.addressable_shards} == {(2, 6)}
+
+
+@pytest.mark.parametrize(
+  ('sizes', 'want'), [((8, 1, 1), 8), ((2, 2, 2), 4), ((1, 1, 8), 1)]
+)
+def test_number_of_batch_shards(sizes, want):
+  mesh = parallel.make_mesh(*sizes)
+  assert parallel.num_batch_shards(mesh) == want
+  rows = jax.device_put(np.ones((16, 2)), parallel.batch_sharding(mesh))
+  assert rows.addressable_shards[0].data.shape[0] == 16 // want
+
+
+# What one device holds of an array [8, 8] on a mesh of (2, 2, 2).
+@pytest.mark.parametrize(
+  ('names', 'spec', 'shard'),
+  [
+    (('embed', 'mlp'), PartitionSpec('fsdp', 'tensor'), (4, 4)),
+    (('vocab', 'embed'), PartitionSpec('tensor', 'fsdp'), (4, 4)),
+    (('embed', 'heads'), PartitionSpec('fsdp', 'tensor'), (4, 4)),
+    (('embed', 'kv_heads'), PartitionSpec('fsdp', 'tensor'), (4, 4)),
+    (('heads', 'head_dim'), PartitionSpec('tensor', None), (4, 8)),
+    (('layers', 'norm'), PartitionSpec(None, None), (8, 8)),
+    (('batch', None), PartitionSpec(('data', 'fsdp'), None), (2, 8)),
+  ],
+)
+def test_named_axes_are_split_as_the_table_says(names, spec, shard):
+  mesh = parallel.make_mesh(2, 2, 2)
+  leaf = jax.ShapeDtypeStruct((8, 8), np.float32)
+  tree = {'kernel': nn.LogicallyPartitioned(leaf, names=names)}
+  shardings = parallel.tree_shardings(mesh, tree)
+  assert shardings['kernel'].mesh == mesh
+  assert shardings['kernel'].spec == spec
+  array = jax.device_put(np.ones((8, 8)), shardings['kernel'])
+  assert array.addressable_shards[0].data.shape == shard
+
+
+def test_bare_leaves_are_replicated_and_the_tree_keeps_its_form():
+  mesh = parallel.make_mesh(2, 2, 2)
+  leaf = jax.ShapeDtypeStruct((8,), np.float32)
+  boxed = {
+    'step': jax.ShapeDtypeStruct((), np.int32),
+    'layer': {'scale': nn.LogicallyPartitioned(leaf, names=('norm',))},
+    'pair': (leaf, nn.LogicallyPartitioned(leaf, names=('vocab',))),
+  }
+  shardings = parallel.tree_shardings(mesh, boxed)
+  assert jax.tree.structure(shardings) == jax.tree.structure(nn.unbox(boxed))
+  assert shardings['step'].spec == PartitionSpec()
+  assert shardings['pair'][0].spec == PartitionSpec()
+  assert shardings['pair'][1].spec == PartitionSpec('tensor')
+
+
+def test_every_mesh_axis_of_the_table_exists():
+  for _, axes in parallel.AXIS_RULES:
+    axes = (axes,) if isinstance(axes, str) else axes or ()
+    assert set(axes) <= set(parallel.MESH_AXES)

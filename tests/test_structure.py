@@ -1,0 +1,151 @@
+"""The rules of the house that no linter knows."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_PACKAGE = _ROOT / 'dppo_jax'
+_MODULES = sorted(
+  path.relative_to(_PACKAGE)
+  for path in _PACKAGE.rglob('*.py')
+  if path.name != '__init__.py'
+)
+_SOURCES = sorted(
+  path.relative_to(_ROOT)
+  for folder in ('dppo_jax', 'configs', 'experiments')
+  for path in (_ROOT / folder).rglob('*.py')
+)
+# Types alone: the tests of whatever uses them are its tests.
+_UNTESTED = {pathlib.PurePath('base.py')}
+# Tests of no single module.
+_CROSS_CUTTING = {
+  pathlib.PurePath('test_structure.py'),
+  pathlib.PurePath('test_readme.py'),
+}
+_TEST_ONLY_FOLDERS = {'testdata', 'experiments', 'configs', 'integration'}
+
+
+def _test_of(module: pathlib.PurePath) -> pathlib.PurePath:
+  return module.with_name(f'test_{module.name}')
+
+
+@pytest.mark.parametrize('module', _MODULES, ids=str)
+def test_module_has_its_test(module):
+  if module not in _UNTESTED:
+    assert (_ROOT / 'tests' / _test_of(module)).is_file()
+
+
+def test_every_test_has_its_module():
+  tests = {
+    path.relative_to(_ROOT / 'tests')
+    for path in (_ROOT / 'tests').rglob('test_*.py')
+  }
+  mirrored = {_test_of(module) for module in _MODULES}
+  stray = {
+    test
+    for test in tests - mirrored - _CROSS_CUTTING
+    if test.parts[0] not in _TEST_ONLY_FOLDERS
+  }
+  assert not stray
+
+
+@pytest.mark.parametrize('source', _SOURCES, ids=str)
+def test_module_fits_a_reader(source):
+  assert len((_ROOT / source).read_text().splitlines()) <= 400
+
+
+def test_entry_points_are_short():
+  for path in (_ROOT / 'experiments').glob('*.py'):
+    assert len(path.read_text().splitlines()) <= 60, path.name
+
+
+def test_no_module_hides_behind_a_name():
+  vague = {'utils', 'util', 'common', 'helpers', 'helper', 'misc'}
+  names = {part for source in _SOURCES for part in source.with_suffix('').parts}
+  assert not names & vague
+  # `python dppo_jax/x/profile.py` would put it before the standard library.
+  assert not {module.stem for module in _MODULES} & sys.stdlib_module_names
+
+
+def _config_gets(source: str) -> list[int]:
+  """Lines that call `.get` on something named like a configuration."""
+  lines = []
+  for node in ast.walk(ast.parse(source)):
+    if not (
+      isinstance(node, ast.Call)
+      and isinstance(node.func, ast.Attribute)
+      and node.func.attr == 'get'
+    ):
+      continue
+    owner = ast.unparse(node.func.value)
+    names = owner.replace('_', '.').split('.')
+    if 'config' in names or 'cfg' in names:
+      lines.append(node.lineno)
+  return lines
+
+
+def test_config_gets_are_found():
+  source = 'config.model.get("a", 1)\nself._config.get("b")\nrow.get("c")'
+  assert _config_gets(source) == [1, 2]
+
+
+@pytest.mark.parametrize('source', _SOURCES, ids=str)
+def test_config_is_never_read_with_a_hidden_default(source):
+  assert not _config_gets((_ROOT / source).read_text())
+
+
+@pytest.mark.parametrize('source', _SOURCES, ids=str)
+def test_no_bare_assert_or_except(source):
+  for node in ast.walk(ast.parse((_ROOT / source).read_text())):
+    assert not isinstance(node, ast.Assert), f'line {node.lineno}'
+    if isinstance(node, ast.ExceptHandler):
+      assert node.type is not None, f'line {node.lineno}'
+
+
+def _imported(source: str) -> set[str]:
+  """First parts of the absolute names that a module imports."""
+  names = set()
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.Import):
+      names |= {alias.name.split('.')[0] for alias in node.names}
+    elif isinstance(node, ast.ImportFrom) and node.module:
+      names.add(node.module.split('.')[0])
+  return names
+
+
+@pytest.mark.parametrize('module', _MODULES, ids=str)
+def test_configuration_stops_at_the_door(module):
+  if module != pathlib.PurePath('runtime/config.py'):
+    assert 'ml_collections' not in _imported((_PACKAGE / module).read_text())
+
+
+def _run(code: str) -> str:
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=_ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  return done.stdout
+
+
+def test_importing_everything_leaves_tensorflow_out():
+  names = ['.'.join(('dppo_jax', *m.with_suffix('').parts)) for m in _MODULES]
+  out = _run(
+    'import importlib, sys\n'
+    f'for name in {names}:\n'
+    '  importlib.import_module(name)\n'
+    'print(sorted(n for n in sys.modules if n.split(".")[0] == "tensorflow"))'
+  )
+  assert out.strip() == '[]'
+
+
+def test_importing_the_package_imports_nothing():
+  out = _run('import sys, dppo_jax; print("jax" in sys.modules)')
+  assert out.strip() == 'False'
