@@ -49,6 +49,7 @@ def get_config() -> ml_collections.ConfigDict:
     norm_epsilon=1e-6,
     init_scale=0.02,  # Standard deviation of the initial weights.
     dtype='float32',  # Compute dtype: float32 or bfloat16.
+    layers_a_loop=1,  # Layers unrolled in a turn of the loop; divides them.
     remat='none',  # Saved for the backward pass: none (all), dots, full.
   )
 

@@ -17,5 +17,7 @@ from configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """Returns the defaults: they are the quickstart."""
-  return default.get_config()
+  """Returns the defaults, which are its settings, for two layers."""
+  config = default.get_config()
+  config.model.layers_a_loop = 2  # No loop: a third less time on a CPU.
+  return config

@@ -16,6 +16,7 @@ from dppo_jax.runtime import loop, planning, report, workdir
 from dppo_jax.runtime.checkpoints import CheckpointError
 from dppo_jax.runtime.config import build_experiment
 from dppo_jax.runtime.preemption import Preempted
+from dppo_jax.runtime.recorder import NonFiniteError
 
 _BEGIN = time.monotonic()
 _CONFIG = config_flags.DEFINE_config_file(
@@ -51,7 +52,7 @@ def _main(argv: list[str]) -> int:
   except Preempted as stopped:
     print(f'{stopped} Run the same command to resume.', file=sys.stderr)
     return stopped.exit_code
-  except (ValueError, CheckpointError, loop.NonFiniteError) as error:
+  except (ValueError, CheckpointError, NonFiniteError) as error:
     # What a user can mend: the message is enough.
     print(f'error: {error}', file=sys.stderr)
     return 1

@@ -61,9 +61,7 @@ def make_params(config: TransformerConfig, seed: int = 0):
   return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
-def make_prompts(
-  num_prompts: int, num_columns: int, seed: int = 0
-) -> Prompts:
+def make_prompts(num_prompts: int, num_columns: int, seed: int = 0) -> Prompts:
   """Prompts of different lengths, one of them without padding."""
   rng = np.random.default_rng(seed)
   tokens = rng.integers(2, VOCAB_SIZE, (num_prompts, num_columns))
@@ -99,9 +97,7 @@ def loss_config(**overrides) -> LossConfig:
     rule='divergence',
     divergence='topk_tv',
     anchor='rollout',
-    bounds=Bounds(
-      delta_low=0.1, delta_high=0.1, clip_low=0.2, clip_high=0.2
-    ),
+    bounds=Bounds(delta_low=0.1, delta_high=0.1, clip_low=0.2, clip_high=0.2),
     form='score',
     ratio_cap=float('inf'),
     kl_coefficient=0.0,

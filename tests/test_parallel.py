@@ -1,3 +1,5 @@
+import re
+
 import flax.linen as nn
 import jax
 from jax.sharding import PartitionSpec
@@ -50,12 +52,19 @@ def test_mesh_over_some_of_the_devices():
 )
 def test_mesh_that_does_not_fit(sizes):
   data, fsdp, tensor = sizes
-  with pytest.raises(ValueError, match='mesh') as error:
-    parallel.make_mesh(*sizes)
-  assert str(error.value) == (
+  message = (
     f'mesh: data={data}, fsdp={fsdp}, tensor={tensor} does not multiply to the'
     ' 8 devices present; set one axis to -1 to let it take what is left'
   )
+  with pytest.raises(ValueError, match=re.escape(message)):
+    parallel.make_mesh(*sizes)
+
+
+def test_axis_sizes_need_no_devices():
+  assert parallel.axis_sizes(-1, 2, 4, num_devices=64) == (8, 2, 4)
+  assert parallel.axis_sizes(1, 1, -1, num_devices=1) == (1, 1, 1)
+  with pytest.raises(ValueError, match='the 6 devices present'):
+    parallel.axis_sizes(-1, 4, 1, num_devices=6)
 
 
 def test_replicated_is_whole_everywhere():

@@ -1,6 +1,7 @@
 """Demonstrations for the supervised warm start, keyed by the step."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class DemonstrationStream:
     self._batch_size, self._noise, self._seed = batch_size, noise, seed
     self._max_completion_length = max_completion_length
 
-  def batch(self, step: int) -> dict[str, np.ndarray]:
+  def batch(self, step: int) -> dict[str, Any]:
     """Returns the demonstrations of a step; T = P + R.
 
     Returns:

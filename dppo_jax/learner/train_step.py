@@ -107,7 +107,9 @@ def train_step(
     'optimizer/nonfinite_in_a_row': in_a_row.astype(jnp.float32),
     'optimizer/nonfinite_total': total.astype(jnp.float32),
   }
-  state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+  state = dataclasses.replace(
+    state, step=state.step + 1, params=params, opt_state=opt_state
+  )
   return state, metrics
 
 

@@ -46,13 +46,13 @@ def attend(query: Array, segments: Sequence[Segment]) -> Array:
   """
   scores = jnp.concatenate([_scores(query, s) for s in segments], axis=-1)
   weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
-  ends = [0]
+  mixed = jnp.zeros_like(query)
+  begin = 0
   for segment in segments:
-    ends.append(ends[-1] + segment.keys.shape[1])
-  return sum(
-    _weighted(weights[..., begin:end], segment)
-    for segment, begin, end in zip(segments, ends, ends[1:], strict=False)
-  )
+    end = begin + segment.keys.shape[1]
+    mixed = mixed + _weighted(weights[..., begin:end], segment)
+    begin = end
+  return mixed
 
 
 def _scores(query: Array, segment: Segment) -> Array:

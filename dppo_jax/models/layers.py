@@ -7,7 +7,7 @@ names its logical axes; `parallel.AXIS_RULES` says where they live.
 from collections.abc import Sequence
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -41,6 +41,8 @@ class TransformerConfig:
     norm_epsilon: added to mean squares.
     init_scale: standard deviation of the initial weights.
     dtype: compute dtype, 'float32' or 'bfloat16'.
+    layers_a_loop: layers unrolled in one turn of the loop over layers; more
+      compile longer and copy less.
     remat: what a layer saves for its backward pass: 'none' saves everything,
       'dots' the matrix products, 'full' its input only.
   """
@@ -64,6 +66,7 @@ class TransformerConfig:
   norm_epsilon: float
   init_scale: float
   dtype: str
+  layers_a_loop: int
   remat: Literal['none', 'dots', 'full']
 
 
@@ -84,7 +87,7 @@ class Projection(nn.Module):
   def __call__(self, x: Array) -> Array:
     axes = (*self.in_axes, *self.out_axes)
     names = tuple(name for _, name in axes)
-    kernel = self.param(
+    kernel: Any = self.param(
       'kernel',
       nn.with_logical_partitioning(
         nn.initializers.normal(self.config.init_scale), names
@@ -94,12 +97,13 @@ class Projection(nn.Module):
     kernel = kernel.astype(self.config.dtype)
     count = len(self.in_axes)
     lead = x.shape[: x.ndim - count]
-    # One matrix product, whatever the axes: XLA splits heads for free.
+    # Two axes each: with more, the gradient of the kernel sums over several
+    # axes, and XLA transposes whole activations to do so.
     rows = math.prod(size for size, _ in self.in_axes)
-    y = x.reshape(*lead, rows) @ kernel.reshape(rows, -1)
+    y = x.reshape(-1, rows) @ kernel.reshape(rows, -1)
     y = y.reshape(*lead, *(size for size, _ in self.out_axes))
     if self.use_bias:
-      bias = self.param(
+      bias: Any = self.param(
         'bias',
         nn.with_logical_partitioning(
           nn.initializers.zeros, tuple(name for _, name in self.out_axes)
@@ -118,7 +122,7 @@ class RMSNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    scale = self.param(
+    scale: Any = self.param(
       'scale',
       nn.with_logical_partitioning(nn.initializers.ones, ('norm',)),
       (x.shape[-1],),

@@ -1,6 +1,7 @@
 """The policy as a tuple of pure functions: all that the other layers see."""
 
 from collections.abc import Callable
+import dataclasses
 from typing import Any, NamedTuple
 
 import chex
@@ -151,10 +152,11 @@ def make_policy(config: TransformerConfig) -> Policy:
       cache.completion,
       own,
     )
-    return streams[0][:, 0], cache.replace(completion=completion)
+    return streams[0][:, 0], dataclasses.replace(cache, completion=completion)
 
   def head(params: Params, hidden: Array) -> Array:
-    return model.apply({'params': params}, hidden, method='head')
+    logits: Any = model.apply({'params': params}, hidden, method='head')
+    return logits
 
   return Policy(init, apply, apply_grouped, prefill, decode, head)
 

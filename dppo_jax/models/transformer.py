@@ -60,7 +60,8 @@ class Layer(nn.Module):
       attention.Segment(*key_values, mask)
       for key_values, mask in zip(cached, cached_masks, strict=True)
     ]
-    outputs, own = [], None
+    outputs: list[Array] = []
+    own: Any = None
     for x, angle, mask in zip(streams, angles, masks, strict=True):
       mixed, own = attend(attention_norm(x), angle, seen, mask)
       x = x + mixed
@@ -79,23 +80,25 @@ class Transformer(nn.Module):
     layer: Any = Layer
     if c.remat != 'none':
       layer = nn.remat(Layer, policy=REMAT_POLICIES[c.remat], prevent_cse=False)
-    self.layers = nn.scan(
+    scan: Any = nn.scan
+    self.layers = scan(
       layer,
       variable_axes={'params': 0},
       split_rngs={'params': True},
       in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
       length=c.num_layers,
+      unroll=c.layers_a_loop,
       metadata_params={nn.PARTITION_NAME: 'layers'},
     )(c)
     init = nn.initializers.normal(c.init_scale)
-    self.embedding = self.param(
+    self.embedding: Any = self.param(
       'embedding',
       nn.with_logical_partitioning(init, ('vocab', 'embed')),
       (c.vocab_size, c.d_model),
     )
     self.final_norm = layers.RMSNorm(c)
     if not c.tied_head:
-      self.head_kernel = self.param(
+      self.head_kernel: Any = self.param(
         'head',
         nn.with_logical_partitioning(init, ('embed', 'vocab')),
         (c.d_model, c.vocab_size),

@@ -7,7 +7,7 @@ import os
 import pathlib
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 import optax
 
 from dppo_jax import parallel
@@ -21,7 +21,9 @@ from dppo_jax.base import (
   TokenStats,
   TrainState,
 )
-from dppo_jax.data import builder, prompts, tasks, tokenizer
+from dppo_jax.data import builder, tasks
+from dppo_jax.data.prompts import PromptStream
+from dppo_jax.data.tokenizer import WordTokenizer
 from dppo_jax.learner import batches, scoring
 from dppo_jax.learner import state as state_lib
 from dppo_jax.learner.optimizer import make_optimizer
@@ -53,27 +55,27 @@ class Parts:
   """
 
   task: tasks.Task
-  tokenizer: tokenizer.WordTokenizer
-  prompts: prompts.PromptStream
-  held_out: prompts.PromptStream
+  tokenizer: WordTokenizer
+  prompts: PromptStream
+  held_out: PromptStream
   mesh: Mesh
   policy: policy_lib.Policy
   optimizer: optax.GradientTransformation
   shardings: TrainState
-  batch_sharding: jax.sharding.NamedSharding
+  batch_sharding: NamedSharding
 
 
 def assemble(experiment: Experiment) -> Parts:
   """Prepares the data and builds the policy; places nothing on a device."""
   data = experiment.data
   task = tasks.find_task(data.task)
-  words = tokenizer.WordTokenizer(task.vocabulary)
+  words = WordTokenizer(task.vocabulary)
   mesh = parallel.make_mesh(**dataclasses.asdict(experiment.mesh))
   policy = policy_lib.make_policy(experiment.model)
   optimizer = make_optimizer(experiment.optimizer)
 
-  def stream(split: str) -> prompts.PromptStream:
-    return prompts.PromptStream(
+  def stream(split: str) -> PromptStream:
+    return PromptStream(
       builder.load_split(data.task, split, data.data_dir),
       words,
       data.num_prompts,

@@ -161,7 +161,8 @@ def build_experiment(
   Raises:
     ValueError: lists every problem found.
   """
-  c = config
+  # Its attributes are of any type; `find_problems` has checked them.
+  c: Any = config
   problems = validation.find_problems(config.to_dict(), num_devices)
   if problems:
     count = f'{len(problems)} problems' if len(problems) > 1 else '1 problem'
@@ -230,9 +231,7 @@ def build_experiment(
   )
 
 
-def _optimizer(
-  c: ml_collections.ConfigDict, updates_a_step: int
-) -> OptimizerConfig:
+def _optimizer(c: Any, updates_a_step: int) -> OptimizerConfig:
   section = dict(c.optimizer)
   section.pop('max_nonfinite')
   num_warmup_steps = section.pop('num_warmup_steps')
@@ -243,7 +242,7 @@ def _optimizer(
   )
 
 
-def _supervised(c: ml_collections.ConfigDict) -> SupervisedConfig:
+def _supervised(c: Any) -> SupervisedConfig:
   """The warm start is plain token-mean imitation at a constant rate."""
   return SupervisedConfig(
     num_steps=c.supervised.num_steps,
@@ -266,9 +265,7 @@ def _supervised(c: ml_collections.ConfigDict) -> SupervisedConfig:
   )
 
 
-def _evaluation(
-  c: ml_collections.ConfigDict, sampling: SamplingConfig
-) -> EvaluationConfig:
+def _evaluation(c: Any, sampling: SamplingConfig) -> EvaluationConfig:
   """Evaluation samples from the master weights and records nothing."""
   section = c.evaluation
   sampled = dataclasses.replace(

@@ -5,7 +5,15 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from dppo_jax.base import Array, Params, Prompts, Rollout
+from dppo_jax.base import (
+  Array,
+  Params,
+  Prompts,
+  Rollout,
+  Stream,
+  TrainState,
+  stream_key,
+)
 from dppo_jax.data.prompts import PromptStream
 from dppo_jax.data.tokenizer import WordTokenizer
 from dppo_jax.rewards.pool import VerifierPool
@@ -13,8 +21,8 @@ from dppo_jax.rewards.verifiers import Verdict
 from dppo_jax.runtime.assembly import Parts, SampleFn, compile_sampler
 from dppo_jax.runtime.config import EvaluationConfig
 
-# (params, key, number of prompts) -> metrics.
-EvaluateFn = Callable[[Params, Array, int], dict[str, float]]
+# (state, number of prompts) -> metrics.
+EvaluateFn = Callable[[TrainState, int], dict[str, float]]
 
 
 def compile_evaluation(
@@ -33,9 +41,9 @@ def compile_evaluation(
   sampler = compile_sampler(parts, config.sampled)
   greedy = config.greedy and compile_sampler(parts, config.greedy)
 
-  def evaluate(
-    params: Params, key: Array, num_prompts: int
-  ) -> dict[str, float]:
+  def evaluate(state: TrainState, num_prompts: int) -> dict[str, float]:
+    params = state.params
+    key = stream_key(state.key, Stream.EVALUATE, state.step)
     prompts = parts.held_out.first(num_prompts)
     rewards, lengths, truncated = _score(
       parts, sampler, pool, params, prompts, key, config.num_prompts

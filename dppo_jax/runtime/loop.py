@@ -5,8 +5,9 @@ derive from (seed, step). So a run that is killed and started again continues
 bit for bit from its last checkpoint.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 import contextlib
+import dataclasses
 import functools
 import pathlib
 from typing import Any
@@ -27,13 +28,14 @@ from dppo_jax.runtime.checkpoints import Checkpoints
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.evaluation import compile_evaluation, verify
 from dppo_jax.runtime.preemption import stop_on_signals
-from dppo_jax.runtime.progress import Progress
+from dppo_jax.runtime.recorder import Recorder, Stopwatch, Tracer, due
 from dppo_jax.runtime.warm_start import warm_start
-from dppo_jax.runtime.writers import MetricWriter, Sample, SampleWriter
+from dppo_jax.runtime.writers import Sample
 
-
-class NonFiniteError(RuntimeError):
-  """Too many gradients in a row were not finite."""
+IterateFn = Callable[
+  [TrainState, Callable[[], None]],
+  tuple[TrainState, Metrics, list[Sample]],
+]
 
 
 def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
@@ -49,91 +51,61 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
   Raises:
     Preempted: SIGTERM or Ctrl-C; the state is saved.
     NonFiniteError: `optimizer.max_nonfinite` updates in a row were skipped.
+    CheckpointError: a checkpoint could not be written or read.
   """
   assembly.use_compilation_cache(experiment.compilation_cache)
   parts = assembly.assemble(experiment)
+  schedule = experiment.evaluation
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(stop_on_signals())
     pool = stack.enter_context(VerifierPool(**vars(experiment.rewards)))
-    checkpoints = stack.enter_context(
-      contextlib.closing(
-        Checkpoints(
-          workdir / 'checkpoints',
-          experiment.checkpoints.keep,
-          experiment.checkpoints.best_metric,
-        )
-      )
-    )
-    evaluate = compile_evaluation(parts, experiment.evaluation, pool)
+    checkpoints = _open_checkpoints(experiment, workdir)
+    stack.enter_context(contextlib.closing(checkpoints))
+    evaluate = compile_evaluation(parts, schedule, pool)
+
     state = _restore(parts, checkpoints)
     resumed = state is not None
     if state is None:
       state = warm_start(experiment, parts, stop)
     start_step = int(state.step)
-    kept_step = start_step if resumed else None
-    writer = stack.enter_context(
-      MetricWriter(workdir, experiment.writers.tensorboard, kept_step)
-    )
-    samples = stack.enter_context(SampleWriter(workdir, kept_step))
     reference = _reference_params(experiment, parts, workdir, state, resumed)
-
-    def evaluate_at(
-      state: TrainState, step: int, num_prompts: int
-    ) -> dict[str, float]:
-      key = stream_key(state.key, Stream.EVALUATE, step)
-      metrics = evaluate(state.params, key, num_prompts)
-      writer.write(step, metrics)
-      return metrics
-
-    progress = stack.enter_context(
-      Progress(experiment.num_steps, start_step, label='train')
+    recorder = stack.enter_context(
+      Recorder(experiment, workdir, start_step, resumed=resumed)
     )
+    tracer = Tracer(workdir, experiment.profile, recorder.progress.note)
     if not resumed:
-      metrics = evaluate_at(state, 0, experiment.evaluation.final_num_prompts)
+      metrics = evaluate(state, schedule.final_num_prompts)
+      recorder.evaluation(0, metrics)
       checkpoints.save(0, state, metrics, {})
-      progress.note(report.describe_evaluation(0, metrics))
 
     iterate = _compile_iteration(experiment, parts, pool, reference)
-    tracer = report.Tracer(workdir, experiment.profile, progress.note)
-    pending: tuple[int, dict[str, Any]] | None = None
-
-    def write_pending() -> None:
-      nonlocal pending
-      if pending is None:
-        return
-      step, metrics = pending
-      pending = None
-      metrics = {name: np.asarray(value) for name, value in metrics.items()}
-      writer.write(step, metrics)
-      progress.update(step, report.bar_facts(metrics))
-      report.to_console(experiment.writers, progress.note, step, metrics)
-      _check_finite(experiment, checkpoints, step, metrics)
-
     for step in range(start_step + 1, experiment.num_steps + 1):
       tracer.before(step)
-      state, metrics, rows = iterate(state, step - 1, write_pending)
+      state, metrics, samples = iterate(state, recorder.flush)
       tracer.after(step)
-      pending = (step, metrics)
-      if _due(step, experiment.writers.samples_every_n_steps):
-        samples.write(step, rows[: experiment.writers.num_samples])
+      recorder.hold(step, metrics, samples)
 
       last = step == experiment.num_steps
       evaluated: dict[str, float] = {}
-      if last or _due(step, experiment.evaluation.every_n_steps):
-        write_pending()
-        size = experiment.evaluation
-        evaluated = evaluate_at(
-          state, step, size.final_num_prompts if last else size.num_prompts
-        )
-        progress.note(report.describe_evaluation(step, evaluated))
-      if last or stop or _due(step, experiment.checkpoints.every_n_steps):
-        write_pending()
+      if last or due(step, schedule.every_n_steps):
+        size = schedule.final_num_prompts if last else schedule.num_prompts
+        evaluated = evaluate(state, size)
+        recorder.evaluation(step, evaluated)
+      if last or stop or due(step, experiment.checkpoints.every_n_steps):
+        recorder.flush()
         checkpoints.save(step, state, evaluated, {})
       if stop and not last:
         checkpoints.wait()
-        raise stop.stop(f'stopped after step {step}; the state is saved.')
+        raise stop.stop(f'Stopped after step {step}; the state is saved.')
     checkpoints.wait()
   return report.summarize(experiment, parts, workdir)
+
+
+def _open_checkpoints(
+  experiment: Experiment, workdir: pathlib.Path
+) -> Checkpoints:
+  config = experiment.checkpoints
+  return Checkpoints(workdir / 'checkpoints', config.keep, config.best_metric)
 
 
 def _compile_iteration(
@@ -141,8 +113,11 @@ def _compile_iteration(
   parts: assembly.Parts,
   pool: VerifierPool,
   reference: Any,
-) -> Any:
-  """(state, step, meanwhile) -> (state, metrics, samples)."""
+) -> IterateFn:
+  """Returns (state, meanwhile) -> (state, metrics, samples): one train step.
+
+  `meanwhile` is called while the device works.
+  """
   sampler = assembly.compile_sampler(parts, experiment.sampling)
   batcher = assembly.compile_batcher(parts, experiment)
   scorer = assembly.compile_scorer(parts, experiment)
@@ -162,17 +137,19 @@ def _compile_iteration(
   width = experiment.data.max_prompt_length
 
   def iterate(
-    state: TrainState, step: int, meanwhile: Any
+    state: TrainState, meanwhile: Callable[[], None]
   ) -> tuple[TrainState, Metrics, list[Sample]]:
-    clock = report.Stopwatch()
+    clock = Stopwatch()
+    step = int(state.step)
     prompts = parts.prompts.prompts(step)
     key = stream_key(state.key, Stream.SAMPLE, step)
     rollout = sampler(state.params, prompts, key)
     on_host: Rollout = jax.device_get(
-      rollout.replace(
-        rollout=rollout.rollout.replace(
-          top_ids=None, top_log_probs=None, entropy=None
-        )
+      dataclasses.replace(
+        rollout,
+        rollout=dataclasses.replace(
+          rollout.rollout, top_ids=None, top_log_probs=None, entropy=None
+        ),
       )
     )
     clock.lap('sampling')
@@ -246,25 +223,3 @@ def _reference_params(
       store.save(0, state, {}, {})
       store.wait()
     return store.restore(assembly.abstract_state(parts))[0].params
-
-
-def _check_finite(
-  experiment: Experiment,
-  checkpoints: Checkpoints,
-  step: int,
-  metrics: Mapping[str, Any],
-) -> None:
-  in_a_row = int(metrics['optimizer/nonfinite_in_a_row'])
-  if in_a_row >= experiment.max_nonfinite:
-    raise NonFiniteError(
-      f'step {step}: the last {in_a_row} gradients were not finite and their'
-      f' updates were skipped (optimizer.max_nonfinite='
-      f'{experiment.max_nonfinite}). The parameters are still those before.'
-      f' Checkpoints: {checkpoints.steps()}. Look at ratio/max and'
-      ' optimizer/gradient_norm in metrics.jsonl; a lower'
-      ' optimizer.learning_rate or a finite objective.ratio_cap usually helps.'
-    )
-
-
-def _due(step: int, every: int) -> bool:
-  return every > 0 and step % every == 0

@@ -65,7 +65,7 @@ class Progress:
     if self._bar is not None:
       self._bar.set_postfix_str(text, refresh=False)
       self._bar.update(step - self._step)
-    elif step >= self._num_steps or _tenth(step, self._num_steps) > self._tenth:
+    elif _tenth(step, self._num_steps) > self._tenth:
       share = step / max(self._num_steps, 1)
       self._print(
         f'{self._label}: step {step}/{self._num_steps} ({share:.0%}), '

@@ -1,10 +1,9 @@
-"""What a run tells: console lines, timings, a profile, the summary."""
+"""What a run was: the summary of a finished run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import importlib.metadata
 import pathlib
 import resource
-import time
 from typing import Any
 
 import jax
@@ -12,107 +11,10 @@ import numpy as np
 
 from dppo_jax.runtime import summary, writers
 from dppo_jax.runtime.assembly import Parts, abstract_state
-from dppo_jax.runtime.config import Experiment, ProfileConfig, WritersConfig
+from dppo_jax.runtime.config import Experiment
 
 # The first steps compile and are left out of medians.
 _NUM_UNSETTLED = 2
-
-
-class Stopwatch:
-  """Wall and CPU seconds of the parts of one step."""
-
-  def __init__(self) -> None:
-    self._begin = self._last = time.perf_counter()
-    self._begin_cpu = time.process_time()
-    self._laps: dict[str, float] = {}
-
-  def lap(self, name: str) -> None:
-    """Ends the part `name`."""
-    now = time.perf_counter()
-    self._laps[name] = now - self._last
-    self._last = now
-
-  def metrics(self, sampled: int, trained: int) -> dict[str, float]:
-    """`time/…_s` of every part and of the step, and tokens a second.
-
-    Args:
-      sampled: tokens drawn, the ends included.
-      trained: tokens the trainer saw, prompt and completion.
-    """
-    return {
-      **{f'time/{name}_s': lap for name, lap in self._laps.items()},
-      'time/step_s': self._last - self._begin,
-      'time/step_cpu_s': time.process_time() - self._begin_cpu,
-      'throughput/sampled_tokens_per_s': sampled / self._laps['sampling'],
-      'throughput/trained_tokens_per_s': trained / self._laps['training'],
-    }
-
-
-class Tracer:
-  """Profiles the configured train steps into workdir/profile."""
-
-  def __init__(
-    self,
-    workdir: pathlib.Path,
-    config: ProfileConfig,
-    note: Callable[[str], None],
-  ):
-    self._folder = workdir / 'profile'
-    self._first = config.start_step
-    self._last = config.start_step + config.num_steps - 1
-    self._wanted = config.num_steps > 0
-    self._note = note
-
-  def before(self, step: int) -> None:
-    """Starts the trace if `step` is its first."""
-    if self._wanted and step == self._first:
-      jax.profiler.start_trace(str(self._folder))
-
-  def after(self, step: int) -> None:
-    """Ends the trace if `step` was its last."""
-    if self._wanted and self._first <= self._last == step:
-      jax.profiler.stop_trace()
-      self._note(f'profile: {self._folder} (open it with xprof or Perfetto)')
-
-
-def bar_facts(metrics: Mapping[str, Any]) -> dict[str, str]:
-  """What the progress bar shows of a step."""
-  masked = float(metrics['trust_region/fraction_masked'])
-  return {
-    'reward': f'{float(metrics["rewards/mean"]):.3f}',
-    'masked': f'{masked:.2%}',
-  }
-
-
-def to_console(
-  config: WritersConfig,
-  note: Callable[[str], None],
-  step: int,
-  metrics: Mapping[str, Any],
-) -> None:
-  """Prints a line at the configured interval."""
-  every = config.console_every_n_steps
-  if not every or step % every:
-    return
-  value = {name: float(number) for name, number in metrics.items()}
-  note(
-    f'step {step}: reward {value["rewards/mean"]:.3f}'
-    f' · masked {value["trust_region/fraction_masked"]:.2%}'
-    f' · divergence {value["trust_region/divergence_mean"]:.4f}'
-    f' · |pi-mu| {value["mismatch/mean_abs"]:.4f}'
-    f' · length {value["rollout/length_mean"]:.1f}'
-    f' · entropy {value["rollout/entropy_mean"]:.3f}'
-    f' · {value["time/step_s"]:.2f} s'
-  )
-
-
-def describe_evaluation(step: int, metrics: Mapping[str, float]) -> str:
-  """One line of held-out accuracy."""
-  line = f'step {step}: held-out sampled '
-  line += f'{metrics["evaluation/sampled_accuracy"]:.3f}'
-  if 'evaluation/greedy_accuracy' in metrics:
-    line += f' · greedy {metrics["evaluation/greedy_accuracy"]:.3f}'
-  return line
 
 
 def num_parameters(parts: Parts) -> int:

@@ -56,6 +56,7 @@ COUNTS = {
   'model.num_kv_heads': 1,
   'model.head_dim': 2,
   'model.d_ff': 1,
+  'model.layers_a_loop': 1,
   'sampling.max_completion_length': 1,
   'sampling.top_k': 0,
   'optimizer.num_warmup_steps': 0,
@@ -194,6 +195,11 @@ def _model(config: Config) -> Iterator[str]:
     yield (
       f'model.num_kv_heads: got {model["num_kv_heads"]}; it must divide'
       f' model.num_heads={model["num_heads"]}.'
+    )
+  if model['num_layers'] % model['layers_a_loop']:
+    yield (
+      f'model.layers_a_loop: got {model["layers_a_loop"]}; it must divide'
+      f' model.num_layers={model["num_layers"]}.'
     )
   if model['head_dim'] % 2:
     yield f'model.head_dim: got {model["head_dim"]}; it must be even.'

@@ -115,7 +115,9 @@ def decode_step(
   tokens = jax.lax.dynamic_index_in_dim(state.tokens, last, 1, keepdims=False)
   hidden, cache = policy.decode(params, state.cache, tokens, last)
   logits = policy.head(params, hidden)
-  return record(config, row_keys, logits, state.replace(cache=cache))
+  return record(
+    config, row_keys, logits, dataclasses.replace(state, cache=cache)
+  )
 
 
 def record(
@@ -136,7 +138,8 @@ def record(
     return jax.lax.dynamic_update_index_in_dim(buffer, column, step, 1)
 
   tokens = jnp.where(live, drawn, config.pad_id)
-  return state.replace(
+  return dataclasses.replace(
+    state,
     step=step + 1,
     tokens=jax.lax.dynamic_update_index_in_dim(state.tokens, tokens, step, 1),
     mask=write(state.mask, live),

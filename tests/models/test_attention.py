@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from dppo_jax.models import attention, layers
-from dppo_jax.models.attention import Segment, attend
+from dppo_jax.models.attention import Segment
 from tests import factories
+
+attend = jax.jit(attention.attend)
 
 _ROWS, _WIDTH, _HEADS, _KV_HEADS, _HEAD_DIM, _SIZE = 4, 3, 4, 2, 6, 7
 
@@ -31,9 +33,7 @@ def _segment(entries=_ROWS, seed=1):
 
 def _by_loops(query, segment):
   """One row, query and head at a time, in float64."""
-  q, keys, values, mask = (
-    np.asarray(a, np.float64) for a in (query, *segment)
-  )
+  q, keys, values, mask = (np.asarray(a, np.float64) for a in (query, *segment))
   out = np.zeros(q.shape)
   for b, i, h in np.ndindex(*q.shape[:3]):
     kv_head = h // (_HEADS // _KV_HEADS)
@@ -64,7 +64,9 @@ def test_two_segments_equal_the_concatenated_one():
 def test_segments_of_different_lengths():
   query, segment = _query(), _segment()
   parts = [
-    Segment(segment.keys[:, a:b], segment.values[:, a:b], segment.mask[..., a:b])
+    Segment(
+      segment.keys[:, a:b], segment.values[:, a:b], segment.mask[..., a:b]
+    )
     for a, b in ((0, 2), (2, 6), (6, 7))
   ]
   np.testing.assert_allclose(
@@ -122,7 +124,7 @@ def test_query_that_sees_nothing_is_finite_with_finite_gradient():
   def total(query):
     return jnp.sum(attend(query, [segment]))
 
-  value, gradient = jax.value_and_grad(total)(_query())
+  value, gradient = jax.jit(jax.value_and_grad(total))(_query())
   assert np.isfinite(value)
   assert np.isfinite(gradient).all()
 

@@ -1,5 +1,6 @@
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,16 +15,16 @@ _X = _RNG.standard_normal((2, 3, 16)).astype(np.float32)
 
 def _init(module, x, seed=1):
   """Parameters of a module, all of them random: plain numpy arrays."""
-  boxed = module.init(jax.random.PRNGKey(0), x)['params']
+  shapes = jax.eval_shape(module.init, jax.random.PRNGKey(0), x)['params']
   rng = np.random.default_rng(seed)
   return jax.tree.map(
     lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32),
-    jax.tree.map(lambda box: box.value, boxed, is_leaf=_is_box),
+    nn.unbox(shapes),
   )
 
 
-def _is_box(leaf):
-  return hasattr(leaf, 'names')
+def _apply(module, params, x):
+  return jax.jit(module.apply)({'params': params}, x)
 
 
 def _frequencies(config):
@@ -112,7 +113,7 @@ def test_rotated_products_depend_on_distance_only():
 def test_rms_norm():
   config = factories.transformer_config(norm_epsilon=0.1)
   params = _init(layers.RMSNorm(config), _X)
-  got = layers.RMSNorm(config).apply({'params': params}, _X)
+  got = _apply(layers.RMSNorm(config), params, _X)
   x = _X.astype(np.float64)
   expected = x / np.sqrt((x**2).mean(-1, keepdims=True) + 0.1)
   np.testing.assert_allclose(got, expected * params['scale'], rtol=2e-6)
@@ -123,7 +124,7 @@ def test_rms_norm_is_f32_inside():
   config = factories.transformer_config(dtype='bfloat16')
   x = jnp.asarray(300.0 * _X, jnp.bfloat16)
   params = _init(layers.RMSNorm(config), x)
-  got = layers.RMSNorm(config).apply({'params': params}, x)
+  got = _apply(layers.RMSNorm(config), params, x)
   assert got.dtype == jnp.bfloat16
   x = np.asarray(x, np.float64)
   expected = x / np.sqrt((x**2).mean(-1, keepdims=True)) * params['scale']
@@ -138,7 +139,7 @@ def test_projection_sums_over_all_leading_axes():
   )
   x = _X.reshape(2, 3, 2, 8)
   params = _init(module, x)
-  got = module.apply({'params': params}, x)
+  got = _apply(module, params, x)
   expected = np.einsum('bshd,hdac->bsac', x, params['kernel']) + params['bias']
   np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
@@ -147,20 +148,23 @@ def test_projection_starts_as_configured():
   config = factories.transformer_config(init_scale=0.05)
   axes = [(16, 'embed')], [(4, 'heads'), (64, 'head_dim')]
   module = layers.Projection(config, *axes, use_bias=True)
-  params = module.init(jax.random.PRNGKey(0), _X)['params']
+  params = jax.jit(module.init)(jax.random.PRNGKey(0), _X)['params']
   assert params['kernel'].names == ('embed', 'heads', 'head_dim')
   assert float(params['kernel'].value.std()) == pytest.approx(0.05, rel=0.05)
   assert params['bias'].names == ('heads', 'head_dim')
   assert not params['bias'].value.any()
-  assert 'bias' not in layers.Projection(config, *axes).init(
-    jax.random.PRNGKey(0), _X
-  )['params']
+  assert (
+    'bias'
+    not in layers.Projection(config, *axes).init(jax.random.PRNGKey(0), _X)[
+      'params'
+    ]
+  )
 
 
 def test_feed_forward_is_swiglu():
   config = factories.transformer_config()
   params = _init(layers.FeedForward(config), _X)
-  got = layers.FeedForward(config).apply({'params': params}, _X)
+  got = _apply(layers.FeedForward(config), params, _X)
   gate = _X @ params['gate']['kernel']
   up = _X @ params['up']['kernel']
   silu = gate / (1.0 + np.exp(-gate))

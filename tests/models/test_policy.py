@@ -15,7 +15,7 @@ _PROMPTS, _WIDTH, _GROUP, _LENGTH = 3, 5, 2, 4
 # Every pair of values of the first three.
 _VARIANTS = [
   dict(qk_norm=True, qkv_bias=False, tied_head=True, remat='none'),
-  dict(qk_norm=True, qkv_bias=True, tied_head=False, remat='dots'),
+  dict(qk_norm=True, qkv_bias=True, tied_head=False, remat='none'),
   dict(qk_norm=False, qkv_bias=False, tied_head=False, remat='full'),
   dict(qk_norm=False, qkv_bias=True, tied_head=True, remat='none'),
 ]

@@ -1,6 +1,7 @@
 """Divergences against float64: lump the tokens, then TV or KL of the rest."""
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,6 @@ import numpy as np
 import pytest
 
 from dppo_jax.base import TokenStats
-from dppo_jax.ops import divergences
 from dppo_jax.ops.divergences import DIVERGENCES
 
 _few = settings(max_examples=15, derandomize=True, deadline=None, database=None)
@@ -276,29 +276,41 @@ def test_rounding_of_the_other_mass_masks_nothing(kind):
   assert (_measure(f'topk_{kind}', mu, pi, tokens, 2) < bound).all()
 
 
+def test_a_small_other_mass_counts():
+  log_mu = np.log([[[0.99, 0.0098, 2e-4]]])
+  log_pi = np.log([[[0.99, 0.009998, 2e-6]]])
+  tokens = np.zeros((1, 1), np.int32)
+  got = _measure('topk_kl', log_mu, log_pi, tokens, 2)
+  want = _by_definition('exact_kl', log_mu[0, 0], log_pi[0, 0], 0, 3)
+  assert want > 7e-4
+  np.testing.assert_allclose(got, want, rtol=0, atol=3e-5)
+
+
+def test_binary_kl_of_a_certain_token_has_a_floor():
+  tokens = np.zeros((1, 1), np.int32)
+  half, certain = np.log([[[0.5, 0.5]]]), np.array([[[0.0, -np.inf]]])
+  got = _measure('binary_kl', half, certain, tokens, 0)
+  want = 0.5 * np.log(0.5) + 0.5 * np.log(0.5 * 2.0**22)
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+  got = _measure('binary_kl', certain, half, tokens, 0)
+  np.testing.assert_allclose(got, np.log(2.0), rtol=1e-5)
+
+
 def test_probabilities_that_sum_above_one_leave_no_other_mass():
   # As bf16 would round them: three explicit tokens of mass 1.05 and 1.02.
-  def stats(probabilities):
-    top = jnp.log(jnp.array([[probabilities]]))
-    return TokenStats(
-      log_probs=top[..., 0],
-      top_ids=jnp.arange(3)[None, None],
-      top_log_probs=top,
-    )
-
-  got = divergences.topk_tv(
-    jnp.zeros((1, 1), int), stats([0.5, 0.3, 0.25]), stats([0.5, 0.3, 0.22])
-  )
+  mu, pi = np.log([[[0.5, 0.3, 0.25]]]), np.log([[[0.5, 0.3, 0.22]]])
+  got = _measure('topk_tv', mu, pi, np.zeros((1, 1), int), 3)
   np.testing.assert_allclose(got, 0.015, atol=1e-6)
 
 
 @_ROWS
 def test_row_says_what_the_sampler_must_record(name):
   row = DIVERGENCES[name]
-  bare = TokenStats(log_probs=jnp.log(jnp.full((1, 2), 0.5)))
-  tokens = jnp.zeros((1, 2), int)
+  bare = TokenStats(log_probs=np.full((1, 2), -1.0, np.float32))
+  tokens = np.zeros((1, 2), int)
   if row.records == 'nothing':
-    np.testing.assert_array_equal(row.fn(tokens, bare, bare), 0.0)
+    divergence = _COMPILED[name](tokens, bare, bare)
+    np.testing.assert_array_equal(divergence, 0.0)
   else:
     with pytest.raises(ValueError, match=r'sampling\.top_k: .* > 0'):
       row.fn(tokens, bare, bare)
@@ -307,9 +319,9 @@ def test_row_says_what_the_sampler_must_record(name):
 @_KINDS
 def test_ids_and_log_probs_must_agree(kind):
   stats = TokenStats(
-    log_probs=jnp.zeros((1, 2)),
-    top_ids=jnp.zeros((1, 2, 1), int),
-    top_log_probs=jnp.zeros((1, 2, 3)),
+    log_probs=np.zeros((1, 2)),
+    top_ids=np.zeros((1, 2, 1), int),
+    top_log_probs=np.zeros((1, 2, 3)),
   )
   with pytest.raises(AssertionError):
-    DIVERGENCES[f'topk_{kind}'].fn(jnp.zeros((1, 2), int), stats, stats)
+    _COMPILED[f'topk_{kind}'](np.zeros((1, 2), int), stats, stats)

@@ -1,5 +1,6 @@
 import chex
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,17 @@ _NORM = 8.0
 _masks = hnp.arrays(np.bool_, (4, 3))
 
 
+_aggregation_weights = jax.jit(
+  masking.aggregation_weights, static_argnums=(1, 2)
+)
+
+
 def _weights(mask, aggregation):
-  return np.asarray(
-    masking.aggregation_weights(jnp.asarray(mask, bool), aggregation, _NORM)
-  )
+  mask = np.asarray(mask, bool)
+  return np.asarray(_aggregation_weights(mask, aggregation, _NORM))
+
+
+_masked_sum = jax.jit(masking.masked_sum)
 
 
 def _loss_by_loop(values, mask, aggregation):
@@ -149,7 +157,7 @@ def test_parts_add_up_to_the_whole(aggregation, mask, order):
   values = np.arange(12, dtype=np.float32).reshape(4, 3) - 4.5
   weights = _weights(mask, aggregation)
   parts = sum(
-    masking.masked_sum(jnp.asarray((weights * values)[rows]), mask[rows])
+    float(_masked_sum((weights * values)[rows], mask[rows]))
     for rows in (np.array(order[:1]), np.array(order[1:]))
   )
   want = _loss_by_loop(values, mask, aggregation)

@@ -1,8 +1,10 @@
 """Losses by their gradients: the family of eq. 23, and what it contains."""
 
 import functools
+import itertools
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import jax
 import jax.numpy as jnp
@@ -45,17 +47,20 @@ def _gradient(form, log_probs, rollout, advantages, keep, cap):
   )
 
 
-def _keep(rule, log_probs, anchor, advantages, divergence=None):
+@functools.partial(jax.jit, static_argnums=0)
+def _keep(rule, log_probs, anchor, advantages, divergence):
   signals = Signals(
-    advantages=jnp.asarray(advantages),
-    log_probs=jnp.asarray(log_probs),
-    anchor_log_probs=jnp.asarray(anchor),
-    divergence=jnp.abs(jnp.exp(log_probs) - jnp.exp(anchor))
-    if divergence is None
-    else divergence,
-    mask=jnp.ones(np.shape(log_probs), bool),
+    advantages=advantages,
+    log_probs=log_probs,
+    anchor_log_probs=anchor,
+    divergence=divergence,
+    mask=jnp.ones(log_probs.shape, bool),
   )
   return keep_weights(rule, signals, _BOUNDS)
+
+
+def _total_variation(log_probs, anchor):
+  return np.abs(np.exp(log_probs) - np.exp(anchor))
 
 
 def test_values_by_hand():
@@ -122,18 +127,24 @@ def test_score_form_is_constant_in_the_rollout():
   np.testing.assert_array_equal(jax.grad(loss)(-2.0 * one), 0.0)
 
 
+@jax.jit
+@jax.grad
+def _ppo_gradient(log_probs, rollout, advantages):
+  """Of the classical surrogate, the minimum of r A and clip(r) A."""
+  r = jnp.exp(log_probs - rollout)
+  clipped = jnp.clip(r, 1 - _BOUNDS.clip_low, 1 + _BOUNDS.clip_high)
+  return -jnp.sum(jnp.minimum(r * advantages, clipped * advantages))
+
+
 @_forms
 @_few
 @given(log_probs=_log_probs, rollout=_log_probs, advantages=_advantages)
 def test_ratio_clip_is_ppo(form, log_probs, rollout, advantages):
-  def ppo(log_probs):
-    r = jnp.exp(log_probs - rollout)
-    clipped = jnp.clip(r, 1 - _BOUNDS.clip_low, 1 + _BOUNDS.clip_high)
-    return -jnp.sum(jnp.minimum(r * advantages, clipped * advantages))
-
-  keep = _keep('ratio_clip', log_probs, rollout, advantages)
+  divergence = _total_variation(log_probs, rollout)
+  keep = _keep('ratio_clip', log_probs, rollout, advantages, divergence)
   got = _gradient(form, log_probs, rollout, advantages, keep, np.inf)
-  np.testing.assert_allclose(got, jax.grad(ppo)(log_probs), rtol=1e-6)
+  want = _ppo_gradient(log_probs, rollout, advantages)
+  np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
 @_forms
@@ -141,84 +152,81 @@ def test_ratio_clip_is_ppo(form, log_probs, rollout, advantages):
 @_few
 @given(log_probs=_log_probs, advantages=_advantages)
 def test_on_policy_is_reinforce(form, rule, log_probs, advantages):
-  keep = _keep(rule, log_probs, log_probs, advantages)
+  nothing = np.zeros(_SHAPE, np.float32)
+  keep = _keep(rule, log_probs, log_probs, advantages, nothing)
   got = _gradient(form, log_probs, log_probs, advantages, keep, np.inf)
   np.testing.assert_array_equal(got, -advantages)
 
 
 _EDGES = np.array([0.0, -1e-7, -1.0, -20.0, -80.0])
+# The recorded ids of every row: the sampled token, 0, is listed or is not.
+_RECORDED = {
+  'nothing': [[0]],
+  'top_k': [[0, 1], [1, 2]],
+  'vocabulary': [[0, 1, 2]],
+}
 
 
-def _edge_stats(log_p, top_ids):
+def _edge_stats(log_p, top_ids, dtype):
   """Three tokens, 0 sampled; the other two share what it leaves."""
   rest = np.log(np.maximum(-np.expm1(log_p), 1e-39) / 2)
   every = np.stack([log_p, rest, rest], axis=-1)
   return TokenStats(
-    log_probs=jnp.asarray(log_p, jnp.float32),
-    top_ids=jnp.broadcast_to(jnp.array(top_ids), (*log_p.shape, len(top_ids))),
-    top_log_probs=jnp.asarray(every[..., top_ids], jnp.float32),
+    log_probs=log_p.astype(dtype),
+    top_ids=np.tile(np.array(top_ids), (*log_p.shape, 1)),
+    top_log_probs=every[..., top_ids].astype(dtype),
   )
 
 
-def _cast(stats, dtype):
-  return TokenStats(
-    log_probs=stats.log_probs.astype(dtype),
-    top_ids=stats.top_ids,
-    top_log_probs=stats.top_log_probs.astype(dtype),
-  )
+@functools.cache
+def _edge_loss_fn(rule, form):
+  def total(log_probs, anchor, advantages, divergence):
+    keep = _keep(rule, log_probs, anchor, advantages, divergence)
+    keep = keep.astype(log_probs.dtype)
+    per_token = FORMS[form](log_probs, anchor, advantages, keep, np.inf)
+    return jnp.sum(per_token), per_token
+
+  return jax.jit(jax.grad(total, has_aux=True))
 
 
-@pytest.mark.parametrize(
-  'dtype', [jnp.float32, jnp.bfloat16], ids=['f32', 'bf16']
-)
+def _assert_finite(arrays, what):
+  for array in jax.tree.leaves(arrays):
+    assert np.isfinite(np.asarray(array, np.float32)).all(), what
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize(
   ('name', 'top_ids'),
-  [
-    (name, ids)
-    for name, row in DIVERGENCES.items()
-    for ids in {
-      'nothing': [[0]],
-      'top_k': [[0, 1], [1]],  # The sampled token is listed, or is not.
-      'vocabulary': [[0, 1, 2]],
-    }[row.records]
-  ],
+  [(name, i) for name, r in DIVERGENCES.items() for i in _RECORDED[r.records]],
 )
 def test_finite_on_the_edges(name, top_ids, dtype):
   """Every divergence, rule and form where log p is 0, near it, or -80."""
-  log_mu, log_pi = np.meshgrid(_EDGES, _EDGES)
+  dtype = jnp.dtype(dtype)
   # Each pair of log-probs with A < 0, A = 0 and A > 0.
-  log_mu, log_pi = (np.tile(x.reshape(1, -1), (3, 1)) for x in (log_mu, log_pi))
-  advantages = jnp.asarray(np.repeat([[-1.0], [0.0], [1.0]], 25, axis=1), dtype)
-  tokens = jnp.zeros(log_mu.shape, int)
-  anchor = _cast(_edge_stats(log_mu, top_ids), dtype)
-  current = _cast(_edge_stats(log_pi, top_ids), dtype)
+  log_mu, log_pi = (
+    np.tile(x.reshape(1, -1), (3, 1)) for x in np.meshgrid(_EDGES, _EDGES)
+  )
+  advantages = np.repeat([[-1.0], [0.0], [1.0]], 25, axis=1).astype(dtype)
+  anchor = _edge_stats(log_mu, top_ids, dtype)
+  current = _edge_stats(log_pi, top_ids, dtype)
 
+  @jax.jit
+  @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
   def measure(log_probs, top_log_probs):
     stats = TokenStats(
       log_probs=log_probs, top_ids=anchor.top_ids, top_log_probs=top_log_probs
     )
-    return DIVERGENCES[name].fn(tokens, anchor, stats)
+    tokens = jnp.zeros(log_probs.shape, int)
+    per_token = DIVERGENCES[name].fn(tokens, anchor, stats)
+    return jnp.sum(per_token), per_token
 
-  def loss(log_probs, divergence, rule, form):
-    keep = _keep(rule, log_probs, anchor.log_probs, advantages, divergence)
-    keep = keep.astype(dtype)
-    return FORMS[form](log_probs, anchor.log_probs, advantages, keep, np.inf)
-
-  @jax.jit
-  def run(log_probs, top_log_probs):
-    divergence, pull = jax.vjp(measure, log_probs, top_log_probs)
-    out = {'value': divergence, 'gradient': pull(jnp.ones_like(divergence))}
-    for rule in TRUST_REGIONS:
-      for form in FORMS:
-        fn = functools.partial(loss, rule=rule, form=form)
-        per_token, pull = jax.vjp(lambda x, fn=fn: fn(x, divergence), log_probs)
-        gradient = pull(jnp.ones_like(per_token))
-        out[f'{rule}, {form}'] = (per_token, gradient)
-    return out
-
-  for what, arrays in run(current.log_probs, current.top_log_probs).items():
-    for array in jax.tree.leaves(arrays):
-      assert np.isfinite(np.asarray(array, np.float32)).all(), what
+  gradient, divergence = measure(current.log_probs, current.top_log_probs)
+  _assert_finite((gradient, divergence), name)
+  for rule, form in itertools.product(TRUST_REGIONS, FORMS):
+    gradient, per_token = _edge_loss_fn(rule, form)(
+      current.log_probs, anchor.log_probs, advantages, divergence
+    )
+    _assert_finite((gradient, per_token), (rule, form))
 
 
 def _two_laws():
@@ -256,10 +264,10 @@ def test_k1_is_the_log_ratio_and_pulls_with_the_gradient_of_the_kl():
     estimate = objectives.k1(jax.nn.log_softmax(logits), reference)
     return jnp.sum(sampled * estimate)
 
-  want = jax.grad(_kl)(logits, reference)
+  want = jax.jit(jax.grad(_kl))(logits, reference)
   assert np.abs(want).max() > 0.05
   np.testing.assert_allclose(
-    jax.grad(mean_over_samples)(logits), want, atol=1e-6
+    jax.jit(jax.grad(mean_over_samples))(logits), want, atol=1e-6
   )
 
 
@@ -275,9 +283,7 @@ def test_k3_is_positive_and_zero_at_the_reference():
 
 
 def test_k3_is_finite_far_from_the_reference():
-  value, gradient = jax.value_and_grad(objectives.k3)(
-    jnp.array(-300.0), jnp.array(0.0)
-  )
+  value, gradient = jax.jit(jax.value_and_grad(objectives.k3))(-300.0, 0.0)
   assert np.isfinite(value)
   assert np.isfinite(gradient)
 

@@ -6,7 +6,8 @@ being there; what a row says of itself (its scope) says which apply.
 
 import dataclasses
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ def _f32(low, high):
 
 
 _signals = st.builds(
-  lambda **fields: Signals(**{k: jnp.asarray(v) for k, v in fields.items()}),
+  Signals,
   advantages=hnp.arrays(
     np.float32, _SHAPE, elements=st.sampled_from([-1.0, -0.25, 0.0, 0.5, 2.0])
   ),
@@ -37,22 +38,23 @@ _signals = st.builds(
   divergence=_f32(0, 1),
   mask=hnp.arrays(np.bool_, _SHAPE, elements=st.sampled_from([1, 1, 1, 0])),
 )
+_keep_weights = jax.jit(trust_regions.keep_weights, static_argnums=(0, 2))
 
 
 def _keep(rule, signals, bounds=_BOUNDS):
-  return np.asarray(trust_regions.keep_weights(rule, signals, bounds))
+  return np.asarray(_keep_weights(rule, signals, bounds))
 
 
 def _row(advantages, log_probs, anchor_log_probs, divergence):
   """Signals of one sequence without padding, from lists."""
   values = (advantages, log_probs, anchor_log_probs, divergence)
-  a, pi, mu, d = (jnp.asarray(v, jnp.float32)[None] for v in values)
+  a, pi, mu, d = (np.asarray(v, np.float32)[None] for v in values)
   return Signals(
     advantages=a,
     log_probs=pi,
     anchor_log_probs=mu,
     divergence=d,
-    mask=jnp.ones(a.shape, bool),
+    mask=np.ones(a.shape, bool),
   )
 
 
@@ -60,7 +62,7 @@ def _poison_masked(signals):
   """NaN wherever the mask is False."""
 
   def poison(values):
-    return jnp.where(signals.mask, values, jnp.nan)
+    return np.where(signals.mask, values, np.float32(np.nan))
 
   return Signals(
     advantages=poison(signals.advantages),
@@ -94,8 +96,8 @@ def test_by_hand(rule, want):
 
 
 def test_ratio():
-  log_pi = jnp.log(jnp.array([0.6, 0.1, 0.5]))
-  log_mu = jnp.log(jnp.array([0.4, 0.2, 0.5]))
+  log_pi = jnp.asarray(np.log([0.6, 0.1, 0.5]), jnp.float32)
+  log_mu = jnp.asarray(np.log([0.4, 0.2, 0.5]), jnp.float32)
   np.testing.assert_allclose(
     trust_regions.ratio(log_pi, log_mu), [1.5, 0.5, 1.0], rtol=1e-6
   )
@@ -126,9 +128,9 @@ def test_moves_away():
 @_few
 @given(signals=_signals)
 def test_keep_is_a_weight_without_what_is_masked(rule, signals):
-  keep = trust_regions.keep_weights(rule, signals, _BOUNDS)
+  keep = _keep(rule, signals)
   assert keep.shape == _SHAPE
-  assert keep.dtype == jnp.float32
+  assert keep.dtype == np.float32
   assert ((keep >= 0) & (keep <= 1)).all()
   np.testing.assert_array_equal(keep * ~signals.mask, 0.0)
   np.testing.assert_array_equal(_keep(rule, _poison_masked(signals)), keep)
@@ -151,10 +153,10 @@ def test_moves_toward_the_anchor_are_kept(rule, signals):
 @given(signals=_signals)
 def test_padding_changes_nothing(rule, signals):
   padded = jax.tree.map(
-    lambda x: jnp.pad(
+    lambda x: np.pad(
       x,
       [(0, 0), (0, 3)],
-      constant_values=False if x.dtype == bool else jnp.nan,
+      constant_values=False if x.dtype == bool else np.nan,
     ),
     signals,
   )
@@ -179,7 +181,7 @@ def test_rows_do_not_know_each_other(rule, signals, order):
 @_few
 @given(signals=_signals)
 def test_row_sees_no_further_than_its_scope(rule, signals):
-  signals = dataclasses.replace(signals, mask=jnp.ones(_SHAPE, bool))
+  signals = dataclasses.replace(signals, mask=np.ones(_SHAPE, bool))
   scope = TRUST_REGIONS[rule].scope
   keep = _keep(rule, signals)
   if scope != 'sequence':
@@ -193,7 +195,7 @@ def test_row_sees_no_further_than_its_scope(rule, signals):
 @_ROWS
 def test_row_says_whether_it_reads_the_divergence(rule):
   blind = dataclasses.replace(
-    _BY_HAND, divergence=jnp.zeros_like(_BY_HAND.divergence)
+    _BY_HAND, divergence=np.zeros_like(_BY_HAND.divergence)
   )
   same = (_keep(rule, blind) == _keep(rule, _BY_HAND)).all()
   assert same != TRUST_REGIONS[rule].reads_divergence
@@ -242,37 +244,38 @@ def test_a_ratio_on_the_bound_is_kept():
     np.testing.assert_array_equal(_keep('ratio_clip', signals, bounds)[0], want)
 
 
+@jax.jit
+def _keep_by_binary_tv(log_mu, log_pi, advantage, delta):
+  signals = Signals(
+    advantages=jnp.full(log_mu.shape, advantage),
+    log_probs=log_pi,
+    anchor_log_probs=log_mu,
+    divergence=divergences.binary_tv(
+      jnp.zeros(log_mu.shape, int),
+      TokenStats(log_probs=log_mu),
+      TokenStats(log_probs=log_pi),
+    ),
+    mask=jnp.ones(log_mu.shape, bool),
+  )
+  bounds = dataclasses.replace(_BOUNDS, delta_low=delta, delta_high=delta)
+  return trust_regions.keep_weights('divergence', signals, bounds)
+
+
 @_few
 @given(delta=st.floats(0.01, 0.99))
 def test_binary_tv_never_masks_where_it_cannot_be_exceeded(delta):
   grid = np.append(np.linspace(-12, -0.01, 60), 0.0).astype(np.float32)
-  log_mu, log_pi = map(jnp.asarray, np.meshgrid(grid, grid, indexing='ij'))
-  divergence = divergences.binary_tv(
-    jnp.zeros(log_mu.shape, int),
-    TokenStats(log_probs=log_mu),
-    TokenStats(log_probs=log_pi),
-  )
-  mu = np.exp(np.asarray(log_mu, np.float64))
-  # A bound that f32 reaches exactly is no bound violated by rounding.
-  for sign, safe in ((-1.0, mu <= delta - 1e-6), (1.0, mu >= 1 - delta + 1e-6)):
-    signals = Signals(
-      advantages=jnp.full(log_mu.shape, sign),
-      log_probs=log_pi,
-      anchor_log_probs=log_mu,
-      divergence=divergence,
-      mask=jnp.ones(log_mu.shape, bool),
-    )
-    bounds = dataclasses.replace(
-      _BOUNDS, delta_low=float(delta), delta_high=float(delta)
-    )
-    keep = _keep('divergence', signals, bounds)
-    np.testing.assert_array_equal(keep[safe], 1.0)
-    # Elsewhere a policy that goes all the way is masked.
-    far = 0 if sign < 0 else -1
-    beyond = mu[:, far] > delta + 1e-4
-    if sign > 0:
-      beyond = mu[:, far] < 1 - delta - 1e-4
-    np.testing.assert_array_equal(keep[beyond, far], 0.0)
+  log_mu, log_pi = np.meshgrid(grid, grid, indexing='ij')
+  mu = np.exp(log_mu.astype(np.float64))
+  down = np.asarray(_keep_by_binary_tv(log_mu, log_pi, -1.0, delta))
+  up = np.asarray(_keep_by_binary_tv(log_mu, log_pi, 1.0, delta))
+  # A slack of f32, so that no bound is exceeded by rounding alone.
+  np.testing.assert_array_equal(down[mu <= delta - 1e-6], 1.0)
+  np.testing.assert_array_equal(up[mu >= 1 - delta + 1e-6], 1.0)
+  # For any other mu, a policy that goes all the way is masked.
+  mu = mu[:, 0]
+  np.testing.assert_array_equal(down[mu > delta + 1e-4, 0], 0.0)
+  np.testing.assert_array_equal(up[mu < 1 - delta - 1e-4, -1], 0.0)
 
 
 @_ROWS

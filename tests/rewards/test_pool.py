@@ -11,7 +11,7 @@ import pytest
 from dppo_jax.rewards import pool as pool_lib
 from dppo_jax.rewards import verifiers
 
-_LIMIT_S = 0.4
+_LIMIT_S = 1.0  # Room for a busy machine; a few tests wait for it.
 _SOURCE = """
 import os, sys, time
 from dppo_jax.rewards.verifiers import Verdict
@@ -21,7 +21,7 @@ def act(completion, example, truncated):
     while True:
       pass
   if completion == 'nap':
-    time.sleep(0.15)
+    time.sleep(0.4)
   if completion == 'exit':
     os._exit(3)
   if completion == 'sys_exit':
@@ -107,14 +107,14 @@ def test_a_failure_costs_its_own_item_only(act, completion, reason):
 
 
 def test_the_limit_is_one_items(act):
-  # Eight naps in a chunk are three times the limit of one item.
-  assert act(['nap'] * 16) == [_fine(i) for i in range(16)]
+  # One worker naps through all of this chunk, longer than one item may.
+  assert act(['nap'] * 3) == [_fine(i) for i in range(3)]
 
 
 def test_idle_workers_are_never_late(act):
   act(['a'] * 40)
   workers = list(act.pool._workers)
-  time.sleep(1.5 * _LIMIT_S)
+  time.sleep(1.2 * _LIMIT_S)
   act(['nap'])
   assert act.pool._workers == workers
 
@@ -124,7 +124,7 @@ def test_hanging_items_wait_side_by_side(act):
   completions = ['hang', *['a'] * 15, 'hang']
   verdicts = act(completions)
   assert [v.reason for v in verdicts].count('timeout') == 2
-  assert time.monotonic() - start < 1.9 * _LIMIT_S + 1.0
+  assert time.monotonic() - start < 1.9 * _LIMIT_S
 
 
 def test_output_of_a_verifier_is_not_a_verdict(act):

@@ -18,6 +18,7 @@ def _run(code):
     capture_output=True,
     text=True,
     check=False,
+    timeout=30,
     env={'PYTHONPATH': ':'.join(sys.path)},
   )
 

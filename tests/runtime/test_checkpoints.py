@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import logging
 import os
@@ -130,9 +131,8 @@ def test_a_sharded_state_is_saved_whole(tmp_path, opened):
     state.params['embedding'], NamedSharding(mesh, PartitionSpec('data'))
   )
   store = opened(tmp_path)
-  store.save(
-    1, state.replace(params=state.params | {'embedding': embedding}), {}, {}
-  )
+  params = state.params | {'embedding': embedding}
+  store.save(1, dataclasses.replace(state, params=params), {}, {})
   store.wait()
   restored, _ = store.restore(_state(0))
   _assert_same_bits(restored, state)
@@ -150,6 +150,13 @@ def test_keeps_the_latest_and_the_best(tmp_path, opened):
   assert again.best_step() == 1
   _save(again, 6, 0.95)
   assert again.steps() == [5, 6]
+
+
+def test_a_score_that_is_not_finite_is_no_score(tmp_path, opened):
+  store = opened(tmp_path, keep=3)
+  for step, accuracy in enumerate([float('inf'), 0.5, float('nan')]):
+    _save(store, step, accuracy)
+  assert store.best_step() == 1
 
 
 def test_an_empty_folder_has_nothing(tmp_path, opened):
@@ -276,10 +283,11 @@ def test_another_model_is_an_error_and_not_damage(tmp_path, opened):
 
 def test_going_back_sets_later_checkpoints_aside(tmp_path, opened):
   store = opened(tmp_path, keep=3)
-  for step in (1, 2, 3):
-    _save(store, step)
-  _save(store, 2)
+  for step, accuracy in [(1, 0.5), (2, 0.9), (3, 0.7)]:
+    _save(store, step, accuracy)
+  _save(store, 2, 0.1)
   assert store.steps() == [1, 2]
+  assert store.best_step() == 1
   assert (tmp_path / 'superseded-2').is_dir()
   assert (tmp_path / 'superseded-3').is_dir()
   _save(store, 2)

@@ -1,0 +1,188 @@
+"""What a run tells while it runs: metrics, samples, console, timings, traces.
+
+Metrics are written one step late, while the device works on the next one.
+Before a checkpoint they are written at once, so that a resumed run finds every
+line of the steps it does not repeat.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import pathlib
+import time
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from dppo_jax.runtime.config import Experiment, ProfileConfig
+from dppo_jax.runtime.progress import Progress
+from dppo_jax.runtime.writers import MetricWriter, Sample, SampleWriter
+
+
+class NonFiniteError(RuntimeError):
+  """Too many gradients in a row were not finite."""
+
+
+class Recorder:
+  """Holds the metrics of the last step until they can be written.
+
+  Attributes:
+    progress: the bar; `progress.note` writes a line above it.
+  """
+
+  def __init__(
+    self,
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    start_step: int,
+    *,
+    resumed: bool,
+  ):
+    """Opens the files; a resumed run drops the lines after `start_step`."""
+    self._config = experiment.writers
+    self._max_nonfinite = experiment.max_nonfinite
+    self._stack = contextlib.ExitStack()
+    kept_step = start_step if resumed else None
+    self._metrics = self._stack.enter_context(
+      MetricWriter(workdir, self._config.tensorboard, kept_step)
+    )
+    self._samples = self._stack.enter_context(SampleWriter(workdir, kept_step))
+    self.progress = self._stack.enter_context(
+      Progress(experiment.num_steps, start_step, label='train')
+    )
+    self._held: tuple[int, Mapping[str, Any]] | None = None
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._stack.close()
+
+  def hold(
+    self, step: int, metrics: Mapping[str, Any], samples: Sequence[Sample]
+  ) -> None:
+    """Takes what a step reports; `flush` writes it."""
+    self._held = (step, metrics)
+    if due(step, self._config.samples_every_n_steps):
+      self._samples.write(step, samples[: self._config.num_samples])
+
+  def flush(self) -> None:
+    """Writes the metrics held, if any.
+
+    Raises:
+      NonFiniteError: `optimizer.max_nonfinite` updates in a row were skipped.
+    """
+    if self._held is None:
+      return
+    step, metrics = self._held
+    self._held = None
+    metrics = {name: np.asarray(value) for name, value in metrics.items()}
+    self._metrics.write(step, metrics)
+    self.progress.update(step, bar_facts(metrics))
+    if due(step, self._config.console_every_n_steps):
+      self.progress.note(console_line(step, metrics))
+    in_a_row = int(metrics['optimizer/nonfinite_in_a_row'])
+    if in_a_row >= self._max_nonfinite:
+      raise NonFiniteError(
+        f'step {step}: the last {in_a_row} gradients were not finite and their'
+        ' updates were skipped (optimizer.max_nonfinite='
+        f'{self._max_nonfinite}), so the parameters no longer change. Look at'
+        ' ratio/max and optimizer/gradient_norm in metrics.jsonl; a lower'
+        ' optimizer.learning_rate or a finite objective.ratio_cap usually'
+        ' helps.'
+      )
+
+  def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Writes held-out accuracy, after the metrics held."""
+    self.flush()
+    self._metrics.write(step, metrics)
+    line = f'step {step}: held-out sampled '
+    line += f'{metrics["evaluation/sampled_accuracy"]:.3f}'
+    if 'evaluation/greedy_accuracy' in metrics:
+      line += f' · greedy {metrics["evaluation/greedy_accuracy"]:.3f}'
+    self.progress.note(line)
+
+
+def due(step: int, every: int) -> bool:
+  """Whether something done every so many steps is done now; 0 is never."""
+  return every > 0 and step % every == 0
+
+
+class Stopwatch:
+  """Wall and CPU seconds of the parts of one step."""
+
+  def __init__(self) -> None:
+    self._begin = self._last = time.perf_counter()
+    self._begin_cpu = time.process_time()
+    self._laps: dict[str, float] = {}
+
+  def lap(self, name: str) -> None:
+    """Ends the part `name`."""
+    now = time.perf_counter()
+    self._laps[name] = now - self._last
+    self._last = now
+
+  def metrics(self, sampled: int, trained: int) -> dict[str, float]:
+    """`time/…_s` of every part and of the step, and tokens a second.
+
+    Args:
+      sampled: tokens drawn, the ends included.
+      trained: tokens the trainer saw, prompt and completion.
+    """
+    return {
+      **{f'time/{name}_s': lap for name, lap in self._laps.items()},
+      'time/step_s': self._last - self._begin,
+      'time/step_cpu_s': time.process_time() - self._begin_cpu,
+      'throughput/sampled_tokens_per_s': sampled / self._laps['sampling'],
+      'throughput/trained_tokens_per_s': trained / self._laps['training'],
+    }
+
+
+class Tracer:
+  """Profiles the configured train steps into workdir/profile."""
+
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    config: ProfileConfig,
+    note: Callable[[str], None],
+  ):
+    self._folder = workdir / 'profile'
+    self._first = config.start_step
+    self._last = config.start_step + config.num_steps - 1
+    self._wanted = config.num_steps > 0
+    self._note = note
+
+  def before(self, step: int) -> None:
+    """Starts the trace if `step` is its first."""
+    if self._wanted and step == self._first:
+      jax.profiler.start_trace(str(self._folder))
+
+  def after(self, step: int) -> None:
+    """Ends the trace if `step` was its last."""
+    if self._wanted and self._first <= self._last == step:
+      jax.profiler.stop_trace()
+      self._note(f'profile: {self._folder} (open it with xprof or Perfetto)')
+
+
+def bar_facts(metrics: Mapping[str, Any]) -> dict[str, str]:
+  """What the progress bar shows of a step."""
+  masked = float(metrics['trust_region/fraction_masked'])
+  return {
+    'reward': f'{float(metrics["rewards/mean"]):.3f}',
+    'masked': f'{masked:.2%}',
+  }
+
+
+def console_line(step: int, metrics: Mapping[str, Any]) -> str:
+  """A line about a step."""
+  value = {name: float(number) for name, number in metrics.items()}
+  return (
+    f'step {step}: reward {value["rewards/mean"]:.3f}'
+    f' · masked {value["trust_region/fraction_masked"]:.2%}'
+    f' · divergence {value["trust_region/divergence_mean"]:.4f}'
+    f' · |pi-mu| {value["mismatch/mean_abs"]:.4f}'
+    f' · length {value["rollout/length_mean"]:.1f}'
+    f' · entropy {value["rollout/entropy_mean"]:.3f}'
+    f' · {value["time/step_s"]:.2f} s'
+  )

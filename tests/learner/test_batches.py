@@ -1,0 +1,120 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dppo_jax.base import Rollout, TokenStats
+from dppo_jax.learner import batches
+
+# Two groups of two; completions of 2, 1, 3 and 3 of three tokens.
+_MASK = np.array(
+  [[0, 0, 1, 1, 0], [0, 0, 1, 0, 0], [0, 0, 1, 1, 1], [0, 0, 1, 1, 1]], bool
+)
+_REWARDS = jnp.array([1.0, 0.0, 3.0, 3.0])
+
+
+def _rollout(**overrides):
+  stats = dict(
+    log_probs=jnp.where(_MASK, -1.0, 0.0),
+    top_ids=jnp.zeros((4, 5, 2), jnp.int32),
+    top_log_probs=jnp.log(
+      jnp.where(_MASK[..., None], jnp.array([[[0.5, 0.25]]]), 1.0)
+    ),
+    entropy=jnp.where(_MASK, jnp.array([[1.0], [4.0], [2.0], [2.0]]), 99.0),
+  )
+  return Rollout(
+    tokens=jnp.arange(20, dtype=jnp.int32).reshape(4, 5),
+    token_mask=jnp.asarray(_MASK).at[:, :2].set(True),
+    completion_mask=jnp.asarray(_MASK),
+    rollout=TokenStats(**{**stats, **overrides}),
+    group_id=jnp.array([0, 0, 1, 1]),
+    example_id=jnp.array([7, 7, 8, 8]),
+    truncated=jnp.array([False, False, True, False]),
+  )
+
+
+@pytest.mark.parametrize(
+  ('estimator', 'expected'),
+  [
+    ('group_mean', [0.5, -0.5, 0.0, 0.0]),
+    ('leave_one_out', [1.0, -1.0, 0.0, 0.0]),
+    ('group_mean_std', [np.sqrt(0.5), -np.sqrt(0.5), 0.0, 0.0]),
+  ],
+)
+def test_one_advantage_a_completion_on_its_tokens(estimator, expected):
+  batch = batches.make_batch(
+    _rollout(),
+    _REWARDS,
+    group_size=2,
+    estimator=estimator,
+    recomputed=None,
+    reference=None,
+  )
+  expected = np.where(_MASK, np.array(expected)[:, None], 0.0)
+  np.testing.assert_allclose(batch.advantages, expected, atol=1e-5)
+  assert batch.advantages.dtype == jnp.float32
+
+
+def test_integer_rewards_are_taken_as_floats():
+  batch = batches.make_batch(
+    _rollout(),
+    jnp.array([1, 0, 3, 3]),
+    group_size=4,
+    estimator='group_mean',
+    recomputed=None,
+    reference=None,
+  )
+  np.testing.assert_allclose(batch.advantages[:, 2], [-0.75, -1.75, 1.25, 1.25])
+
+
+def test_the_rest_is_passed_on():
+  rollout = _rollout()
+  recomputed = TokenStats(log_probs=jnp.full((4, 5), -2.0))
+  reference = TokenStats(log_probs=jnp.full((4, 5), -3.0))
+  batch = batches.make_batch(
+    rollout,
+    _REWARDS,
+    group_size=2,
+    estimator='group_mean',
+    recomputed=recomputed,
+    reference=reference,
+  )
+  assert batch.tokens is rollout.tokens
+  assert batch.token_mask is rollout.token_mask
+  assert batch.completion_mask is rollout.completion_mask
+  assert batch.rollout is rollout.rollout
+  assert batch.recomputed is recomputed
+  assert batch.reference is reference
+
+
+def test_rewards_are_one_number_a_row():
+  with pytest.raises(AssertionError):
+    batches.make_batch(
+      _rollout(),
+      _REWARDS[:, None],
+      group_size=2,
+      estimator='group_mean',
+      recomputed=None,
+      reference=None,
+    )
+
+
+def test_metrics_by_hand():
+  metrics = batches.rollout_metrics(_rollout(), _REWARDS, 2)
+  assert {name: float(value) for name, value in metrics.items()} == {
+    'rewards/mean': pytest.approx(1.75),
+    'rewards/std': pytest.approx(np.std([1.0, 0.0, 3.0, 3.0])),
+    'rewards/zero_variance_groups': 0.5,
+    'rollout/length_mean': 2.25,
+    'rollout/length_max': 3.0,
+    'rollout/truncated': 0.25,
+    'rollout/entropy_mean': pytest.approx((2 * 1.0 + 4.0 + 6 * 2.0) / 9),
+    'rollout/topk_mass': pytest.approx(0.75),
+  }
+
+
+def test_metrics_of_what_was_not_recorded_are_absent():
+  rollout = _rollout(top_ids=None, top_log_probs=None, entropy=None)
+  metrics = batches.rollout_metrics(rollout, _REWARDS, 2)
+  assert 'rollout/topk_mass' not in metrics
+  assert 'rollout/entropy_mean' not in metrics
+  assert 'rewards/mean' in metrics

@@ -1,0 +1,234 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dppo_jax.base import TokenStats
+from dppo_jax.learner import loss as loss_lib
+from dppo_jax.models.policy import make_policy
+from dppo_jax.ops.trust_regions import Bounds
+from tests import factories
+
+_WIDTH, _LENGTH, _VOCAB = 3, 4, factories.VOCAB_SIZE
+_ROWS = 8
+
+
+@pytest.fixture(scope='module')
+def batch():
+  batch = factories.make_batch(4, 2, _WIDTH, _LENGTH)
+  rng = np.random.default_rng(1)
+  log_probs = rng.uniform(-4.0, -1.0, batch.tokens.shape)
+  stats = TokenStats(log_probs=log_probs.astype(np.float32))
+  return dataclasses.replace(batch, recomputed=stats, reference=stats)
+
+
+@pytest.fixture(scope='module')
+def logits():
+  rng = np.random.default_rng(2)
+  return rng.normal(size=(_ROWS, _LENGTH, _VOCAB)).astype(np.float32)
+
+
+def _law(logits, temperature=1.0):
+  law = logits.astype(np.float64) / temperature
+  return law - np.log(np.exp(law).sum(-1, keepdims=True))
+
+
+def _columns(leaf):
+  return np.asarray(leaf)[:, _WIDTH:]
+
+
+def _loss(logits, batch, **overrides):
+  """Loss per token of a policy whose parameters are its logits."""
+  options = dict(prompt_length=_WIDTH, rule='none', divergence='binary_tv')
+  options |= overrides
+  return loss_lib.policy_loss(
+    factories.table_policy(_WIDTH),
+    factories.loss_config(**options),
+    jnp.asarray(logits),
+    jax.tree.map(jnp.asarray, batch),
+  )
+
+
+def _gradient(logits, batch, **overrides):
+  def total(logits):
+    return jnp.sum(_loss(logits, batch, **overrides)[0])
+
+  return np.asarray(jax.grad(total)(jnp.asarray(logits)))
+
+
+def _sampled(law, batch):
+  ids = _columns(batch.tokens)[..., None]
+  return np.take_along_axis(law, ids, -1)[..., 0]
+
+
+def _score(law, batch):
+  """d log pi(token) / d logits at temperature 1."""
+  onehot = np.eye(_VOCAB)[_columns(batch.tokens)]
+  return onehot - np.exp(law)
+
+
+@pytest.mark.parametrize('form', ['score', 'surrogate'])
+@pytest.mark.parametrize('ratio_cap', [float('inf'), 0.5])
+def test_policy_gradient_by_hand(batch, logits, form, ratio_cap):
+  """-min(pi / mu, C) A (onehot - pi): eq. 23 with nothing masked."""
+  law, mask = _law(logits), _columns(batch.completion_mask)
+  ratio = np.exp(_sampled(law, batch) - _columns(batch.rollout.log_probs))
+  assert (ratio[mask] > 0.5).any()
+  assert (ratio[mask] < 0.5).any()
+  weight = np.minimum(ratio, ratio_cap) * _columns(batch.advantages) * mask
+  expected = -weight[..., None] * _score(law, batch)
+  got = _gradient(logits, batch, form=form, ratio_cap=ratio_cap)
+  np.testing.assert_allclose(got, expected, atol=2e-6)
+
+
+def test_temperature_divides_the_logits(batch, logits):
+  law, mask = _law(logits, 0.5), _columns(batch.completion_mask)
+  ratio = np.exp(_sampled(law, batch) - _columns(batch.rollout.log_probs))
+  weight = ratio * _columns(batch.advantages) * mask
+  expected = -weight[..., None] * _score(law, batch) / 0.5
+  got = _gradient(logits, batch, temperature=0.5)
+  np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('estimator', ['k1', 'k3'])
+def test_kl_penalty_by_hand(batch, logits, estimator):
+  """k1: log(pi / ref) grad log pi. k3: (1 - ref / pi) grad log pi."""
+  law, mask = _law(logits), _columns(batch.completion_mask)
+  log_ratio = _sampled(law, batch) - _columns(batch.reference.log_probs)
+  weight = {'k1': log_ratio, 'k3': 1.0 - np.exp(-log_ratio)}[estimator]
+  expected = 0.3 * (weight * mask)[..., None] * _score(law, batch)
+  options = dict(kl_coefficient=0.3, kl_estimator=estimator)
+  got = _gradient(logits, batch, **options) - _gradient(logits, batch)
+  np.testing.assert_allclose(got, expected, atol=1e-5)
+
+  value = {'k1': log_ratio, 'k3': np.expm1(-log_ratio) + log_ratio}[estimator]
+  more = _loss(logits, batch, **options)[0] - _loss(logits, batch)[0]
+  np.testing.assert_allclose(more, 0.3 * value * mask, atol=1e-5)
+
+
+def test_entropy_bonus_by_hand(batch, logits):
+  """H = -sum p log p; -dH/dz = p (log p + H), to be minimized."""
+  law, mask = _law(logits), _columns(batch.completion_mask)
+  probs = np.exp(law)
+  entropy = -(probs * law).sum(-1)
+  expected = 0.2 * probs * (law + entropy[..., None]) * mask[..., None]
+  options = dict(entropy_coefficient=0.2)
+  got = _gradient(logits, batch, **options) - _gradient(logits, batch)
+  np.testing.assert_allclose(got, expected, atol=1e-5)
+  more = _loss(logits, batch, **options)[0] - _loss(logits, batch)[0]
+  np.testing.assert_allclose(more, -0.2 * entropy * mask, atol=1e-5)
+
+
+@pytest.mark.parametrize('anchor', ['rollout', 'recomputed'])
+def test_the_anchor_decides_and_the_rollout_weighs(batch, logits, anchor):
+  law, mask = _law(logits), _columns(batch.completion_mask)
+  log_probs = _sampled(law, batch)
+  stats = {'rollout': batch.rollout, 'recomputed': batch.recomputed}[anchor]
+  moved = np.exp(log_probs) - np.exp(_columns(stats.log_probs))
+  advantages = _columns(batch.advantages)
+  bounds = Bounds(delta_low=0.02, delta_high=0.05, clip_low=1, clip_high=1)
+  delta = np.where(advantages > 0, 0.05, 0.02)
+  keep = ~((np.abs(moved) > delta) & (advantages * moved > 0)) & mask
+  assert 0 < keep.sum() < mask.sum()
+  ratio = np.exp(log_probs - _columns(batch.rollout.log_probs))
+  expected = np.where(keep, -ratio * advantages * log_probs, 0.0)
+
+  got, decisions = _loss(
+    logits, batch, rule='divergence', anchor=anchor, bounds=bounds
+  )
+  np.testing.assert_array_equal(decisions.keep, keep)
+  np.testing.assert_allclose(got, expected, atol=1e-5)
+  np.testing.assert_allclose(
+    decisions.divergence, np.abs(moved) * mask, atol=1e-6
+  )
+  np.testing.assert_allclose(decisions.log_probs, log_probs * mask, atol=1e-5)
+  np.testing.assert_array_equal(decisions.loss, got)
+
+
+def test_anchors_disagree(batch, logits):
+  keeps = [
+    _loss(logits, batch, rule='ratio_clip', anchor=anchor)[1].keep
+    for anchor in ('rollout', 'recomputed')
+  ]
+  assert (np.asarray(keeps[0]) != np.asarray(keeps[1])).any()
+
+
+def test_decisions_carry_no_gradient(batch, logits):
+  def total(logits):
+    return sum(
+      jnp.sum(leaf) for leaf in jax.tree.leaves(_loss(logits, batch)[1])
+    )
+
+  assert not np.asarray(jax.grad(total)(jnp.asarray(logits))).any()
+
+
+def test_what_stands_on_padding_does_not_matter(batch, logits):
+  mask = batch.completion_mask
+  assert not _columns(mask).all()
+  broken = dataclasses.replace(
+    batch,
+    tokens=np.where(batch.token_mask, batch.tokens, 7),
+    advantages=np.where(mask, batch.advantages, 3.0).astype(np.float32),
+    rollout=dataclasses.replace(
+      batch.rollout,
+      log_probs=np.where(mask, batch.rollout.log_probs, -9).astype(np.float32),
+    ),
+  )
+  options = dict(entropy_coefficient=0.2, kl_coefficient=0.3)
+  got, expected = (_loss(logits, b, **options) for b in (broken, batch))
+  jax.tree.map(np.testing.assert_array_equal, got, expected)
+  hidden = ~_columns(mask)
+  for leaf in jax.tree.leaves(got):
+    assert not np.asarray(leaf)[hidden].any()
+  gradient = _gradient(logits, broken, **options)
+  assert not gradient[hidden].any()
+
+
+def test_recomputed_anchor_needs_its_stats(batch, logits):
+  bare = dataclasses.replace(batch, recomputed=None)
+  with pytest.raises(ValueError, match=r'trust_region\.anchor: "recomputed"'):
+    _loss(logits, bare, anchor='recomputed')
+
+
+def test_kl_penalty_needs_a_reference(batch, logits):
+  bare = dataclasses.replace(batch, reference=None)
+  with pytest.raises(ValueError, match=r'objective\.kl_coefficient: .*'):
+    _loss(logits, bare, kl_coefficient=0.1)
+
+
+def test_imitation_is_minus_log_pi(batch, logits):
+  demonstrations = factories.make_demonstrations(batch)
+  got, record = loss_lib.imitation_loss(
+    factories.table_policy(_WIDTH), _WIDTH, jnp.asarray(logits), demonstrations
+  )
+  mask = _columns(batch.completion_mask)
+  expected = np.where(mask, -_sampled(_law(logits), batch), 0.0)
+  np.testing.assert_allclose(got, expected, atol=1e-5)
+  np.testing.assert_array_equal(record, got)
+
+
+def test_sharing_prompts_changes_no_gradient():
+  """A prompt run once for its group, or once for each of its rows."""
+  config = factories.transformer_config()
+  policy, params = make_policy(config), factories.make_params(config)
+  batch = factories.make_batch(3, 4, 5, 4)
+  results = []
+  for shared_rows in (1, 4):
+    loss_fn = functools.partial(
+      loss_lib.policy_loss,
+      policy,
+      factories.loss_config(shared_rows=shared_rows),
+    )
+
+    def total(params, loss_fn=loss_fn):
+      losses, decisions = loss_fn(params, batch)
+      return jnp.mean(losses), decisions
+
+    differentiate = jax.jit(jax.value_and_grad(total, has_aux=True))
+    results.append(differentiate(params))
+  ((alone, _), gradient), ((shared, _), shared_gradient) = results
+  assert float(shared) == pytest.approx(float(alone), rel=1e-5)
+  assert factories.relative_distance(shared_gradient, gradient) <= 1e-6
