@@ -7,9 +7,15 @@ are named after the modules that read them.
 
 import ml_collections
 
+from configs import presets
 
-def get_config() -> ml_collections.ConfigDict:
-  """Returns the defaults, locked."""
+
+def get_config(preset: str = '') -> ml_collections.ConfigDict:
+  """Returns the defaults, locked.
+
+  Args:
+    preset: a key of `presets.PRESETS`, or '' for the defaults themselves.
+  """
   config = ml_collections.ConfigDict()
 
   config.seed = 0  # Every key and every data order derives from it.
@@ -65,16 +71,29 @@ def get_config() -> ml_collections.ConfigDict:
   config.trust_region = dict(
     rule='divergence',  # Row of TRUST_REGIONS.
     divergence='topk_tv',  # Row of DIVERGENCES, measured in every run.
+    top_k_set='union',  # Top-K atoms: union (paper), replace_kth (its code).
     anchor='rollout',  # Whose policy the rule compares: rollout, recomputed.
+    direction='away',  # Tokens asked about: away (from the anchor), any.
+    side='both',  # Of the advantage: both, negative, positive.
+    alpha_low=0.0,  # A < 0: tokens less likely than this are exempt.
+    alpha_high=0.0,  # A > 0: tokens less likely than this are exempt.
     delta_low=0.2,  # Bound for A < 0, unit of the divergence.
     delta_high=0.2,  # Bound for A > 0.
-    clip_low=0.2,  # Ratio clip below 1 - clip_low for A < 0.
-    clip_high=0.2,  # Ratio clip above 1 + clip_high for A > 0.
+    clip_low=0.2,  # Ratio clip below 1 - clip_low.
+    clip_high=0.2,  # Ratio clip above 1 + clip_high.
+    dual_clip=3.0,  # dual_clip: ratio bound for A < 0.
+    w_min=0.8,  # cppo…: weight of the last position; 1 weighs all alike.
+    weight_order='linear',  # cppo…: linear or shuffled.
+    budget=0.015,  # cppo…: delta_b a position, the least one if dynamic.
+    tau_low=1.05,  # sapo: temperature for A < 0.
+    tau_high=1.0,  # sapo: temperature for A > 0.
   )
 
   config.objective = dict(
     form='score',  # score (eq. 23) or surrogate (eq. 12).
-    ratio_cap=float('inf'),  # C, truncation of pi/mu.
+    importance='token',  # Weight pi/mu: by token or by sequence (GSPO).
+    ratio_cap=float('inf'),  # C, truncation of pi/mu above.
+    ratio_floor=0.0,  # Truncation of pi/mu below.
     aggregation='token_mean',  # Row of AGGREGATIONS.
     length_norm=1.0,  # Divisor of sequence_mean_token_sum_norm, tokens.
     kl_coefficient=0.0,  # Weight of KL(pi || reference).
@@ -138,4 +157,4 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.compilation_cache = '~/.cache/dppo_jax/xla'  # '' switches it off.
 
-  return config.lock()
+  return presets.apply(config.lock(), preset)

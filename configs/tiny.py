@@ -8,10 +8,10 @@ Command: python -m experiments.train --config=configs/tiny.py --workdir=DIR
 
 import ml_collections
 
-from configs import default
+from configs import default, presets
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config(preset: str = '') -> ml_collections.ConfigDict:
   """Returns a config whose every phase takes a second or so."""
   config = default.get_config()
   config.num_steps = 6
@@ -34,4 +34,4 @@ def get_config() -> ml_collections.ConfigDict:
   config.checkpoints.every_n_steps = 2
   config.writers.samples_every_n_steps = 2
   config.writers.tensorboard = False
-  return config
+  return presets.apply(config, preset)

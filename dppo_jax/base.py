@@ -127,12 +127,14 @@ class Decisions:
     divergence: f32 [B, R], unit of its row.
     keep: f32 [B, R], M; 0.0 where masked.
     loss: f32 [B, R], loss of the token before aggregation.
+    diagnostics: the rule's own metrics by name, f32 [B, R] each.
   """
 
   log_probs: Array
   divergence: Array
   keep: Array
   loss: Array
+  diagnostics: dict[str, Array]
 
 
 @flax.struct.dataclass(kw_only=True)

@@ -42,6 +42,7 @@ def transformer_config(**overrides) -> TransformerConfig:
     norm_epsilon=1e-6,
     init_scale=0.3,  # Wide: the laws of a tiny model should not be flat.
     dtype='float32',
+    layers_a_loop=1,
     remat='none',
   )
   return TransformerConfig(**{**fields, **overrides})
@@ -89,6 +90,26 @@ def sampling_config(**overrides) -> SamplingConfig:
   return SamplingConfig(**{**fields, **overrides})
 
 
+def bounds(**overrides) -> Bounds:
+  fields = dict(
+    direction='away',
+    side='both',
+    alpha_low=0.0,
+    alpha_high=0.0,
+    delta_low=0.1,
+    delta_high=0.1,
+    clip_low=0.2,
+    clip_high=0.2,
+    dual_clip=3.0,
+    w_min=0.8,
+    weight_order='linear',
+    budget=0.015,
+    tau_low=1.05,
+    tau_high=1.0,
+  )
+  return Bounds(**{**fields, **overrides})
+
+
 def loss_config(**overrides) -> LossConfig:
   fields = dict(
     prompt_length=5,
@@ -97,9 +118,12 @@ def loss_config(**overrides) -> LossConfig:
     rule='divergence',
     divergence='topk_tv',
     anchor='rollout',
-    bounds=Bounds(delta_low=0.1, delta_high=0.1, clip_low=0.2, clip_high=0.2),
+    top_k_set='union',
+    bounds=bounds(),
     form='score',
+    importance='token',
     ratio_cap=float('inf'),
+    ratio_floor=0.0,
     kl_coefficient=0.0,
     kl_estimator='k3',
     entropy_coefficient=0.0,

@@ -7,41 +7,56 @@ import pytest
 
 from dppo_jax import base
 
-_STATS = base.TokenStats(log_probs=jnp.zeros((2, 3)))
-_TOKENS = jnp.ones((2, 3), jnp.int32)
-_MASK = jnp.ones((2, 3), bool)
-# One of each, with only what it must have.
+_FLOATS = np.zeros((2, 3), np.float32)
+_STATS = base.TokenStats(log_probs=_FLOATS)
+_ALL_STATS = base.TokenStats(
+  log_probs=_FLOATS,
+  top_ids=np.zeros((2, 3, 1), np.int32),
+  top_log_probs=_FLOATS[..., None],
+  entropy=_FLOATS,
+)
+_TOKENS = np.ones((2, 3), np.int32)
+_MASK = np.ones((2, 3), bool)
+_IDS = np.arange(2, dtype=np.int32)
+# One of each with only what it must have, then those that may have more.
 _EXAMPLES = [
-  base.Prompts(tokens=_TOKENS, mask=_MASK, example_id=jnp.arange(2)),
+  base.Prompts(tokens=_TOKENS, mask=_MASK, example_id=_IDS),
   _STATS,
   base.Rollout(
     tokens=_TOKENS,
     token_mask=_MASK,
     completion_mask=_MASK,
     rollout=_STATS,
-    group_id=jnp.arange(2),
-    example_id=jnp.arange(2),
-    truncated=jnp.zeros(2, bool),
+    group_id=_IDS,
+    example_id=_IDS,
+    truncated=np.zeros(2, bool),
   ),
   base.Batch(
     tokens=_TOKENS,
     token_mask=_MASK,
     completion_mask=_MASK,
-    advantages=jnp.zeros((2, 3)),
+    advantages=_FLOATS,
     rollout=_STATS,
   ),
   base.Demonstrations(tokens=_TOKENS, token_mask=_MASK, completion_mask=_MASK),
   base.Decisions(
-    log_probs=jnp.zeros((2, 1)),
-    divergence=jnp.zeros((2, 1)),
-    keep=jnp.ones((2, 1)),
-    loss=jnp.zeros((2, 1)),
+    log_probs=_FLOATS, divergence=_FLOATS, keep=_FLOATS, loss=_FLOATS
   ),
   base.TrainState(
-    step=jnp.int32(0),
-    params={'kernel': jnp.ones(2)},
+    step=np.int32(0),
+    params={'kernel': _FLOATS},
     opt_state=(),
-    key=jax.random.key(0),
+    key=np.zeros(2, np.uint32),
+  ),
+  _ALL_STATS,
+  base.Batch(
+    tokens=_TOKENS,
+    token_mask=_MASK,
+    completion_mask=_MASK,
+    advantages=_FLOATS,
+    rollout=_STATS,
+    recomputed=_STATS,
+    reference=_STATS,
   ),
 ]
 _each = pytest.mark.parametrize(
@@ -77,8 +92,9 @@ def test_what_flows_is_frozen_and_built_by_name(example):
   field = dataclasses.fields(example)[0].name
   with pytest.raises(dataclasses.FrozenInstanceError):
     setattr(example, field, None)
-  with pytest.raises(TypeError):
-    type(example)(getattr(example, field))
+  values = [getattr(example, f.name) for f in dataclasses.fields(example)]
+  with pytest.raises(TypeError, match='positional'):
+    type(example)(*values)
   assert getattr(dataclasses.replace(example, **{field: None}), field) is None
 
 

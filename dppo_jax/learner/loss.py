@@ -5,7 +5,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from dppo_jax.base import Array, Batch, Decisions, Demonstrations, Params
+from dppo_jax.base import (
+  Array,
+  Batch,
+  Decisions,
+  Demonstrations,
+  Params,
+  TokenStats,
+)
 from dppo_jax.learner import scoring
 from dppo_jax.models.policy import Policy
 from dppo_jax.ops import divergences, objectives, trust_regions
@@ -22,10 +29,15 @@ class LossConfig:
     temperature: divides the logits, as in the sampler.
     rule: a key of `TRUST_REGIONS`.
     divergence: a key of `DIVERGENCES`.
+    top_k_set: 'union', the paper's K or K + 1 atoms, or 'replace_kth', the
+      authors' code: exactly K.
     anchor: 'rollout' or 'recomputed': whose policy the rule compares.
     bounds: thresholds of the rule.
     form: a key of `FORMS`.
-    ratio_cap: C, truncation of pi / mu.
+    importance: 'token', pi / mu of each token, or 'sequence', its geometric
+      mean over the response.
+    ratio_cap: C, truncation of pi / mu above.
+    ratio_floor: truncation below, 0 for none.
     kl_coefficient: weight of the KL to the reference; 0 switches it off.
     kl_estimator: a key of `KL_ESTIMATORS`.
     entropy_coefficient: weight of the entropy bonus; 0 switches it off.
@@ -36,10 +48,13 @@ class LossConfig:
   temperature: float
   rule: str
   divergence: str
+  top_k_set: str
   anchor: str
   bounds: trust_regions.Bounds
   form: str
+  importance: str
   ratio_cap: float
+  ratio_floor: float
   kl_coefficient: float
   kl_estimator: str
   entropy_coefficient: float
@@ -86,8 +101,7 @@ def policy_loss(
     with_entropy=config.entropy_coefficient != 0,
   )
   frozen = jax.lax.stop_gradient(current)
-  divergence_fn = divergences.DIVERGENCES[config.divergence].fn
-  divergence = divergence_fn(tokens, anchor, frozen)
+  divergence = measure(config, tokens, anchor, frozen)
   signals = trust_regions.Signals(
     advantages=advantages,
     log_probs=frozen.log_probs,
@@ -96,8 +110,17 @@ def policy_loss(
     mask=mask,
   )
   keep = trust_regions.keep_weights(config.rule, signals, config.bounds)
+  if config.importance == 'sequence':
+    ratios = trust_regions.sequence_ratio(
+      frozen.log_probs, rollout.log_probs, mask
+    )
+  else:
+    ratios = trust_regions.ratio(frozen.log_probs, rollout.log_probs)
+  weight = objectives.importance_weight(
+    ratios, config.ratio_floor, config.ratio_cap
+  )
   loss = objectives.FORMS[config.form](
-    current.log_probs, rollout.log_probs, advantages, keep, config.ratio_cap
+    current.log_probs, weight, advantages, keep
   )
   if config.kl_coefficient:
     if batch.reference is None:
@@ -116,8 +139,20 @@ def policy_loss(
     divergence=jnp.where(mask, divergence, 0.0),
     keep=keep,
     loss=jax.lax.stop_gradient(loss),
+    diagnostics=trust_regions.diagnostics(config.rule, signals, config.bounds),
   )
   return loss, decisions
+
+
+def measure(
+  config: LossConfig, tokens: Array, anchor: TokenStats, current: TokenStats
+) -> Array:
+  """The configured divergence of every token: f32 [B, R]."""
+  row = divergences.DIVERGENCES[config.divergence]
+  if row.records == 'top_k' and config.top_k_set == 'replace_kth':
+    anchor = divergences.replace_kth(tokens, anchor)
+    current = divergences.replace_kth(tokens, current)
+  return row.fn(tokens, anchor, current)
 
 
 def imitation_loss(

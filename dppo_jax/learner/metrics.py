@@ -33,7 +33,10 @@ def trust_region_metrics(
     `trust_region/bad_updates`, share with A < 0 and mu - pi >= .5;
     `mismatch/mean_abs`, `…_max`, `…_min` of pi - mu at the update;
     `mismatch/first_update_mean_abs`, before any parameter changed, so the
-    sampler's own; `ratio/mean` and `…_max` of pi / mu.
+    sampler's own; `ratio/mean` and `…_max` of pi / mu; and the means of the
+    rule's own diagnostics (CPPO: `cppo/budget_effective`, delta_b a position
+    in the unit of the divergence, and `cppo/masked_by_budget`, share of
+    tokens that only the prefix budget masked).
   """
   first = batch.tokens.shape[1] - decisions.keep.shape[1]
   mask = batch.completion_mask[:, first:]
@@ -65,4 +68,8 @@ def trust_region_metrics(
     ),
     'ratio/mean': masked_mean(ratios, mask),
     'ratio/max': masked_max(ratios, mask),
+    **{
+      name: masked_mean(values, mask)
+      for name, values in decisions.diagnostics.items()
+    },
   }

@@ -51,7 +51,7 @@ class Layer(nn.Module):
       The streams, and the keys and values of the last one.
     """
     c = self.config
-    attend = attention.Attention(c, name='attention')
+    attend: Any = attention.Attention(c, name='attention')
     attention_norm = layers.RMSNorm(c, name='attention_norm')
     mlp_norm = layers.RMSNorm(c, name='mlp_norm')
     mlp = layers.FeedForward(c, name='mlp')

@@ -21,7 +21,9 @@ def group_mean(rewards: Array) -> Array:
   [[0.5, -0.5, -0.5, 0.5]]
   """
   chex.assert_rank(rewards, 2)
-  return rewards - jnp.mean(rewards, axis=1, keepdims=True)
+  # Equal rewards give exactly 0: the mean of equal numbers may round.
+  shifted = rewards - rewards[:, :1]
+  return shifted - jnp.mean(shifted, axis=1, keepdims=True)
 
 
 def group_mean_std(rewards: Array) -> Array:
@@ -33,7 +35,7 @@ def group_mean_std(rewards: Array) -> Array:
   centered = group_mean(rewards)
   if rewards.shape[1] == 1:
     return centered
-  std = jnp.std(rewards, axis=1, keepdims=True, ddof=1)
+  std = jnp.std(centered, axis=1, keepdims=True, ddof=1)
   return centered / (std + 1e-6)
 
 

@@ -6,19 +6,14 @@ it decides nothing. Equation numbers are those of arXiv:2602.04879.
 """
 
 from collections.abc import Mapping
+import dataclasses
 from typing import Literal, NamedTuple
 
 import chex
 import jax.numpy as jnp
 
 from dppo_jax.base import Array, DivergenceFn, TokenStats
-from dppo_jax.ops.log_probs import log_complement
-
-# Mass of the tokens outside the recorded ones is one minus a sum of K + 1
-# rounded probabilities, good to about 1e-7 in f32. Both policies' masses are
-# floored here, an order above that noise: a mass that rounding pushed to zero
-# could otherwise make KL large and mask a token for nothing.
-OTHER_FLOOR = 1e-6
+from dppo_jax.ops.log_probs import COMPLEMENT_FLOOR, log_complement
 
 
 def binary_tv(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
@@ -32,7 +27,7 @@ def binary_kl(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
 
   mu log(mu / pi) + (1 - mu) log((1 - mu) / (1 - pi))
 
-  Numerics: 1 - p is floored at 2**-22, so D stays finite at pi = 1.
+  Numerics: 1 - p is floored at 2**-20, so D stays finite at pi = 1.
   """
   del tokens
   log_mu, log_pi = anchor.log_probs, current.log_probs
@@ -54,17 +49,24 @@ def topk_tv(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
   return 0.5 * (explicit + other)
 
 
-def topk_kl(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
+def topk_kl(
+  tokens: Array,
+  anchor: TokenStats,
+  current: TokenStats,
+  *,
+  other_floor: float = COMPLEMENT_FLOOR,
+) -> Array:
   """D = sum mu log(mu / pi) over A'' (eq. 16), nats; A'' as in `topk_tv`.
 
-  Numerics: the mass of `other` is floored at `OTHER_FLOOR` for both policies.
+  Numerics: the mass of `other` is floored for both policies. The authors' code
+  floors it at 1e-12, far below the rounding of the sum it comes from.
   """
   mu, pi = _atoms(tokens, anchor), _atoms(tokens, current)
   absent = jnp.isneginf(mu)
   log_ratio = jnp.where(absent, 0.0, mu) - jnp.where(absent, 0.0, pi)
   explicit = jnp.sum(jnp.exp(mu) * log_ratio, axis=-1)
-  mu_other = jnp.maximum(_other_mass(mu), OTHER_FLOOR)
-  pi_other = jnp.maximum(_other_mass(pi), OTHER_FLOOR)
+  mu_other = jnp.maximum(_other_mass(mu), other_floor)
+  pi_other = jnp.maximum(_other_mass(pi), other_floor)
   return jnp.maximum(explicit + mu_other * jnp.log(mu_other / pi_other), 0.0)
 
 
@@ -82,6 +84,34 @@ def exact_kl(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
   absent = jnp.isneginf(mu)
   log_ratio = jnp.where(absent, 0.0, mu) - jnp.where(absent, 0.0, pi)
   return jnp.maximum(jnp.sum(jnp.exp(mu) * log_ratio, axis=-1), 0.0)
+
+
+def replace_kth(tokens: Array, stats: TokenStats) -> TokenStats:
+  """Puts the sampled token in place of the K-th where it is not listed.
+
+  The authors' code keeps exactly K atoms this way, where the paper's set has
+  K + 1. The result goes into any Top-K row, for the anchor and for the current
+  policy alike; it lists the sampled token always, so nothing is added to it.
+
+  Args:
+    tokens: i32 [B, T].
+    stats: with `top_ids` and `top_log_probs` [B, T, K].
+
+  Returns:
+    Stats of the same shapes.
+  """
+  top, ids = _recorded(stats), stats.top_ids
+  if ids is None:
+    raise ValueError('TokenStats.top_ids: missing beside top_log_probs')
+  chex.assert_equal_shape([top, ids])
+  listed = jnp.any(ids == tokens[..., None], axis=-1)
+  last_id = jnp.where(listed, ids[..., -1], tokens)
+  last = jnp.where(listed, top[..., -1], stats.log_probs)
+  return dataclasses.replace(
+    stats,
+    top_ids=ids.at[..., -1].set(last_id),
+    top_log_probs=top.at[..., -1].set(last),
+  )
 
 
 def _recorded(stats: TokenStats) -> Array:

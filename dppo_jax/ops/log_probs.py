@@ -11,9 +11,11 @@ import jax.numpy as jnp
 
 from dppo_jax.base import Array, TokenStats
 
-# One minus a probability is never taken to be smaller than this: two f32
-# roundings of 1. Below it the complement of a probability is noise.
-COMPLEMENT_FLOOR = 2.0**-22
+# The mass that a probability, or a sum of recorded ones, leaves over is never
+# taken to be smaller than this. One minus a sum of rounded f32 is good to about
+# 1e-7; an order above that, rounding can no longer make a KL large and mask a
+# token for nothing.
+COMPLEMENT_FLOOR = 2.0**-20
 
 
 def predicting(hidden: Array, first_token: int) -> Array:

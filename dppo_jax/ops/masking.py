@@ -33,6 +33,7 @@ def masked_mean(values: Array, mask: Array) -> Array:
 def masked_max(values: Array, mask: Array) -> Array:
   """Largest of `values` where `mask`, 0.0 where nothing counts; f32 []."""
   chex.assert_equal_shape([values, mask])
+  values = values.astype(jnp.float32)
   largest = jnp.max(values, where=mask, initial=-jnp.inf)
   return jnp.where(jnp.any(mask), largest, 0.0)
 
@@ -40,6 +41,50 @@ def masked_max(values: Array, mask: Array) -> Array:
 def masked_min(values: Array, mask: Array) -> Array:
   """Smallest of `values` where `mask`, 0.0 where nothing counts; f32 []."""
   return -masked_max(-values, mask)
+
+
+def row_mean(values: Array, mask: Array) -> Array:
+  """Mean of each row over the tokens that count: [B, T] -> f32 [B]."""
+  chex.assert_equal_shape([values, mask])
+  total = jnp.sum(jnp.where(mask, values, 0.0), axis=1)
+  return total / jnp.maximum(jnp.sum(mask, axis=1), 1)
+
+
+def row_max(values: Array, mask: Array) -> Array:
+  """Largest of each row over the tokens that count: [B, T] -> f32 [B].
+
+  A row without tokens has 0.0.
+  """
+  chex.assert_equal_shape([values, mask])
+  largest = jnp.max(values, axis=1, where=mask, initial=-jnp.inf)
+  return jnp.where(jnp.any(mask, axis=1), largest, 0.0)
+
+
+def masked_quantile(values: Array, mask: Array, quantile: float) -> Array:
+  """Quantile of each row over the tokens that count, interpolated linearly.
+
+  Args:
+    values: f32 [B, T].
+    mask: bool [B, T].
+    quantile: in [0, 1].
+
+  Returns:
+    f32 [B], 0.0 for a row without tokens.
+
+  >>> row = jnp.array([[3.0, 1.0, 2.0, 99.0]])
+  >>> masked_quantile(row, jnp.array([[1, 1, 1, 0]], bool), 0.75).tolist()
+  [2.5]
+  """
+  chex.assert_rank([values, mask], 2)
+  ordered = jnp.sort(jnp.where(mask, values, jnp.inf), axis=1)
+  count = jnp.sum(mask, axis=1, keepdims=True)
+  place = quantile * jnp.maximum(count - 1, 0)
+  low = jnp.floor(place).astype(jnp.int32)
+  high = jnp.minimum(low + 1, jnp.maximum(count - 1, 0))
+  below = jnp.take_along_axis(ordered, low, axis=1)
+  above = jnp.take_along_axis(ordered, high, axis=1)
+  found = below + (place - low) * (above - below)
+  return jnp.where(count > 0, found, 0.0)[:, 0]
 
 
 def _token_mean(mask: Array, length_norm: float) -> Array:

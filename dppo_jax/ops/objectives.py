@@ -16,46 +16,47 @@ from dppo_jax.ops.trust_regions import ratio
 
 
 def score_form(
-  log_probs: Array,
-  rollout_log_probs: Array,
-  advantages: Array,
-  keep: Array,
-  ratio_cap: float,
+  log_probs: Array, weight: Array, advantages: Array, keep: Array
 ) -> Array:
-  """loss_t = -M_t sg(min(r_t, C)) A_t log pi_t (eq. 23).
+  """loss_t = -M_t sg(weight_t) A_t log pi_t (eq. 23).
 
   Args:
     log_probs: f32 [B, T], log pi, the only argument with a gradient.
-    rollout_log_probs: f32 [B, T], log mu.
+    weight: f32 [B, T], importance weight, see `importance_weight`.
     advantages: f32 [B, T].
     keep: f32 [B, T], M.
-    ratio_cap: C, inf for none.
 
   Returns:
     f32 [B, T].
   """
-  chex.assert_equal_shape([log_probs, rollout_log_probs, advantages, keep])
-  weight = jnp.minimum(ratio(log_probs, rollout_log_probs), ratio_cap)
+  chex.assert_equal_shape([log_probs, weight, advantages, keep])
   return -jax.lax.stop_gradient(keep * weight * advantages) * log_probs
 
 
 def surrogate_form(
-  log_probs: Array,
-  rollout_log_probs: Array,
-  advantages: Array,
-  keep: Array,
-  ratio_cap: float,
+  log_probs: Array, weight: Array, advantages: Array, keep: Array
 ) -> Array:
-  """loss_t = -M_t r_t A_t (eq. 12), scaled by sg(min(r, C) / r) above C.
+  """loss_t = -M_t weight_t A_t (eq. 12), with the gradient of the weight.
 
-  Its gradient equals that of `score_form` everywhere; its value is the
-  surrogate objective. Written as -min(r, C) A, the gradient would die above C.
-  Arguments and result as in `score_form`.
+  The weight enters as sg(weight) pi / sg(pi): its value is the capped ratio
+  and its gradient weight grad log pi everywhere, the same as `score_form`'s.
+  Written as -min(r, C) A, the gradient would die above C. Arguments and result
+  as in `score_form`.
   """
-  chex.assert_equal_shape([log_probs, rollout_log_probs, advantages, keep])
-  r = ratio(log_probs, rollout_log_probs)
-  capped = jax.lax.stop_gradient(jnp.minimum(1.0, ratio_cap / r))
-  return -jax.lax.stop_gradient(keep * advantages) * capped * r
+  chex.assert_equal_shape([log_probs, weight, advantages, keep])
+  moving = jnp.exp(log_probs - jax.lax.stop_gradient(log_probs))
+  return -jax.lax.stop_gradient(keep * weight * advantages) * moving
+
+
+def importance_weight(
+  ratios: Array, ratio_floor: float, ratio_cap: float
+) -> Array:
+  """min(max(r, floor), C): truncated pi / mu, no gradient; [B, T].
+
+  CISPO (arXiv:2506.13585) has a cap and a floor, truncated importance sampling
+  a cap only.
+  """
+  return jnp.clip(jax.lax.stop_gradient(ratios), ratio_floor, ratio_cap)
 
 
 def k1(log_probs: Array, reference_log_probs: Array) -> Array:
@@ -69,7 +70,10 @@ def k1(log_probs: Array, reference_log_probs: Array) -> Array:
 
 
 def k3(log_probs: Array, reference_log_probs: Array) -> Array:
-  """ref/pi - 1 - log(ref/pi) >= 0: unbiased for KL(pi || ref), less noisy."""
+  """ref/pi - 1 - log(ref/pi) >= 0: unbiased for KL(pi || ref), less noisy.
+
+  Its gradient is, in the mean over pi, that of the *other* KL(ref || pi).
+  """
   r = ratio(reference_log_probs, log_probs)
   return r - 1.0 - (reference_log_probs - log_probs)
 

@@ -1,13 +1,13 @@
 """Which tokens an update may use: rows of `TRUST_REGIONS`.
 
 A row takes what was measured and the thresholds and returns the keep weight
-M, f32 [B, T]. It knows nothing of losses. The sign of the advantage and the
-sampled token decide the direction in every row:
+M, f32 [B, T]. It knows nothing of losses. Which tokens a rule is asked about
+at all is an axis of its own, the same for every gated row (`subject`):
 
   away = A * (pi - anchor) > 0
 
-and a token that moves toward the anchor, or has A = 0, is always kept. The
-bounds are strict: a token is masked when D > delta.
+A token that moves toward the anchor, or has A = 0, is not subject to a
+one-sided rule and is kept. Bounds are strict: masked when D > delta.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,9 +20,14 @@ import jax
 import jax.numpy as jnp
 
 from dppo_jax.base import Array
+from dppo_jax.ops import cppo
+from dppo_jax.ops.masking import row_max, row_mean
 
 # e**80 is finite in f32; beyond it a ratio says nothing more.
 MAX_LOG_RATIO = 80.0
+
+DIRECTIONS = ('away', 'any')
+SIDES = ('both', 'negative', 'positive')
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -46,22 +51,47 @@ class Signals:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bounds:
-  """Thresholds of the rules, one for each sign of the advantage.
+  """Thresholds of the rules, and the tokens they are asked about.
 
   Attributes:
+    direction: 'away' asks about tokens that move from the anchor only, 'any'
+      about all of them (sign-blind).
+    side: of the advantage: 'both', 'negative' or 'positive' tokens only.
+    alpha_low: tokens with A < 0 whose anchor probability is below this are
+      exempt (relax-low); 0 exempts none.
+    alpha_high: the same for A > 0 (relax-high).
     delta_low: bound on the divergence for A < 0.
     delta_high: bound on the divergence for A > 0.
-    clip_low: ratio clip: a token with A < 0 is masked below 1 - clip_low.
-    clip_high: a token with A > 0 is masked above 1 + clip_high.
+    clip_low: ratio clip: a token is masked below 1 - clip_low.
+    clip_high: a token is masked above 1 + clip_high.
+    dual_clip: dual clip: a token with A < 0 is masked above this ratio.
+    w_min: CPPO: weight of the last position, in (0, 1].
+    weight_order: CPPO: 'linear' or 'shuffled' position weights.
+    budget: CPPO: delta_b a position, or the least one where it is dynamic;
+      inf switches the prefix budget off.
+    tau_low: SAPO: temperature for A < 0.
+    tau_high: SAPO: temperature for A > 0.
   """
 
+  direction: Literal['away', 'any']
+  side: Literal['both', 'negative', 'positive']
+  alpha_low: float
+  alpha_high: float
   delta_low: float
   delta_high: float
   clip_low: float
   clip_high: float
+  dual_clip: float
+  w_min: float
+  weight_order: Literal['linear', 'shuffled']
+  budget: float
+  tau_low: float
+  tau_high: float
 
 
 KeepFn = Callable[[Signals, Bounds], Array]
+Diagnostics = dict[str, Array]
+DiagnoseFn = Callable[[Signals, Bounds], Diagnostics]
 
 
 def ratio(log_probs: Array, anchor_log_probs: Array) -> Array:
@@ -70,64 +100,283 @@ def ratio(log_probs: Array, anchor_log_probs: Array) -> Array:
   return jnp.exp(jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
 
 
+def sequence_ratio(
+  log_probs: Array, anchor_log_probs: Array, mask: Array
+) -> Array:
+  """Length-normalized ratio of whole responses (GSPO, arXiv:2507.18071).
+
+  s = exp( 1/T sum_t log(pi_t / anchor_t) ), the same for every token.
+
+  Args:
+    log_probs: f32 [B, T].
+    anchor_log_probs: f32 [B, T].
+    mask: bool [B, T].
+
+  Returns:
+    f32 [B, T].
+  """
+  log_ratio = row_mean(log_probs - anchor_log_probs, mask)
+  s = jnp.exp(jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
+  return jnp.broadcast_to(s[:, None], mask.shape)
+
+
 def moves_away(signals: Signals) -> Array:
   """Whether the update pushes pi further from the anchor; bool [B, T]."""
   moved = signals.log_probs - signals.anchor_log_probs
   return signals.advantages * moved > 0
 
 
+def subject(signals: Signals, bounds: Bounds) -> Array:
+  """Tokens a gated rule is asked about; the others are kept; bool [B, T]."""
+  negative = signals.advantages < 0
+  positive = signals.advantages > 0
+  if bounds.direction == 'away':
+    asked = moves_away(signals)
+  else:
+    asked = jnp.ones_like(negative)
+  if bounds.side == 'negative':
+    asked &= negative
+  elif bounds.side == 'positive':
+    asked &= positive
+  anchor = jnp.exp(signals.anchor_log_probs)
+  exempt = (negative & (anchor < bounds.alpha_low)) | (
+    positive & (anchor < bounds.alpha_high)
+  )
+  return asked & ~exempt
+
+
+def _delta(signals: Signals, bounds: Bounds) -> Array:
+  """The bound that goes with the sign of each advantage."""
+  return jnp.where(signals.advantages > 0, bounds.delta_high, bounds.delta_low)
+
+
+def _outside(r: Array, bounds: Bounds) -> Array:
+  return (r > 1.0 + bounds.clip_high) | (r < 1.0 - bounds.clip_low)
+
+
 def keep_all(signals: Signals, bounds: Bounds) -> Array:
-  """M = 1: the importance-weighted policy gradient (PG-IS)."""
+  """M = 1: PG-IS; with a cap on the ratio, CISPO."""
   del bounds
   return jnp.ones_like(signals.advantages)
 
 
 def keep_by_ratio(signals: Signals, bounds: Bounds) -> Array:
-  """PPO's clip as a mask.
+  """PPO's clip: M = 0 where r leaves [1 - clip_low, 1 + clip_high].
 
-  M = 0 where A > 0 and r > 1 + clip_high, or A < 0 and r < 1 - clip_low.
+  Asked about tokens that move away, this is the clip of either sign: r can
+  only be too high for A > 0 and too low for A < 0.
   """
   r = ratio(signals.log_probs, signals.anchor_log_probs)
-  too_high = (signals.advantages > 0) & (r > 1.0 + bounds.clip_high)
-  too_low = (signals.advantages < 0) & (r < 1.0 - bounds.clip_low)
-  return 1.0 - (too_high | too_low)
+  return 1.0 - _outside(r, bounds)
+
+
+def keep_by_dual_clip(signals: Signals, bounds: Bounds) -> Array:
+  """Dual clip (arXiv:1912.09729): PPO's, and M = 0 where A < 0 and r > c.
+
+  The second test asks about tokens that move *toward* the anchor, so the row
+  gates its first test itself.
+  """
+  r = ratio(signals.log_probs, signals.anchor_log_probs)
+  clipped = subject(signals, bounds) & _outside(r, bounds)
+  dual = (signals.advantages < 0) & (r > bounds.dual_clip)
+  return 1.0 - (clipped | dual)
 
 
 def keep_by_divergence(signals: Signals, bounds: Bounds) -> Array:
-  """DPPO (eq. 12): M = 0 where the update moves away and D > delta."""
-  delta = jnp.where(signals.advantages > 0, bounds.delta_high, bounds.delta_low)
-  return 1.0 - (moves_away(signals) & (signals.divergence > delta))
+  """DPPO (eq. 12): M = 0 where D > delta."""
+  return 1.0 - (signals.divergence > _delta(signals, bounds))
+
+
+def keep_good_updates(signals: Signals, bounds: Bounds) -> Array:
+  """Mask-delta (DPPO section 5.3): M = 0 where A < 0 and mu - pi >= delta.
+
+  The one bound that is not strict; it reads delta_low and no divergence.
+  """
+  lost = jnp.exp(signals.anchor_log_probs) - jnp.exp(signals.log_probs)
+  return 1.0 - ((signals.advantages < 0) & (lost >= bounds.delta_low))
+
+
+def keep_by_prefix_budget(signals: Signals, bounds: Bounds) -> Array:
+  """CPPO with a fixed budget: M = 0 where Z_t > c_t."""
+  prefix, budget = _prefix(signals, bounds), bounds.budget
+  threshold = cppo.thresholds(prefix, _delta(signals, bounds), budget)
+  return 1.0 - (prefix.weighted > threshold)
+
+
+def keep_by_dynamic_budget(signals: Signals, bounds: Bounds) -> Array:
+  """CPPO with delta_b = clamp(P90(D), b, 2 b) of each response (eq. 22)."""
+  prefix, budget = _prefix(signals, bounds), _dynamic(signals, bounds)
+  threshold = cppo.thresholds(prefix, _delta(signals, bounds), budget)
+  return 1.0 - (prefix.weighted > threshold)
+
+
+def weigh_by_prefix_budget(signals: Signals, bounds: Bounds) -> Array:
+  """Soft CPPO: the gate min(1, 1 / x) in place of 0 or 1."""
+  prefix = _prefix(signals, bounds)
+  return cppo.soft_gate(prefix, _delta(signals, bounds), bounds.budget)
+
+
+def keep_by_max(signals: Signals, bounds: Bounds) -> Array:
+  """TRM-Max: a whole response goes where max_t D > delta, sign-blind."""
+  worst = row_max(signals.divergence, signals.mask)
+  return jnp.where(worst[:, None] > _delta(signals, bounds), 0.0, 1.0)
+
+
+def keep_by_mean(signals: Signals, bounds: Bounds) -> Array:
+  """TRM-Avg: a whole response goes where mean_t D > delta, sign-blind."""
+  mean = row_mean(signals.divergence, signals.mask)
+  return jnp.where(mean[:, None] > _delta(signals, bounds), 0.0, 1.0)
+
+
+def keep_by_sequence_ratio(signals: Signals, bounds: Bounds) -> Array:
+  """GSPO: PPO's clip on the sequence ratio; a response goes as a whole.
+
+  Its direction is that of the sequence ratio, not of each token, so the row
+  gates itself: A > 0 and s > 1 + clip_high, or A < 0 and s < 1 - clip_low.
+  """
+  s = sequence_ratio(signals.log_probs, signals.anchor_log_probs, signals.mask)
+  too_high = (signals.advantages > 0) & (s > 1.0 + bounds.clip_high)
+  too_low = (signals.advantages < 0) & (s < 1.0 - bounds.clip_low)
+  return 1.0 - (too_high | too_low)
+
+
+def weigh_by_sigmoid(signals: Signals, bounds: Bounds) -> Array:
+  """SAPO (arXiv:2511.20347): f(r) = 4 / tau sigmoid(tau (r - 1)).
+
+  The gradient of f(r) A is M r A grad log pi with M = f'(r) = 4 p (1 - p),
+  p = sigmoid(tau (r - 1)): 1 at r = 1 and falling to both sides.
+  """
+  tau = jnp.where(signals.advantages > 0, bounds.tau_high, bounds.tau_low)
+  r = ratio(signals.log_probs, signals.anchor_log_probs)
+  p = jax.nn.sigmoid(tau * (r - 1.0))
+  return 4.0 * p * (1.0 - p)
+
+
+def _prefix(signals: Signals, bounds: Bounds) -> cppo.Prefix:
+  weights = cppo.position_weights(
+    signals.mask, bounds.w_min, bounds.weight_order
+  )
+  return cppo.accumulate(signals.divergence, weights, signals.mask)
+
+
+def _dynamic(signals: Signals, bounds: Bounds) -> Array:
+  return cppo.dynamic_budget(signals.divergence, signals.mask, bounds.budget)
+
+
+def _diagnose(
+  signals: Signals, bounds: Bounds, budget: Array | float
+) -> Diagnostics:
+  """`cppo/budget_effective` and `cppo/masked_by_budget`.
+
+  The budget a position has, and tokens masked by the prefix budget alone,
+  which the bound of a single token would have kept.
+  """
+  prefix, delta = _prefix(signals, bounds), _delta(signals, bounds)
+  threshold = cppo.thresholds(prefix, delta, budget)
+  spent = (prefix.weighted > threshold) & (prefix.weighted <= delta)
+  masked = spent & subject(signals, bounds)
+  return {
+    'cppo/budget_effective': jnp.broadcast_to(
+      jnp.asarray(budget, jnp.float32), (masked.shape[0], 1)
+    )
+    * jnp.ones_like(delta),
+    'cppo/masked_by_budget': masked.astype(jnp.float32),
+  }
+
+
+def _diagnose_fixed(signals: Signals, bounds: Bounds) -> Diagnostics:
+  return _diagnose(signals, bounds, bounds.budget)
+
+
+def _diagnose_dynamic(signals: Signals, bounds: Bounds) -> Diagnostics:
+  return _diagnose(signals, bounds, _dynamic(signals, bounds))
 
 
 class TrustRegion(NamedTuple):
   """A row of `TRUST_REGIONS`.
 
   Attributes:
-    fn: the rule.
+    fn: the rule; where `gated`, its weight counts for `subject` tokens only.
+    reads: fields of `Bounds` it reads beside those of `subject`.
+    scope: what must be known before a token is decided: 'token', 'prefix' (the
+      tokens before it) or 'sequence' (the whole response).
     reads_divergence: whether D decides, so that its record is needed.
-    scope: 'token', 'prefix' (causal along the sequence) or 'sequence'.
+    gated: whether `subject` says which tokens it is asked about.
+    diagnose: metrics of the rule's own, [B, T] each, averaged over tokens.
   """
 
   fn: KeepFn
-  reads_divergence: bool
+  reads: tuple[str, ...]
   scope: Literal['token', 'prefix', 'sequence']
+  reads_divergence: bool
+  gated: bool = True
+  diagnose: DiagnoseFn | None = None
 
+
+_DELTAS = ('delta_low', 'delta_high')
+_CLIPS = ('clip_low', 'clip_high')
+_CPPO = (*_DELTAS, 'w_min', 'weight_order', 'budget')
 
 TRUST_REGIONS: Mapping[str, TrustRegion] = {
-  'none': TrustRegion(keep_all, False, 'token'),
-  'ratio_clip': TrustRegion(keep_by_ratio, False, 'token'),
-  'divergence': TrustRegion(keep_by_divergence, True, 'token'),
+  'none': TrustRegion(keep_all, (), 'token', False),
+  'ratio_clip': TrustRegion(keep_by_ratio, _CLIPS, 'token', False),
+  'dual_clip': TrustRegion(
+    keep_by_dual_clip, (*_CLIPS, 'dual_clip'), 'token', False, gated=False
+  ),
+  'divergence': TrustRegion(keep_by_divergence, _DELTAS, 'token', True),
+  'bad_updates': TrustRegion(keep_good_updates, ('delta_low',), 'token', False),
+  'cppo': TrustRegion(
+    keep_by_prefix_budget, _CPPO, 'prefix', True, diagnose=_diagnose_fixed
+  ),
+  'cppo_dynamic': TrustRegion(
+    keep_by_dynamic_budget, _CPPO, 'sequence', True, diagnose=_diagnose_dynamic
+  ),
+  'cppo_soft': TrustRegion(weigh_by_prefix_budget, _CPPO, 'prefix', True),
+  'trm_max': TrustRegion(keep_by_max, _DELTAS, 'sequence', True, gated=False),
+  'trm_mean': TrustRegion(keep_by_mean, _DELTAS, 'sequence', True, gated=False),
+  'gspo': TrustRegion(
+    keep_by_sequence_ratio, _CLIPS, 'sequence', False, gated=False
+  ),
+  'sapo': TrustRegion(
+    weigh_by_sigmoid, ('tau_low', 'tau_high'), 'token', False, gated=False
+  ),
 }
 
 
 def keep_weights(rule: str, signals: Signals, bounds: Bounds) -> Array:
   """M of the named rule: f32 [B, T] without gradient, 0.0 where masked.
 
-  Raises:
-    KeyError: `rule` is not a row (configs are checked long before).
+  Args:
+    rule: a key of `TRUST_REGIONS`.
+    signals: what was measured; nothing of it is differentiated.
+    bounds: thresholds.
+
+  >>> one = jnp.ones((1, 1))
+  >>> signals = Signals(
+  ...   advantages=one, log_probs=jnp.log(0.9 * one),
+  ...   anchor_log_probs=jnp.log(0.5 * one), divergence=0.4 * one,
+  ...   mask=one > 0)
+  >>> bounds = Bounds(
+  ...   direction='away', side='both', alpha_low=0.0, alpha_high=0.0,
+  ...   delta_low=0.2, delta_high=0.2, clip_low=0.2, clip_high=0.2,
+  ...   dual_clip=3.0, w_min=1.0, weight_order='linear', budget=float('inf'),
+  ...   tau_low=1.05, tau_high=1.0)
+  >>> keep_weights('divergence', signals, bounds).tolist()
+  [[0.0]]
   """
   chex.assert_rank(jax.tree.leaves(signals), 2)
   chex.assert_equal_shape(jax.tree.leaves(signals))
   signals = jax.lax.stop_gradient(signals)
-  keep = TRUST_REGIONS[rule].fn(signals, bounds)
+  row = TRUST_REGIONS[rule]
+  keep = row.fn(signals, bounds)
+  if row.gated:
+    keep = jnp.where(subject(signals, bounds), keep, 1.0)
   return jnp.where(signals.mask, keep, 0.0).astype(jnp.float32)
+
+
+def diagnostics(rule: str, signals: Signals, bounds: Bounds) -> Diagnostics:
+  """The rule's own metrics by token, f32 [B, T] each; often none."""
+  diagnose = TRUST_REGIONS[rule].diagnose
+  if diagnose is None:
+    return {}
+  return diagnose(jax.lax.stop_gradient(signals), bounds)

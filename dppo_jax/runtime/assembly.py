@@ -177,10 +177,20 @@ def compile_batcher(parts: Parts, experiment: Experiment) -> BatchFn:
 
 
 def use_compilation_cache(folder: str) -> None:
-  """Keeps compiled programs in a user folder; '' keeps none."""
+  """Keeps compiled programs in a user folder; '' keeps none.
+
+  Raises:
+    ValueError: the folder cannot be made.
+  """
   if not folder:
     return
   path = pathlib.Path(os.path.expanduser(folder))
-  path.mkdir(parents=True, exist_ok=True)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ValueError(
+      f'compilation_cache: cannot make {path} ({error.strerror}); name a'
+      " folder you own, or '' to keep no compiled programs."
+    ) from error
   jax.config.update('jax_compilation_cache_dir', str(path))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)

@@ -6,6 +6,7 @@ allowed.
 """
 
 import dataclasses
+from dataclasses import fields
 import math
 from typing import Any
 
@@ -198,14 +199,14 @@ def build_experiment(
       rule=region.rule,
       divergence=region.divergence,
       anchor=region.anchor,
+      top_k_set=region.top_k_set,
       bounds=Bounds(
-        delta_low=region.delta_low,
-        delta_high=region.delta_high,
-        clip_low=region.clip_low,
-        clip_high=region.clip_high,
+        **{field.name: region[field.name] for field in fields(Bounds)}
       ),
       form=c.objective.form,
+      importance=c.objective.importance,
       ratio_cap=c.objective.ratio_cap,
+      ratio_floor=c.objective.ratio_floor,
       kl_coefficient=c.objective.kl_coefficient,
       kl_estimator=c.objective.kl_estimator,
       entropy_coefficient=c.objective.entropy_coefficient,

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -22,8 +23,9 @@ from dppo_jax.learner.metrics import trust_region_metrics
 from dppo_jax.learner.optimizer import learning_rate_of
 from dppo_jax.learner.train_step import compile_train_step
 from dppo_jax.rewards.pool import VerifierPool
-from dppo_jax.rewards.verifiers import Verdict
-from dppo_jax.runtime import assembly, report
+from dppo_jax.rewards.verifiers import Verdict, failure_counts
+from dppo_jax.runtime import assembly, report, summary
+from dppo_jax.runtime import workdir as workdir_lib
 from dppo_jax.runtime.checkpoints import Checkpoints
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.evaluation import compile_evaluation, verify
@@ -65,6 +67,16 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
 
     state = _restore(parts, checkpoints)
     resumed = state is not None
+    resumed_step = int(state.step) if resumed else None
+    print(
+      report.header(experiment, parts, workdir, resumed_step),
+      file=sys.stderr,
+      flush=True,
+    )
+    if resumed_step == experiment.num_steps:
+      finished = summary.read_summary(workdir)
+      if finished is not None:
+        return finished
     if state is None:
       state = warm_start(experiment, parts, stop)
     start_step = int(state.step)
@@ -72,9 +84,11 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     recorder = stack.enter_context(
       Recorder(experiment, workdir, start_step, resumed=resumed)
     )
-    tracer = Tracer(workdir, experiment.profile, recorder.progress.note)
+    tracer = stack.enter_context(
+      Tracer(workdir, experiment.profile, recorder.progress.note)
+    )
     if not resumed:
-      metrics = evaluate(state, schedule.final_num_prompts)
+      metrics = evaluate(state, schedule.final_num_prompts).metrics
       recorder.evaluation(0, metrics)
       checkpoints.save(0, state, metrics, {})
 
@@ -89,14 +103,18 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       evaluated: dict[str, float] = {}
       if last or due(step, schedule.every_n_steps):
         size = schedule.final_num_prompts if last else schedule.num_prompts
-        evaluated = evaluate(state, size)
+        evaluated = evaluate(state, size).metrics
         recorder.evaluation(step, evaluated)
-      if last or stop or due(step, experiment.checkpoints.every_n_steps):
+      stopping = bool(stop)  # Once: a signal may come between two looks.
+      if last or stopping or due(step, experiment.checkpoints.every_n_steps):
         recorder.flush()
         checkpoints.save(step, state, evaluated, {})
-      if stop and not last:
+      if stopping and not last:
         checkpoints.wait()
-        raise stop.stop(f'Stopped after step {step}; the state is saved.')
+        raise stop.stop(
+          f'Stopped after step {step} of {experiment.num_steps}; the state is'
+          ' saved. Run the same command to resume.'
+        )
     checkpoints.wait()
   return report.summarize(experiment, parts, workdir)
 
@@ -105,7 +123,8 @@ def _open_checkpoints(
   experiment: Experiment, workdir: pathlib.Path
 ) -> Checkpoints:
   config = experiment.checkpoints
-  return Checkpoints(workdir / 'checkpoints', config.keep, config.best_metric)
+  folder = workdir / workdir_lib.CHECKPOINTS
+  return Checkpoints(folder, config.keep, config.best_metric)
 
 
 def _compile_iteration(
@@ -189,11 +208,11 @@ def _compile_iteration(
 
 def _verdict_metrics(verdicts: list[Verdict]) -> dict[str, float]:
   """Shares of completions whose verifier failed."""
-  reasons = [verdict.reason for verdict in verdicts]
-  failed = sum(r == 'crashed' or r.startswith('error') for r in reasons)
+  counts = failure_counts(verdicts)
+  failed = counts['errors'] + counts['crashes']
   return {
-    'rewards/errors': failed / len(reasons),
-    'rewards/timeouts': reasons.count('timeout') / len(reasons),
+    'rewards/errors': failed / len(verdicts),
+    'rewards/timeouts': counts['timeouts'] / len(verdicts),
   }
 
 

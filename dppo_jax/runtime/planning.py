@@ -28,13 +28,22 @@ def describe(experiment: Experiment) -> str:
     f' {rows * sampling.max_completion_length * experiment.num_steps:,} in all',
     f'trained tokens     at most {rows * columns:,} a step',
     '',
-    'Memory a device, estimated from shapes (MiB):',
+    'Memory a device, estimated from shapes:',
     *(
-      f'  {name:<18} {size / 2**20:,.1f}'
+      f'  {name:<16} {show_bytes(size)}'
       for name, size in memory(experiment, parts).items()
     ),
   ]
   return '\n'.join(lines)
+
+
+def show_bytes(size: float) -> str:
+  """A size as people say it: '25.4 KiB'."""
+  for unit in ('B', 'KiB', 'MiB'):
+    if size < 1024:
+      return f'{size:,.1f} {unit}'
+    size /= 1024
+  return f'{size:,.1f} GiB'
 
 
 def memory(experiment: Experiment, parts: assembly.Parts) -> dict[str, float]:

@@ -89,7 +89,7 @@ class Recorder:
         f'{self._max_nonfinite}), so the parameters no longer change. Look at'
         ' ratio/max and optimizer/gradient_norm in metrics.jsonl; a lower'
         ' optimizer.learning_rate or a finite objective.ratio_cap usually'
-        ' helps.'
+        ' helps, in another --workdir.'
       )
 
   def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -139,7 +139,10 @@ class Stopwatch:
 
 
 class Tracer:
-  """Profiles the configured train steps into workdir/profile."""
+  """Profiles the configured train steps into workdir/profile.
+
+  A run that ends or resumes within them traces those it takes.
+  """
 
   def __init__(
     self,
@@ -148,19 +151,30 @@ class Tracer:
     note: Callable[[str], None],
   ):
     self._folder = workdir / 'profile'
-    self._first = config.start_step
-    self._last = config.start_step + config.num_steps - 1
-    self._wanted = config.num_steps > 0
+    self._steps = range(config.start_step, config.start_step + config.num_steps)
+    self._tracing = False
     self._note = note
 
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._stop()
+
   def before(self, step: int) -> None:
-    """Starts the trace if `step` is its first."""
-    if self._wanted and step == self._first:
+    """Starts the trace if `step` is of it."""
+    if step in self._steps and not self._tracing:
       jax.profiler.start_trace(str(self._folder))
+      self._tracing = True
 
   def after(self, step: int) -> None:
     """Ends the trace if `step` was its last."""
-    if self._wanted and self._first <= self._last == step:
+    if step + 1 not in self._steps:
+      self._stop()
+
+  def _stop(self) -> None:
+    if self._tracing:
+      self._tracing = False
       jax.profiler.stop_trace()
       self._note(f'profile: {self._folder} (open it with xprof or Perfetto)')
 

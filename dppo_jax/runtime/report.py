@@ -1,14 +1,19 @@
-"""What a run was: the summary of a finished run."""
+"""What a run is, before it starts, and what it was, once it is finished."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+import dataclasses
 import importlib.metadata
+import os
 import pathlib
 import resource
+import shlex
+import sys
 from typing import Any
 
 import jax
 import numpy as np
 
+from dppo_jax.data.prompts import PromptStream
 from dppo_jax.runtime import summary, writers
 from dppo_jax.runtime.assembly import Parts, abstract_state
 from dppo_jax.runtime.config import Experiment
@@ -21,6 +26,60 @@ def num_parameters(parts: Parts) -> int:
   """Parameters of the policy."""
   leaves = jax.tree.leaves(abstract_state(parts).params)
   return sum(int(np.prod(leaf.shape)) for leaf in leaves)
+
+
+def header(
+  experiment: Experiment,
+  parts: Parts,
+  workdir: pathlib.Path,
+  resumed_step: int | None,
+) -> str:
+  """What is about to run, in a few lines.
+
+  Args:
+    experiment: the run.
+    parts: its parts.
+    workdir: its folder.
+    resumed_step: step it resumes from; None if it is new.
+  """
+  data, step = experiment.data, experiment.step
+  loss, model = experiment.loss, experiment.model
+  updates = step.num_minibatches
+  rows = data.num_prompts * data.group_size // updates
+  bounds = dataclasses.asdict(loss.bounds).items()
+  mesh = ' · '.join(f'{axis} {n}' for axis, n in parts.mesh.shape.items())
+  facts = {
+    'task': f'{data.task}, {_prompts(parts.prompts, data.max_prompt_length)}',
+    'held out': f'{experiment.evaluation.split}, '
+    f'{_prompts(parts.held_out, data.max_prompt_length)}',
+    'policy': f'{num_parameters(parts):,} parameters, {model.num_layers}'
+    f' layers, {model.dtype}; sampler {experiment.sampling.precision}',
+    'devices': f'{parts.mesh.size} × {jax.devices()[0].device_kind}, mesh'
+    f' {mesh}',
+    'rule': f'{loss.rule} on {loss.divergence} from the {loss.anchor} policy',
+    'bounds': ' · '.join(f'{name} {value:g}' for name, value in bounds),
+    'batch': f'{data.num_prompts} prompts × {data.group_size} completions,'
+    f' {updates} updates of {rows}; {experiment.num_steps:,} steps',
+    'workdir': str(workdir),
+  }
+  lines = [f'{name:<9} {fact}' for name, fact in facts.items()]
+  if resumed_step == experiment.num_steps:
+    lines.append(f'Finished already: step {resumed_step} is the last.')
+  elif resumed_step is not None:
+    lines.append(
+      f'Resuming from step {resumed_step} of {experiment.num_steps}.'
+    )
+  return '\n'.join(lines)
+
+
+def _prompts(stream: PromptStream, max_length: int) -> str:
+  text = f'{stream.num_examples:,} prompts'
+  if stream.num_filtered:
+    text += (
+      f' ({stream.num_filtered:,} longer than data.max_prompt_length='
+      f'{max_length} left out)'
+    )
+  return text
 
 
 def summarize(
@@ -72,13 +131,15 @@ def _peak_memory_gib() -> float:
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def finish(workdir: pathlib.Path, facts: dict[str, Any], command: str) -> str:
+def finish(
+  workdir: pathlib.Path, facts: dict[str, Any], arguments: Sequence[str]
+) -> str:
   """Writes summary.json and summary.png; returns what to print.
 
   Args:
     workdir: of the run.
     facts: of `summarize`, perhaps with what the caller adds.
-    command: what resumes the run.
+    arguments: of the training command.
   """
   summary.write_summary(workdir, facts)
   picture = summary.draw_summary(workdir)
@@ -94,10 +155,19 @@ def finish(workdir: pathlib.Path, facts: dict[str, Any], command: str) -> str:
       *lines,
       f'Picture:   {picture}',
       f'Samples:   {workdir / writers.SAMPLES_FILE}',
-      f'Evaluate:  python -m experiments.evaluate --workdir={workdir}',
-      f'Resume:    {command}',
+      f'Evaluate:  {_command("evaluate", [f"--workdir={workdir}"])}',
+      f'Resume:    {_command("train", arguments)}',
     ]
   )
+
+
+def _command(name: str, arguments: Sequence[str]) -> str:
+  """A command line to copy, with the interpreter of this process."""
+  python = sys.executable
+  here = os.path.relpath(python)
+  if not here.startswith(os.pardir):
+    python = here
+  return shlex.join([python, '-m', f'experiments.{name}', *arguments])
 
 
 def _show(value: Any) -> str:

@@ -107,6 +107,15 @@ def write_summary(
   unfinished.replace(path)
 
 
+def read_summary(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
+  """Reads summary.json; None if there is none or it is damaged."""
+  path = pathlib.Path(workdir) / SUMMARY_FILE
+  try:
+    return json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError):
+    return None
+
+
 def draw_summary(workdir: str | os.PathLike[str]) -> pathlib.Path:
   """Draws metrics.jsonl, and the facts of summary.json beside it.
 

@@ -17,7 +17,7 @@ from dppo_jax.ops.advantages import ADVANTAGES
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.masking import AGGREGATIONS
 from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS
-from dppo_jax.ops.trust_regions import TRUST_REGIONS
+from dppo_jax.ops.trust_regions import DIRECTIONS, SIDES, TRUST_REGIONS
 from dppo_jax.rewards.verifiers import VERIFIERS
 from dppo_jax.sampling.precision import PRECISIONS
 
@@ -34,12 +34,22 @@ CHOICES: dict[str, Collection[str]] = {
   'advantages.estimator': ADVANTAGES,
   'trust_region.rule': TRUST_REGIONS,
   'trust_region.divergence': DIVERGENCES,
+  'trust_region.top_k_set': ('union', 'replace_kth'),
   'trust_region.anchor': ('rollout', 'recomputed'),
+  'trust_region.direction': DIRECTIONS,
+  'trust_region.side': SIDES,
+  'trust_region.weight_order': ('linear', 'shuffled'),
+  'objective.importance': ('token', 'sequence'),
   'objective.form': FORMS,
   'objective.aggregation': AGGREGATIONS,
   'objective.kl_estimator': KL_ESTIMATORS,
   'optimizer.schedule': SCHEDULES,
   'evaluation.split': tasks.SPLIT_SIZES,
+  'checkpoints.best_metric': (
+    'evaluation/sampled_accuracy',
+    'evaluation/pass_at_k',
+    'evaluation/greedy_accuracy',
+  ),
 }
 
 # Paths of counts, and the least they may be.
@@ -57,6 +67,7 @@ COUNTS = {
   'model.head_dim': 2,
   'model.d_ff': 1,
   'model.layers_a_loop': 1,
+  'model.rope_original_length': 1,
   'sampling.max_completion_length': 1,
   'sampling.top_k': 0,
   'optimizer.num_warmup_steps': 0,
@@ -85,6 +96,8 @@ RANGES = {
   'model.rope_factor': (0.0, False, math.inf),
   'model.norm_epsilon': (0.0, False, 1.0),
   'model.init_scale': (0.0, False, math.inf),
+  'model.rope_low_frequency_factor': (0.0, False, math.inf),
+  'model.rope_high_frequency_factor': (0.0, False, math.inf),
   'sampling.temperature': (0.0, False, math.inf),
   'evaluation.temperature': (0.0, False, math.inf),
   'evaluation.top_p': (0.0, False, 1.0),
@@ -92,7 +105,15 @@ RANGES = {
   'trust_region.delta_high': (0.0, True, math.inf),
   'trust_region.clip_low': (0.0, True, 1.0),
   'trust_region.clip_high': (0.0, True, math.inf),
+  'trust_region.alpha_low': (0.0, True, 1.0),
+  'trust_region.alpha_high': (0.0, True, 1.0),
+  'trust_region.dual_clip': (1.0, False, math.inf),
+  'trust_region.w_min': (0.0, False, 1.0),
+  'trust_region.budget': (0.0, True, math.inf),
+  'trust_region.tau_low': (0.0, False, math.inf),
+  'trust_region.tau_high': (0.0, False, math.inf),
   'objective.ratio_cap': (0.0, False, math.inf),
+  'objective.ratio_floor': (0.0, True, math.inf),
   'objective.length_norm': (0.0, False, math.inf),
   'objective.kl_coefficient': (0.0, True, math.inf),
   'optimizer.learning_rate': (0.0, True, math.inf),
@@ -119,6 +140,7 @@ def find_problems(config: Config, num_devices: int) -> list[str]:
     return problems
   return [
     *_task(config),
+    *_evaluation(config),
     *_model(config),
     *_trust_region(config),
     *_mesh(config, num_devices),
@@ -149,6 +171,11 @@ def _choices(config: Config) -> Iterator[str]:
     yield (
       f'rewards.verifier: unknown {verifier!r}{suggest(verifier, VERIFIERS)}'
       " Or name a function of yours: 'package.module:function'."
+    )
+  elif verifier not in VERIFIERS and config['rewards']['num_workers'] == 0:
+    yield (
+      f'rewards.num_workers: got 0 for the verifier {verifier!r}; one that is'
+      ' not built in needs at least 1, so that it can be stopped.'
     )
 
 
@@ -187,6 +214,16 @@ def _task(config: Config) -> Iterator[str]:
       f'sampling.max_completion_length: got {limit}; right completions of'
       f' task {config["data"]["task"]!r} take up to {needed} tokens.'
     )
+
+
+def _evaluation(config: Config) -> Iterator[str]:
+  metric = config['checkpoints']['best_metric']
+  if metric == 'evaluation/greedy_accuracy':
+    if not config['evaluation']['greedy']:
+      yield (
+        f'checkpoints.best_metric: {metric!r} is not measured with'
+        ' evaluation.greedy=False; set that, or choose another metric.'
+      )
 
 
 def _model(config: Config) -> Iterator[str]:
@@ -300,7 +337,6 @@ def _batch(config: Config, num_devices: int) -> Iterator[str]:
     'data.num_prompts',
     'supervised.batch_size',
     'evaluation.num_prompts',
-    'evaluation.final_num_prompts',
   ):
     got = _at(config, path)
     if got % shards:

@@ -70,5 +70,8 @@ def warm_start(
       loss = float(jax.device_get(metrics['loss/total']))
       progress.update(step + 1, {'loss': f'{loss:.3f}'})
       if stop:
-        raise stop.stop('stopped during the warm start; nothing was saved.')
+        raise stop.stop(
+          f'Stopped after step {step + 1} of the warm start, before anything'
+          ' was saved. Run the same command to begin anew.'
+        )
   return state_lib.restart(parts.optimizer, state, parts.shardings)

@@ -9,11 +9,13 @@ import pathlib
 from typing import Any
 
 CONFIG = 'config.json'
+CHECKPOINTS = 'checkpoints'
 LOCK = 'lock'
 
 # Keys that may change when a run is resumed: none of them changes a number
 # that the run computes.
 FREE_KEYS = (
+  'checkpoints.keep',
   'compilation_cache',
   'data.data_dir',
   'profile',
@@ -65,20 +67,15 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 def check_config(workdir: pathlib.Path, resolved: dict[str, Any]) -> None:
   """Records the config of a new run, or compares it with the recorded one.
 
+  A run that has saved nothing yet has nothing to lose: its config is replaced.
+
   Raises:
     ValueError: the folder holds a run of another config; lists what differs.
   """
   path = workdir / CONFIG
   mine = json.loads(json.dumps(resolved))
-  if path.exists():
-    try:
-      recorded = json.loads(path.read_text())
-    except ValueError as error:
-      raise ValueError(
-        f'--workdir: {path} is damaged ({error}); restore it, or choose'
-        ' another folder.'
-      ) from error
-    changes = list(differences(recorded, mine))
+  if path.exists() and any((workdir / CHECKPOINTS).glob('[0-9]*')):
+    changes = list(differences(read_config(workdir), mine))
     if changes:
       listed = '\n'.join(f'  {change}' for change in changes)
       raise ValueError(
@@ -86,6 +83,62 @@ def check_config(workdir: pathlib.Path, resolved: dict[str, Any]) -> None:
         'Resume it with its own config, or choose another --workdir.'
       )
   write_atomically(path, json.dumps(resolved, indent=2) + '\n')
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+  """The recorded config, as plain nested dicts.
+
+  Raises:
+    ValueError: there is none, or it is damaged.
+  """
+  path = workdir / CONFIG
+  try:
+    return json.loads(path.read_text())
+  except FileNotFoundError as error:
+    raise ValueError(
+      f'--workdir: {workdir} holds no run: it has no {CONFIG}. Name the'
+      ' --workdir of a training.'
+    ) from error
+  except (ValueError, OSError) as error:
+    raise ValueError(
+      f'--workdir: {path} is damaged ({error}); restore it, or choose'
+      ' another folder.'
+    ) from error
+
+
+def overlay(config: Any, recorded: dict[str, Any]) -> Any:
+  """Puts recorded values into a config of configs/default.py.
+
+  Args:
+    config: a ConfigDict, changed in place.
+    recorded: of `read_config`.
+
+  Returns:
+    `config`.
+
+  Raises:
+    ValueError: they do not have the same keys.
+  """
+  known, got = set(_paths(config.to_dict())), set(_paths(recorded))
+  changes = [f'{path}: unknown' for path in sorted(got - known)]
+  changes += [f'{path}: missing' for path in sorted(known - got)]
+  if changes:
+    listed = '\n'.join(f'  {change}' for change in changes)
+    raise ValueError(
+      f'--workdir: its {CONFIG} was written by another version; against'
+      f' configs/default.py:\n{listed}\nUse the version that trained it.'
+    )
+  config.update(recorded)
+  return config
+
+
+def _paths(tree: dict[str, Any], prefix: str = '') -> Iterator[str]:
+  """Paths of the leaves: 'model.d_model'."""
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      yield from _paths(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}'
 
 
 def differences(recorded: Any, mine: Any, path: str = '') -> Iterator[str]:

@@ -212,7 +212,8 @@ def test_imitation_is_minus_log_pi(batch, logits):
 
 def test_sharing_prompts_changes_no_gradient():
   """A prompt run once for its group, or once for each of its rows."""
-  config = factories.transformer_config()
+  # Small weights: the rounding of large ones alone comes near the bound.
+  config = factories.transformer_config(init_scale=0.1)
   policy, params = make_policy(config), factories.make_params(config)
   batch = factories.make_batch(3, 4, 5, 4)
   results = []

@@ -208,8 +208,10 @@ def test_log_complement_against_float64(compiled):
   want = np.log1p(-np.exp(x.astype(np.float64)))
   # Measured: 3.3e-7, at log p = -0.42.
   np.testing.assert_allclose(got, want, rtol=4e-7)
-  # The error of 1 - p itself. Measured: 5.9e-7.
-  np.testing.assert_allclose(np.expm1(got - want), 0.0, atol=7e-7)
+  # The error of 1 - p itself. Measured: 5.9e-7, and 4.2e-7 from p = 0.95 on.
+  error = np.abs(np.expm1(got - want))
+  assert error.max() <= 7e-7
+  assert error[x <= np.log(0.95)].max() <= 4.5e-7
 
 
 @pytest.mark.parametrize('log_prob', [0.0, 1e-6, -1e-9, -(2.0**-23)])

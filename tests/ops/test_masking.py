@@ -145,8 +145,13 @@ def test_padding_columns_change_nothing(aggregation):
 
 
 @pytest.mark.parametrize('aggregation', masking.AGGREGATIONS)
-def test_weights_of_an_empty_batch_are_zero(aggregation):
-  np.testing.assert_array_equal(_weights(np.zeros((4, 3)), aggregation), 0.0)
+def test_nothing_to_count_gives_zeros(aggregation):
+  # Not compiled: XLA rewrites 0/0 under a mask to 0 and would hide it.
+  one_of_three = jnp.array([[1, 1], [0, 0], [0, 0]], bool)
+  for mask in (jnp.zeros((3, 2), bool), one_of_three):
+    weights = masking.aggregation_weights(mask, aggregation, _NORM)
+    np.testing.assert_array_equal(weights[1:], 0.0)
+    assert np.isfinite(weights).all()
 
 
 @pytest.mark.parametrize('aggregation', masking.AGGREGATIONS)

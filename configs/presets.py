@@ -1,0 +1,163 @@
+"""The methods of the papers, each with its thresholds.
+
+`--config=configs/quickstart.py:grpo` applies a preset before the overrides of
+the command line, so that any of its keys can still be overridden. A preset
+sets every axis that defines its method: divergence, anchor, rule, cap.
+
+DPPO is arXiv:2602.04879, CPPO arXiv:2606.10968.
+"""
+
+from collections.abc import Mapping
+import difflib
+import math
+from typing import Any
+
+import ml_collections
+
+Preset = dict[str, Any]
+
+# What every preset starts from; the divergence is measured in any case.
+_PLAIN: Preset = {
+  'trust_region.rule': 'none',
+  'trust_region.anchor': 'rollout',
+  'trust_region.direction': 'away',
+  'trust_region.side': 'both',
+  'trust_region.alpha_low': 0.0,
+  'trust_region.alpha_high': 0.0,
+  'trust_region.top_k_set': 'union',
+  'objective.form': 'score',
+  'objective.importance': 'token',
+  'objective.ratio_cap': math.inf,
+  'objective.ratio_floor': 0.0,
+}
+
+
+def _clip(low: float, high: float, **more: Any) -> Preset:
+  return _PLAIN | {
+    'trust_region.rule': 'ratio_clip',
+    'trust_region.clip_low': low,
+    'trust_region.clip_high': high,
+    **more,
+  }
+
+
+def _bound(divergence: str, delta: float, **more: Any) -> Preset:
+  return _PLAIN | {
+    'trust_region.rule': 'divergence',
+    'trust_region.divergence': divergence,
+    'trust_region.delta_low': delta,
+    'trust_region.delta_high': delta,
+    **more,
+  }
+
+
+def _cppo(rule: str, **more: Any) -> Preset:
+  settings = {
+    'trust_region.rule': rule,
+    'trust_region.w_min': 0.8,
+    'trust_region.weight_order': 'linear',
+    'trust_region.budget': 0.015,
+    **more,
+  }
+  return _bound('binary_tv', 0.15, **settings)
+
+
+_RECOMPUTED = {'trust_region.anchor': 'recomputed'}
+
+PRESETS: Mapping[str, Preset] = {
+  # No trust region.
+  'pg_is': _PLAIN,
+  'pg_tis': _PLAIN | {'objective.ratio_cap': 3.0},
+  'cispo': _PLAIN | {'objective.ratio_cap': 3.0},
+  # Ratio clips. GRPO's group advantage is `advantages.estimator`.
+  'ppo': _clip(0.2, 0.2),
+  'grpo': _clip(0.2, 0.2),
+  'grpo_clip_higher': _clip(0.2, 0.28),
+  'dual_clip': _clip(0.2, 0.28)
+  | {'trust_region.rule': 'dual_clip', 'trust_region.dual_clip': 3.0},
+  'minirl': _clip(0.2, 0.28, **_RECOMPUTED),
+  'minirl_tis': _clip(0.2, 0.28, **_RECOMPUTED, **{'objective.ratio_cap': 3.0}),
+  'relax_high': _clip(0.2, 0.28, **{'trust_region.alpha_high': 0.1}),
+  'relax_low': _clip(0.2, 0.28, **{'trust_region.alpha_low': 0.1}),
+  'relax_both': _clip(
+    0.2,
+    0.28,
+    **{'trust_region.alpha_low': 0.1, 'trust_region.alpha_high': 0.1},
+  ),
+  # DPPO (Table of section 5, and its ablations).
+  'dppo_binary_tv': _bound('binary_tv', 0.2),
+  'dppo_binary_kl': _bound('binary_kl', 0.05),
+  'dppo_topk_tv': _bound('topk_tv', 0.2),
+  'dppo_topk_kl': _bound('topk_kl', 0.05),
+  'dppo_exact_tv': _bound('exact_tv', 0.2),
+  'dppo_exact_kl': _bound('exact_kl', 0.05),
+  'dppo_binary_tv_recomputed': _bound('binary_tv', 0.2, **_RECOMPUTED),
+  'dppo_binary_kl_recomputed': _bound('binary_kl', 0.05, **_RECOMPUTED),
+  'mask_0.5': _PLAIN
+  | {'trust_region.rule': 'bad_updates', 'trust_region.delta_low': 0.5},
+  'mask_0.8': _PLAIN
+  | {'trust_region.rule': 'bad_updates', 'trust_region.delta_low': 0.8},
+  'mask_0.5_recomputed': _PLAIN
+  | {
+    'trust_region.rule': 'bad_updates',
+    'trust_region.delta_low': 0.5,
+    **_RECOMPUTED,
+  },
+  # CPPO and what it is compared with.
+  'cppo': _cppo('cppo'),
+  'cppo_dynamic': _cppo('cppo_dynamic', **{'trust_region.budget': 0.02}),
+  'cppo_no_weights': _cppo('cppo', **{'trust_region.w_min': 1.0}),
+  'cppo_no_budget': _cppo('cppo', **{'trust_region.budget': math.inf}),
+  'cppo_shuffled': _cppo('cppo', **{'trust_region.weight_order': 'shuffled'}),
+  'cppo_soft': _cppo('cppo_soft'),
+  'cppo_kl': _cppo('cppo', **{'trust_region.budget': 0.002})
+  | {
+    'trust_region.divergence': 'binary_kl',
+    'trust_region.delta_low': 0.1,
+    'trust_region.delta_high': 0.1,
+  },
+  'trm_max': _bound('topk_kl', 0.1, **{'trust_region.rule': 'trm_max'}),
+  'trm_mean': _bound('topk_kl', 0.002, **{'trust_region.rule': 'trm_mean'}),
+  # Sequence-level and soft clips.
+  'gspo': _clip(
+    3e-4,
+    4e-4,
+    **{
+      'trust_region.rule': 'gspo',
+      'objective.importance': 'sequence',
+      'objective.aggregation': 'sequence_mean_token_mean',
+    },
+  ),
+  'sapo': _PLAIN
+  | {
+    'trust_region.rule': 'sapo',
+    'trust_region.tau_low': 1.05,
+    'trust_region.tau_high': 1.0,
+    'objective.aggregation': 'sequence_mean_token_mean',
+  },
+}
+
+
+def apply(
+  config: ml_collections.ConfigDict, preset: str
+) -> ml_collections.ConfigDict:
+  """Sets the keys of a preset and returns the config.
+
+  Args:
+    config: with all keys, locked or not.
+    preset: a key of `PRESETS`; '' changes nothing.
+
+  Raises:
+    ValueError: there is no such preset; names the nearest.
+  """
+  if not preset:
+    return config
+  if preset not in PRESETS:
+    close = difflib.get_close_matches(preset, PRESETS, n=1)
+    hint = f' did you mean {close[0]!r}?' if close else ''
+    raise ValueError(
+      f'--config: unknown preset {preset!r};{hint} Known:'
+      f' {", ".join(sorted(PRESETS))}.'
+    )
+  config.update_from_flattened_dict(dict(PRESETS[preset]))
+  return config
