@@ -68,6 +68,7 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.11,<3.14',
   packages=setuptools.find_packages(include=['dppo_jax', 'dppo_jax.*']),
+  package_data={'dppo_jax.runtime': ['*.html']},
   install_requires=_INSTALL_REQUIRES,
   extras_require={
     'test': _TEST,

@@ -153,6 +153,8 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     tensorboard=True,
   )
 
+  config.ledger = dict(every_n_steps=0)  # Steps whose tokens are kept; 0: none.
+
   config.profile = dict(start_step=0, num_steps=0)  # 0 steps: no profile.
 
   config.compilation_cache = '~/.cache/dppo_jax/xla'  # '' switches it off.

@@ -128,6 +128,8 @@ class Decisions:
     keep: f32 [B, R], M; 0.0 where masked.
     loss: f32 [B, R], loss of the token before aggregation.
     diagnostics: the rule's own metrics by name, f32 [B, R] each.
+    top_log_probs: f32 [B, R, K], log pi of the recorded ids; only for a
+      ledger.
   """
 
   log_probs: Array
@@ -135,6 +137,7 @@ class Decisions:
   keep: Array
   loss: Array
   diagnostics: dict[str, Array]
+  top_log_probs: Array | None = None
 
 
 @flax.struct.dataclass(kw_only=True)

@@ -11,12 +11,12 @@ import jax
 
 from configs import default
 from dppo_jax.rewards.pool import VerifierPool
-from dppo_jax.runtime import assembly, entry_point, evaluation
+from dppo_jax.runtime import assembly, entry_point, evaluation, inspection
 from dppo_jax.runtime.config import build_experiment
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the training.')
 _STEP = flags.DEFINE_string('step', 'latest', 'best, latest or a number.')
-_OUT = flags.DEFINE_string('out', None, 'Every problem goes there, as JSON.')
+_OUT = flags.DEFINE_string('out', None, 'Every problem, as JSON.')
 _SHOWN = flags.DEFINE_integer('num_shown', 5, 'Completions to print.')
 _OVERRIDES = {  # None keeps what the training was told.
   'split': flags.DEFINE_string('split', None, 'validation, test or train.'),
@@ -31,7 +31,7 @@ def main() -> int:
   """Evaluates; returns the exit code."""
   named = entry_point.required('workdir', _WORKDIR.value, 'the run to look at')
   folder = pathlib.Path(named).expanduser().absolute()
-  config = evaluation.restore_config(
+  config = inspection.restore_config(
     default.get_config(),
     folder,
     {key: flag.value for key, flag in _OVERRIDES.items()},
@@ -40,17 +40,17 @@ def main() -> int:
   experiment = build_experiment(config, jax.device_count())
   assembly.use_compilation_cache(experiment.compilation_cache)
   parts = assembly.assemble(experiment)
-  state = evaluation.load_policy(
+  state = inspection.load_policy(
     parts, experiment.checkpoints, folder, _STEP.value
   )
   with VerifierPool(**vars(experiment.rewards)) as pool:
     evaluate = evaluation.compile_evaluation(parts, experiment.evaluation, pool)
     found = evaluate(state, experiment.evaluation.final_num_prompts)
-  facts = {'workdir': str(folder), 'step': int(state.step)}
-  facts |= config.evaluation.to_dict()
-  print(evaluation.describe(facts, parts, found, _SHOWN.value))
+  how = config.evaluation.to_dict()
+  facts = {'workdir': named, 'step': int(state.step), 'evaluation': how}
+  print(inspection.describe(facts, parts, found, _SHOWN.value))
   if _OUT.value is not None:
-    evaluation.write_problems(pathlib.Path(_OUT.value), facts, parts, found)
+    inspection.write_problems(pathlib.Path(_OUT.value), facts, parts, found)
     print(f'Problems: {_OUT.value}')
   return 0
 

@@ -40,7 +40,11 @@ _EXAMPLES = [
   ),
   base.Demonstrations(tokens=_TOKENS, token_mask=_MASK, completion_mask=_MASK),
   base.Decisions(
-    log_probs=_FLOATS, divergence=_FLOATS, keep=_FLOATS, loss=_FLOATS
+    log_probs=_FLOATS,
+    divergence=_FLOATS,
+    keep=_FLOATS,
+    loss=_FLOATS,
+    diagnostics={'cppo/masked_by_budget': _FLOATS},
   ),
   base.TrainState(
     step=np.int32(0),

@@ -3,6 +3,8 @@
 import pathlib
 import re
 
+from experiments import tables
+
 _README = pathlib.Path(__file__).parents[1] / 'README.md'
 _BLOCK = re.compile(r'^```python\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
@@ -17,3 +19,11 @@ def test_python_blocks_run_in_order_as_one_program():
     start = text.count('\n', 0, block.start(1))
     code = compile('\n' * start + block.group(1), str(_README), 'exec')
     exec(code, namespace)
+
+
+def test_tables_are_those_of_the_code():
+  text = _README.read_text()
+  # To mend it: python -m experiments.tables README.md
+  assert tables.rewrite(text) == text
+  for name in ('divergences', 'rules', 'presets'):
+    assert f'<!-- table: {name} -->' in text

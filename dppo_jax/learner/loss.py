@@ -61,7 +61,12 @@ class LossConfig:
 
 
 def policy_loss(
-  policy: Policy, config: LossConfig, params: Params, batch: Batch
+  policy: Policy,
+  config: LossConfig,
+  params: Params,
+  batch: Batch,
+  *,
+  with_top_k: bool = False,
 ) -> tuple[Array, Decisions]:
   """Loss per completion token: surrogate, KL penalty and entropy bonus.
 
@@ -70,6 +75,7 @@ def policy_loss(
     config: which loss.
     params: parameters to differentiate with respect to.
     batch: B rows.
+    with_top_k: whether the decisions hold pi's log-probs of the recorded ids.
 
   Returns:
     f32 [B, R], whatever stands on masked tokens is 0.0; and the decisions.
@@ -140,6 +146,7 @@ def policy_loss(
     keep=keep,
     loss=jax.lax.stop_gradient(loss),
     diagnostics=trust_regions.diagnostics(config.rule, signals, config.bounds),
+    top_log_probs=frozen.top_log_probs if with_top_k else None,
   )
   return loss, decisions
 

@@ -9,7 +9,7 @@ collectives.
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,23 @@ LossFn = Callable[[Params, Any], tuple[Array, Any]]
 # (batch as trained on, record [B, R]) -> metrics.
 MetricsFn = Callable[[Any, Any], Metrics]
 StepFn = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+
+
+class StepRecord(NamedTuple):
+  """What the loss recorded, in the order of the batch.
+
+  Attributes:
+    record: of the loss, [B, ...] leaves.
+    update: i32 [B], number of the minibatch that used the row, from 0.
+  """
+
+  record: Any
+  update: Array
+
+
+RecordedStepFn = Callable[
+  [TrainState, Any], tuple[TrainState, Metrics, StepRecord]
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +91,47 @@ def train_step(
     `loss/total`, mean over updates; `optimizer/gradient_norm`, mean, before
     clipping; `optimizer/nonfinite_in_a_row` and `…_total`, skipped updates.
   """
-  num_groups = batch.completion_mask.shape[0] // config.group_size
+  state, metrics, _, _ = _run_updates(
+    loss_fn, metrics_fn, optimizer, config, mesh, state, batch
+  )
+  return state, metrics
+
+
+def recorded_train_step(
+  loss_fn: LossFn,
+  metrics_fn: MetricsFn,
+  optimizer: optax.GradientTransformation,
+  config: StepConfig,
+  mesh: Mesh,
+  state: TrainState,
+  batch: Any,
+) -> tuple[TrainState, Metrics, StepRecord]:
+  """`train_step`, which also returns what the loss recorded.
+
+  The updates are the same ones; nothing of the record is read by them.
+  """
+  state, metrics, record, rows = _run_updates(
+    loss_fn, metrics_fn, optimizer, config, mesh, state, batch
+  )
+  place = jnp.argsort(rows)
+  record = jax.tree.map(lambda leaf: jnp.take(leaf, place, axis=0), record)
+  update = place // (rows.shape[0] // config.num_minibatches)
+  return state, metrics, StepRecord(record, update.astype(jnp.int32))
+
+
+def _run_updates(
+  loss_fn: LossFn,
+  metrics_fn: MetricsFn,
+  optimizer: optax.GradientTransformation,
+  config: StepConfig,
+  mesh: Mesh,
+  state: TrainState,
+  batch: Any,
+) -> tuple[TrainState, Metrics, Any, Array]:
+  """State after, metrics, and the record with the rows it is about."""
+  num_rows = batch.completion_mask.shape[0]
+  num_groups = num_rows // config.group_size
+  rows = jnp.arange(num_rows)
   if config.num_minibatches > 1:
     key = stream_key(state.key, Stream.SHUFFLE, state.step)
     order = jax.random.permutation(key, num_groups)
@@ -92,7 +149,7 @@ def train_step(
     )
     updates, opt_state = optimizer.update(gradients, opt_state, params)
     params = optax.apply_updates(params, updates)
-    norm = optax.global_norm(gradients)
+    norm = optax.tree.norm(gradients)
     return (params, opt_state), (loss, norm, record)
 
   (params, opt_state), (losses, norms, record) = jax.lax.scan(
@@ -110,7 +167,7 @@ def train_step(
   state = dataclasses.replace(
     state, step=state.step + 1, params=params, opt_state=opt_state
   )
-  return state, metrics
+  return state, metrics, record, rows
 
 
 def gradients_of(
@@ -173,6 +230,35 @@ def compile_train_step(
     step,
     in_shardings=(shardings, parallel.batch_sharding(mesh)),
     out_shardings=(shardings, parallel.replicated(mesh)),
+    donate_argnums=0,
+  )
+
+
+def compile_recorded_step(
+  loss_fn: LossFn,
+  metrics_fn: MetricsFn,
+  optimizer: optax.GradientTransformation,
+  config: StepConfig,
+  mesh: Mesh,
+  shardings: TrainState,
+) -> RecordedStepFn:
+  """`recorded_train_step`, compiled as `compile_train_step` does it.
+
+  The record stays on the devices, sharded by rows, until it is fetched.
+  """
+
+  def step(
+    state: TrainState, batch: Any
+  ) -> tuple[TrainState, Metrics, StepRecord]:
+    return recorded_train_step(
+      loss_fn, metrics_fn, optimizer, config, mesh, state, batch
+    )
+
+  by_rows = parallel.batch_sharding(mesh)
+  return jax.jit(
+    step,
+    in_shardings=(shardings, by_rows),
+    out_shardings=(shardings, parallel.replicated(mesh), by_rows),
     donate_argnums=0,
   )
 

@@ -5,11 +5,12 @@ and returns [B, T]. The anchor comes first, as in KL(mu || pi). A row measures;
 it decides nothing. Equation numbers are those of arXiv:2602.04879.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Literal, NamedTuple
 
 import chex
+import jax
 import jax.numpy as jnp
 
 from dppo_jax.base import Array, DivergenceFn, TokenStats
@@ -22,16 +23,23 @@ def binary_tv(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
   return jnp.abs(jnp.exp(anchor.log_probs) - jnp.exp(current.log_probs))
 
 
-def binary_kl(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
+def binary_kl(
+  tokens: Array,
+  anchor: TokenStats,
+  current: TokenStats,
+  *,
+  complement: Callable[[Array], Array] = log_complement,
+) -> Array:
   """D = KL of Bernoulli(mu) from Bernoulli(pi) (eq. 14), nats.
 
   mu log(mu / pi) + (1 - mu) log((1 - mu) / (1 - pi))
 
-  Numerics: 1 - p is floored at 2**-20, so D stays finite at pi = 1.
+  Numerics: `complement` turns log p into log(1 - p). Ours floors 1 - p at
+  2**-20, so D stays finite at pi = 1; the authors' code adds 1e-8 instead.
   """
   del tokens
   log_mu, log_pi = anchor.log_probs, current.log_probs
-  log_not_mu, log_not_pi = log_complement(log_mu), log_complement(log_pi)
+  log_not_mu, log_not_pi = complement(log_mu), complement(log_pi)
   sampled = jnp.exp(log_mu) * (log_mu - log_pi)
   rest = jnp.exp(log_not_mu) * (log_not_mu - log_not_pi)
   return jnp.maximum(sampled + rest, 0.0)
@@ -137,8 +145,14 @@ def _atoms(tokens: Array, stats: TokenStats) -> Array:
 
 
 def _other_mass(atoms: Array) -> Array:
-  """1 - sum of the atoms' probabilities, >= 0: [B, T]."""
-  return jnp.maximum(1.0 - jnp.sum(jnp.exp(atoms), axis=-1), 0.0)
+  """1 - sum of the atoms' probabilities, >= 0: [B, T].
+
+  Numerics: the largest atom is taken off by expm1 and the rest of them after
+  it, so that a sharp law keeps the small mass it leaves over.
+  """
+  largest = jax.nn.one_hot(jnp.argmax(atoms, axis=-1), atoms.shape[-1])
+  rest = jnp.sum(jnp.where(largest > 0, 0.0, jnp.exp(atoms)), axis=-1)
+  return jnp.maximum(-jnp.expm1(jnp.max(atoms, axis=-1)) - rest, 0.0)
 
 
 class Divergence(NamedTuple):

@@ -46,7 +46,8 @@ def masked_min(values: Array, mask: Array) -> Array:
 def row_mean(values: Array, mask: Array) -> Array:
   """Mean of each row over the tokens that count: [B, T] -> f32 [B]."""
   chex.assert_equal_shape([values, mask])
-  total = jnp.sum(jnp.where(mask, values, 0.0), axis=1)
+  kept = jnp.where(mask, values.astype(jnp.float32), 0.0)
+  total = jnp.sum(kept, axis=1)
   return total / jnp.maximum(jnp.sum(mask, axis=1), 1)
 
 
@@ -56,6 +57,7 @@ def row_max(values: Array, mask: Array) -> Array:
   A row without tokens has 0.0.
   """
   chex.assert_equal_shape([values, mask])
+  values = values.astype(jnp.float32)
   largest = jnp.max(values, axis=1, where=mask, initial=-jnp.inf)
   return jnp.where(jnp.any(mask, axis=1), largest, 0.0)
 

@@ -174,11 +174,13 @@ def keep_by_dual_clip(signals: Signals, bounds: Bounds) -> Array:
   """Dual clip (arXiv:1912.09729): PPO's, and M = 0 where A < 0 and r > c.
 
   The second test asks about tokens that move *toward* the anchor, so the row
-  gates its first test itself.
+  gates both tests itself; a side or an exemption holds for either.
   """
   r = ratio(signals.log_probs, signals.anchor_log_probs)
   clipped = subject(signals, bounds) & _outside(r, bounds)
+  either = dataclasses.replace(bounds, direction='any')
   dual = (signals.advantages < 0) & (r > bounds.dual_clip)
+  dual &= subject(signals, either)
   return 1.0 - (clipped | dual)
 
 
@@ -297,9 +299,11 @@ class TrustRegion(NamedTuple):
 
   Attributes:
     fn: the rule; where `gated`, its weight counts for `subject` tokens only.
-    reads: fields of `Bounds` it reads beside those of `subject`.
+    reads: fields of `Bounds` it reads; where `gated`, those of `subject` are
+      read as well.
     scope: what must be known before a token is decided: 'token', 'prefix' (the
-      tokens before it) or 'sequence' (the whole response).
+      tokens before it, and how many there are in all) or 'sequence' (the whole
+      response).
     reads_divergence: whether D decides, so that its record is needed.
     gated: whether `subject` says which tokens it is asked about.
     diagnose: metrics of the rule's own, [B, T] each, averaged over tokens.
@@ -313,6 +317,7 @@ class TrustRegion(NamedTuple):
   diagnose: DiagnoseFn | None = None
 
 
+_SUBJECT = ('direction', 'side', 'alpha_low', 'alpha_high')
 _DELTAS = ('delta_low', 'delta_high')
 _CLIPS = ('clip_low', 'clip_high')
 _CPPO = (*_DELTAS, 'w_min', 'weight_order', 'budget')
@@ -321,7 +326,11 @@ TRUST_REGIONS: Mapping[str, TrustRegion] = {
   'none': TrustRegion(keep_all, (), 'token', False),
   'ratio_clip': TrustRegion(keep_by_ratio, _CLIPS, 'token', False),
   'dual_clip': TrustRegion(
-    keep_by_dual_clip, (*_CLIPS, 'dual_clip'), 'token', False, gated=False
+    keep_by_dual_clip,
+    (*_SUBJECT, *_CLIPS, 'dual_clip'),
+    'token',
+    False,
+    gated=False,
   ),
   'divergence': TrustRegion(keep_by_divergence, _DELTAS, 'token', True),
   'bad_updates': TrustRegion(keep_good_updates, ('delta_low',), 'token', False),
@@ -375,8 +384,9 @@ def keep_weights(rule: str, signals: Signals, bounds: Bounds) -> Array:
 
 
 def diagnostics(rule: str, signals: Signals, bounds: Bounds) -> Diagnostics:
-  """The rule's own metrics by token, f32 [B, T] each; often none."""
+  """The rule's own metrics by token, f32 [B, T], 0.0 where masked."""
   diagnose = TRUST_REGIONS[rule].diagnose
   if diagnose is None:
     return {}
-  return diagnose(jax.lax.stop_gradient(signals), bounds)
+  values = diagnose(jax.lax.stop_gradient(signals), bounds)
+  return {k: jnp.where(signals.mask, v, 0.0) for k, v in values.items()}

@@ -87,6 +87,13 @@ class WritersConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LedgerConfig:
+  """Section `ledger`: which train steps are recorded token by token."""
+
+  every_n_steps: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ProfileConfig:
   """Section `profile`: which train steps are traced."""
 
@@ -124,6 +131,7 @@ class Experiment:
     evaluation: held-out accuracy.
     checkpoints: what is kept.
     writers: what is logged.
+    ledger: which steps are recorded.
     profile: which steps are traced.
     compilation_cache: folder, or ''.
     resolved: the config as plain nested dicts.
@@ -145,6 +153,7 @@ class Experiment:
   evaluation: EvaluationConfig
   checkpoints: CheckpointsConfig
   writers: WritersConfig
+  ledger: LedgerConfig
   profile: ProfileConfig
   compilation_cache: str
   resolved: dict[str, Any]
@@ -226,6 +235,7 @@ def build_experiment(
     evaluation=_evaluation(c, sampling),
     checkpoints=CheckpointsConfig(**c.checkpoints),
     writers=WritersConfig(**c.writers),
+    ledger=LedgerConfig(**c.ledger),
     profile=ProfileConfig(**c.profile),
     compilation_cache=c.compilation_cache,
     resolved=config.to_dict(),

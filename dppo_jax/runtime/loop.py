@@ -21,7 +21,10 @@ from dppo_jax.base import Metrics, Rollout, Stream, TrainState, stream_key
 from dppo_jax.learner.loss import policy_loss
 from dppo_jax.learner.metrics import trust_region_metrics
 from dppo_jax.learner.optimizer import learning_rate_of
-from dppo_jax.learner.train_step import compile_train_step
+from dppo_jax.learner.train_step import (
+  compile_recorded_step,
+  compile_train_step,
+)
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.verifiers import Verdict, failure_counts
 from dppo_jax.runtime import assembly, report, summary
@@ -29,6 +32,8 @@ from dppo_jax.runtime import workdir as workdir_lib
 from dppo_jax.runtime.checkpoints import Checkpoints
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.evaluation import compile_evaluation, verify
+from dppo_jax.runtime.ledger import make_record
+from dppo_jax.runtime.ledger_files import LedgerWriter
 from dppo_jax.runtime.preemption import stop_on_signals
 from dppo_jax.runtime.recorder import Recorder, Stopwatch, Tracer, due
 from dppo_jax.runtime.warm_start import warm_start
@@ -84,6 +89,11 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     recorder = stack.enter_context(
       Recorder(experiment, workdir, start_step, resumed=resumed)
     )
+    ledger = LedgerWriter(
+      workdir,
+      experiment.ledger.every_n_steps,
+      start_step if resumed else None,
+    )
     tracer = stack.enter_context(
       Tracer(workdir, experiment.profile, recorder.progress.note)
     )
@@ -92,7 +102,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       recorder.evaluation(0, metrics)
       checkpoints.save(0, state, metrics, {})
 
-    iterate = _compile_iteration(experiment, parts, pool, reference)
+    iterate = _compile_iteration(experiment, parts, pool, reference, ledger)
     for step in range(start_step + 1, experiment.num_steps + 1):
       tracer.before(step)
       state, metrics, samples = iterate(state, recorder.flush)
@@ -132,6 +142,7 @@ def _compile_iteration(
   parts: assembly.Parts,
   pool: VerifierPool,
   reference: Any,
+  ledger: LedgerWriter,
 ) -> IterateFn:
   """Returns (state, meanwhile) -> (state, metrics, samples): one train step.
 
@@ -140,8 +151,12 @@ def _compile_iteration(
   sampler = assembly.compile_sampler(parts, experiment.sampling)
   batcher = assembly.compile_batcher(parts, experiment)
   scorer = assembly.compile_scorer(parts, experiment)
-  step_fn = compile_train_step(
-    functools.partial(policy_loss, parts.policy, experiment.loss),
+  recording = ledger.every_n_steps > 0
+  compile_step = compile_recorded_step if recording else compile_train_step
+  step_fn = compile_step(
+    functools.partial(
+      policy_loss, parts.policy, experiment.loss, with_top_k=recording
+    ),
     functools.partial(
       trust_region_metrics,
       num_minibatches=experiment.step.num_minibatches,
@@ -181,10 +196,27 @@ def _compile_iteration(
     frozen = scorer(reference, rollout) if reference is not None else None
     batch, metrics = batcher(rollout, jnp.asarray(rewards), recomputed, frozen)
     metrics['optimizer/learning_rate'] = rate(state.opt_state)
-    state, step_metrics = step_fn(state, batch)
+    outcome: tuple[Any, ...] = step_fn(state, batch)
+    state, step_metrics = outcome[:2]
     meanwhile()  # The device is busy: write the metrics of the step before.
     jax.block_until_ready(state.step)
     clock.lap('training')
+    examples = parts.prompts.examples(on_host.example_id)
+    rows = [
+      Sample(str(example['prompt']), text, verdict.reward, verdict.reason)
+      for example, text, verdict in zip(
+        examples, completions, verdicts, strict=True
+      )
+    ]
+    if ledger.due(step + 1):
+      used, recorded = jax.device_get((batch, outcome[2]))
+      region = experiment.resolved['trust_region']
+      ledger.write(
+        make_record(
+          step + 1, region, parts.tokenizer, on_host, used, recorded, rows
+        )
+      )
+      clock.lap('ledger')
     metrics = {
       **metrics,
       **step_metrics,
@@ -194,13 +226,6 @@ def _compile_iteration(
         trained=int(on_host.token_mask.sum()),
       ),
     }
-    examples = parts.prompts.examples(on_host.example_id)
-    rows = [
-      Sample(str(example['prompt']), text, verdict.reward, verdict.reason)
-      for example, text, verdict in zip(
-        examples, completions, verdicts, strict=True
-      )
-    ]
     return state, metrics, rows
 
   return iterate

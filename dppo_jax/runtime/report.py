@@ -1,7 +1,6 @@
 """What a run is, before it starts, and what it was, once it is finished."""
 
 from collections.abc import Mapping, Sequence
-import dataclasses
 import importlib.metadata
 import os
 import pathlib
@@ -14,12 +13,16 @@ import jax
 import numpy as np
 
 from dppo_jax.data.prompts import PromptStream
+from dppo_jax.learner.loss import LossConfig
+from dppo_jax.ops.trust_regions import TRUST_REGIONS
 from dppo_jax.runtime import summary, writers
 from dppo_jax.runtime.assembly import Parts, abstract_state
 from dppo_jax.runtime.config import Experiment
 
 # The first steps compile and are left out of medians.
 _NUM_UNSETTLED = 2
+# Which tokens a gated rule is asked about.
+_SUBJECT = ('direction', 'side', 'alpha_low', 'alpha_high')
 
 
 def num_parameters(parts: Parts) -> int:
@@ -46,7 +49,6 @@ def header(
   loss, model = experiment.loss, experiment.model
   updates = step.num_minibatches
   rows = data.num_prompts * data.group_size // updates
-  bounds = dataclasses.asdict(loss.bounds).items()
   mesh = ' · '.join(f'{axis} {n}' for axis, n in parts.mesh.shape.items())
   facts = {
     'task': f'{data.task}, {_prompts(parts.prompts, data.max_prompt_length)}',
@@ -56,8 +58,7 @@ def header(
     f' layers, {model.dtype}; sampler {experiment.sampling.precision}',
     'devices': f'{parts.mesh.size} × {jax.devices()[0].device_kind}, mesh'
     f' {mesh}',
-    'rule': f'{loss.rule} on {loss.divergence} from the {loss.anchor} policy',
-    'bounds': ' · '.join(f'{name} {value:g}' for name, value in bounds),
+    'rule': _rule(loss),
     'batch': f'{data.num_prompts} prompts × {data.group_size} completions,'
     f' {updates} updates of {rows}; {experiment.num_steps:,} steps',
     'workdir': str(workdir),
@@ -70,6 +71,19 @@ def header(
       f'Resuming from step {resumed_step} of {experiment.num_steps}.'
     )
   return '\n'.join(lines)
+
+
+def _rule(loss: LossConfig) -> str:
+  """The rule, whom it compares, and the bounds it reads."""
+  row = TRUST_REGIONS[loss.rule]
+  compared = f'{loss.divergence} from' if row.reads_divergence else 'against'
+  names = [*row.reads]
+  if row.gated:
+    names += [name for name in _SUBJECT if getattr(loss.bounds, name)]
+  bounds = [f'{name} {_show(getattr(loss.bounds, name))}' for name in names]
+  return ' · '.join(
+    [f'{loss.rule}, {compared} the {loss.anchor} policy', *bounds]
+  )
 
 
 def _prompts(stream: PromptStream, max_length: int) -> str:

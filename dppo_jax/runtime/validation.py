@@ -85,6 +85,7 @@ COUNTS = {
   'writers.console_every_n_steps': 0,
   'writers.samples_every_n_steps': 0,
   'writers.num_samples': 0,
+  'ledger.every_n_steps': 0,
   'profile.start_step': 0,
   'profile.num_steps': 0,
 }
@@ -127,6 +128,14 @@ RANGES = {
   'supervised.noise': (0.0, True, 1.0),
 }
 
+# What says which tokens a gated rule is asked about -> what asks about all.
+SUBJECT = {
+  'direction': 'away',
+  'side': 'both',
+  'alpha_low': 0.0,
+  'alpha_high': 0.0,
+}
+
 
 def find_problems(config: Config, num_devices: int) -> list[str]:
   """Returns every problem of a config; cross-checks only where parts are fine.
@@ -143,6 +152,7 @@ def find_problems(config: Config, num_devices: int) -> list[str]:
     *_evaluation(config),
     *_model(config),
     *_trust_region(config),
+    *_rule(config),
     *_mesh(config, num_devices),
     *_batch(config, num_devices),
   ]
@@ -275,6 +285,32 @@ def _trust_region(config: Config) -> Iterator[str]:
           ' and never exceeds 1, so the bound would mask nothing; use rule'
           " 'none' to mean that."
         )
+
+
+def _rule(config: Config) -> Iterator[str]:
+  region, objective = config['trust_region'], config['objective']
+  rule = region['rule']
+  row = TRUST_REGIONS[rule]
+  if not row.gated:
+    decides = 'on whole responses' if row.scope == 'sequence' else 'on its own'
+    for key, allowed in SUBJECT.items():
+      if key not in row.reads and region[key] != allowed:
+        yield (
+          f'trust_region.{key}: got {region[key]!r}; rule {rule!r} decides'
+          f' {decides} and does not read it; leave it at {allowed!r}.'
+        )
+  if rule == 'cppo_soft':
+    for key in ('delta_low', 'delta_high'):
+      if region[key] == 0:
+        yield (
+          f'trust_region.{key}: got {region[key]}; rule {rule!r} divides by'
+          ' it; a number above 0.'
+        )
+  if objective['ratio_floor'] > objective['ratio_cap']:
+    yield (
+      f'objective.ratio_floor: got {objective["ratio_floor"]}; at most'
+      f' objective.ratio_cap={objective["ratio_cap"]}.'
+    )
 
 
 def _mesh(config: Config, num_devices: int) -> Iterator[str]:

@@ -18,6 +18,7 @@ FREE_KEYS = (
   'checkpoints.keep',
   'compilation_cache',
   'data.data_dir',
+  'ledger',
   'profile',
   'rewards.num_workers',
   'writers',

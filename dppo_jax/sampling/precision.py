@@ -14,9 +14,16 @@ import jax.numpy as jnp
 from dppo_jax.base import Array, Params
 
 
+def _through(weights: Array, dtype: Any) -> Array:
+  """Casts there and back, past compilers that would drop the pair."""
+  return jax.lax.optimization_barrier(weights.astype(dtype)).astype(
+    weights.dtype
+  )
+
+
 def _round_bfloat16(weights: Array, in_axes: tuple[int, ...]) -> Array:
   del in_axes
-  return weights.astype(jnp.bfloat16).astype(weights.dtype)
+  return _through(weights, jnp.bfloat16)
 
 
 def _round_fp8(weights: Array, in_axes: tuple[int, ...]) -> Array:
@@ -24,8 +31,7 @@ def _round_fp8(weights: Array, in_axes: tuple[int, ...]) -> Array:
   del in_axes
   largest = float(jnp.finfo(jnp.float8_e4m3fn).max)
   scale = jnp.maximum(jnp.max(jnp.abs(weights)), 1e-30) / largest
-  rounded = (weights / scale).astype(jnp.float8_e4m3fn)
-  return rounded.astype(weights.dtype) * scale
+  return _through(weights / scale, jnp.float8_e4m3fn) * scale
 
 
 def _round_integers(

@@ -9,7 +9,6 @@ import pytest
 from dppo_jax.base import TokenStats
 from dppo_jax.learner import loss as loss_lib
 from dppo_jax.models.policy import make_policy
-from dppo_jax.ops.trust_regions import Bounds
 from tests import factories
 
 _WIDTH, _LENGTH, _VOCAB = 3, 4, factories.VOCAB_SIZE
@@ -71,17 +70,30 @@ def _score(law, batch):
 
 
 @pytest.mark.parametrize('form', ['score', 'surrogate'])
-@pytest.mark.parametrize('ratio_cap', [float('inf'), 0.5])
-def test_policy_gradient_by_hand(batch, logits, form, ratio_cap):
-  """-min(pi / mu, C) A (onehot - pi): eq. 23 with nothing masked."""
+@pytest.mark.parametrize(
+  ('floor', 'cap'), [(0.0, float('inf')), (0.0, 0.5), (0.3, 2.0)]
+)
+def test_policy_gradient_by_hand(batch, logits, form, floor, cap):
+  """-clip(pi / mu) A (onehot - pi): eq. 23 with nothing masked."""
   law, mask = _law(logits), _columns(batch.completion_mask)
   ratio = np.exp(_sampled(law, batch) - _columns(batch.rollout.log_probs))
-  assert (ratio[mask] > 0.5).any()
-  assert (ratio[mask] < 0.5).any()
-  weight = np.minimum(ratio, ratio_cap) * _columns(batch.advantages) * mask
+  assert ratio[mask].min() < 0.3
+  assert ratio[mask].max() > 2.0
+  weight = np.clip(ratio, floor, cap) * _columns(batch.advantages) * mask
   expected = -weight[..., None] * _score(law, batch)
-  got = _gradient(logits, batch, form=form, ratio_cap=ratio_cap)
-  np.testing.assert_allclose(got, expected, atol=2e-6)
+  got = _gradient(logits, batch, form=form, ratio_floor=floor, ratio_cap=cap)
+  np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_sequence_importance_by_hand(batch, logits):
+  """The geometric mean of pi / mu over the response weighs each token."""
+  law, mask = _law(logits), _columns(batch.completion_mask)
+  log_ratio = _sampled(law, batch) - _columns(batch.rollout.log_probs)
+  mean = (log_ratio * mask).sum(1, keepdims=True) / mask.sum(1, keepdims=True)
+  weight = np.exp(mean) * _columns(batch.advantages) * mask
+  expected = -weight[..., None] * _score(law, batch)
+  got = _gradient(logits, batch, importance='sequence')
+  np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6)
 
 
 def test_temperature_divides_the_logits(batch, logits):
@@ -129,7 +141,7 @@ def test_the_anchor_decides_and_the_rollout_weighs(batch, logits, anchor):
   stats = {'rollout': batch.rollout, 'recomputed': batch.recomputed}[anchor]
   moved = np.exp(log_probs) - np.exp(_columns(stats.log_probs))
   advantages = _columns(batch.advantages)
-  bounds = Bounds(delta_low=0.02, delta_high=0.05, clip_low=1, clip_high=1)
+  bounds = factories.bounds(delta_low=0.02, delta_high=0.05)
   delta = np.where(advantages > 0, 0.05, 0.02)
   keep = ~((np.abs(moved) > delta) & (advantages * moved > 0)) & mask
   assert 0 < keep.sum() < mask.sum()
@@ -233,3 +245,58 @@ def test_sharing_prompts_changes_no_gradient():
   ((alone, _), gradient), ((shared, _), shared_gradient) = results
   assert float(shared) == pytest.approx(float(alone), rel=1e-5)
   assert factories.relative_distance(shared_gradient, gradient) <= 1e-6
+
+
+@pytest.mark.parametrize('top_k_set', ['union', 'replace_kth'])
+@pytest.mark.parametrize('kind', ['tv', 'kl'])
+def test_the_atoms_are_those_of_the_paper_or_of_its_code(
+  batch, logits, kind, top_k_set
+):
+  """Of the recorded ids, the sampled token, and the rest as one atom."""
+  law, mask = _law(logits), _columns(batch.completion_mask)
+  tokens = _columns(batch.tokens)
+  recorded = _columns(batch.rollout.top_log_probs)
+  expected = np.zeros(mask.shape)
+  for at in zip(*np.nonzero(mask), strict=True):
+    listed = list(_columns(batch.rollout.top_ids)[at])
+    mu = dict(zip(listed, np.exp(recorded[at].astype(np.float64)), strict=True))
+    if tokens[at] not in mu:
+      if top_k_set == 'replace_kth':
+        del mu[listed[-1]]
+      mu[tokens[at]] = np.exp(_columns(batch.rollout.log_probs)[at])
+    p = np.array([*mu.values()])
+    q = np.exp(law[at][[*mu]])
+    p, q = np.append(p, 1 - p.sum()), np.append(q, 1 - q.sum())
+    kl = (p * np.log(p / q)).sum()
+    expected[at] = kl if kind == 'kl' else 0.5 * np.abs(p - q).sum()
+  _, decisions = _loss(
+    logits, batch, divergence=f'topk_{kind}', top_k_set=top_k_set
+  )
+  np.testing.assert_allclose(decisions.divergence, expected, atol=1e-5)
+
+
+def test_the_two_sets_of_atoms_differ(batch, logits):
+  first, second = (
+    _loss(logits, batch, divergence='topk_tv', top_k_set=name)[1].divergence
+    for name in ('union', 'replace_kth')
+  )
+  assert np.abs(first - second).max() > 1e-3
+
+
+def test_a_rule_reports_of_itself(batch, logits):
+  """What the prefix budget masked is in the decisions, 0 on padding."""
+  mask = _columns(batch.completion_mask)
+  bounds = factories.bounds(delta_low=0.1, delta_high=0.1, budget=0.0, w_min=1)
+  _, decisions = _loss(logits, batch, rule='cppo', bounds=bounds)
+  advantages = _columns(batch.advantages)
+  moved = np.exp(np.asarray(decisions.log_probs)) - np.exp(
+    _columns(batch.rollout.log_probs)
+  )
+  divergence = np.asarray(decisions.divergence)
+  before = np.cumsum(divergence, axis=1) - divergence
+  spent = (divergence > 0.1 - before) & (divergence <= 0.1)
+  spent &= (advantages * moved > 0) & mask
+  assert 0 < spent.sum() < mask.sum()
+  got = decisions.diagnostics['cppo/masked_by_budget']
+  np.testing.assert_array_equal(got, spent)
+  assert not _loss(logits, batch, rule='divergence')[1].diagnostics

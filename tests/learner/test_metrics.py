@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -35,6 +37,7 @@ def decisions():
     divergence=jnp.array(_DIVERGENCE),
     keep=jnp.array(_KEEP),
     loss=jnp.zeros((2, 3)),
+    diagnostics={},
   )
 
 
@@ -61,6 +64,13 @@ def test_metrics_by_hand(batch, decisions):
   }
 
 
+def test_diagnostics_of_the_rule_are_means_over_tokens(batch, decisions):
+  values = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 99.0]])
+  decisions = dataclasses.replace(decisions, diagnostics={'rule/spent': values})
+  metrics = trust_region_metrics(batch, decisions, num_minibatches=1)
+  assert float(metrics['rule/spent']) == pytest.approx(3.0)
+
+
 def test_one_minibatch_is_all_of_them(batch, decisions):
   metrics = trust_region_metrics(batch, decisions, num_minibatches=1)
   assert float(metrics['mismatch/first_update_mean_abs']) == pytest.approx(
@@ -71,7 +81,7 @@ def test_one_minibatch_is_all_of_them(batch, decisions):
 def test_a_fall_of_one_half_is_a_bad_update(batch, decisions):
   """Of the probability itself, and only where A < 0."""
   moved = jnp.array([[0.39, 0.05, 0.01], [0.2, 0.25, 0.1]])
-  decisions = decisions.replace(log_probs=jnp.log(moved))
+  decisions = dataclasses.replace(decisions, log_probs=jnp.log(moved))
   metrics = trust_region_metrics(batch, decisions, num_minibatches=1)
   # .9 -> .39 counts; .5 -> .01 falls short; .8 -> .2 has A > 0.
   assert float(metrics['trust_region/bad_updates']) == pytest.approx(1 / 5)
@@ -79,7 +89,8 @@ def test_a_fall_of_one_half_is_a_bad_update(batch, decisions):
 
 def test_padding_may_hold_anything(batch, decisions):
   metrics = trust_region_metrics(batch, decisions, num_minibatches=2)
-  broken = decisions.replace(
+  broken = dataclasses.replace(
+    decisions,
     log_probs=decisions.log_probs.at[1, 2].set(jnp.nan),
     divergence=decisions.divergence.at[1, 2].set(jnp.nan),
   )

@@ -101,6 +101,16 @@ def test_parameters_come_from_the_stream_of_the_seed(policy, born):
   assert np.abs(kernel[0] - kernel[1]).max() > 0.1
 
 
+def test_every_stream_and_step_has_a_key_of_its_own():
+  key = jax.random.PRNGKey(_SEED)
+  keys = {
+    tuple(stream_key(key, stream, step).tolist())
+    for stream in Stream
+    for step in range(3)
+  }
+  assert len(keys) == 3 * len(Stream)
+
+
 def test_restart_keeps_parameters_only(born):
   state, shardings = born
   # As after seven steps; a copy, since the state passed in is consumed.

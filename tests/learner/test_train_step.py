@@ -177,7 +177,7 @@ def test_minibatches_are_updates_one_after_the_other(mesh, batch):
 # The real policy and loss: one program for one device, one for eight.
 
 
-def _program(mesh):
+def _program(mesh, recorded=False):
   """(compiled step, a maker of fresh states, batches traced so far)."""
   config = factories.transformer_config()
   policy = make_policy(config)
@@ -199,6 +199,7 @@ def _program(mesh):
     factories.loss_config(
       prompt_length=_WIDTH, shared_rows=_GROUP, entropy_coefficient=0.01
     ),
+    with_top_k=recorded,
   )
   traced = []
 
@@ -206,7 +207,10 @@ def _program(mesh):
     traced.append(batch)
     return loss_fn(params, batch)
 
-  step = step_lib.compile_train_step(
+  compile_step = step_lib.compile_train_step
+  if recorded:
+    compile_step = step_lib.compile_recorded_step
+  step = compile_step(
     traced_loss_fn,
     functools.partial(
       metrics_lib.trust_region_metrics, num_minibatches=_MINIBATCHES
@@ -296,6 +300,49 @@ def test_step_compiles_once(single):
     )
   assert len(traced) == before
   assert step._cache_size() == 1
+
+
+@pytest.fixture(scope='module')
+def recorded(mesh):
+  return _program(mesh, recorded=True)
+
+
+def test_recording_changes_no_bit(trained, recorded):
+  step, make_state, _ = recorded
+  state, history = make_state(), []
+  for seed in range(3):
+    batch = factories.make_batch(
+      _NUM_GROUPS, _GROUP, _WIDTH, _LENGTH, seed=seed
+    )
+    state, metrics, _ = step(state, batch)
+    history.append(metrics)
+  chex.assert_trees_all_equal((state, history), trained)
+  assert step._cache_size() == 1
+
+
+def test_a_record_has_the_rows_of_the_batch(recorded, single, batch):
+  step, make_state, _ = recorded
+  _, metrics, (decisions, update) = step(make_state(), batch)
+  rows = _shuffled_rows(0, 0)
+  order = np.empty(_ROWS, int)
+  order[rows] = np.arange(_ROWS)
+  size = _ROWS // _MINIBATCHES
+  np.testing.assert_array_equal(update, order // size)
+  mask = batch.completion_mask[:, _WIDTH:]
+  np.testing.assert_array_equal(np.asarray(decisions.log_probs) != 0, mask)
+  assert decisions.top_log_probs.shape == (*mask.shape, 5)
+  # Of the top ids, the sampled one has the log-prob of the sampled token.
+  sampled = batch.rollout.top_ids == batch.tokens[..., None]
+  places = np.nonzero(sampled[:, _WIDTH:] & mask[..., None])
+  assert len(places[0])
+  np.testing.assert_array_equal(
+    np.asarray(decisions.top_log_probs)[places],
+    np.asarray(decisions.log_probs)[places[:2]],
+  )
+  masked = (np.asarray(decisions.keep) < 1)[mask]
+  assert float(metrics['trust_region/fraction_masked']) == pytest.approx(
+    masked.mean()
+  )
 
 
 def test_state_is_donated(single, batch):

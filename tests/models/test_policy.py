@@ -1,23 +1,20 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dppo_jax.base import Prompts
 from dppo_jax.models import policy as policy_lib
 from dppo_jax.models.policy import make_policy
 from tests import factories
 
 _PROMPTS, _WIDTH, _GROUP, _LENGTH = 3, 5, 2, 4
 
-# Every pair of values of the first three.
+# Every pair of values of the first three; the rest once.
 _VARIANTS = [
   dict(qk_norm=True, qkv_bias=False, tied_head=True, remat='none'),
   dict(qk_norm=True, qkv_bias=True, tied_head=False, remat='none'),
   dict(qk_norm=False, qkv_bias=False, tied_head=False, remat='full'),
-  dict(qk_norm=False, qkv_bias=True, tied_head=True, remat='none'),
+  dict(qk_norm=False, qkv_bias=True, tied_head=True, layers_a_loop=2),
 ]
 
 
@@ -174,8 +171,3 @@ def test_apply_refuses_a_mask_of_another_shape(model):
   tokens = jnp.zeros((2, 4), jnp.int32)
   with pytest.raises(AssertionError):
     policy.apply(params, tokens, jnp.ones((2, 3), bool))
-
-
-def test_prompts_are_dataclasses_that_flow_through_jit(prompts):
-  """A pytree: `dataclasses.replace` and jit both keep the type."""
-  assert isinstance(dataclasses.replace(prompts), Prompts)

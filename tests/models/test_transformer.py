@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from configs import default
-from dppo_jax.models import transformer
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.policy import make_policy
 from tests import factories
@@ -66,7 +65,7 @@ def test_parameter_names_are_stable():
       {'qk_norm': False},
       {f'layers/attention/{name}_norm/scale' for name in ('query', 'key')},
     ),
-    ({'remat': 'full'}, set()),
+    ({'remat': 'full', 'layers_a_loop': 2}, set()),
     ({'dtype': 'bfloat16'}, set()),
   ],
 )
@@ -143,11 +142,16 @@ def plain(inputs):
   return config, params, *_value_and_gradient(config, params, inputs)
 
 
-@pytest.mark.parametrize('remat', ['dots', 'full'])
-def test_remat_changes_neither_values_nor_gradients(plain, inputs, remat):
+@pytest.mark.parametrize(('remat', 'layers_a_loop'), [('dots', 1), ('full', 2)])
+def test_remat_and_unrolling_change_neither_values_nor_gradients(
+  plain, inputs, remat, layers_a_loop
+):
   _, params, logits, gradient = plain
   config = factories.transformer_config(
-    qkv_bias=True, tied_head=False, remat=remat
+    qkv_bias=True,
+    tied_head=False,
+    remat=remat,
+    layers_a_loop=layers_a_loop,
   )
   got_logits, got_gradient = _value_and_gradient(config, params, inputs)
   np.testing.assert_allclose(got_logits, logits, atol=1e-5)
@@ -215,10 +219,6 @@ def test_untied_head_is_its_own_matrix(plain):
   np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_remat_policies_are_those_of_the_config():
-  assert transformer.REMAT_POLICIES.keys() == {'dots', 'full'}
-
-
 def _read_safetensors(path):
   data = path.read_bytes()
   (size,) = struct.unpack('<Q', data[:8])
@@ -233,32 +233,31 @@ def _read_safetensors(path):
 
 def _published_config(raw):
   rope = raw['rope_parameters']
-  scaled = rope['rope_type'] != 'default'
-  return TransformerConfig(
+  scaling = {}
+  if rope['rope_type'] != 'default':
+    scaling = dict(
+      rope_scaling=rope['rope_type'],
+      rope_factor=rope['factor'],
+      rope_low_frequency_factor=rope['low_freq_factor'],
+      rope_high_frequency_factor=rope['high_freq_factor'],
+      rope_original_length=rope['original_max_position_embeddings'],
+    )
+  num_heads = raw['num_attention_heads']
+  head_dim = raw['head_dim'] if 'head_dim' in raw else None
+  return factories.transformer_config(
     vocab_size=raw['vocab_size'],
     num_layers=raw['num_hidden_layers'],
     d_model=raw['hidden_size'],
-    num_heads=raw['num_attention_heads'],
+    num_heads=num_heads,
     num_kv_heads=raw['num_key_value_heads'],
-    head_dim=raw['head_dim']
-    if 'head_dim' in raw
-    else raw['hidden_size'] // raw['num_attention_heads'],
+    head_dim=head_dim or raw['hidden_size'] // num_heads,
     d_ff=raw['intermediate_size'],
     rope_theta=rope['rope_theta'],
-    rope_scaling=rope['rope_type'] if scaled else 'none',
-    rope_factor=rope['factor'] if scaled else 1.0,
-    rope_low_frequency_factor=rope['low_freq_factor'] if scaled else 1.0,
-    rope_high_frequency_factor=rope['high_freq_factor'] if scaled else 4.0,
-    rope_original_length=rope['original_max_position_embeddings']
-    if scaled
-    else 512,
     qk_norm=raw['model_type'] == 'qwen3',
     qkv_bias=raw['model_type'] == 'qwen2',
     tied_head=raw['tie_word_embeddings'],
     norm_epsilon=raw['rms_norm_eps'],
-    init_scale=0.02,
-    dtype='float32',
-    remat='none',
+    **scaling,
   )
 
 

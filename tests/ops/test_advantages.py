@@ -84,8 +84,8 @@ def test_better_rewards_never_get_smaller_advantages(name):
 
 
 @_ROWS
-@pytest.mark.parametrize('size', [1, 3, 16])
-@pytest.mark.parametrize('reward', [0.0, 1.0])
+@pytest.mark.parametrize('size', [1, 3, 16, 25, 32])
+@pytest.mark.parametrize('reward', [0.0, 1.0, 0.1, 0.7, 0.9])
 def test_a_group_of_equals_contributes_nothing(name, size, reward):
   got = _advantages(name, np.full((2, size), reward, np.float32))
   np.testing.assert_array_equal(got, 0.0)

@@ -1,5 +1,7 @@
 """Divergences against float64: lump the tokens, then TV or KL of the rest."""
 
+import functools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from dppo_jax.base import TokenStats
-from dppo_jax.ops.divergences import DIVERGENCES
+from dppo_jax.ops.divergences import DIVERGENCES, replace_kth
 
 _few = settings(max_examples=15, derandomize=True, deadline=None, database=None)
 _VOCABULARY = 6
@@ -20,7 +22,6 @@ _tokens = hnp.arrays(np.int32, (2, 3), elements=st.integers(0, _VOCABULARY - 1))
 _ks = st.sampled_from([1, 3, _VOCABULARY])
 _ROWS = pytest.mark.parametrize('name', DIVERGENCES)
 _KINDS = pytest.mark.parametrize('kind', ['tv', 'kl'])
-_COMPILED = {name: jax.jit(row.fn) for name, row in DIVERGENCES.items()}
 
 
 def _log_softmax(logits):
@@ -43,7 +44,20 @@ def _stats(log_p, tokens, top_ids):
   )
 
 
-def _measure(name, log_mu, log_pi, tokens, k, top_ids=None):
+@functools.cache
+def _compiled(name, code):
+  """The row, on the paper's atoms or on those of the authors' code."""
+  fn = DIVERGENCES[name].fn
+  if not code:
+    return jax.jit(fn)
+  return jax.jit(
+    lambda tokens, anchor, current: fn(
+      tokens, replace_kth(tokens, anchor), replace_kth(tokens, current)
+    )
+  )
+
+
+def _measure(name, log_mu, log_pi, tokens, k, top_ids=None, code=False):
   """The row's D, from what it says that it needs: f64 [B, T]."""
   records = DIVERGENCES[name].records
   if records == 'nothing':
@@ -53,7 +67,7 @@ def _measure(name, log_mu, log_pi, tokens, k, top_ids=None):
     top_ids = _most_likely(log_mu, size)
   anchor = _stats(log_mu, tokens, top_ids)
   current = _stats(log_pi, tokens, top_ids)
-  out = _COMPILED[name](jnp.asarray(tokens), anchor, current)
+  out = _compiled(name, code)(jnp.asarray(tokens), anchor, current)
   assert out.shape == tokens.shape
   assert out.dtype == jnp.float32
   return np.asarray(out, np.float64)
@@ -123,6 +137,69 @@ def test_reference_values_of_five_tokens(token, family, k, tv, kl):
       f'{family}_{kind}', _MU[None, None], _PI[None, None], tokens, k
     )
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('token', 'k', 'tv', 'kl'),
+  [
+    (0, 1, 0.2, 0.087177),
+    (0, 2, 0.2, 0.088015),
+    (0, 3, 0.2, 0.088015),
+    (4, 1, 0.0, 0.0),
+    (4, 2, 0.2, 0.089937),
+    (4, 3, 0.2, 0.090202),
+  ],
+)
+def test_reference_values_of_the_authors_code(token, k, tv, kl):
+  tokens = np.full((1, 1), token, np.int32)
+  mu, pi = _MU[None, None], _PI[None, None]
+  for name, want in (('topk_tv', tv), ('topk_kl', kl)):
+    got = _measure(name, mu, pi, tokens, k, code=True)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
+
+
+def test_replace_kth_by_hand():
+  stats = TokenStats(
+    log_probs=jnp.array([[-1.0, -2.0]]),
+    top_ids=jnp.array([[[5, 3], [5, 3]]]),
+    top_log_probs=jnp.array([[[-0.5, -1.0], [-0.6, -0.9]]]),
+    entropy=jnp.ones((1, 2)),
+  )
+  got = replace_kth(jnp.array([[5, 7]]), stats)
+  np.testing.assert_array_equal(got.top_ids, [[[5, 3], [5, 7]]])
+  want = np.float32([[[-0.5, -1.0], [-0.6, -2.0]]])
+  np.testing.assert_array_equal(got.top_log_probs, want)
+  np.testing.assert_array_equal(got.log_probs, stats.log_probs)
+  np.testing.assert_array_equal(got.entropy, stats.entropy)
+
+
+@_KINDS
+@_few
+@given(mu=_logits, pi=_logits, tokens=_tokens, k=_ks)
+def test_the_codes_atoms_lie_between_binary_and_the_papers(
+  kind, mu, pi, tokens, k
+):
+  mu, pi = _log_softmax(mu), _log_softmax(pi)
+  binary = _measure(f'binary_{kind}', mu, pi, tokens, 0)
+  code = _measure(f'topk_{kind}', mu, pi, tokens, k, code=True)
+  paper = _measure(f'topk_{kind}', mu, pi, tokens, k)
+  exact = _measure(f'exact_{kind}', mu, pi, tokens, 0)
+  for coarse, fine in ((binary, code), (code, paper), (paper, exact)):
+    assert (coarse <= fine + 1e-6).all()
+  if k == 1:
+    np.testing.assert_allclose(code, binary, atol=1e-6)
+  listed = (_most_likely(mu, k) == tokens[..., None]).any(-1)
+  np.testing.assert_array_equal(code[listed], paper[listed])
+
+
+@pytest.mark.parametrize('rest', [1e-7, 3e-7, 8e-7, 2e-6])
+def test_binary_kl_is_below_topk_kl_at_the_edge(rest):
+  # Both leave over the same mass, however little it is.
+  tokens = np.zeros((1, 1), np.int32)
+  mu, pi = np.log([[[0.5, 0.5]]]), np.log([[[1 - rest, rest]]])
+  binary = _measure('binary_kl', mu, pi, tokens, 0)
+  topk = _measure('topk_kl', mu, pi, tokens, 1)
+  assert (binary <= topk + 1e-6).all(), (binary, topk)
 
 
 @_ROWS
@@ -290,10 +367,11 @@ def test_binary_kl_of_a_certain_token_has_a_floor():
   tokens = np.zeros((1, 1), np.int32)
   half, certain = np.log([[[0.5, 0.5]]]), np.array([[[0.0, -np.inf]]])
   got = _measure('binary_kl', half, certain, tokens, 0)
-  want = 0.5 * np.log(0.5) + 0.5 * np.log(0.5 * 2.0**22)
+  want = 0.5 * np.log(0.5) + 0.5 * np.log(0.5 * 2.0**20)
   np.testing.assert_allclose(got, want, rtol=1e-6)
   got = _measure('binary_kl', certain, half, tokens, 0)
-  np.testing.assert_allclose(got, np.log(2.0), rtol=1e-5)
+  want = np.log(2.0) + 2.0**-20 * np.log(2.0**-20 / 0.5)
+  np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
 def test_probabilities_that_sum_above_one_leave_no_other_mass():
@@ -309,11 +387,13 @@ def test_row_says_what_the_sampler_must_record(name):
   bare = TokenStats(log_probs=np.full((1, 2), -1.0, np.float32))
   tokens = np.zeros((1, 2), int)
   if row.records == 'nothing':
-    divergence = _COMPILED[name](tokens, bare, bare)
+    divergence = row.fn(tokens, bare, bare)
     np.testing.assert_array_equal(divergence, 0.0)
   else:
     with pytest.raises(ValueError, match=r'sampling\.top_k: .* > 0'):
       row.fn(tokens, bare, bare)
+    with pytest.raises(ValueError, match=r'sampling\.top_k: .* > 0'):
+      replace_kth(jnp.asarray(tokens), bare)
 
 
 @_KINDS
@@ -324,4 +404,6 @@ def test_ids_and_log_probs_must_agree(kind):
     top_log_probs=np.zeros((1, 2, 3)),
   )
   with pytest.raises(AssertionError):
-    _COMPILED[f'topk_{kind}'](np.zeros((1, 2), int), stats, stats)
+    DIVERGENCES[f'topk_{kind}'].fn(np.zeros((1, 2), int), stats, stats)
+  with pytest.raises(AssertionError):
+    replace_kth(jnp.zeros((1, 2), int), stats)

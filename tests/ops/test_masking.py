@@ -106,6 +106,67 @@ def test_reductions_refuse_a_mask_of_another_shape(reduce):
     reduce(jnp.ones((2, 3)), jnp.ones((2, 1), bool))
 
 
+@pytest.mark.parametrize('reduce', [masking.masked_max, masking.masked_min])
+def test_extremes_are_f32(reduce):
+  values = jnp.ones(3, jnp.bfloat16)
+  assert reduce(values, jnp.ones(3, bool)).dtype == jnp.float32
+
+
+_ROWS = np.array([[1.0, -3.0, 9.0], [-5.0, -7.0, 9.0], [9.0, 9.0, 9.0]])
+_COUNTED = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 0]], bool)
+
+
+@pytest.mark.parametrize('poison', [9.0, np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+  ('reduce', 'want'),
+  [(masking.row_mean, [-1.0, -6.0, 0.0]), (masking.row_max, [1.0, -5.0, 0.0])],
+)
+def test_rows_by_hand(reduce, want, poison):
+  values = np.where(_COUNTED, _ROWS, poison).astype(np.float32)
+  np.testing.assert_array_equal(reduce(values, _COUNTED), want)
+
+
+@pytest.mark.parametrize('reduce', [masking.row_mean, masking.row_max])
+def test_rows_are_reduced_in_f32(reduce):
+  got = reduce(jnp.ones((1, 300), jnp.bfloat16), jnp.ones((1, 300), bool))
+  assert got.dtype == jnp.float32
+  np.testing.assert_array_equal(got, [1.0])
+  with pytest.raises(AssertionError):
+    reduce(jnp.ones((2, 3)), jnp.ones((2, 1), bool))
+
+
+_quantile = jax.jit(masking.masked_quantile)
+
+
+@_few
+@given(
+  values=hnp.arrays(np.float32, (4, 3), elements=st.floats(-9, 9, width=16)),
+  mask=_masks,
+  quantile=st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]),
+)
+def test_quantile_is_numpys(values, mask, quantile):
+  poisoned = np.where(mask, values, np.float32(np.nan))
+  got = np.asarray(_quantile(poisoned, mask, quantile))
+  want = [
+    np.percentile(v[m].astype(np.float64), 100 * quantile) if m.any() else 0.0
+    for v, m in zip(values, mask, strict=True)
+  ]
+  assert got.shape == (4,)
+  np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+
+
+def test_quantile_of_long_rows():
+  values = np.random.default_rng(0).normal(size=(2, 500)).astype(np.float32)
+  mask = np.arange(500)[None] < np.array([[500], [371]])
+  want = [np.percentile(v[m], 90) for v, m in zip(values, mask, strict=True)]
+  np.testing.assert_allclose(_quantile(values, mask, 0.9), want, rtol=1e-5)
+
+
+def test_quantile_refuses_what_is_not_a_batch():
+  with pytest.raises(AssertionError):
+    masking.masked_quantile(jnp.ones(3), jnp.ones(3, bool), 0.5)
+
+
 # One row of three tokens, one of one, one of none.
 _BY_HAND = {
   'token_mean': [[1 / 4, 1 / 4, 1 / 4], [0, 1 / 4, 0], [0, 0, 0]],

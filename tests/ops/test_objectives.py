@@ -14,17 +14,28 @@ import pytest
 from dppo_jax.base import TokenStats
 from dppo_jax.ops import objectives
 from dppo_jax.ops.divergences import DIVERGENCES
-from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS
+from dppo_jax.ops.masking import aggregation_weights
+from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS, importance_weight
 from dppo_jax.ops.trust_regions import (
   TRUST_REGIONS,
-  Bounds,
   Signals,
   keep_weights,
+  ratio,
+  sequence_ratio,
 )
+from tests import factories
 
 _few = settings(max_examples=15, derandomize=True, deadline=None, database=None)
 _SHAPE = (2, 4)
-_BOUNDS = Bounds(delta_low=0.1, delta_high=0.2, clip_low=0.2, clip_high=0.28)
+_BOUNDS = factories.bounds(delta_high=0.2, clip_high=0.28, dual_clip=1.7)
+_BOUNDLESS = factories.bounds(
+  delta_low=np.inf,
+  delta_high=np.inf,
+  clip_low=np.inf,
+  clip_high=np.inf,
+  dual_clip=np.inf,
+  budget=np.inf,
+)
 _log_probs = hnp.arrays(np.float32, _SHAPE, elements=st.floats(-3, 0, width=16))
 _advantages = hnp.arrays(
   np.float32, _SHAPE, elements=st.sampled_from([-1.0, -0.25, 0.0, 0.5, 2.0])
@@ -35,20 +46,23 @@ _rules = pytest.mark.parametrize('rule', TRUST_REGIONS)
 
 @functools.cache
 def _gradient_fn(form):
-  def loss(log_probs, rollout, advantages, keep, cap):
-    return jnp.sum(FORMS[form](log_probs, rollout, advantages, keep, cap))
+  def loss(log_probs, rollout, advantages, keep, cap, floor):
+    # The weight moves with log pi; it must not be differentiated.
+    weight = importance_weight(ratio(log_probs, rollout), floor, cap)
+    return jnp.sum(FORMS[form](log_probs, weight, advantages, keep))
 
   return jax.jit(jax.grad(loss))
 
 
-def _gradient(form, log_probs, rollout, advantages, keep, cap):
-  return np.asarray(
-    _gradient_fn(form)(log_probs, rollout, advantages, keep, cap), np.float64
+def _gradient(form, log_probs, rollout, advantages, keep, cap, floor=0.0):
+  gradient = _gradient_fn(form)(
+    log_probs, rollout, advantages, keep, cap, floor
   )
+  return np.asarray(gradient, np.float64)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _keep(rule, log_probs, anchor, advantages, divergence):
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _keep(rule, log_probs, anchor, advantages, divergence, bounds=_BOUNDS):
   signals = Signals(
     advantages=advantages,
     log_probs=log_probs,
@@ -56,7 +70,7 @@ def _keep(rule, log_probs, anchor, advantages, divergence):
     divergence=divergence,
     mask=jnp.ones(log_probs.shape, bool),
   )
-  return keep_weights(rule, signals, _BOUNDS)
+  return keep_weights(rule, signals, bounds)
 
 
 def _total_variation(log_probs, anchor):
@@ -70,16 +84,21 @@ def test_values_by_hand():
   advantages = jnp.array([[1.0, -1.0, 3.0, 5.0]])
   keep = jnp.array([[1.0, 0.5, 1.0, 0.0]])
   weights = np.array([[-0.5, 0.5, -6.0, 0.0]])
-  score = FORMS['score'](log_probs, rollout, advantages, keep, 2.0)
+  capped = importance_weight(ratio(log_probs, rollout), 0.0, 2.0)
+  np.testing.assert_allclose(capped, [[0.5, 1.0, 2.0, 1.0]], rtol=1e-6)
+  score = FORMS['score'](log_probs, capped, advantages, keep)
   np.testing.assert_allclose(score, weights * log_probs, rtol=1e-6)
-  surrogate = FORMS['surrogate'](log_probs, rollout, advantages, keep, 2.0)
+  surrogate = FORMS['surrogate'](log_probs, capped, advantages, keep)
   np.testing.assert_allclose(surrogate, weights, rtol=1e-6)
   for form in FORMS:
     gradient = _gradient(form, log_probs, rollout, advantages, keep, 2.0)
     np.testing.assert_allclose(gradient, weights, rtol=1e-6)
 
 
-@pytest.mark.parametrize('cap', [np.inf, 3.0, 1.0, 0.5])
+@pytest.mark.parametrize(
+  ('floor', 'cap'),
+  [(0.0, np.inf), (0.0, 3.0), (0.0, 1.0), (0.0, 0.5), (0.5, 1.5), (2.0, 2.0)],
+)
 @_few
 @given(
   log_probs=_log_probs,
@@ -88,12 +107,12 @@ def test_values_by_hand():
   keep=hnp.arrays(np.float32, _SHAPE, elements=st.sampled_from([0, 0.5, 1])),
 )
 def test_both_forms_have_the_gradient_of_the_family(
-  cap, log_probs, rollout, advantages, keep
+  floor, cap, log_probs, rollout, advantages, keep
 ):
   r = np.exp(log_probs.astype(np.float64) - rollout)
-  want = -keep * np.minimum(r, cap) * advantages
+  want = -keep * np.clip(r, floor, cap) * advantages
   for form in FORMS:
-    got = _gradient(form, log_probs, rollout, advantages, keep, cap)
+    got = _gradient(form, log_probs, rollout, advantages, keep, cap, floor)
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
@@ -106,21 +125,31 @@ def test_gradient_survives_above_the_cap(form):
 
 
 @_forms
-def test_advantages_and_keep_are_constants(form):
-  values = [jnp.full((1, 2), v) for v in (-1.0, -2.0, 0.5, 1.0)]
+@pytest.mark.parametrize('gap', [79.0, 80.0, 85.0])
+def test_gradient_survives_however_far_the_policy_moved(form, gap):
+  one = jnp.ones((1, 1))
+  got = _gradient(form, 0.0 * one, -gap * one, one, one, 3.0)
+  np.testing.assert_allclose(got, -3.0, rtol=1e-6)
 
-  def loss(advantages, keep):
-    return jnp.sum(FORMS[form](*values[:2], advantages, keep, 3.0))
 
-  for gradient in jax.grad(loss, argnums=(0, 1))(*values[2:]):
+@_forms
+def test_everything_but_the_policy_is_a_constant(form):
+  values = [jnp.full((1, 2), v) for v in (-1.0, 2.0, 0.5, 1.0)]
+
+  def loss(weight, advantages, keep):
+    return jnp.sum(FORMS[form](values[0], weight, advantages, keep))
+
+  for gradient in jax.grad(loss, argnums=(0, 1, 2))(*values[1:]):
     np.testing.assert_array_equal(gradient, 0.0)
 
 
-def test_score_form_is_constant_in_the_rollout():
+@_forms
+def test_rollout_is_a_constant(form):
   one = jnp.ones((1, 2))
 
   def loss(rollout):
-    return jnp.sum(objectives.score_form(-one, rollout, one, one, 9.0))
+    weight = importance_weight(ratio(-one, rollout), 0.0, 9.0)
+    return jnp.sum(FORMS[form](-one, weight, one, one))
 
   np.testing.assert_array_equal(jax.grad(loss)(-2.0 * one), 0.0)
 
@@ -128,7 +157,11 @@ def test_score_form_is_constant_in_the_rollout():
 @jax.jit
 @jax.grad
 def _ppo_gradient(log_probs, rollout, advantages):
-  """Of the classical surrogate, the minimum of r A and clip(r) A."""
+  """Of the classical surrogate, the minimum of r A and clip(r) A.
+
+  This is the formula of `rlax.clipped_surrogate_pg_loss`, written out: the
+  package is no dependency of ours.
+  """
   r = jnp.exp(log_probs - rollout)
   clipped = jnp.clip(r, 1 - _BOUNDS.clip_low, 1 + _BOUNDS.clip_high)
   return -jnp.sum(jnp.minimum(r * advantages, clipped * advantages))
@@ -143,6 +176,137 @@ def test_ratio_clip_is_ppo(form, log_probs, rollout, advantages):
   got = _gradient(form, log_probs, rollout, advantages, keep, np.inf)
   want = _ppo_gradient(log_probs, rollout, advantages)
   np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@jax.jit
+@jax.grad
+def _dual_clip_gradient(log_probs, rollout, advantages):
+  """Of arXiv:1912.09729, eq. 5: max(min(r A, clip(r) A), c A) for A < 0."""
+  r = jnp.exp(log_probs - rollout)
+  clipped = jnp.clip(r, 1 - _BOUNDS.clip_low, 1 + _BOUNDS.clip_high)
+  ppo = jnp.minimum(r * advantages, clipped * advantages)
+  dual = jnp.maximum(ppo, _BOUNDS.dual_clip * advantages)
+  return -jnp.sum(jnp.where(advantages < 0, dual, ppo))
+
+
+@_forms
+@_few
+@given(log_probs=_log_probs, rollout=_log_probs, advantages=_advantages)
+def test_dual_clip_is_that_of_its_paper(form, log_probs, rollout, advantages):
+  nothing = np.zeros(_SHAPE, np.float32)
+  keep = _keep('dual_clip', log_probs, rollout, advantages, nothing)
+  got = _gradient(form, log_probs, rollout, advantages, keep, np.inf)
+  want = _dual_clip_gradient(log_probs, rollout, advantages)
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@jax.jit
+@jax.grad
+def _cispo_gradient(log_probs, rollout, advantages):
+  """Of arXiv:2506.13585: -sg(clip(r, 1 - low, 1 + high)) A log pi."""
+  r = jnp.exp(log_probs - rollout)
+  clipped = jax.lax.stop_gradient(jnp.clip(r, 0.4, 1.5))
+  return -jnp.sum(clipped * advantages * log_probs)
+
+
+@_forms
+@_few
+@given(log_probs=_log_probs, rollout=_log_probs, advantages=_advantages)
+def test_cispo_is_that_of_its_paper(form, log_probs, rollout, advantages):
+  nothing = np.zeros(_SHAPE, np.float32)
+  keep = _keep('none', log_probs, rollout, advantages, nothing)
+  got = _gradient(form, log_probs, rollout, advantages, keep, 1.5, 0.4)
+  want = _cispo_gradient(log_probs, rollout, advantages)
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@jax.jit
+@jax.grad
+def _sapo_gradient(log_probs, rollout, advantages):
+  """Of arXiv:2511.20347: -f(r) A, f(r) = 4 / tau sigmoid(tau (r - 1))."""
+  r = jnp.exp(log_probs - rollout)
+  tau = jnp.where(advantages > 0, _BOUNDS.tau_high, _BOUNDS.tau_low)
+  return -jnp.sum(4.0 / tau * jax.nn.sigmoid(tau * (r - 1.0)) * advantages)
+
+
+@_forms
+@_few
+@given(log_probs=_log_probs, rollout=_log_probs, advantages=_advantages)
+def test_sapo_is_that_of_its_paper(form, log_probs, rollout, advantages):
+  nothing = np.zeros(_SHAPE, np.float32)
+  keep = _keep('sapo', log_probs, rollout, advantages, nothing)
+  got = _gradient(form, log_probs, rollout, advantages, keep, np.inf)
+  want = _sapo_gradient(log_probs, rollout, advantages)
+  np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-7)
+
+
+_GSPO_MASK = np.array([[1, 1, 1, 0], [1, 1, 0, 0]], bool)
+
+
+@jax.jit
+@jax.grad
+def _gspo_gradient(log_probs, rollout, advantages):
+  """Of arXiv:2507.18071: the clipped surrogate of s = (pi(y) / mu(y))^(1/T)."""
+  log_ratio = jnp.where(_GSPO_MASK, log_probs - rollout, 0.0).sum(1)
+  s = jnp.exp(log_ratio / _GSPO_MASK.sum(1))
+  clipped = jnp.clip(s, 1 - _BOUNDS.clip_low, 1 + _BOUNDS.clip_high)
+  a = advantages[:, 0]
+  return -jnp.mean(jnp.minimum(s * a, clipped * a))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _our_gspo_gradient(form, log_probs, rollout, advantages):
+  signals = Signals(
+    advantages=advantages,
+    log_probs=log_probs,
+    anchor_log_probs=rollout,
+    divergence=jnp.zeros(_SHAPE),
+    mask=_GSPO_MASK,
+  )
+  keep = keep_weights('gspo', signals, _BOUNDS)
+
+  def loss(log_probs):
+    s = sequence_ratio(log_probs, rollout, _GSPO_MASK)
+    weight = importance_weight(s, 0.0, np.inf)
+    per_token = FORMS[form](log_probs, weight, advantages, keep)
+    shares = aggregation_weights(_GSPO_MASK, 'sequence_mean_token_mean', 1.0)
+    return jnp.sum(shares * per_token)
+
+  return jax.grad(loss)(log_probs)
+
+
+@_forms
+@pytest.mark.parametrize('spread', [0.2, 1.0])
+def test_gspo_is_that_of_its_paper(form, spread):
+  rng = np.random.default_rng(0)
+  masked = 0
+  for _ in range(20):
+    rollout = rng.uniform(-3, -1, _SHAPE).astype(np.float32)
+    moved = rng.normal(size=_SHAPE) * spread
+    log_probs = (rollout + moved).astype(np.float32)
+    advantages = np.repeat(rng.choice([-1.0, 0.5], (2, 1)), 4, 1)
+    advantages = advantages.astype(np.float32)
+    got = _our_gspo_gradient(form, log_probs, rollout, advantages)
+    want = np.asarray(_gspo_gradient(log_probs, rollout, advantages))
+    np.testing.assert_allclose(got, want, rtol=2e-6, atol=1e-8)
+    masked += (want[:, 0] == 0).sum()
+  assert 0 < masked < 40
+
+
+@_forms
+@_few
+@given(log_probs=_log_probs, rollout=_log_probs, advantages=_advantages)
+def test_without_bounds_the_gradient_is_pg_is(
+  form, log_probs, rollout, advantages
+):
+  divergence = _total_variation(log_probs, rollout)
+  pg_is = _gradient(
+    form, log_probs, rollout, advantages, np.ones(_SHAPE, np.float32), np.inf
+  )
+  for rule in ('ratio_clip', 'dual_clip', 'divergence', 'cppo', 'trm_max'):
+    keep = _keep(rule, log_probs, rollout, advantages, divergence, _BOUNDLESS)
+    got = _gradient(form, log_probs, rollout, advantages, keep, np.inf)
+    np.testing.assert_array_equal(got, pg_is)
 
 
 @_forms
@@ -181,7 +345,8 @@ def _edge_loss_fn(rule, form):
   def total(log_probs, anchor, advantages, divergence):
     keep = _keep(rule, log_probs, anchor, advantages, divergence)
     keep = keep.astype(log_probs.dtype)
-    per_token = FORMS[form](log_probs, anchor, advantages, keep, np.inf)
+    weight = importance_weight(ratio(log_probs, anchor), 0.0, np.inf)
+    per_token = FORMS[form](log_probs, weight, advantages, keep)
     return jnp.sum(per_token), per_token
 
   return jax.jit(jax.grad(total, has_aux=True))
@@ -295,4 +460,4 @@ def test_arguments_must_agree_in_shape(form):
   for wrong in range(4):
     arguments = [column if i == wrong else whole for i in range(4)]
     with pytest.raises(AssertionError):
-      FORMS[form](*arguments, 3.0)
+      FORMS[form](*arguments)

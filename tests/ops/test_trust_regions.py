@@ -1,10 +1,12 @@
 """What holds of every rule, and each rule by hand.
 
 Properties are asked of the rows of the table, so that a new row is tested by
-being there; what a row says of itself (its scope) says which apply.
+being there; what a row says of itself (its scope, what it reads, whether it is
+gated) says which apply.
 """
 
 import dataclasses
+import functools
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,11 +19,21 @@ import pytest
 from dppo_jax.base import TokenStats
 from dppo_jax.ops import divergences, trust_regions
 from dppo_jax.ops.trust_regions import TRUST_REGIONS, Bounds, Signals
+from tests import factories
 
-_few = settings(max_examples=15, derandomize=True, deadline=None, database=None)
+_few = settings(max_examples=10, derandomize=True, deadline=None, database=None)
 _SHAPE = (3, 4)
 _ROWS = pytest.mark.parametrize('rule', TRUST_REGIONS)
-_BOUNDS = Bounds(delta_low=0.1, delta_high=0.3, clip_low=0.2, clip_high=0.4)
+_SUBJECT = ('direction', 'side', 'alpha_low', 'alpha_high')
+# The rows that `subject` speaks for; dual_clip asks it itself.
+_ASKING = pytest.mark.parametrize(
+  'rule',
+  [r for r, row in TRUST_REGIONS.items() if row.gated or r == 'dual_clip'],
+)
+_BOUNDS = dict(
+  delta_low=0.1, delta_high=0.3, clip_low=0.2, clip_high=0.4, budget=0.05
+)
+_FIELDS = [field.name for field in dataclasses.fields(Bounds)]
 
 
 def _f32(low, high):
@@ -38,11 +50,26 @@ _signals = st.builds(
   divergence=_f32(0, 1),
   mask=hnp.arrays(np.bool_, _SHAPE, elements=st.sampled_from([1, 1, 1, 0])),
 )
-_keep_weights = jax.jit(trust_regions.keep_weights, static_argnums=(0, 2))
 
 
-def _keep(rule, signals, bounds=_BOUNDS):
-  return np.asarray(_keep_weights(rule, signals, bounds))
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _compiled(rule, names, signals, numbers):
+  bounds = Bounds(**dict(names), **numbers)
+  return trust_regions.keep_weights(rule, signals, bounds)
+
+
+def _keep(rule, signals, **overrides):
+  """M; numbers among the bounds are traced, so that any of them is cheap."""
+  fields = dataclasses.asdict(factories.bounds(**_BOUNDS | overrides))
+  names = {k: v for k, v in fields.items() if isinstance(v, str)}
+  numbers = {k: np.float32(v) for k, v in fields.items() if k not in names}
+  return np.asarray(_compiled(rule, tuple(names.items()), signals, numbers))
+
+
+def _keep_exactly(rule, signals, **overrides):
+  """M as a run has it: the bounds are constants, not rounded first."""
+  bounds = factories.bounds(**_BOUNDS | overrides)
+  return np.asarray(trust_regions.keep_weights(rule, signals, bounds))
 
 
 def _row(advantages, log_probs, anchor_log_probs, divergence):
@@ -55,6 +82,24 @@ def _row(advantages, log_probs, anchor_log_probs, divergence):
     anchor_log_probs=mu,
     divergence=d,
     mask=np.ones(a.shape, bool),
+  )
+
+
+def _random_signals(seed):
+  """Responses with one advantage each; some moved far, some hardly."""
+  rng = np.random.default_rng(seed)
+  shape = (60, 8)
+  log_mu = np.log(rng.uniform(0.02, 0.98, shape))
+  moved = rng.normal(size=shape) * np.geomspace(0.01, 2.0, 60)[:, None]
+  log_pi = np.minimum(log_mu + moved, -0.01)
+  # Now and then a large one, so that budgets run out.
+  divergence = 0.5 * rng.uniform(0.0, 1.0, shape) ** 4
+  return Signals(
+    advantages=np.tile([[-1.0], [2.0], [0.5]], (20, 8)).astype(np.float32),
+    log_probs=log_pi.astype(np.float32),
+    anchor_log_probs=log_mu.astype(np.float32),
+    divergence=divergence.astype(np.float32),
+    mask=np.ones(shape, bool),
   )
 
 
@@ -73,8 +118,14 @@ def _poison_masked(signals):
   )
 
 
+def _moves_away(signals):
+  moved = np.asarray(signals.log_probs) - np.asarray(signals.anchor_log_probs)
+  return np.asarray(signals.advantages) * moved > 0
+
+
 # Eight tokens: each sign of A, toward and away, inside and outside.
 #   pi/mu                1.5   1.5   1.3   0.5   0.7   0.9   0.7   1.5
+#   mu - pi                                      .15   .05   .15
 _BY_HAND = _row(
   advantages=[1, 1, 2, 1, -1, -1, -0.5, -1],
   log_probs=np.log([0.6, 0.6, 0.39, 0.2, 0.35, 0.45, 0.35, 0.6]),
@@ -84,15 +135,49 @@ _BY_HAND = _row(
 
 
 @pytest.mark.parametrize(
-  ('rule', 'want'),
+  ('rule', 'overrides', 'want'),
   [
-    ('none', [1, 1, 1, 1, 1, 1, 1, 1]),
-    ('ratio_clip', [0, 0, 1, 1, 0, 1, 0, 1]),
-    ('divergence', [0, 1, 0, 1, 0, 0, 1, 1]),
+    ('none', {}, [1, 1, 1, 1, 1, 1, 1, 1]),
+    ('ratio_clip', {}, [0, 0, 1, 1, 0, 1, 0, 1]),
+    ('ratio_clip', {'direction': 'any'}, [0, 0, 1, 0, 0, 1, 0, 0]),
+    ('ratio_clip', {'side': 'negative'}, [1, 1, 1, 1, 0, 1, 0, 1]),
+    ('ratio_clip', {'side': 'positive'}, [0, 0, 1, 1, 1, 1, 1, 1]),
+    ('ratio_clip', {'alpha_high': 0.45}, [1, 1, 1, 1, 0, 1, 0, 1]),
+    ('ratio_clip', {'alpha_low': 0.45}, [0, 0, 1, 1, 0, 1, 0, 1]),
+    ('ratio_clip', {'alpha_low': 0.55}, [0, 0, 1, 1, 1, 1, 1, 1]),
+    ('dual_clip', {}, [0, 0, 1, 1, 0, 1, 0, 1]),
+    ('dual_clip', {'dual_clip': 1.4}, [0, 0, 1, 1, 0, 1, 0, 0]),
+    ('divergence', {}, [0, 1, 0, 1, 0, 0, 1, 1]),
+    ('divergence', {'direction': 'any'}, [0, 1, 0, 0, 0, 0, 1, 0]),
+    ('bad_updates', {}, [1, 1, 1, 1, 0, 1, 0, 1]),
+    ('bad_updates', {'delta_low': 0.2}, [1, 1, 1, 1, 1, 1, 1, 1]),
+    # The mean of D is .45, its maximum .9; whose bound depends on the sign.
+    ('trm_max', {'delta_low': 0.95}, [0, 0, 0, 0, 1, 1, 1, 1]),
+    ('trm_max', {'delta_high': 0.95}, [1, 1, 1, 1, 0, 0, 0, 0]),
+    ('trm_mean', {'delta_low': 0.46}, [0, 0, 0, 0, 1, 1, 1, 1]),
+    ('trm_mean', {'delta_low': 0.44, 'delta_high': 0.46}, [1] * 4 + [0] * 4),
+    # The geometric mean of the ratios is .96744^(1/8) = .99587.
+    ('gspo', {}, [1, 1, 1, 1, 1, 1, 1, 1]),
+    ('gspo', {'clip_low': 0.004}, [1, 1, 1, 1, 0, 0, 0, 0]),
+    ('gspo', {'clip_low': 0.005}, [1, 1, 1, 1, 1, 1, 1, 1]),
+    ('gspo', {'clip_high': -0.004}, [1, 1, 1, 1, 1, 1, 1, 1]),
+    ('gspo', {'clip_high': -0.005}, [0, 0, 0, 0, 1, 1, 1, 1]),
   ],
 )
-def test_by_hand(rule, want):
-  np.testing.assert_array_equal(_keep(rule, _BY_HAND)[0], want)
+def test_by_hand(rule, overrides, want):
+  np.testing.assert_array_equal(_keep(rule, _BY_HAND, **overrides)[0], want)
+
+
+def test_sapo_by_hand():
+  # 4 p (1 - p) with p = 1 / (1 + exp(-tau (r - 1))), tau by the sign of A.
+  r = np.array([1.5, 1.5, 1.3, 0.5, 0.7, 0.9, 0.7, 1.5])
+  tau = np.array([2.0, 2.0, 2.0, 2.0, 0.5, 0.5, 0.5, 0.5])
+  p = 1.0 / (1.0 + np.exp(-tau * (r - 1.0)))
+  got = _keep('sapo', _BY_HAND, tau_high=2.0, tau_low=0.5)[0]
+  np.testing.assert_allclose(got, 4.0 * p * (1.0 - p), rtol=1e-5)
+  assert got[0] == pytest.approx(0.786448, abs=1e-6)
+  assert got[3] == pytest.approx(0.786448, abs=1e-6)
+  assert got[4] == pytest.approx(0.994396, abs=1e-6)
 
 
 def test_ratio():
@@ -108,6 +193,28 @@ def test_ratio_is_finite_and_positive(log_prob):
   certain, rare = jnp.zeros(1), jnp.full(1, log_prob)
   high = trust_regions.ratio(certain, rare)
   low = trust_regions.ratio(rare, certain)
+  np.testing.assert_allclose(high, np.exp(80.0), rtol=1e-5)
+  np.testing.assert_allclose(low, np.exp(-80.0), rtol=1e-5)
+
+
+def test_sequence_ratio_is_the_geometric_mean_of_the_row():
+  ratios = np.array([[2.0, 4.0, 1.0, 7.0], [0.5, 0.5, 0.125, 9.0]])
+  mask = np.array([[1, 1, 1, 0], [1, 0, 1, 0]], bool)
+  log_mu = np.full(ratios.shape, -3.0, np.float32)
+  log_pi = (np.log(ratios) + log_mu).astype(np.float32)
+  log_pi = np.where(mask, log_pi, np.float32(np.nan))
+  got = trust_regions.sequence_ratio(log_pi, log_mu, mask)
+  assert got.shape == ratios.shape
+  np.testing.assert_allclose(got[0], 2.0, rtol=1e-6)
+  np.testing.assert_allclose(got[1], 0.25, rtol=1e-6)
+
+
+@pytest.mark.parametrize('log_prob', [-80.0, -1e4, -3e38])
+def test_sequence_ratio_is_finite_and_positive(log_prob):
+  certain, rare = jnp.zeros((1, 1)), jnp.full((1, 1), log_prob)
+  mask = jnp.ones((1, 1), bool)
+  high = trust_regions.sequence_ratio(certain, rare, mask)
+  low = trust_regions.sequence_ratio(rare, certain, mask)
   np.testing.assert_allclose(high, np.exp(80.0), rtol=1e-5)
   np.testing.assert_allclose(low, np.exp(-80.0), rtol=1e-5)
 
@@ -132,6 +239,8 @@ def test_keep_is_a_weight_without_what_is_masked(rule, signals):
   assert keep.shape == _SHAPE
   assert keep.dtype == np.float32
   assert ((keep >= 0) & (keep <= 1)).all()
+  if rule not in {'sapo', 'cppo_soft'}:
+    assert np.isin(keep, [0.0, 1.0]).all()
   np.testing.assert_array_equal(keep * ~signals.mask, 0.0)
   np.testing.assert_array_equal(_keep(rule, _poison_masked(signals)), keep)
 
@@ -140,29 +249,79 @@ def test_keep_is_a_weight_without_what_is_masked(rule, signals):
 @_few
 @given(signals=_signals)
 def test_moves_toward_the_anchor_are_kept(rule, signals):
-  if TRUST_REGIONS[rule].scope == 'sequence':
-    return  # A response dropped as a whole does not ask for the sign.
-  moved = np.asarray(signals.log_probs - signals.anchor_log_probs)
-  safe = np.asarray(signals.advantages) * moved <= 0
-  kept = _keep(rule, signals)[safe & np.asarray(signals.mask)]
-  np.testing.assert_array_equal(kept, 1.0)
+  if not TRUST_REGIONS[rule].gated:
+    return  # It asks for no direction, or for one of its own.
+  safe = ~_moves_away(signals) & signals.mask
+  np.testing.assert_array_equal(_keep(rule, signals)[safe], 1.0)
+
+
+@_ASKING
+@_few
+@given(signals=_signals)
+def test_a_side_masks_that_sign_alone(rule, signals):
+  both = _keep(rule, signals, direction='any')
+  for side, of_side in (
+    ('negative', signals.advantages < 0),
+    ('positive', signals.advantages > 0),
+  ):
+    want = np.where(of_side, both, 1.0) * signals.mask
+    got = _keep(rule, signals, direction='any', side=side)
+    np.testing.assert_array_equal(got, want)
+
+
+@_ROWS
+@_few
+@given(signals=_signals)
+def test_either_direction_masks_the_same_and_more(rule, signals):
+  if not TRUST_REGIONS[rule].gated:
+    return
+  sign_blind = _keep(rule, signals, direction='any')
+  want = np.where(_moves_away(signals), sign_blind, 1.0) * signals.mask
+  np.testing.assert_array_equal(_keep(rule, signals, direction='away'), want)
+
+
+@_ASKING
+@_few
+@given(
+  signals=_signals,
+  low=st.sampled_from([0.0, 0.11, 0.43, 1.0]),
+  high=st.sampled_from([0.0, 0.11, 0.43, 1.0]),
+)
+def test_relaxed_tokens_are_exempt(rule, signals, low, high):
+  mu = np.exp(signals.anchor_log_probs)
+  exempt = (signals.advantages < 0) & (mu < low)
+  exempt |= (signals.advantages > 0) & (mu < high)
+  tight = _keep(rule, signals, direction='any', dual_clip=1.1)
+  want = np.where(exempt, 1.0, tight) * signals.mask
+  got = _keep(
+    rule,
+    signals,
+    direction='any',
+    dual_clip=1.1,
+    alpha_low=low,
+    alpha_high=high,
+  )
+  np.testing.assert_array_equal(got, want)
 
 
 @_ROWS
 @_few
 @given(signals=_signals)
 def test_padding_changes_nothing(rule, signals):
-  padded = jax.tree.map(
-    lambda x: np.pad(
-      x,
-      [(0, 0), (0, 3)],
-      constant_values=False if x.dtype == bool else np.nan,
-    ),
-    signals,
-  )
-  keep = _keep(rule, padded)
-  np.testing.assert_array_equal(keep[:, :4], _keep(rule, signals))
-  np.testing.assert_array_equal(keep[:, 4:], 0.0)
+  keep = _keep(rule, signals)
+  for before, after in ((0, 3), (2, 1)):
+    padded = jax.tree.map(
+      lambda x, width=(before, after): np.pad(
+        x,
+        [(0, 0), width],
+        constant_values=False if x.dtype == bool else np.nan,
+      ),
+      signals,
+    )
+    got = _keep(rule, padded)
+    np.testing.assert_array_equal(got[:, before : before + 4], keep)
+    np.testing.assert_array_equal(got[:, :before], 0.0)
+    np.testing.assert_array_equal(got[:, before + 4 :], 0.0)
 
 
 @_ROWS
@@ -177,19 +336,47 @@ def test_rows_do_not_know_each_other(rule, signals, order):
   np.testing.assert_array_equal(_keep(rule, alone), keep[:1])
 
 
+def _exchange(signals, other, columns):
+  """What the other signals say of those columns; the mask stays."""
+  taken = np.zeros(signals.mask.shape, bool)
+  taken[:, columns] = True
+  mixed = jax.tree.map(lambda a, b: np.where(taken, b, a), signals, other)
+  return dataclasses.replace(mixed, mask=signals.mask)
+
+
 @_ROWS
 @_few
-@given(signals=_signals)
-def test_row_sees_no_further_than_its_scope(rule, signals):
-  signals = dataclasses.replace(signals, mask=np.ones(_SHAPE, bool))
+@given(signals=_signals, other=_signals)
+def test_row_sees_no_further_than_its_scope(rule, signals, other):
   scope = TRUST_REGIONS[rule].scope
   keep = _keep(rule, signals)
   if scope != 'sequence':
-    prefix = jax.tree.map(lambda x: x[:, :2], signals)
-    np.testing.assert_array_equal(_keep(rule, prefix), keep[:, :2])
+    later = _exchange(signals, other, slice(2, None))
+    np.testing.assert_array_equal(_keep(rule, later)[:, :2], keep[:, :2])
   if scope == 'token':
-    last = jax.tree.map(lambda x: x[:, 3:], signals)
-    np.testing.assert_array_equal(_keep(rule, last), keep[:, 3:])
+    earlier = _exchange(signals, other, slice(0, 3))
+    earlier = dataclasses.replace(earlier, mask=np.ones(_SHAPE, bool))
+    got = _keep(rule, earlier)[:, 3]
+    np.testing.assert_array_equal(got * signals.mask[:, 3], keep[:, 3])
+
+
+@_ROWS
+def test_row_sees_as_far_as_its_scope(rule):
+  """A narrower scope than the one it states would be false."""
+  signals, other = _random_signals(0), _random_signals(1)
+  # A response whose dynamic budget doubles with what comes later.
+  signals.log_probs[0] = signals.anchor_log_probs[0] - 0.3
+  signals.divergence[0] = [0.2, 0.08, 0.08, 0.01, 0.0, 0.0, 0.0, 0.0]
+  other.divergence[0] = 0.5
+  tight = dict(clip_low=0.05, clip_high=0.05, budget=0.1)
+  keep = _keep(rule, signals, **tight)
+  later = _keep(rule, _exchange(signals, other, slice(4, None)), **tight)
+  earlier = _keep(rule, _exchange(signals, other, slice(0, 4)), **tight)
+  sees_ahead = (later[:, :4] != keep[:, :4]).any()
+  sees_behind = (earlier[:, 4:] != keep[:, 4:]).any()
+  scope = TRUST_REGIONS[rule].scope
+  assert sees_ahead == (scope == 'sequence')
+  assert sees_behind == (scope != 'token')
 
 
 @_ROWS
@@ -201,47 +388,120 @@ def test_row_says_whether_it_reads_the_divergence(rule):
   assert same != TRUST_REGIONS[rule].reads_divergence
 
 
+# Another value of each bound, far from the usual one.
+_OTHERS = {
+  'direction': 'any',
+  'side': 'negative',
+  'alpha_low': 0.9,
+  'alpha_high': 0.9,
+  'delta_low': 0.02,
+  'delta_high': 0.02,
+  'clip_low': 0.9,
+  'clip_high': 5.0,
+  'dual_clip': 1.01,
+  'w_min': 0.1,
+  'weight_order': 'shuffled',
+  'budget': 0.005,
+  'tau_low': 3.0,
+  'tau_high': 3.0,
+}
+
+
+@_ROWS
+@pytest.mark.parametrize('field', _FIELDS)
+def test_row_says_which_bounds_it_reads(rule, field):
+  row = TRUST_REGIONS[rule]
+  usual = dict(delta_high=0.2, clip_low=0.1, clip_high=0.1)
+  changed = usual | {field: _OTHERS[field]}
+  signals = [_random_signals(seed) for seed in range(3)]
+  differs = any(
+    (_keep(rule, s, **usual) != _keep(rule, s, **changed)).any()
+    for s in signals
+  )
+  assert set(row.reads) <= set(_FIELDS)
+  if field in row.reads:
+    assert differs
+  elif not (row.gated and field in _SUBJECT):
+    assert not differs
+
+
 @_ROWS
 @_few
 @given(signals=_signals)
 def test_without_bounds_every_rule_is_none(rule, signals):
-  infinite = dict.fromkeys(
-    (field.name for field in dataclasses.fields(Bounds)), np.inf
+  bounds = dict.fromkeys(
+    (name for name in _FIELDS if name.startswith(('delta_', 'clip_'))), np.inf
   )
+  bounds |= dict(dual_clip=np.inf, budget=np.inf, tau_low=0.0, tau_high=0.0)
   np.testing.assert_array_equal(
-    _keep(rule, signals, Bounds(**infinite)), _keep('none', signals)
+    _keep(rule, signals, **bounds), _keep('none', signals)
   )
+  np.testing.assert_array_equal(_keep('none', signals), signals.mask)
+
+
+@_ROWS
+@_few
+@given(signals=_signals)
+def test_a_policy_that_has_not_moved_is_kept(rule, signals):
+  still = dataclasses.replace(
+    signals,
+    anchor_log_probs=signals.log_probs,
+    divergence=np.zeros(_SHAPE, np.float32),
+  )
+  keep = _keep(rule, still, direction='any')
+  np.testing.assert_array_equal(keep, signals.mask)
+
+
+def _next(value, toward):
+  return np.nextafter(np.float32(value), np.float32(toward))
 
 
 @pytest.mark.parametrize('sign', [-1.0, 1.0])
-def test_a_divergence_on_the_bound_is_kept(sign):
+@pytest.mark.parametrize('rule', ['divergence', 'cppo', 'trm_max', 'trm_mean'])
+def test_a_divergence_on_the_bound_is_kept(rule, sign):
   bound = np.float32(0.15)
-  above = np.nextafter(bound, np.float32(1))
-  signals = _row(
-    advantages=[sign, sign],
-    log_probs=[-2 + sign, -2 + sign],
-    anchor_log_probs=[-2, -2],
-    divergence=[bound, above],
+  # Responses of one token: what a token may do is what a response may.
+  on, above = (
+    _row([sign], [-2 + sign], [-2], [d]) for d in (bound, _next(bound, 1))
   )
   other = 0.9 if sign > 0 else 0.0
-  bounds = dataclasses.replace(
-    _BOUNDS,
+  bounds = dict(
     delta_low=other if sign > 0 else float(bound),
     delta_high=float(bound) if sign > 0 else 1.0,
   )
-  np.testing.assert_array_equal(_keep('divergence', signals, bounds)[0], [1, 0])
+  assert _keep_exactly(rule, on, **bounds) == 1.0
+  assert _keep_exactly(rule, above, **bounds) == 0.0
 
 
-def test_a_ratio_on_the_bound_is_kept():
-  signals = _row([1, -1], [-0.5, -1.5], [-1, -1], [0, 0])
-  high, low = trust_regions.ratio(signals.log_probs, signals.anchor_log_probs)[
-    0
-  ].tolist()
+@pytest.mark.parametrize('rule', ['ratio_clip', 'dual_clip', 'gspo'])
+def test_a_ratio_on_the_bound_is_kept(rule):
+  up, down = _row([1], [-0.5], [-1], [0]), _row([-1], [-1.5], [-1], [0])
+  high, low = (
+    float(trust_regions.ratio(s.log_probs, s.anchor_log_probs)[0, 0])
+    for s in (up, down)
+  )
   tight = dict(clip_low=1 - low, clip_high=high - 1)
   tighter = dict(clip_low=1 - low - 1e-6, clip_high=high - 1 - 1e-6)
-  for bounds, want in ((tight, [1, 1]), (tighter, [0, 0])):
-    bounds = dataclasses.replace(_BOUNDS, **bounds)
-    np.testing.assert_array_equal(_keep('ratio_clip', signals, bounds)[0], want)
+  for bounds, want in ((tight, 1.0), (tighter, 0.0)):
+    assert _keep_exactly(rule, up, **bounds) == want
+    assert _keep_exactly(rule, down, **bounds) == want
+
+
+def test_a_ratio_on_the_bound_of_dual_clip_is_kept():
+  signals = _row([-1], [-1], [-2], [0])
+  r = float(trust_regions.ratio(*jnp.array([-1.0, -2.0])))
+  assert _keep_exactly('dual_clip', signals, dual_clip=r) == 1.0
+  assert _keep_exactly('dual_clip', signals, dual_clip=r - 1e-6) == 0.0
+
+
+def test_a_loss_of_the_bound_is_a_bad_update():
+  # The one bound that is not strict: mu - pi = 1/2 exactly.
+  signals = _row([-1], [-np.inf], [np.log(0.5)], [0])
+  lost = float(jnp.exp(signals.anchor_log_probs)[0, 0])
+  assert lost == pytest.approx(0.5)
+  assert _keep_exactly('bad_updates', signals, delta_low=lost) == 0.0
+  above = float(_next(lost, 1))
+  assert _keep_exactly('bad_updates', signals, delta_low=above) == 1.0
 
 
 @jax.jit
@@ -257,7 +517,7 @@ def _keep_by_binary_tv(log_mu, log_pi, advantage, delta):
     ),
     mask=jnp.ones(log_mu.shape, bool),
   )
-  bounds = dataclasses.replace(_BOUNDS, delta_low=delta, delta_high=delta)
+  bounds = factories.bounds(delta_low=delta, delta_high=delta)
   return trust_regions.keep_weights('divergence', signals, bounds)
 
 
@@ -284,7 +544,8 @@ def test_keep_has_no_gradient(rule):
     signals = dataclasses.replace(
       _BY_HAND, log_probs=log_probs, divergence=divergence
     )
-    return jnp.sum(trust_regions.keep_weights(rule, signals, _BOUNDS))
+    bounds = factories.bounds(**_BOUNDS)
+    return jnp.sum(trust_regions.keep_weights(rule, signals, bounds))
 
   gradients = jax.grad(total, argnums=(0, 1))(
     _BY_HAND.log_probs, _BY_HAND.divergence
@@ -298,23 +559,24 @@ def test_not_even_a_soft_rule_has_a_gradient(monkeypatch):
     del bounds
     return jax.nn.sigmoid(signals.log_probs)
 
-  row = trust_regions.TrustRegion(soft, False, 'token')
+  row = trust_regions.TrustRegion(soft, (), 'token', False)
   monkeypatch.setitem(trust_regions.TRUST_REGIONS, 'soft', row)
   test_keep_has_no_gradient('soft')
 
 
 def test_signals_must_agree_in_shape():
+  bounds = factories.bounds()
   for field in dataclasses.fields(Signals):
     value = getattr(_BY_HAND, field.name)
     for wrong in (value[:, :1], value[0]):
       signals = dataclasses.replace(_BY_HAND, **{field.name: wrong})
       with pytest.raises(AssertionError):
-        trust_regions.keep_weights('none', signals, _BOUNDS)
+        trust_regions.keep_weights('none', signals, bounds)
   flat = jax.tree.map(lambda x: x[0], _BY_HAND)
   with pytest.raises(AssertionError):
-    trust_regions.keep_weights('none', flat, _BOUNDS)
+    trust_regions.keep_weights('none', flat, bounds)
 
 
 def test_unknown_rule():
   with pytest.raises(KeyError):
-    trust_regions.keep_weights('clip', _BY_HAND, _BOUNDS)
+    trust_regions.keep_weights('clip', _BY_HAND, factories.bounds())

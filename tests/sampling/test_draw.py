@@ -94,6 +94,21 @@ def test_never_draws_what_has_no_mass(size, kind):
   assert got[2] == last or tail < np.exp(law[got[2]]) + 3e-6
 
 
+def test_a_sum_must_exceed_the_uniform():
+  """Each token owns [sum before it, its sum), closed on the left."""
+  law = np.log(np.array([0.5, 0.25, 0.25], np.float32))
+  uniforms = np.array([0.0, 0.4999, 0.5, 0.7499, 0.75, _LARGEST])
+  assert _draws(law, uniforms).tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_sum_lifted_by_rounding_draws_nothing_without_mass(monkeypatch):
+  """Sums in a tree, as on accelerators, may rise where nothing is added."""
+  lifted = jnp.array([[0.5, 0.5 + 1e-3, 1.0]])
+  monkeypatch.setattr(jnp, 'cumsum', lambda masses, axis: lifted)
+  law = jnp.log(jnp.array([[0.5, 0.0, 0.5]]))
+  assert draw_lib.draw(law, jnp.array([0.5005])).tolist() == [2]
+
+
 def test_tiny_probabilities_are_reached_and_no_more():
   """A mass of 1e-4 behind 999 others is drawn by the last uniforms only."""
   law = np.full(1000, np.log(0.9999 / 999), np.float32)

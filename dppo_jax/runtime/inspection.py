@@ -1,0 +1,180 @@
+"""A look at a training from outside: its config, a checkpoint, its answers."""
+
+from collections.abc import Mapping
+import contextlib
+import json
+import pathlib
+from typing import Any
+
+from dppo_jax import parallel
+from dppo_jax.base import TrainState
+from dppo_jax.runtime.assembly import Parts, abstract_state
+from dppo_jax.runtime.checkpoints import Checkpoints
+from dppo_jax.runtime.config import CheckpointsConfig
+from dppo_jax.runtime.evaluation import Answers, Evaluation
+from dppo_jax.runtime.workdir import (
+  CHECKPOINTS,
+  overlay,
+  read_config,
+  write_atomically,
+)
+
+# Metrics -> their names on the console; {k} is the number of samples.
+_LABELS = {
+  'evaluation/sampled_accuracy': 'avg@{k}',
+  'evaluation/pass_at_k': 'pass@{k}',
+  'evaluation/greedy_accuracy': 'greedy accuracy',
+  'evaluation/length_mean': 'length, tokens',
+  'evaluation/truncated': 'truncated, share',
+}
+
+
+def restore_config(
+  config: Any,
+  workdir: pathlib.Path,
+  overrides: Mapping[str, Any],
+  num_devices: int,
+) -> Any:
+  """The config a training recorded, evaluated another way.
+
+  Args:
+    config: the defaults, changed in place.
+    workdir: of the training.
+    overrides: of section `evaluation`; None leaves what was recorded.
+    num_devices: a mesh for another number is laid out anew, data only.
+
+  Returns:
+    `config`.
+
+  Raises:
+    ValueError: there is none, or it has other keys than the defaults.
+  """
+  overlay(config, read_config(workdir))
+  for key, value in overrides.items():
+    if value is not None:
+      config.evaluation[key] = value
+  try:
+    parallel.axis_sizes(**config.mesh, num_devices=num_devices)
+  except ValueError:
+    config.mesh.update(data=-1, fsdp=1, tensor=1)
+  return config
+
+
+def load_policy(
+  parts: Parts, config: CheckpointsConfig, workdir: pathlib.Path, step: str
+) -> TrainState:
+  """Reads a checkpoint without changing anything; a training may go on.
+
+  Args:
+    parts: of the run.
+    config: what it keeps.
+    workdir: of the run.
+    step: 'best', 'latest' or a number.
+
+  Raises:
+    ValueError: there is no such checkpoint.
+    CheckpointError: it is damaged.
+  """
+  folder = workdir / CHECKPOINTS
+  store = Checkpoints(folder, config.keep, config.best_metric, read_only=True)
+  steps = store.steps()
+  if not steps:
+    raise ValueError(
+      f'--workdir: {workdir} holds no checkpoint yet; the first is saved'
+      ' after the warm start.'
+    )
+  number = None
+  if step == 'best':
+    number = store.best_step()
+    if number is None:
+      raise ValueError(
+        f'--step: best, but none of the checkpoints {steps} was saved with'
+        f' {config.best_metric}; use latest or a number.'
+      )
+  elif step != 'latest':
+    number = int(step) if step.isdigit() else -1
+    if number not in steps:
+      raise ValueError(
+        f'--step: no checkpoint {step!r}; there are {steps}, best and latest.'
+      )
+  with contextlib.closing(store):
+    return store.restore(abstract_state(parts), number)[0]
+
+
+def describe(
+  facts: Mapping[str, Any], parts: Parts, found: Evaluation, num_shown: int
+) -> str:
+  """What was found, to print: metrics and the first completions.
+
+  Args:
+    facts: 'step', and 'evaluation': the section.
+    parts: of the run.
+    found: of the evaluation.
+    num_shown: completions.
+  """
+  num_prompts, num_samples = found.sampled.rewards().shape
+  how = facts['evaluation']
+  lines = [
+    f'Step {facts["step"]} on {how["split"]}: {num_prompts} prompts ×'
+    f' {num_samples} samples, temperature {how["temperature"]:g},'
+    f' top_p {how["top_p"]:g}'
+  ]
+  for name, label in _LABELS.items():
+    if name in found.metrics:
+      label = label.format(k=num_samples)
+      lines.append(f'  {label:<17} {found.metrics[name]:.4g}')
+  lines.append('Samples (reward, reason: prompt -> completion)')
+  for problem in problems(parts, found)[:num_shown]:
+    first = problem['sampled'][0]
+    lines.append(
+      f'  {first["reward"]:g}, {first["reason"]}: {problem["prompt"]} ->'
+      f' {first["completion"]}'
+    )
+  return '\n'.join(lines)
+
+
+def problems(parts: Parts, found: Evaluation) -> list[dict[str, Any]]:
+  """Every problem with its completions, as JSON can hold them."""
+  sampled = _by_problem(found.sampled)
+  greedy = _by_problem(found.greedy) if found.greedy else None
+  return [
+    {
+      **example,
+      'sampled': sampled[row],
+      **({'greedy': greedy[row][0]} if greedy else {}),
+    }
+    for row, example in enumerate(
+      parts.held_out.examples(found.sampled.example_id)
+    )
+  ]
+
+
+def write_problems(
+  path: pathlib.Path, facts: Mapping[str, Any], parts: Parts, found: Evaluation
+) -> None:
+  """Writes facts, metrics and all problems to a file of JSON."""
+  record = {**facts, **found.metrics, 'problems': problems(parts, found)}
+  path.parent.mkdir(parents=True, exist_ok=True)
+  text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+  write_atomically(path, text + '\n')
+
+
+def _by_problem(answers: Answers) -> list[list[dict[str, Any]]]:
+  rows = [
+    {
+      'completion': text,
+      'reward': verdict.reward,
+      'reason': verdict.reason,
+      'length': int(length),
+      'truncated': bool(truncated),
+    }
+    for text, verdict, length, truncated in zip(
+      answers.texts,
+      answers.verdicts,
+      answers.lengths,
+      answers.truncated,
+      strict=True,
+    )
+  ]
+  size = len(rows) // len(answers.example_id)
+  return [rows[i : i + size] for i in range(0, len(rows), size)]

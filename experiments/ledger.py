@@ -1,0 +1,54 @@
+"""Shows what the rule of a run masked, and what other rules would have.
+
+python -m experiments.ledger --workdir=DIR --step=10,20 --rule=dppo_binary_kl \
+  --rule=cppo,w_min=1 --rule=divergence=binary_tv,delta=0.1 --match_share
+"""
+
+import pathlib
+
+from absl import flags
+
+from configs import default, presets
+from dppo_jax.runtime import (
+  entry_point,
+  ledger_files,
+  ledger_report,
+  replay,
+  workdir,
+)
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the training.')
+_STEP = flags.DEFINE_string('step', 'all', 'Recorded steps, 10,20, or all.')
+_RULE = flags.DEFINE_multi_string(
+  'rule', [], 'To replay: a preset, keys of trust_region, or both; repeatable.'
+)
+_MATCH_SHARE = flags.DEFINE_bool(
+  'match_share', False, 'Replay at thresholds that mask as many tokens.'
+)
+_SHOWN = flags.DEFINE_integer('num_shown', 20, 'Tokens listed a rule.')
+_OUT = flags.DEFINE_string('out', None, 'Folder of pictures; DIR/ledger.')
+_HTML = flags.DEFINE_string('html', None, 'The page; OUT/ledger.html.')
+
+
+def main() -> int:
+  """Replays, prints and draws; returns the exit code."""
+  named = entry_point.required('workdir', _WORKDIR.value, 'the run to look at')
+  folder = pathlib.Path(named).expanduser().absolute()
+  record = ledger_files.load_steps(folder, _STEP.value)
+  recorded = workdir.read_config(folder)
+  own, *others = (
+    replay.resolve(default.get_config(), recorded, presets.PRESETS, text)
+    for text in ('', *_RULE.value)
+  )
+  findings = ledger_report.examine(
+    record, own, others, match_share=_MATCH_SHARE.value
+  )
+  print(ledger_report.describe(findings, folder, _SHOWN.value), end='\n\n')
+  out = pathlib.Path(_OUT.value or folder / ledger_files.FOLDER).expanduser()
+  page = pathlib.Path(_HTML.value or out / 'ledger.html').expanduser()
+  print(ledger_report.draw(findings, folder, out, page))
+  return 0
+
+
+if __name__ == '__main__':
+  entry_point.run(main)

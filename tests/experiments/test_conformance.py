@@ -1,0 +1,88 @@
+"""The command: its tables, its JSON, its exit codes and its errors."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+from absl import flags
+from absl.testing import flagsaver
+import numpy as np
+import pytest
+
+from dppo_jax.runtime import entry_point
+from experiments import conformance
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_SMALL = _ROOT / 'tests' / 'testdata' / 'golden' / 'small_12.npz'
+
+
+@pytest.fixture
+def command(capsys):
+  """Runs the command on a folder: exit code, what it printed, its errors."""
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()
+
+  def run(**given):
+    given = {name: str(value) for name, value in given.items()}
+    with flagsaver.flagsaver(**given):
+      code = entry_point.guard(conformance.main, ['conformance'])
+    return code, *capsys.readouterr()
+
+  return run
+
+
+def test_files_that_conform(tmp_path, command):
+  shutil.copy(_SMALL, tmp_path)
+  code, out, err = command(golden=tmp_path, json=tmp_path / 'report.json')
+  assert (code, err) == (0, '')
+  assert 'small_12.npz' in out
+  assert 'vanilla_dual_clip' in out
+  assert 'Conforms: ' in out
+  report = json.loads((tmp_path / 'report.json').read_text())
+  assert report['conforms'] is True
+  assert report['files'] == ['small_12.npz']
+  assert all(row['unexplained'] == 0 for row in report['modes'])
+
+
+def test_a_difference_ends_in_an_exit_code(tmp_path, command):
+  with np.load(_SMALL, allow_pickle=False) as archive:
+    arrays = {name: archive[name] for name in archive.files}
+  arrays['verl/loss/gspo/anchor=old'] = np.float32(7)
+  np.savez(tmp_path / 'wrong.npz', **arrays)
+  code, out, _ = command(golden=tmp_path, json=tmp_path / 'report.json')
+  assert code == 1
+  assert 'wrong.npz: verl/loss/gspo/anchor=old: ours' in out
+  assert 'DOES NOT CONFORM: ' in out
+  assert json.loads((tmp_path / 'report.json').read_text())['conforms'] is False
+
+
+def test_a_missing_array_is_an_error(tmp_path, command):
+  with np.load(_SMALL, allow_pickle=False) as archive:
+    arrays = {name: archive[name] for name in archive.files if name != 'mask'}
+  np.savez(tmp_path / 'less.npz', **arrays)
+  code, out, err = command(golden=tmp_path)
+  assert (code, out) == (1, '')
+  assert err.startswith('error: less.npz: missing mask; got mu_logits')
+
+
+def test_an_empty_folder_is_an_error(tmp_path):
+  done = subprocess.run(
+    [sys.executable, '-m', 'experiments.conformance', f'--golden={tmp_path}'],
+    cwd=_ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 1
+  assert done.stdout == ''
+  assert done.stderr.startswith(
+    f"error: --golden: no .npz file in '{tmp_path}'"
+  )
+
+
+def test_the_folder_must_be_named(command):
+  code, _, err = command()
+  assert code == 1
+  assert err.startswith('error: --golden: missing; name the folder of golden')

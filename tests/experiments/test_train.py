@@ -1,0 +1,222 @@
+"""Whole trainings in processes of their own, ended in every way."""
+
+import pathlib
+import shutil
+import signal
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from dppo_jax.runtime import entry_point, workdir, writers
+from experiments import train
+from tests import runs
+
+# Long enough to be met in the middle; a step takes some hundredths of a second.
+_LONG = (
+  '--config.num_steps=60',
+  '--config.checkpoints.every_n_steps=5',
+  '--config.supervised.num_steps=200',
+  '--config.evaluation.every_n_steps=20',
+  '--config.writers.samples_every_n_steps=5',
+  '--config.writers.tensorboard=True',
+)
+_LONG_CONFIG = runs.config(num_steps=60)
+
+
+@pytest.fixture(scope='module')
+def unbroken(tmp_path_factory):
+  """A run that nothing stopped; importing TensorFlow would leave a mark."""
+  folder = tmp_path_factory.mktemp('unbroken')
+  fake = folder / 'fake'
+  fake.mkdir()
+  (fake / 'tensorflow.py').write_text(
+    f'open({str(folder / "imported")!r}, "w").close()\n'
+    'raise ImportError("no tensorflow here")\n'
+  )
+  process = runs.train(folder / 'run', *_LONG, PYTHONPATH=str(fake))
+  code, out, err = runs.end(process)
+  assert code == 0, err
+  return SimpleNamespace(folder=folder / 'run', out=out, err=err)
+
+
+def _wait(process, condition):
+  """Until `condition` holds, while the process runs."""
+  deadline = time.monotonic() + 90
+  while not condition():
+    if process.poll() is not None or time.monotonic() > deadline:
+      process.kill()
+      pytest.fail(f'missed it: {process.communicate()[1][-2000:]}')
+    time.sleep(0.005)
+
+
+def _last_step(folder):
+  rows = writers.read_rows(folder / writers.METRICS_FILE)
+  return rows[-1]['step'] if rows else -1
+
+
+def _end_at(folder, step, number):
+  """Starts the run again and sends it a signal once it has reached a step."""
+  process = runs.train(folder, *_LONG)
+  _wait(process, lambda: _last_step(folder) >= step)
+  process.send_signal(number)
+  return runs.end(process)
+
+
+@pytest.mark.slow
+def test_a_life_of_interruptions_ends_as_the_unbroken_one(tmp_path, unbroken):
+  folder = tmp_path / 'run'
+  checkpoints = folder / workdir.CHECKPOINTS
+
+  process = runs.train(folder, *_LONG)
+  for line in process.stderr:
+    if line.startswith('warm start: step'):
+      break
+  process.kill()
+  assert runs.end(process)[0] == -signal.SIGKILL
+  assert not any(checkpoints.glob('[0-9]*'))
+
+  code, _, _ = _end_at(folder, 8, signal.SIGKILL)
+  assert code == -signal.SIGKILL
+  assert _last_step(folder) < 60
+  assert any(checkpoints.glob('[0-9]*'))
+
+  code, _, err = _end_at(folder, 23, signal.SIGTERM)
+  assert code == 143
+  assert 'Resuming from step' in err
+  step = int(err.rpartition('Stopped after step ')[2].split()[0])
+  assert 23 <= step < 60
+  assert f'step {step} of 60; the state is saved. Run the same command' in err
+  assert (checkpoints / str(step)).is_dir()
+
+  code, out, err = runs.end(runs.train(folder, *_LONG))
+  assert code == 0
+  assert f'Resuming from step {step} of 60.' in err
+  assert 'held_out_after' in out
+  runs.assert_same(folder, unbroken.folder, _LONG_CONFIG)
+
+
+def test_the_start_says_what_is_about_to_run(unbroken):
+  head = unbroken.err.partition('warm start')[0]
+  for fact in (
+    'running_sum, 16,384 prompts',
+    'parameters, 2 layers',
+    '1 × cpu, mesh data 1 · fsdp 1 · tensor 1',
+    'divergence, topk_tv from the rollout policy · delta_low 0.2',
+    '8 prompts × 4 completions, 2 updates of 16; 60 steps',
+    str(unbroken.folder),
+  ):
+    assert fact in head
+  assert 'Resuming' not in head
+
+
+def test_the_end_says_how_to_go_on(unbroken):
+  assert f'experiments.evaluate --workdir={unbroken.folder}' in unbroken.out
+  assert '--config.num_steps=60' in unbroken.out.rpartition('Resume:')[2]
+  for name in ('summary.json', 'summary.png', 'samples.jsonl', 'config.json'):
+    assert (unbroken.folder / name).stat().st_size
+  assert next((unbroken.folder / 'tensorboard').iterdir()).stat().st_size
+
+
+def test_tensorflow_is_never_asked_for(unbroken):
+  assert (unbroken.folder.parent / 'fake').is_dir()
+  assert not (unbroken.folder.parent / 'imported').exists()
+
+
+def _command(monkeypatch, settings, folder=None, dry_run=False):
+  """Exit code of the command, in this process."""
+  for name, value in (
+    ('_CONFIG', settings),
+    ('_WORKDIR', folder and str(folder)),
+    ('_DRY_RUN', dry_run),
+  ):
+    monkeypatch.setattr(train, name, SimpleNamespace(value=value))
+  monkeypatch.setattr(train.jax, 'device_count', lambda: 1)
+  with runs.devices():
+    return entry_point.guard(train.main, ['train'])
+
+
+def _contents(folder):
+  return {
+    path.relative_to(folder): path.read_bytes()
+    for path in folder.rglob('*')
+    if path.is_file() and path.name != 'summary.png'
+  }
+
+
+def test_a_finished_run_stays_as_it_is(monkeypatch, capsys, tmp_path, finished):
+  folder = shutil.copytree(finished, tmp_path / 'run')
+  before = _contents(folder)
+  assert _command(monkeypatch, runs.config(), folder) == 0
+  said = capsys.readouterr()
+  assert 'Finished already: step 6 is the last.' in said.err
+  assert 'held_out_after' in said.out
+  after = _contents(folder)
+  summary = pathlib.Path('summary.json')
+  # The command adds how long the process took, to a summary without it.
+  assert before.pop(summary) != after.pop(summary)
+  assert after == before
+  settled = _contents(folder)
+  assert _command(monkeypatch, runs.config(), folder) == 0
+  assert _contents(folder) == settled
+
+
+def test_another_config_is_refused(monkeypatch, capsys, tmp_path, finished):
+  folder = shutil.copytree(finished, tmp_path / 'run')
+  before = _contents(folder)
+  settings = runs.config(
+    trust_region__divergence='binary_kl', optimizer__learning_rate=1e-3
+  )
+  assert _command(monkeypatch, settings, folder) == 1
+  said = capsys.readouterr().err
+  assert "  trust_region.divergence: 'topk_tv' -> 'binary_kl'\n" in said
+  assert '  optimizer.learning_rate: 0.0005 -> 0.001\n' in said
+  assert 'Resume it with its own config, or choose another --workdir.' in said
+  assert _contents(folder) == before
+
+
+def test_free_keys_may_change(monkeypatch, capsys, tmp_path, finished):
+  folder = shutil.copytree(finished, tmp_path / 'run')
+  settings = runs.config(writers__num_samples=1, checkpoints__keep=1)
+  assert _command(monkeypatch, settings, folder) == 0
+  capsys.readouterr()
+
+
+def test_one_process_a_folder(monkeypatch, capsys, tmp_path):
+  with workdir.locked(tmp_path):
+    assert _command(monkeypatch, runs.config(), tmp_path) == 1
+  assert 'another process is training in' in capsys.readouterr().err
+
+
+def test_the_command_asks_for_what_it_needs(monkeypatch, capsys):
+  assert _command(monkeypatch, None) == 1
+  assert '--config: missing; name an experiment' in capsys.readouterr().err
+  assert _command(monkeypatch, runs.config()) == 1
+  assert '--workdir: missing; name the folder' in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written(monkeypatch, capsys, tmp_path):
+  (tmp_path / 'file').touch()
+  folder = tmp_path / 'file' / 'run'
+  assert _command(monkeypatch, runs.config(), folder) == 1
+  assert f'--workdir: {folder} is not writable' in capsys.readouterr().err
+
+
+def test_a_dry_run_starts_nothing(monkeypatch, capsys, tmp_path):
+  folder = tmp_path / 'run'
+  assert _command(monkeypatch, runs.config(), folder, dry_run=True) == 0
+  said = capsys.readouterr().out
+  for fact in ('"delta_low": 0.2', 'parameters         6,512', 'KiB'):
+    assert fact in said
+  assert not folder.exists()
+
+
+def test_a_misspelled_key_gets_a_suggestion(tmp_path):
+  override = '--config.trust_region.divergance=binary_kl'
+  code, _, err = runs.end(runs.train(tmp_path / 'run', override))
+  assert code == 1
+  assert err.splitlines()[-1] == (
+    'error: --config.trust_region.divergance: no such key; did you mean'
+    " 'divergence'? configs/default.py lists them all."
+  )
+  assert not (tmp_path / 'run').exists()

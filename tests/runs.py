@@ -1,0 +1,151 @@
+"""Real runs, in this process and in others, that several tests look at."""
+
+import contextlib
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+from unittest import mock
+
+import jax
+import numpy as np
+
+from configs import tiny
+from dppo_jax import parallel
+from dppo_jax.runtime import assembly, loop, report, workdir, writers
+from dppo_jax.runtime.checkpoints import Checkpoints
+from dppo_jax.runtime.config import build_experiment
+
+ROOT = pathlib.Path(__file__).parents[1]
+_CACHE = jax.config.jax_compilation_cache_dir
+# One device, and as little optimization as here.
+_PLAIN = {'XLA_FLAGS': '', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}
+# One update of one minibatch of four rows: for what must merely run.
+SMALLEST = {
+  'num_steps': 1,
+  'data.num_prompts': 4,
+  'data.group_size': 2,
+  'learner.num_minibatches': 1,
+  'learner.share_prompts': False,  # Half the time to compile.
+  'supervised.num_steps': 0,
+  'evaluation.greedy': False,
+  'evaluation.num_prompts': 4,
+  'evaluation.final_num_prompts': 4,
+}
+
+
+def config(**overrides):
+  """configs/tiny.py; a path is written with '__' for its dots."""
+  result = tiny.get_config()
+  # The cache of the tests, which a process can open only once.
+  result.compilation_cache = ''
+  flat = {path.replace('__', '.'): v for path, v in overrides.items()}
+  result.update_from_flattened_dict(flat)
+  return result
+
+
+def smallest(**overrides):
+  return config(**SMALLEST, **overrides)
+
+
+def experiment(settings=None, num_devices=1):
+  return build_experiment(
+    config() if settings is None else settings, num_devices
+  )
+
+
+@contextlib.contextmanager
+def devices(count=1):
+  """Lets every mesh have so many devices, and compilation be quick."""
+  make_mesh = functools.partial(
+    parallel.make_mesh, devices=jax.devices()[:count]
+  )
+  before = jax.config.jax_disable_most_optimizations
+  jax.config.update('jax_disable_most_optimizations', True)
+  try:
+    with mock.patch.object(parallel, 'make_mesh', make_mesh):
+      yield
+  finally:
+    jax.config.update('jax_disable_most_optimizations', before)
+
+
+def run(settings, folder, num_devices=1):
+  """Trains as `experiments.train` does, but for the picture; the facts."""
+  built = experiment(settings, num_devices)
+  folder = workdir.open_workdir(folder)
+  with devices(num_devices), workdir.locked(folder):
+    workdir.check_config(folder, built.resolved)
+    return loop.run(built, folder)
+
+
+def parts(settings=None):
+  with devices():
+    return assembly.assemble(experiment(settings))
+
+
+@functools.cache
+def finished(base):
+  """Folder of a finished run of configs/tiny.py; look, copy, change nothing."""
+  folder = pathlib.Path(base) / 'finished_run'
+  report.finish(folder, run(config(), folder), [])
+  return folder
+
+
+def rows(folder):
+  """The metrics of a run, without those of its clock."""
+  return [
+    {k: v for k, v in row.items() if not k.startswith(('time/', 'throughput/'))}
+    for row in writers.read_rows(folder / writers.METRICS_FILE)
+  ]
+
+
+def state(folder, settings=None):
+  """Bytes of every array of the latest checkpoint, by name."""
+  store = Checkpoints(folder / workdir.CHECKPOINTS, 1, '', read_only=True)
+  restored, _ = store.restore(
+    assembly.abstract_state(parts(settings)), store.latest_step()
+  )
+  store.close()
+  return {
+    jax.tree_util.keystr(path): np.asarray(leaf).tobytes()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(restored)
+  }
+
+
+def assert_same(got, expected, settings=None):
+  """Metrics, samples and state are equal, bit for bit."""
+  assert rows(got) == rows(expected)
+  samples = [(f / writers.SAMPLES_FILE).read_text() for f in (got, expected)]
+  assert samples[0] == samples[1]
+  assert samples[0]
+  assert state(got, settings) == state(expected, settings)
+
+
+def start(module, *arguments, **environment):
+  """Starts a command as a user does: one device, the cache of the tests."""
+  return subprocess.Popen(
+    [sys.executable, '-m', f'experiments.{module}', *arguments],
+    cwd=ROOT,
+    env={**os.environ, **_PLAIN, **environment},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def end(process):
+  """(exit code, stdout, stderr) of a command once it has ended."""
+  out, err = process.communicate(timeout=120)
+  return process.returncode, out, err
+
+
+def train(folder, *overrides, **environment):
+  return start(
+    'train',
+    '--config=configs/tiny.py',
+    f'--workdir={folder}',
+    f'--config.compilation_cache={_CACHE}',
+    *overrides,
+    **environment,
+  )

@@ -1,0 +1,100 @@
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from dppo_jax.data import builder
+from dppo_jax.learner import state as state_lib
+from dppo_jax.runtime import assembly
+from tests import runs
+
+
+def test_the_abstract_state_is_the_state():
+  parts = runs.parts()
+  with runs.devices():
+    state = state_lib.init_state(
+      parts.policy, parts.optimizer, parts.shardings, 0
+    )
+
+  def facts(leaf):
+    return leaf.shape, leaf.dtype, leaf.sharding
+
+  expected = jax.tree.map(facts, state)
+  assert jax.tree.map(facts, assembly.abstract_state(parts)) == expected
+
+
+def test_training_and_evaluation_have_prompts_of_their_own():
+  parts = runs.parts()
+  train = set(parts.prompts.first(10**6).example_id.tolist())
+  held_out = set(parts.held_out.first(10**6).example_id.tolist())
+  assert len(train) == 16384
+  assert len(held_out) == 1024
+  assert not train & held_out
+
+
+def _mixed_lengths(task, split, data_dir):
+  del task, split, data_dir
+  return tuple(
+    {'example_id': i, 'prompt': ' '.join('1' * (i % 4 + 4)), 'answer': '1'}
+    for i in range(40)
+  )
+
+
+def test_prompts_that_are_too_long_are_filtered_or_refused(monkeypatch):
+  monkeypatch.setattr(builder, 'load_split', _mixed_lengths)
+  assert runs.parts().prompts.num_filtered == 10
+  with pytest.raises(
+    ValueError, match=r'data\.max_prompt_length: 10 of 40 prompts exceed 6'
+  ):
+    runs.parts(runs.config(data__overlong='refuse'))
+
+
+@pytest.mark.parametrize('split', ['train', 'validation'])
+def test_a_split_without_examples_is_refused(monkeypatch, split):
+  load = builder.load_split
+
+  def load_some(task, name, data_dir):
+    return () if name == split else load(task, name, data_dir)
+
+  monkeypatch.setattr(builder, 'load_split', load_some)
+  with pytest.raises(ValueError, match='the split is empty'):
+    runs.parts()
+
+
+_COMPILE = """
+import sys
+import jax, jax.numpy as jnp
+from dppo_jax.runtime import assembly
+
+@jax.jit
+def slow_to_compile(x):
+  for i in range(60):
+    x = jnp.sort(jnp.sin(x) @ x.T + i)
+  return x
+
+assembly.use_compilation_cache(sys.argv[1])
+slow_to_compile(jnp.ones((8, 8)))
+"""
+
+
+def test_compiled_programs_are_kept(tmp_path):
+  folder = tmp_path / 'new' / 'cache'
+  subprocess.run(
+    [sys.executable, '-c', _COMPILE, str(folder)], cwd=runs.ROOT, check=True
+  )
+  assert any(folder.iterdir())
+
+
+def test_no_folder_changes_nothing(monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  before = jax.config.jax_compilation_cache_dir
+  assembly.use_compilation_cache('')
+  assert jax.config.jax_compilation_cache_dir == before
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_made_says_so(tmp_path):
+  (tmp_path / 'file').touch()
+  with pytest.raises(ValueError, match=r'^compilation_cache: cannot make .*/x'):
+    assembly.use_compilation_cache(str(tmp_path / 'file' / 'x'))

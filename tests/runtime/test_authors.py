@@ -1,0 +1,131 @@
+"""Names of results, and the numerics of the authors' code by hand."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dppo_jax.ops.trust_regions import TRUST_REGIONS
+from dppo_jax.runtime import authors
+
+_GOLDEN = pathlib.Path(__file__).parents[1] / 'testdata' / 'golden'
+
+
+def test_every_name_in_the_files_is_known():
+  for path in _GOLDEN.glob('*.npz'):
+    with np.load(path, allow_pickle=False) as archive:
+      for key in archive.files:
+        assert ('/' not in key) == (authors.parse(key) is None), key
+
+
+def test_every_mode_is_in_the_files():
+  with np.load(_GOLDEN / 'small_11.npz', allow_pickle=False) as archive:
+    found = {authors.parse(key) for key in archive.files} - {None}
+  assert {(r.implementation, r.mode) for r in found} == {
+    (implementation, mode)
+    for implementation, rows in authors.MODES.items()
+    for mode in rows
+  }
+
+
+def test_a_name_is_read():
+  key = 'stable_rl/loss/dppo_binary_tv_recompute/C=5/seq-mean-token-sum'
+  result = authors.parse(key)
+  assert result == authors.Result(
+    implementation='stable_rl',
+    mode='dppo_binary_tv_recompute',
+    kind='loss',
+    anchor='recomputed',  # Of the rule; the weight stays pi / mu.
+    weight_anchor='rollout',
+    ratio_cap=5.0,
+    aggregation='sequence_mean_token_sum',
+  )
+  old = authors.parse('verl/grad_pi_logits/cispo/anchor=old')
+  assert old.kind == 'gradient'
+  assert old.anchor == old.weight_anchor == 'recomputed'
+
+
+@pytest.mark.parametrize(
+  'key',
+  [
+    'stable_rl/mask/dppo_hellinger',
+    'stable_rl/mask',
+    'stable_rl/loss/ppo/C=five/token-mean',
+    'stable_rl/loss/ppo/C=-1/token-mean',
+    'stable_rl/loss/ppo/cap=5/token-mean',
+    'stable_rl/loss/ppo/C=5/token-median',
+    'stable_rl/entropy/ppo/C=5/token-mean',
+    'trl/loss/binary_tv',
+    'verl/loss/gspo/anchor=reference',
+    'verl/loss/gspo/rollout',
+    'verl/mask/gspo/anchor=old',
+    'unirl/mask/default',
+    'openrlhf/mask/ppo',
+    'mu_logits',
+  ],
+)
+def test_other_names_are_not(key):
+  assert authors.parse(key) is None
+
+
+@pytest.mark.parametrize(
+  ('key', 'expected'),
+  [
+    (
+      'stable_rl/grad_pi_logits/ppo/C=5/token-mean',
+      ['stable_rl/loss/ppo/C=5/token-mean', 'stable_rl/mask/ppo'],
+    ),
+    ('stable_rl/loss/ppo/C=5/token-mean', ['stable_rl/mask/ppo']),
+    ('verl/loss/gspo/anchor=old', ['verl/grad_pi_logits/gspo/anchor=old']),
+    ('verl/grad_pi_logits/gspo/anchor=old', ['verl/loss/gspo/anchor=old']),
+    ('trl/mask/binary_tv', []),
+  ],
+)
+def test_partners(key, expected):
+  assert list(authors.partners(key, authors.parse(key))) == expected
+
+
+def test_rows_name_rules():
+  for rows in authors.MODES.values():
+    for row in rows.values():
+      assert row.rule in TRUST_REGIONS
+
+
+@pytest.mark.parametrize('compiled', [False, True])
+def test_complements_at_certainty(compiled):
+  # 1 + 1e-8 is 1 in f32: the compiler must not add the constants up.
+  offset, clamped = (
+    jax.jit(fn) if compiled else fn
+    for fn in (authors.offset_complement, authors.clamped_complement)
+  )
+  log_probs = jnp.log(jnp.array([1.0, 0.75]))
+  np.testing.assert_allclose(
+    offset(log_probs), np.log([1e-8, 0.25 + 1e-8]), rtol=1e-6
+  )
+  np.testing.assert_allclose(
+    clamped(log_probs), np.log([2.0**-23, 0.25]), rtol=1e-6
+  )
+
+
+def test_a_masked_token_counts_at_its_clip():
+  bounds = authors.VERL['vanilla_dual_clip'].bounds
+  ratios = jnp.array([[1.5, 1.1, 0.5, 0.9, 4.0, 0.5]])
+  advantages = jnp.array([[2.0, 2.0, -2.0, -2.0, -2.0, 2.0]])
+  keep = jnp.array([[0.0, 1.0, 0.0, 1.0, 0.0, 1.0]])
+  np.testing.assert_allclose(
+    authors.clipped_value(ratios, advantages, keep, bounds),
+    [[-2.56, -2.2, 1.6, 1.8, 6.0, -1.0]],
+    rtol=1e-6,
+  )
+
+
+def test_soft_value():
+  bounds = authors.VERL['sapo'].bounds
+  ratios, advantages = jnp.array([[1.0, 2.0]]), jnp.array([[1.0, -1.0]])
+  np.testing.assert_allclose(
+    authors.soft_value(ratios, advantages, jnp.ones((1, 2)), bounds),
+    [[-2.0, 4 / 1.05 / (1 + np.exp(-1.05))]],
+    rtol=1e-6,
+  )

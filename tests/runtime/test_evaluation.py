@@ -1,0 +1,112 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from dppo_jax.base import Rollout, TokenStats
+from dppo_jax.learner import state as state_lib
+from dppo_jax.rewards.pool import VerifierPool
+from dppo_jax.rewards.verifiers import Verdict
+from dppo_jax.runtime import evaluation
+from tests import runs
+
+
+class _Pool:
+  """Judges by the id of the example, and counts what it was asked."""
+
+  def __init__(self):
+    self.seen = []
+
+  def verify(self, completions, examples, truncated):
+    self.seen += [example['example_id'] for example in examples]
+    return [
+      Verdict(float(i % 5 == 0 and example['example_id'] % 2), 'judged')
+      for i, example in enumerate(examples)
+    ]
+
+
+@pytest.fixture
+def parts():
+  return runs.parts()
+
+
+def _evaluate(monkeypatch, parts, pool, num_prompts, **overrides):
+  """Evaluates a policy whose completions are one token each."""
+
+  def compile_sampler(parts, config):
+    def sampler(params, prompts, key):
+      del params, key
+      rows = np.repeat(prompts.tokens, config.group_size, axis=0)
+      drawn = np.full((len(rows), 7), config.pad_id)
+      drawn[:, :2] = 5
+      mask = np.arange(13) >= 6
+      mask = np.tile(mask & (np.arange(13) < 8), (len(rows), 1))
+      return Rollout(
+        tokens=np.concatenate([rows, drawn], axis=1),
+        token_mask=mask,
+        completion_mask=mask,
+        rollout=TokenStats(log_probs=np.zeros(mask.shape, np.float32)),
+        group_id=np.zeros(len(rows)),
+        example_id=np.repeat(prompts.example_id, config.group_size),
+        truncated=np.arange(len(rows)) % 2 == 0,
+      )
+
+    return sampler
+
+  monkeypatch.setattr(evaluation, 'compile_sampler', compile_sampler)
+  config = runs.experiment(runs.config(**overrides)).evaluation
+  with runs.devices():
+    state = state_lib.init_state(
+      parts.policy, parts.optimizer, parts.shardings, 0
+    )
+  evaluate = evaluation.compile_evaluation(parts, config, pool)
+  return evaluate(state, num_prompts)
+
+
+def test_the_filling_of_the_last_chunk_is_not_counted(monkeypatch, parts):
+  pool = _Pool()
+  found = _evaluate(
+    monkeypatch, parts, pool, 20, evaluation__num_samples=5
+  )  # Chunks of 16.
+  expected = np.arange(16384, 16404)
+  np.testing.assert_array_equal(pool.seen[:100], np.repeat(expected, 5))
+  assert len(pool.seen) == 120  # 20 more, decoded greedily.
+  np.testing.assert_array_equal(found.sampled.example_id, expected)
+  assert found.sampled.rewards().shape == (20, 5)
+  # One sample in five is right, for every other prompt.
+  assert found.metrics['evaluation/sampled_accuracy'] == pytest.approx(0.1)
+  assert found.metrics['evaluation/pass_at_k'] == pytest.approx(0.5)
+  assert found.metrics['evaluation/length_mean'] == 2.0
+  assert found.metrics['evaluation/truncated'] == 0.5
+  assert found.greedy is not None
+
+
+def test_without_greedy_there_is_no_such_metric(monkeypatch, parts):
+  found = _evaluate(monkeypatch, parts, _Pool(), 4, evaluation__greedy=False)
+  assert found.greedy is None
+  assert 'evaluation/greedy_accuracy' not in found.metrics
+
+
+def test_completions_are_read_without_their_prompts(parts):
+  tokens = np.array([[0, 0, *parts.tokenizer.encode('1 2'), 0, 0]])
+  prompt = parts.held_out.first(1)
+  rollout = Rollout(
+    tokens=np.concatenate([prompt.tokens, tokens[:, 2:]], axis=1),
+    token_mask=np.ones((1, 10), bool),
+    completion_mask=np.arange(10)[None] >= 6,
+    rollout=TokenStats(log_probs=np.zeros((1, 10), np.float32)),
+    group_id=np.zeros(1),
+    example_id=prompt.example_id,
+    truncated=np.array([False]),
+  )
+  with VerifierPool('last_word', num_workers=0, time_limit_s=1.0) as pool:
+    texts, (verdict,) = evaluation.verify(
+      parts.tokenizer, parts.held_out, pool, rollout, 6
+    )
+    cut = dataclasses.replace(rollout, truncated=np.array([True]))
+    _, (cut_verdict,) = evaluation.verify(
+      parts.tokenizer, parts.held_out, pool, cut, 6
+    )
+  assert texts == ['1 2']
+  assert verdict.reason in ('right', 'wrong')
+  assert cut_verdict.reason == 'truncated'

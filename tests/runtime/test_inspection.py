@@ -1,0 +1,143 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from configs import default
+from dppo_jax.rewards.verifiers import Verdict
+from dppo_jax.runtime import inspection, workdir
+from dppo_jax.runtime.evaluation import Answers, Evaluation
+from tests import runs
+
+
+def test_a_config_is_restored_with_overrides(finished):
+  overrides = {'split': 'test', 'num_samples': 4, 'top_p': None}
+  config = inspection.restore_config(
+    default.get_config(), finished, overrides, 1
+  )
+  expected = runs.config(evaluation__split='test', evaluation__num_samples=4)
+  assert config.to_dict() == expected.to_dict()
+
+
+def test_a_mesh_of_other_devices_is_laid_out_anew(tmp_path):
+  workdir.check_config(
+    tmp_path, runs.config(mesh__data=2, mesh__fsdp=2, mesh__tensor=2).to_dict()
+  )
+
+  def mesh(num_devices):
+    config = inspection.restore_config(
+      default.get_config(), tmp_path, {}, num_devices
+    )
+    return config.mesh.to_dict()
+
+  assert mesh(8) == {'data': 2, 'fsdp': 2, 'tensor': 2}
+  assert mesh(1) == {'data': -1, 'fsdp': 1, 'tensor': 1}
+
+
+def _load(folder, step):
+  experiment = runs.experiment()
+  return inspection.load_policy(
+    runs.parts(), experiment.checkpoints, folder, step
+  )
+
+
+def test_a_checkpoint_is_found_by_name_and_number(finished):
+  assert int(_load(finished, 'latest').step) == 6
+  assert int(_load(finished, '4').step) == 4
+  # Only the last checkpoint still there was saved after an evaluation.
+  assert int(_load(finished, 'best').step) == 6
+
+
+@pytest.mark.parametrize('step', ['5', 'lastest', '-1'])
+def test_a_checkpoint_that_is_not_there(finished, step):
+  with pytest.raises(
+    ValueError, match=rf"--step: no checkpoint '{step}'; there are \[4, 6\]"
+  ):
+    _load(finished, step)
+
+
+def test_no_checkpoint_yet(tmp_path):
+  with pytest.raises(ValueError, match='holds no checkpoint yet'):
+    _load(tmp_path, 'latest')
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_no_best_checkpoint(finished, tmp_path):
+  folder = shutil.copytree(finished, tmp_path / 'run')
+  shutil.rmtree(folder / workdir.CHECKPOINTS / '6')
+  with pytest.raises(ValueError, match=r'--step: best, but none of .*\[4\]'):
+    _load(folder, 'best')
+
+
+@pytest.fixture
+def found():
+  def answers(size, text):
+    verdicts = [Verdict(float(i % 2), f'reason {i}') for i in range(2 * size)]
+    return Answers(
+      example_id=np.array([16384, 16385]),
+      texts=[f'{text} {i}' for i in range(2 * size)],
+      verdicts=verdicts,
+      lengths=np.arange(2 * size),
+      truncated=np.arange(2 * size) == 1,
+    )
+
+  metrics = {
+    'evaluation/sampled_accuracy': 0.5,
+    'evaluation/pass_at_k': 2 / 3,
+    'evaluation/length_mean': 2.5,
+    'evaluation/truncated': 0.25,
+  }
+  return Evaluation(metrics, answers(3, 'drawn'), answers(1, 'likeliest'))
+
+
+_FACTS = {
+  'step': 6,
+  'evaluation': {'split': 'test', 'temperature': 0.5, 'top_p': 1.0},
+}
+
+
+def test_problems_keep_their_completions(found):
+  parts = runs.parts()
+  first, second = inspection.problems(parts, found)
+  (example,) = parts.held_out.examples([16385])
+  assert second.items() > example.items()
+  assert [c['completion'] for c in first['sampled']] == [
+    'drawn 0',
+    'drawn 1',
+    'drawn 2',
+  ]
+  assert second['sampled'][0] == {
+    'completion': 'drawn 3',
+    'reward': 1.0,
+    'reason': 'reason 3',
+    'length': 3,
+    'truncated': False,
+  }
+  assert second['greedy']['completion'] == 'likeliest 1'
+  without = found._replace(greedy=None)
+  assert 'greedy' not in inspection.problems(parts, without)[0]
+
+
+def test_the_console_shows_metrics_and_completions(found):
+  parts = runs.parts()
+  lines = inspection.describe(_FACTS, parts, found, 1).splitlines()
+  (example,) = parts.held_out.examples([16384])
+  assert lines == [
+    'Step 6 on test: 2 prompts × 3 samples, temperature 0.5, top_p 1',
+    '  avg@3             0.5',
+    '  pass@3            0.6667',
+    '  length, tokens    2.5',
+    '  truncated, share  0.25',
+    'Samples (reward, reason: prompt -> completion)',
+    f'  0, reason 0: {example["prompt"]} -> drawn 0',
+  ]
+
+
+def test_the_file_holds_everything(tmp_path, found):
+  path = tmp_path / 'new' / 'out.json'
+  inspection.write_problems(path, _FACTS, runs.parts(), found)
+  record = json.loads(path.read_text())
+  assert record['step'] == 6
+  assert record['evaluation/pass_at_k'] == 2 / 3
+  assert len(record['problems']) == 2

@@ -1,0 +1,208 @@
+"""Runs in this process: what stops them, and every kind of loss."""
+
+import errno
+import math
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+from dppo_jax.rewards.verifiers import Verdict
+from dppo_jax.runtime import checksums, entry_point, loop, summary, workdir
+from tests import runs
+
+
+def _all_finite(folder):
+  for row in runs.rows(folder):
+    for name, value in row.items():
+      assert math.isfinite(float(value)), name
+
+
+# With those of the tests below, every divergence and every option once.
+_KINDS = {
+  'topk_kl': dict(objective__form='surrogate'),
+  'exact_tv': dict(sampling__top_k=16),
+  'exact_kl': dict(sampling__top_k=16, learner__num_microbatches=2),
+}
+
+
+@pytest.mark.parametrize('divergence', _KINDS)
+def test_every_kind_of_loss_runs(tmp_path, divergence):
+  settings = runs.smallest(
+    trust_region__divergence=divergence, **_KINDS[divergence]
+  )
+  facts = runs.run(settings, tmp_path)
+  assert facts['divergence'] == divergence
+  assert facts['skipped_updates'] == 0
+  _all_finite(tmp_path)
+
+
+def test_a_mesh_of_eight_devices_runs(tmp_path):
+  settings = runs.smallest(
+    mesh__data=2,
+    mesh__fsdp=2,
+    mesh__tensor=2,
+    trust_region__divergence='binary_tv',
+    objective__entropy_coefficient=0.01,
+  )
+  facts = runs.run(settings, tmp_path, num_devices=8)
+  assert facts['steps'] == 1
+  assert facts['skipped_updates'] == 0
+  _all_finite(tmp_path)
+
+
+@pytest.fixture
+def two_steps_short(tmp_path, finished):
+  """A copy of the finished run that was killed after its fourth step."""
+  folder = shutil.copytree(finished, tmp_path / 'run')
+  shutil.rmtree(folder / workdir.CHECKPOINTS / '6')
+  (folder / summary.SUMMARY_FILE).unlink()
+  return folder
+
+
+def _stop_in_step(monkeypatch, step, number):
+  """Sends this process a signal while it verifies that train step."""
+  calls = iter(range(1, 1000))
+  verify = loop.verify
+
+  def verify_and_signal(*args):
+    if next(calls) == step:
+      os.kill(os.getpid(), number)
+    return verify(*args)
+
+  monkeypatch.setattr(loop, 'verify', verify_and_signal)
+
+
+def _guarded(settings, folder):
+  return entry_point.guard(lambda: runs.run(settings, folder) and 0, [''])
+
+
+@pytest.mark.parametrize(
+  ('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_saves_and_the_run_goes_on(
+  monkeypatch, capsys, two_steps_short, finished, number, code
+):
+  with monkeypatch.context() as patch:
+    _stop_in_step(patch, 1, number)
+    assert _guarded(runs.config(), two_steps_short) == code
+  said = capsys.readouterr().err
+  assert 'Resuming from step 4 of 6.' in said
+  assert 'Stopped after step 5 of 6; the state is saved.' in said
+  assert (two_steps_short / workdir.CHECKPOINTS / '5').is_dir()
+  runs.run(runs.config(), two_steps_short)
+  assert 'Resuming from step 5 of 6.' in capsys.readouterr().err
+  runs.assert_same(two_steps_short, finished)
+
+
+def test_the_reference_survives(monkeypatch, tmp_path):
+  settings = runs.smallest(
+    trust_region__divergence='binary_kl',
+    trust_region__anchor='recomputed',
+    objective__kl_coefficient=10.0,
+    optimizer__learning_rate=0.05,
+  )
+  settings.num_steps = 3
+  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+  runs.run(settings, whole)
+  _all_finite(whole)
+  with monkeypatch.context() as patch:
+    _stop_in_step(patch, 2, signal.SIGTERM)
+    assert _guarded(settings, broken) == 143
+  # A penalty from where the run stopped would be none at the third step.
+  runs.run(settings, broken)
+  runs.assert_same(broken, whole, settings)
+
+
+def test_a_damaged_checkpoint_is_passed_over(caplog, tmp_path, finished):
+  folder = shutil.copytree(finished, tmp_path / 'run')
+  arrays = folder / workdir.CHECKPOINTS / '6' / 'state'
+  largest = max(
+    (path for path in arrays.rglob('*') if path.is_file()),
+    key=lambda path: path.stat().st_size,
+  )
+  content = bytearray(largest.read_bytes())
+  content[len(content) // 2] ^= 1
+  largest.write_bytes(content)
+  runs.run(runs.config(), folder)
+  assert 'step 6 is damaged' in caplog.text
+  assert 'trying step 4 instead' in caplog.text
+  runs.assert_same(folder, finished)
+
+
+def test_a_full_disk_ends_the_run_and_no_more(
+  monkeypatch, capsys, two_steps_short, finished
+):
+  def fill_up(folder, items):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checksums, 'write', fill_up)
+    assert _guarded(runs.config(), two_steps_short) == 1
+  said = capsys.readouterr().err
+  assert 'No space left on device' in said
+  assert 'Complete checkpoints: [4].' in said
+  assert 'Make room, or lower checkpoints.keep; then the same' in said
+  runs.run(runs.config(checkpoints__keep=1), two_steps_short)
+  assert 'Resuming from step 4 of 6.' in capsys.readouterr().err
+  runs.assert_same(two_steps_short, finished)
+
+
+def test_gradients_that_are_not_finite_stop_the_run(
+  monkeypatch, capsys, two_steps_short
+):
+  verify = loop.verify
+
+  def no_number(*args):
+    completions, verdicts = verify(*args)
+    return completions, [Verdict(math.nan, 'right') for _ in verdicts]
+
+  monkeypatch.setattr(loop, 'verify', no_number)
+  (two_steps_short / workdir.CONFIG).unlink()
+  settings = runs.config(optimizer__max_nonfinite=3)
+  assert _guarded(settings, two_steps_short) == 1
+  said = capsys.readouterr().err
+  assert 'step 6: the last 4 gradients were not finite' in said
+  assert '(optimizer.max_nonfinite=3)' in said
+  skipped = {
+    row['step']: row['optimizer/nonfinite_total']
+    for row in runs.rows(two_steps_short)
+    if 'optimizer/nonfinite_total' in row
+  }
+  assert [skipped[step] for step in (4, 5, 6)] == [0, 2, 4]
+  assert not (two_steps_short / workdir.CHECKPOINTS / '6').exists()
+
+
+def test_a_verifier_that_fails_costs_its_completions(two_steps_short):
+  (two_steps_short / workdir.CONFIG).unlink()
+  settings = runs.config(
+    rewards__verifier='tests.runtime.bad_verifiers:fails',
+    rewards__num_workers=1,
+    rewards__time_limit_s=0.2,
+  )
+  runs.run(settings, two_steps_short)
+  stream = runs.parts(settings).prompts
+  for row in runs.rows(two_steps_short)[-3:-1]:
+    kinds = stream.prompts(row['step'] - 1).example_id % 16
+    assert row['rewards/timeouts'] == np.mean(kinds == 0)
+    assert row['rewards/errors'] == np.mean((kinds > 0) & (kinds < 8))
+    assert row['rewards/mean'] == np.mean(kinds >= 8)
+  # 32 held-out prompts with consecutive ids.
+  last = runs.rows(two_steps_short)[-1]
+  assert last['evaluation/sampled_accuracy'] == 0.5
+
+
+def test_profile_and_tensorboard_are_written(capsys, two_steps_short, finished):
+  settings = runs.config(
+    profile__start_step=5, profile__num_steps=1, writers__tensorboard=True
+  )
+  runs.run(settings, two_steps_short)
+  profile = two_steps_short / 'profile'
+  assert f'profile: {profile}' in capsys.readouterr().err
+  traces = list(profile.rglob('*.xplane.pb'))
+  assert [trace.stat().st_size > 0 for trace in traces] == [True]
+  events = list((two_steps_short / 'tensorboard').iterdir())
+  assert [event.stat().st_size > 100 for event in events] == [True]
+  runs.assert_same(two_steps_short, finished)

@@ -1,0 +1,145 @@
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from dppo_jax.runtime import recorder as recorder_lib
+from dppo_jax.runtime import writers
+from dppo_jax.runtime.config import ProfileConfig
+from dppo_jax.runtime.recorder import NonFiniteError, Recorder, Tracer
+from tests import runs
+
+
+def _metrics(**more):
+  return {
+    'rewards/mean': 0.5,
+    'trust_region/fraction_masked': 0.01,
+    'trust_region/divergence_mean': 0.02,
+    'mismatch/mean_abs': 0.03,
+    'rollout/length_mean': 4.0,
+    'rollout/entropy_mean': 1.5,
+    'time/step_s': 0.25,
+    'optimizer/nonfinite_in_a_row': 0.0,
+    **more,
+  }
+
+
+def _recorder(folder, start_step=0, resumed=False, **overrides):
+  experiment = runs.experiment(runs.config(**overrides))
+  return Recorder(experiment, folder, start_step, resumed=resumed)
+
+
+def _steps(folder, name='metrics.jsonl'):
+  return [row['step'] for row in writers.read_rows(folder / name)]
+
+
+def test_metrics_wait_for_the_flush(tmp_path):
+  with _recorder(tmp_path) as recorder:
+    recorder.hold(1, _metrics(), [])
+    assert _steps(tmp_path) == []
+    recorder.flush()
+    recorder.flush()
+    assert _steps(tmp_path) == [1]
+    recorder.hold(2, _metrics(), [])
+    recorder.evaluation(2, {'evaluation/sampled_accuracy': 0.5})
+  rows = writers.read_rows(tmp_path / 'metrics.jsonl')
+  assert [len(row) > 2 for row in rows] == [True, True, False]
+
+
+def test_samples_are_written_when_due(tmp_path):
+  samples = [writers.Sample('p', 'c', 1.0, 'right')] * 5
+  overrides = dict(writers__samples_every_n_steps=2, writers__num_samples=3)
+  with _recorder(tmp_path, **overrides) as recorder:
+    for step in (1, 2, 3):
+      recorder.hold(step, _metrics(), samples)
+  assert _steps(tmp_path, 'samples.jsonl') == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+  ('resumed', 'start_step', 'kept'), [(True, 2, [1, 2]), (False, 0, [])]
+)
+def test_a_resumed_run_keeps_its_steps(tmp_path, resumed, start_step, kept):
+  with _recorder(tmp_path) as recorder:
+    for step in (1, 2, 3):
+      recorder.hold(step, _metrics(), [])
+      recorder.flush()
+  with _recorder(tmp_path, start_step, resumed):
+    assert _steps(tmp_path) == kept
+
+
+def test_the_console_gets_a_line_when_due(tmp_path, capsys):
+  with _recorder(tmp_path, writers__console_every_n_steps=2) as recorder:
+    for step in (1, 2):
+      recorder.hold(step, _metrics(), [])
+      recorder.flush()
+  said = capsys.readouterr().err
+  assert 'step 1: reward' not in said
+  assert (
+    'step 2: reward 0.500 · masked 1.00% · divergence 0.0200 · |pi-mu| 0.0300'
+    ' · length 4.0 · entropy 1.500 · 0.25 s\n'
+  ) in said
+
+
+def test_skipped_updates_stop_the_run_at_the_limit(tmp_path):
+  with _recorder(tmp_path, optimizer__max_nonfinite=3) as recorder:
+    recorder.hold(1, _metrics(**{'optimizer/nonfinite_in_a_row': 2.0}), [])
+    recorder.flush()
+    recorder.hold(2, _metrics(**{'optimizer/nonfinite_in_a_row': 3.0}), [])
+    with pytest.raises(NonFiniteError, match='step 2: the last 3 gradients'):
+      recorder.flush()
+  assert _steps(tmp_path) == [1, 2]  # What happened is on disk.
+
+
+def test_zero_is_never_due():
+  due = recorder_lib.due
+  assert [step for step in range(1, 7) if due(step, 3)] == [3, 6]
+  assert not any(due(step, 0) for step in range(7))
+
+
+def test_the_stopwatch_adds_up():
+  clock = recorder_lib.Stopwatch()
+  time.sleep(0.02)
+  clock.lap('sampling')
+  clock.lap('training')
+  got = clock.metrics(sampled=100, trained=10)
+  assert got['time/sampling_s'] >= 0.02
+  parts = got['time/sampling_s'] + got['time/training_s']
+  assert got['time/step_s'] == pytest.approx(parts)
+  assert got['throughput/sampled_tokens_per_s'] == pytest.approx(
+    100 / got['time/sampling_s']
+  )
+
+
+@pytest.mark.parametrize(
+  ('start_step', 'num_steps', 'taken', 'traced'),
+  [
+    (2, 2, range(1, 7), [2, 3]),
+    (0, 2, range(1, 7), [1]),  # There is no step 0.
+    (2, 3, range(4, 7), [4]),  # Resumed within.
+    (5, 9, range(1, 7), [5, 6]),  # Ends within.
+    (3, 0, range(1, 7), []),
+  ],
+)
+def test_the_trace_holds_its_steps(
+  monkeypatch, tmp_path, start_step, num_steps, taken, traced
+):
+  calls = []
+  profiler = SimpleNamespace(
+    start_trace=lambda folder: calls.append('start'),
+    stop_trace=lambda: calls.append('stop'),
+  )
+  monkeypatch.setattr(recorder_lib.jax, 'profiler', profiler)
+  notes = []
+  config = ProfileConfig(start_step=start_step, num_steps=num_steps)
+  with Tracer(tmp_path, config, notes.append) as tracer:
+    for step in taken:
+      tracer.before(step)
+      calls.append(step)
+      tracer.after(step)
+  expected = ['start', *traced, 'stop'] if traced else []
+  if traced:
+    first, last = calls.index('start'), calls.index('stop')
+    assert calls[first : last + 1] == expected
+    assert calls.count('start') == calls.count('stop') == len(notes) == 1
+  else:
+    assert calls == list(taken)

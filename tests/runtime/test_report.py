@@ -1,0 +1,99 @@
+import json
+import pathlib
+import shlex
+
+import pytest
+
+from dppo_jax.runtime import report, summary, writers
+from tests import runs
+
+
+def test_the_summary_is_of_the_metrics(finished):
+  facts = report.summarize(runs.experiment(), runs.parts(), finished)
+  rows = writers.read_rows(finished / writers.METRICS_FILE)
+  trained = [row for row in rows if 'rewards/mean' in row]
+  assert facts['steps'] == len(trained) == 6
+  rewards = [row['rewards/mean'] for row in trained]
+  assert facts['reward_mean'] == pytest.approx(sum(rewards) / 6)
+  # The first two compile: the median is of the last four.
+  times = sorted(row['time/step_s'] for row in trained[2:])
+  assert facts['step_s'] == pytest.approx((times[1] + times[2]) / 2)
+  assert facts['held_out_before'] == rows[0]['evaluation/sampled_accuracy']
+  assert facts['held_out_after'] == rows[-1]['evaluation/sampled_accuracy']
+  assert facts['greedy_after'] == rows[-1]['evaluation/greedy_accuracy']
+  assert facts['parameters'] == 6512
+  assert facts['skipped_updates'] == 0
+
+
+def test_the_end_writes_and_tells(finished, tmp_path):
+  metrics = (finished / writers.METRICS_FILE).read_text()
+  (tmp_path / writers.METRICS_FILE).write_text(metrics)
+  facts = {'step_s': 0.123456, 'tokens': 12345.6, 'steps': 1000, 'v': {'a': 1}}
+  text = report.finish(tmp_path, facts, ['--config=a b.py'])
+  lines = text.splitlines()
+  assert lines[:4] == [
+    'Summary',
+    '  step_s  0.1235',
+    '  tokens  12,346',
+    '  steps   1,000',
+  ]
+  resume = lines[-1].removeprefix('Resume:').strip()
+  python, *rest = shlex.split(resume)
+  assert pathlib.Path(python).is_file()
+  assert rest == ['-m', 'experiments.train', '--config=a b.py']
+  assert f'--workdir={tmp_path}' in lines[-2]
+  assert summary.read_summary(tmp_path) == facts
+  assert (tmp_path / summary.PICTURE_FILE).read_bytes()[:4] == b'\x89PNG'
+  assert json.loads((tmp_path / summary.SUMMARY_FILE).read_text())['v']
+
+
+def _header(resumed_step=None, num_filtered=0, **overrides):
+  settings = runs.config(**overrides)
+  parts = runs.parts(settings)
+  parts.prompts.num_filtered = num_filtered
+  return report.header(
+    runs.experiment(settings), parts, pathlib.Path('/run'), resumed_step
+  ).splitlines()
+
+
+def test_the_header_says_what_runs():
+  lines = _header()
+  assert lines[0] == 'task      running_sum, 16,384 prompts'
+  assert lines[1] == 'held out  validation, 1,024 prompts'
+  assert lines[-1] == 'workdir   /run'
+
+
+def test_the_header_counts_what_was_left_out():
+  assert _header(num_filtered=1234)[0].endswith(
+    '16,384 prompts (1,234 longer than data.max_prompt_length=6 left out)'
+  )
+
+
+@pytest.mark.parametrize(
+  ('rule', 'shown', 'hidden'),
+  [
+    ('divergence', 'topk_tv from the rollout policy · delta_low 0.2', 'clip'),
+    ('ratio_clip', 'against the rollout policy · clip_low 0.2', 'delta'),
+    ('none', 'none, against the rollout policy', 'delta'),
+  ],
+)
+def test_the_header_shows_the_bounds_that_count(rule, shown, hidden):
+  (line,) = (x for x in _header(trust_region__rule=rule) if x[:4] == 'rule')
+  assert shown in line
+  assert hidden not in line
+
+
+def test_the_header_says_where_a_run_goes_on():
+  assert _header(resumed_step=4)[-1] == 'Resuming from step 4 of 6.'
+  assert _header(resumed_step=6)[-1] == 'Finished already: step 6 is the last.'
+
+
+def test_parameters_are_those_of_the_model():
+  experiment = runs.experiment(runs.config(model__num_layers=3))
+  more = report.num_parameters(runs.parts(runs.config(model__num_layers=3)))
+  model = experiment.model
+  kv = 2 * model.num_kv_heads * model.head_dim * model.d_model
+  attention = 2 * model.num_heads * model.head_dim * model.d_model + kv
+  norms = 2 * model.d_model + 2 * model.head_dim
+  layer = attention + 3 * model.d_model * model.d_ff + norms
+  assert more - report.num_parameters(runs.parts()) == layer

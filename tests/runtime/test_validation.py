@@ -1,0 +1,204 @@
+import re
+
+import pytest
+
+from configs import default, quickstart, tiny
+from dppo_jax.runtime import config as config_lib
+from dppo_jax.runtime import validation
+from tests import runs
+
+# Switches, whose type ml_collections checks, and what other checks read.
+_FREE = {
+  'compilation_cache',
+  'data.data_dir',
+  'evaluation.greedy',
+  'learner.share_prompts',
+  'model.qk_norm',
+  'model.qkv_bias',
+  'model.tied_head',
+  'objective.entropy_coefficient',  # Of any sign.
+  'rewards.verifier',
+  'writers.tensorboard',
+  'mesh.data',
+  'mesh.fsdp',
+  'mesh.tensor',
+}
+
+
+def _paths(tree, prefix=''):
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      yield from _paths(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}'
+
+
+def test_every_key_is_checked_once():
+  keys = [*validation.CHOICES, *validation.COUNTS, *validation.RANGES, *_FREE]
+  assert sorted(keys) == sorted(_paths(default.get_config().to_dict()))
+
+
+@pytest.mark.parametrize('module', [default, quickstart, tiny])
+def test_the_configs_are_fine(module):
+  config = module.get_config().to_dict()
+  assert validation.find_problems(config, num_devices=1) == []
+
+
+def _problems(num_devices=1, **overrides):
+  settings = runs.config(**overrides).to_dict()
+  return validation.find_problems(settings, num_devices)
+
+
+@pytest.mark.parametrize('path', validation.CHOICES)
+def test_a_misspelled_name_gets_a_suggestion(path):
+  name = sorted(validation.CHOICES[path])[0]
+  wrong = f'{name}x'
+  (problem,) = _problems(**{path: wrong})
+  assert problem.startswith(f'{path}: unknown {wrong!r}; did you mean ')
+  assert name in problem.partition('Known: ')[2]
+
+
+@pytest.mark.parametrize('path', validation.COUNTS)
+def test_a_count_has_its_least(path):
+  least = validation.COUNTS[path]
+  (problem,) = _problems(**{path: least - 1})
+  assert problem == (
+    f'{path}: got {least - 1}; a whole number of at least {least}.'
+  )
+
+
+@pytest.mark.parametrize('path', validation.RANGES)
+def test_a_number_stays_in_its_range(path):
+  low, closed, high = validation.RANGES[path]
+  wrong = [float('nan'), low - 0.5, *([] if closed else [low])]
+  if high != float('inf'):
+    wrong.append(high + 0.5)
+  for value in wrong:
+    (problem,) = _problems(**{path: float(value)})
+    assert problem.startswith(f'{path}: got {float(value)!r}; a number ')
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'message'),
+  [
+    (
+      dict(rewards__verifier='exact_mach'),
+      "rewards.verifier: unknown 'exact_mach'; did you mean 'exact_match'?",
+    ),
+    (
+      dict(rewards__verifier='mine:verify'),
+      "rewards.num_workers: got 0 for the verifier 'mine:verify'; one that is"
+      ' not built in needs at least 1',
+    ),
+    (
+      dict(learner__num_minibatches=3),
+      'learner.num_minibatches: got 3; minibatches are made of whole groups,'
+      ' so it must divide data.num_prompts=8.',
+    ),
+    (
+      dict(learner__num_microbatches=3),
+      'learner.num_microbatches: got 3; a minibatch has 16 rows (4 prompts of'
+      ' data.group_size=4), which it must divide.',
+    ),
+    (
+      dict(sampling__top_k=17),
+      "sampling.top_k: got 17; the vocabulary of task 'running_sum' has 16"
+      ' tokens',
+    ),
+    (
+      dict(trust_region__divergence='exact_tv'),
+      "trust_region.divergence: 'exact_tv' reads the whole distribution and"
+      ' sampling.top_k=5 records a part; set it to the vocabulary, 16.',
+    ),
+    (
+      dict(sampling__top_k=0),
+      "trust_region.divergence: 'topk_tv' reads the top-K log-probs and"
+      " sampling.top_k=0 records none; set it to 20, or use 'binary_tv'.",
+    ),
+    (
+      dict(trust_region__delta_high=1.5),
+      "trust_region.delta_high: got 1.5; 'topk_tv' is a probability",
+    ),
+    (
+      dict(sampling__max_completion_length=1),
+      'sampling.max_completion_length: got 1; right completions of task'
+      " 'running_sum' take up to",
+    ),
+    (
+      dict(model__num_kv_heads=3),
+      'model.num_kv_heads: got 3; it must divide model.num_heads=4.',
+    ),
+    (
+      dict(model__layers_a_loop=3),
+      'model.layers_a_loop: got 3; it must divide model.num_layers=2.',
+    ),
+    (dict(model__head_dim=7), 'model.head_dim: got 7; it must be even.'),
+    (
+      dict(model__rope_scaling='llama3', model__rope_high_frequency_factor=0.5),
+      'model.rope_low_frequency_factor: got 1.0; it must be above 0 and below'
+      ' model.rope_high_frequency_factor=0.5.',
+    ),
+    (
+      dict(mesh__tensor=3),
+      'mesh: data=-1, fsdp=1, tensor=3 does not multiply to the 1 devices',
+    ),
+    (
+      dict(
+        checkpoints__best_metric='evaluation/greedy_accuracy',
+        evaluation__greedy=False,
+      ),
+      "checkpoints.best_metric: 'evaluation/greedy_accuracy' is not measured"
+      ' with evaluation.greedy=False',
+    ),
+    (
+      dict(evaluation__split='validation[:0]'),
+      "evaluation.split: unknown 'validation[:0]'; did you mean 'validation'?",
+    ),
+  ],
+  ids=lambda value: '-'.join(value) if isinstance(value, dict) else '',
+)
+def test_parts_must_fit(overrides, message):
+  (problem,) = _problems(**overrides)
+  assert problem.startswith(message)
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'message'),
+  [
+    (
+      dict(data__num_prompts=4, learner__num_minibatches=1),
+      'data.num_prompts: got 4, which the 8 batch shards of the mesh do not'
+      ' divide; the nearest that fits is 8.',
+    ),
+    (
+      dict(learner__num_microbatches=4),
+      'learner.num_microbatches: a microbatch has 4 rows, which the 8 batch'
+      ' shards of the mesh (data times fsdp) do not divide',
+    ),
+    (
+      dict(evaluation__num_prompts=12),
+      'evaluation.num_prompts: got 12, which the 8 batch shards',
+    ),
+    (
+      dict(mesh__tensor=4),
+      'mesh.tensor: got 4, which does not divide model.num_kv_heads=2; the'
+      ' nearest below that does is 2.',
+    ),
+  ],
+  ids=lambda value: '-'.join(value) if isinstance(value, dict) else '',
+)
+def test_parts_must_fit_the_mesh(overrides, message):
+  (problem,) = _problems(num_devices=8, **overrides)
+  assert problem.startswith(message)
+
+
+def test_all_problems_are_reported_together():
+  settings = runs.config(
+    trust_region__divergence='binray_kl',
+    sampling__temperature=0.0,
+    data__num_prompts=0,
+  )
+  with pytest.raises(ValueError, match='3 problems in the config') as caught:
+    config_lib.build_experiment(settings, 1)
+  for path in ('divergence', 'temperature', 'num_prompts'):
+    assert re.search(rf'^  \w+\.{path}: ', str(caught.value), re.MULTILINE)
