@@ -61,7 +61,7 @@ def devices(count=1):
   make_mesh = functools.partial(
     parallel.make_mesh, devices=jax.devices()[:count]
   )
-  before = jax.config.jax_disable_most_optimizations
+  before = jax.config.read('jax_disable_most_optimizations')
   jax.config.update('jax_disable_most_optimizations', True)
   try:
     with mock.patch.object(parallel, 'make_mesh', make_mesh):

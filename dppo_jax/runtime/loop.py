@@ -155,7 +155,7 @@ def _compile_iteration(
   compile_step = compile_recorded_step if recording else compile_train_step
   step_fn = compile_step(
     functools.partial(
-      policy_loss, parts.policy, experiment.loss, with_top_k=recording
+      policy_loss, parts.policy, experiment.loss, for_ledger=recording
     ),
     functools.partial(
       trust_region_metrics,

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from configs import default, presets
-from dppo_jax.runtime import ledger, ledger_files, replay, workdir
+from dppo_jax.runtime import ledger, ledger_files, replay, summary, workdir
 from tests import runs
 
-_SETTINGS = dict(ledger__every_n_steps=3)
 # Several command lines in one process, as importing takes seconds; what each
 # printed, and its exit code.
 _DRIVER = """
@@ -34,11 +33,18 @@ print(json.dumps(ends))
 
 
 @pytest.fixture(scope='module')
-def recorded(tmp_path_factory):
-  """A run of configs/tiny.py that records its third and sixth step."""
+def recorded(tmp_path_factory, finished):
+  """The finished run, cut off after four steps and resumed with a ledger."""
   folder = tmp_path_factory.mktemp('recorded') / 'run'
-  runs.run(runs.config(**_SETTINGS), folder)
+  shutil.copytree(finished, folder)
+  _resume(folder, every_n_steps=1)
   return folder
+
+
+def _resume(folder, every_n_steps):
+  shutil.rmtree(folder / workdir.CHECKPOINTS / '6')
+  (folder / summary.SUMMARY_FILE).unlink()
+  runs.run(runs.config(ledger__every_n_steps=every_n_steps), folder)
 
 
 def _commands(*lines):
@@ -54,7 +60,7 @@ def _commands(*lines):
 
 
 def test_a_ledger_changes_no_bit_of_a_run(recorded, finished):
-  assert ledger_files.find_steps(recorded) == [3, 6]
+  assert ledger_files.find_steps(recorded) == [5, 6]
   assert not (finished / ledger_files.FOLDER).exists()
   runs.assert_same(recorded, finished)
 
@@ -84,15 +90,13 @@ def test_the_record_is_of_the_step(recorded):
 
 def test_a_resumed_run_ends_with_the_same_records(tmp_path, recorded):
   folder = shutil.copytree(recorded, tmp_path / 'run')
-  shutil.rmtree(folder / workdir.CHECKPOINTS / '6')
-  (folder / 'summary.json').unlink(missing_ok=True)
-  path = folder / ledger_files.FOLDER / 'step_000006.npz'
-  path.rename(path.with_name('step_000005.npz'))  # As of another interval.
-  runs.run(runs.config(**_SETTINGS), folder)
+  files = folder / ledger_files.FOLDER
+  for name in ('step_000003.npz', 'step_000007.npz'):
+    shutil.copy(files / 'step_000005.npz', files / name)
+  (folder / summary.SUMMARY_FILE).write_text('{}')
+  _resume(folder, every_n_steps=2)
   assert ledger_files.find_steps(folder) == [3, 6]
-  got, expected = (
-    ledger_files.load_steps(f, 'all') for f in (folder, recorded)
-  )
+  got, expected = (ledger_files.load_steps(f, '6') for f in (folder, recorded))
   for name in ledger.COLUMNS:
     a, b = getattr(got, name), getattr(expected, name)
     if b is None:
@@ -100,15 +104,6 @@ def test_a_resumed_run_ends_with_the_same_records(tmp_path, recorded):
     else:
       np.testing.assert_array_equal(a, b)
   assert got.completions == expected.completions
-
-
-def test_the_ledger_may_be_switched_on_when_resuming(tmp_path, finished):
-  folder = shutil.copytree(finished, tmp_path / 'run')
-  shutil.rmtree(folder / workdir.CHECKPOINTS / '6')
-  (folder / 'summary.json').unlink(missing_ok=True)
-  runs.run(runs.config(ledger__every_n_steps=1), folder)
-  assert ledger_files.find_steps(folder) == [5, 6]
-  runs.assert_same(folder, finished)
 
 
 def test_every_rule_of_the_run_replays(recorded):
@@ -125,7 +120,7 @@ def test_every_rule_of_the_run_replays(recorded):
 def test_the_command(tmp_path, recorded, finished):
   at = f'--workdir={recorded}'
   damaged = shutil.copytree(recorded, tmp_path / 'damaged')
-  path = damaged / ledger_files.FOLDER / 'step_000003.npz'
+  path = damaged / ledger_files.FOLDER / 'step_000005.npz'
   path.write_bytes(path.read_bytes()[:1000])
   page = tmp_path / 'page.html'
   shown, *refused = _commands(
@@ -156,12 +151,12 @@ def test_the_command(tmp_path, recorded, finished):
   expected = (
     '--workdir: missing',
     '--config.ledger.every_n_steps=10',
-    "--step: '4' not recorded; recorded are 3, 6",
+    "--step: '4' not recorded; recorded are 5, 6",
     "did you mean 'dppo_binary_tv'",
     "did you mean 'delta_low'",
     'sampling.top_k=5 records a part',
     'anchor=rollout',
-    'step_000003.npz is damaged',
+    'step_000005.npz is damaged',
     '--match_share: the recorded rule masks no token',
     "unexpected argument 'word'",
   )

@@ -199,7 +199,7 @@ def _program(mesh, recorded=False):
     factories.loss_config(
       prompt_length=_WIDTH, shared_rows=_GROUP, entropy_coefficient=0.01
     ),
-    with_top_k=recorded,
+    for_ledger=recorded,
   )
   traced = []
 

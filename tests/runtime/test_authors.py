@@ -129,3 +129,62 @@ def test_soft_value():
     [[-2.0, 4 / 1.05 / (1 + np.exp(-1.05))]],
     rtol=1e-6,
   )
+
+
+@pytest.mark.parametrize(
+  ('mode', 'delta', 'w_min', 'least'),
+  [
+    ('default', 0.2, 0.8, 0.02),
+    ('dense', 0.15, 0.8, 0.015),
+    ('w1', 0.15, 1.0, 0.02),
+    ('tight', 0.1, 0.6, 0.005),
+  ],
+)
+def test_budgets(mode, delta, w_min, least):
+  # Few tokens of the files lie where these numbers decide.
+  row = authors.UNIRL[mode]
+  bounds = row.bounds
+  assert row.rule == 'cppo_dynamic'
+  assert (bounds.delta_low, bounds.delta_high) == (delta, delta)
+  assert (bounds.w_min, bounds.budget) == (w_min, least)
+
+
+@pytest.mark.parametrize(
+  ('rows', 'mode', 'low', 'high'),
+  [
+    (authors.STABLE_RL, 'dppo_binary_tv', 0.15, 0.15),
+    (authors.STABLE_RL, 'dppo_binary_tv_recompute', 0.15, 0.15),
+    (authors.STABLE_RL, 'dppo_binary_kl', 0.05, 0.05),
+    (authors.STABLE_RL, 'dppo_binary_kl_recompute', 0.05, 0.05),
+    (authors.STABLE_RL, 'dppo_topk_tv', 0.15, 0.2),
+    (authors.STABLE_RL, 'dppo_topk_kl', 0.05, 0.08),
+    (authors.TRL, 'binary_tv', 0.15, 0.15),
+    (authors.TRL, 'binary_kl', 0.05, 0.05),
+    (authors.TRL, 'topk_tv', 0.15, 0.2),
+    (authors.TRL, 'topk_kl', 0.05, 0.08),
+    (authors.VERL, 'dppo_tv', 0.15, 0.15),
+    (authors.VERL, 'dppo_kl', 0.05, 0.05),
+  ],
+)
+def test_divergence_bounds(rows, mode, low, high):
+  bounds = rows[mode].bounds
+  assert (bounds.delta_low, bounds.delta_high) == (low, high)
+
+
+@pytest.mark.parametrize(
+  ('rows', 'mode', 'clip', 'alpha'),
+  [
+    (authors.STABLE_RL, 'ppo', (0.2, 0.28), (0.0, 0.0)),
+    (authors.STABLE_RL, 'ppo_recompute', (0.2, 0.28), (0.0, 0.0)),
+    (authors.STABLE_RL, 'ppo_ablation_positive', (0.2, 0.28), (0.0, 0.1)),
+    (authors.STABLE_RL, 'ppo_ablation_negative', (0.2, 0.28), (0.1, 0.0)),
+    (authors.STABLE_RL, 'ppo_ablation_both', (0.2, 0.28), (0.1, 0.1)),
+    (authors.VERL, 'gspo', (3e-4, 4e-4), (0.0, 0.0)),
+    (authors.VERL, 'gspo_wide', (0.05, 0.1), (0.0, 0.0)),
+    (authors.VERL, 'vanilla_dual_clip', (0.2, 0.28), (0.0, 0.0)),
+  ],
+)
+def test_ratio_bounds(rows, mode, clip, alpha):
+  bounds = rows[mode].bounds
+  assert (bounds.clip_low, bounds.clip_high) == clip
+  assert (bounds.alpha_low, bounds.alpha_high) == alpha

@@ -220,21 +220,21 @@ class _Synthetic:
       lengths = [width, 0, 1, *rng.integers(1, width, size=rows - 3)]
     self.mask = (np.arange(width) < np.array(lengths)[:, None]).astype(float)
     self.num_listed = num_listed
-    self.flipped = None  # A token whose TV decision is taken the other way.
+    self.flipped = []  # Tokens whose TV decision is taken the other way.
 
   def sampled(self, logits):
     return np.take_along_axis(
       _log_softmax(logits), self.tokens[..., None], axis=-1
     )[..., 0]
 
-  def put_near(self, distance):
+  def put_near(self, distance, besides=None):
     """Moves pi so that a token's TV lies `distance` above .15; returns it."""
     log_mu = self.sampled(self.mu_logits)
     for at in zip(*np.nonzero(self.mask), strict=True):
       goal = np.exp(log_mu[at]) + np.sign(self.advantages[at]) * (
         0.15 + distance
       )
-      if 0.05 < goal < 0.95:
+      if 0.05 < goal < 0.95 and at != besides:
         others = np.delete(self.pi_logits[at], self.tokens[at])
         self.pi_logits[*at, self.tokens[at]] = np.log(
           np.exp(others).sum() * goal / (1 - goal)
@@ -305,8 +305,8 @@ class _Synthetic:
   def _tv(self, log_anchor, log_pi):
     gain = np.exp(log_pi) - np.exp(log_anchor)
     keep = np.where(self.advantages > 0, gain <= 0.15, gain >= -0.15)
-    if self.flipped is not None:
-      keep[self.flipped] ^= True
+    for at in self.flipped:
+      keep[at] ^= True
     return keep.astype(float)
 
   def _dual_clip(self, ratios):
@@ -391,7 +391,7 @@ def test_near_a_threshold_either_decision_is_explained(
 ):
   file = _Synthetic()
   at = file.put_near(distance)
-  file.flipped = at if flip else None
+  file.flipped = [at] if flip else []
   arrays = file.arrays()
   # The token lies near the bound with mu as the old policy only.
   arrays = {k: a for k, a in arrays.items() if k.find('dppo_tv/anchor=old') < 0}
@@ -411,6 +411,18 @@ def test_near_a_threshold_either_decision_is_explained(
   else:
     assert tally.unexplained == 1 + 8 + 8
     assert found.tallies['verl', 'dppo_tv'].unexplained == 2
+
+
+def test_losses_follow_every_decision_that_was_explained(tmp_path):
+  # No single shift of the thresholds gives both of these.
+  file = _Synthetic()
+  first = file.put_near(2e-7)
+  second = file.put_near(-2e-7, besides=first)
+  file.flipped = [first, second]
+  arrays = {k: a for k, a in file.arrays().items() if 'dppo_tv/' not in k}
+  found = _compare(tmp_path, arrays)
+  assert found.unexplained == []
+  assert found.tallies['stable_rl', 'dppo_binary_tv'].explained == 2
 
 
 def test_no_completion_token_at_all(tmp_path):
