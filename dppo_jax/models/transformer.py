@@ -57,8 +57,8 @@ class Layer(nn.Module):
     mlp = layers.FeedForward(c, name='mlp')
 
     seen = [
-      attention.Segment(*key_values, mask)
-      for key_values, mask in zip(cached, cached_masks, strict=True)
+      attention.Segment(keys, values, mask)
+      for (keys, values), mask in zip(cached, cached_masks, strict=True)
     ]
     outputs: list[Array] = []
     own: Any = None
@@ -66,7 +66,8 @@ class Layer(nn.Module):
       mixed, own = attend(attention_norm(x), angle, seen, mask)
       x = x + mixed
       outputs.append(x + mlp(mlp_norm(x)))
-      seen.append(attention.Segment(*own, mask[:, -1:]))
+      keys, values = own
+      seen.append(attention.Segment(keys, values, mask[:, -1:]))
     return tuple(outputs), own
 
 

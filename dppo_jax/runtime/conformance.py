@@ -300,14 +300,14 @@ def _difference(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 
 def _ratio(difference: float, scale: float) -> float:
-  """A relative error; 0 / 0 is 0, and NaN is infinitely wrong."""
+  """A relative error; 0 / 0 is 0."""
   if difference == 0:
     return 0.0
-  relative = difference / scale if scale > 0 else math.inf
-  return math.inf if math.isnan(relative) else relative
+  return difference / scale if scale > 0 else math.inf
 
 
 def _worst(so_far: float, now: Any) -> float:
+  """The larger error; NaN is infinitely wrong."""
   largest = float(np.max(now))
   return max(so_far, math.inf if math.isnan(largest) else largest)
 

@@ -24,6 +24,8 @@ from dppo_jax.runtime.replay import Decided
 # Rows on a page, and tokens in them: a file of some megabytes at most.
 MAX_ROWS = 300
 MAX_TOKENS = 40_000
+# Characters of a prompt, and of what a verifier says.
+MAX_TEXT = 2000
 
 _TEMPLATE = 'ledger_page.html'
 # Characters with which a script element, or an entity, could begin or end.
@@ -150,8 +152,8 @@ def _row(
     'group': int(record.group_id[row]),
     'update': int(record.update[row]),
     'reward': _numbers(record.reward[row : row + 1])[0],
-    'reason': record.reasons[row],
-    'prompt': record.prompts[row],
+    'reason': _cut(record.reasons[row]),
+    'prompt': _cut(record.prompts[row]),
     'token': record.token[tokens].tolist(),
     'position': record.position[tokens].tolist(),
     'advantage': _numbers(record.advantages[tokens]),
@@ -167,6 +169,10 @@ def _row(
     anchor = record.recomputed_log_probs[tokens].astype(np.float64)
     out['recomputed'] = _numbers(np.exp(anchor))
   return out
+
+
+def _cut(text: str) -> str:
+  return text if len(text) <= MAX_TEXT else f'{text[:MAX_TEXT]}…'
 
 
 def _numbers(values: np.ndarray, digits: int = _DIGITS) -> list[float | None]:

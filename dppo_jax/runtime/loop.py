@@ -137,6 +137,25 @@ def _open_checkpoints(
   return Checkpoints(folder, config.keep, config.best_metric)
 
 
+def compile_step(
+  experiment: Experiment, parts: assembly.Parts, *, recording: bool = False
+) -> Callable[[TrainState, Any], tuple[Any, ...]]:
+  """(state, batch) -> (state, metrics), and a StepRecord when `recording`."""
+  compile_fn = compile_recorded_step if recording else compile_train_step
+  return compile_fn(
+    functools.partial(
+      policy_loss, parts.policy, experiment.loss, for_ledger=recording
+    ),
+    functools.partial(
+      trust_region_metrics, num_minibatches=experiment.step.num_minibatches
+    ),
+    parts.optimizer,
+    experiment.step,
+    parts.mesh,
+    parts.shardings,
+  )
+
+
 def _compile_iteration(
   experiment: Experiment,
   parts: assembly.Parts,
@@ -151,21 +170,7 @@ def _compile_iteration(
   sampler = assembly.compile_sampler(parts, experiment.sampling)
   batcher = assembly.compile_batcher(parts, experiment)
   scorer = assembly.compile_scorer(parts, experiment)
-  recording = ledger.every_n_steps > 0
-  compile_step = compile_recorded_step if recording else compile_train_step
-  step_fn = compile_step(
-    functools.partial(
-      policy_loss, parts.policy, experiment.loss, for_ledger=recording
-    ),
-    functools.partial(
-      trust_region_metrics,
-      num_minibatches=experiment.step.num_minibatches,
-    ),
-    parts.optimizer,
-    experiment.step,
-    parts.mesh,
-    parts.shardings,
-  )
+  step_fn = compile_step(experiment, parts, recording=ledger.every_n_steps > 0)
   rate = jax.jit(functools.partial(learning_rate_of, experiment.optimizer))
   recompute = experiment.loss.anchor == 'recomputed'
   width = experiment.data.max_prompt_length
@@ -196,7 +201,7 @@ def _compile_iteration(
     frozen = scorer(reference, rollout) if reference is not None else None
     batch, metrics = batcher(rollout, jnp.asarray(rewards), recomputed, frozen)
     metrics['optimizer/learning_rate'] = rate(state.opt_state)
-    outcome: tuple[Any, ...] = step_fn(state, batch)
+    outcome = step_fn(state, batch)
     state, step_metrics = outcome[:2]
     meanwhile()  # The device is busy: write the metrics of the step before.
     jax.block_until_ready(state.step)

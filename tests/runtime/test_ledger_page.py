@@ -149,6 +149,11 @@ def test_rows_are_bounded_and_the_page_says_so(monkeypatch):
   assert len(ledger_page.choose_rows(record, decided)) == 1
 
 
+def test_long_texts_are_cut():
+  data = _data(_render(records.hand_made(prompts=['x' * 9999, 'y' * 2000])))
+  assert [len(row['prompt']) for row in data['rows']] == [2001, 2000]
+
+
 def test_the_file_is_replaced_whole(tmp_path):
   record = records.hand_made()
   path = tmp_path / 'made' / 'page.html'
