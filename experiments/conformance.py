@@ -10,7 +10,8 @@ import pathlib
 
 from absl import flags
 
-from dppo_jax.runtime import conformance, entry_point, golden, verdict
+from dppo_jax.runtime import entry_point
+from dppo_jax.runtime.conformance import comparison, golden, verdict
 
 _GOLDEN = flags.DEFINE_string('golden', None, 'Folder of golden .npz files.')
 _JSON = flags.DEFINE_string('json', None, 'The report goes there as well.')
@@ -22,7 +23,7 @@ def main() -> int:
     'golden', _GOLDEN.value, 'the folder of golden .npz files'
   )
   folder = pathlib.Path(named).expanduser().absolute()
-  report = conformance.compare(golden.read_folder(folder))
+  report = comparison.compare(golden.read_folder(folder))
   print(verdict.describe(report))
   if _JSON.value is not None:
     text = json.dumps(verdict.to_json(report), indent=2, allow_nan=False)

@@ -26,7 +26,13 @@ _CROSS_CUTTING = {
   pathlib.PurePath('test_structure.py'),
   pathlib.PurePath('test_readme.py'),
 }
-_TEST_ONLY_FOLDERS = {'testdata', 'experiments', 'configs', 'integration'}
+_TEST_ONLY_FOLDERS = {
+  'testdata',
+  'experiments',
+  'configs',
+  'integration',
+  'notebooks',
+}
 
 
 def _test_of(module: pathlib.PurePath) -> pathlib.PurePath:

@@ -4,6 +4,7 @@ import ast
 import os
 import pathlib
 
+import jax
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 import nbclient
@@ -74,9 +75,13 @@ def test_it_runs(tmp_path, name):
     extra_arguments=['--HistoryManager.enabled=False'],
   )
   # One plain device, as for a reader, and not the eight of the other tests.
+  # Half of the time is compilation of small programs, so all of them are kept.
   environment = os.environ | {
     'JAX_PLATFORMS': 'cpu',
     'XLA_FLAGS': '',
+    'JAX_COMPILATION_CACHE_DIR': jax.config.jax_compilation_cache_dir,
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
     'MPLBACKEND': 'module://matplotlib_inline.backend_inline',
     'PYTHONPATH': str(_ROOT),
   }

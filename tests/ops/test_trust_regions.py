@@ -147,9 +147,11 @@ _BY_HAND = _row(
     ('ratio_clip', {'alpha_low': 0.55}, [0, 0, 1, 1, 1, 1, 1, 1]),
     ('dual_clip', {}, [0, 0, 1, 1, 0, 1, 0, 1]),
     ('dual_clip', {'dual_clip': 1.4}, [0, 0, 1, 1, 0, 1, 0, 0]),
+    ('dual_clip', {'dual_clip': 1.4, 'clip_high': 0.6}, [1] * 4 + [0, 1, 0, 0]),
     ('divergence', {}, [0, 1, 0, 1, 0, 0, 1, 1]),
     ('divergence', {'direction': 'any'}, [0, 1, 0, 0, 0, 0, 1, 0]),
     ('bad_updates', {}, [1, 1, 1, 1, 0, 1, 0, 1]),
+    ('bad_updates', {'direction': 'any'}, [1, 1, 1, 1, 0, 1, 0, 1]),
     ('bad_updates', {'delta_low': 0.2}, [1, 1, 1, 1, 1, 1, 1, 1]),
     # The mean of D is .45, its maximum .9; whose bound depends on the sign.
     ('trm_max', {'delta_low': 0.95}, [0, 0, 0, 0, 1, 1, 1, 1]),
@@ -253,6 +255,13 @@ def test_moves_toward_the_anchor_are_kept(rule, signals):
     return  # It asks for no direction, or for one of its own.
   safe = ~_moves_away(signals) & signals.mask
   np.testing.assert_array_equal(_keep(rule, signals)[safe], 1.0)
+
+
+@pytest.mark.parametrize('rule', ['dual_clip', 'gspo'])
+@pytest.mark.parametrize('moved', [-2.0, 2.0])
+def test_without_an_advantage_nothing_is_masked(rule, moved):
+  signals = _row([0, 0], [moved - 3] * 2, [-3, -3], [0.9, 0.9])
+  np.testing.assert_array_equal(_keep(rule, signals), 1.0)
 
 
 @_ASKING

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
-from dppo_jax.runtime import authors
+from dppo_jax.runtime.conformance import authors
 
-_GOLDEN = pathlib.Path(__file__).parents[1] / 'testdata' / 'golden'
+_GOLDEN = pathlib.Path(__file__).parents[2] / 'testdata' / 'golden'
 
 
 def test_every_name_in_the_files_is_known():

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dppo_jax.runtime import authors, reproduction
-from dppo_jax.runtime.golden import Inputs
+from dppo_jax.runtime.conformance import authors, reproduction
+from dppo_jax.runtime.conformance.golden import Inputs
 
 _TV = authors.Result('stable_rl', 'dppo_binary_tv', 'mask', 'rollout')
 _RELAXED = _TV._replace(mode='ppo_ablation_negative')

@@ -15,8 +15,8 @@ import numpy as np
 from dppo_jax.base import Array, TokenStats
 from dppo_jax.ops import divergences, masking, objectives, trust_regions
 from dppo_jax.ops.log_probs import token_stats
-from dppo_jax.runtime import authors
-from dppo_jax.runtime.golden import Inputs
+from dppo_jax.runtime.conformance import authors
+from dppo_jax.runtime.conformance.golden import Inputs
 
 # Theirs divides the sum over all sequences by this.
 _SUM_DIVISOR = 16.0

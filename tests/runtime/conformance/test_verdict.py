@@ -3,7 +3,7 @@
 import json
 import math
 
-from dppo_jax.runtime import verdict
+from dppo_jax.runtime.conformance import verdict
 
 
 def _report(**changes):

@@ -9,15 +9,15 @@ import pathlib
 import numpy as np
 import pytest
 
-from dppo_jax.runtime import conformance, golden
+from dppo_jax.runtime.conformance import comparison, golden
 
-_GOLDEN = pathlib.Path(__file__).parents[1] / 'testdata' / 'golden'
+_GOLDEN = pathlib.Path(__file__).parents[2] / 'testdata' / 'golden'
 _SMALL = _GOLDEN / 'small_11.npz'
 
 
 @pytest.fixture(scope='module')
 def report():
-  return conformance.compare(golden.read_folder(_GOLDEN))
+  return comparison.compare(golden.read_folder(_GOLDEN))
 
 
 @pytest.fixture(scope='module')
@@ -28,7 +28,7 @@ def arrays():
 
 def _compare(folder, arrays):
   np.savez(folder / 'altered.npz', **arrays)
-  return conformance.compare(golden.read_folder(folder))
+  return comparison.compare(golden.read_folder(folder))
 
 
 def _deciding(arrays):

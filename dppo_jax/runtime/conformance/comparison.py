@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dppo_jax.ops import trust_regions
-from dppo_jax.runtime import authors, reproduction
-from dppo_jax.runtime.golden import Golden, GoldenError
-from dppo_jax.runtime.verdict import (
+from dppo_jax.runtime.conformance import authors, reproduction
+from dppo_jax.runtime.conformance.golden import Golden, GoldenError
+from dppo_jax.runtime.conformance.verdict import (
   GRADIENT_BAR,
   LOSS_BAR,
   MARGIN,

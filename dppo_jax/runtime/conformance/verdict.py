@@ -5,7 +5,7 @@ import dataclasses
 import math
 from typing import Any
 
-from dppo_jax.runtime import authors
+from dppo_jax.runtime.conformance import authors
 
 MARGIN = 1e-6  # Of a threshold: either decision is right.
 LOSS_BAR = 1e-5

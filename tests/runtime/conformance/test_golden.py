@@ -5,10 +5,10 @@ import pathlib
 import numpy as np
 import pytest
 
-from dppo_jax.runtime import golden
+from dppo_jax.runtime.conformance import golden
 
 _FILE = (
-  pathlib.Path(__file__).parents[1] / 'testdata' / 'golden' / 'small_11.npz'
+  pathlib.Path(__file__).parents[2] / 'testdata' / 'golden' / 'small_11.npz'
 )
 
 

@@ -1,0 +1,1 @@
+"""Our functions beside what the authors' own code returned."""
