@@ -15,9 +15,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(EXTRAS)
 # Tests are the same everywhere: on the CPU, whatever the machine has.
 PYTEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest $(PYTEST_ARGS)
-SOURCES := dppo_jax configs experiments tests setup.py
+SOURCES := dppo_jax configs experiments notebooks tests setup.py
 
-.PHONY: help .venv train format lint types layers tests doctests test clean
+.PHONY: help .venv train format lint types layers tests notebooks doctests test \
+  clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' \
@@ -74,6 +75,9 @@ layers: $(STAMP) ## Check the layer contract.
 
 tests: $(STAMP) ## Run the tests.
 	@$(PYTEST)
+
+notebooks: $(STAMP) ## Run the notebooks.
+	@$(PYTEST) tests/notebooks
 
 doctests: $(STAMP) ## Run the examples of docstrings.
 	@$(PYTEST) --doctest-modules dppo_jax/ops

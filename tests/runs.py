@@ -136,7 +136,7 @@ def start(module, *arguments, **environment):
 
 def end(process):
   """(exit code, stdout, stderr) of a command once it has ended."""
-  out, err = process.communicate(timeout=120)
+  out, err = process.communicate(timeout=300)
   return process.returncode, out, err
 
 

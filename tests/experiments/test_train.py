@@ -42,7 +42,7 @@ def unbroken(tmp_path_factory):
 
 def _wait(process, condition):
   """Until `condition` holds, while the process runs."""
-  deadline = time.monotonic() + 90
+  deadline = time.monotonic() + 240
   while not condition():
     if process.poll() is not None or time.monotonic() > deadline:
       process.kill()

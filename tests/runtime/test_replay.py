@@ -10,6 +10,7 @@ from dppo_jax.runtime import ledger, replay
 from tests import factories
 from tests.runtime import ledger_records as records
 
+_SETS = ('union', 'replace_kth')
 _TIGHT = dict(delta_low=0.05, delta_high=0.05, budget=0.01)
 # Every rule once, and every axis: what the training has decided by.
 _RULES = {
@@ -70,6 +71,19 @@ def test_another_rule_decides_as_if_trained_with_it(name):
   np.testing.assert_allclose(
     decided.keep, expected.keep, atol=1e-5 if soft else 0, rtol=0
   )
+
+
+def test_either_top_k_set_is_replayed_on_the_other():
+  sets = [dict(divergence='topk_kl', top_k_set=s, **_TIGHT) for s in _SETS]
+  made = [records.trained(**options) for options in sets]
+  assert (made[0].divergence != made[1].divergence).any()
+  for record, options, expected in zip(
+    made, sets[::-1], made[::-1], strict=True
+  ):
+    decided = replay.decide(record, records.rule(**options))
+    np.testing.assert_allclose(
+      decided.divergence, expected.divergence, atol=1e-6, rtol=1e-5
+    )
 
 
 def test_exact_divergences_need_the_vocabulary():
@@ -154,6 +168,14 @@ def test_bounds_of_either_sign_keep_their_proportion():
   assert found.thresholds['delta_low'] == pytest.approx(
     2 * found.thresholds['delta_high']
   )
+
+
+def test_a_clip_below_is_never_wider_than_a_ratio_can_fall():
+  rule = records.hand_made_rule(rule='ratio_clip')
+  found = replay.match(records.hand_made(), rule, 0)
+  assert found.num_masked == 0
+  assert found.thresholds['clip_low'] == 1
+  assert found.thresholds['clip_high'] > 60  # The largest ratio is 61.
 
 
 def test_ties_give_the_nearest():
