@@ -10,6 +10,7 @@ CONFIG ?= configs/quickstart.py
 ARGS ?=
 EXTRAS ?= test
 PYTEST_ARGS ?=
+WORKERS ?= 2
 
 BIN := .venv/bin
 STAMP := .venv/.installed-$(EXTRAS)
@@ -73,8 +74,8 @@ types: $(STAMP) ## Check types, strictly in ops and base.
 layers: $(STAMP) ## Check the layer contract.
 	@$(BIN)/lint-imports
 
-tests: $(STAMP) ## Run the tests.
-	@$(PYTEST)
+tests: $(STAMP) ## Run the tests, in WORKERS processes, a file in one of them.
+	@$(PYTEST) --numprocesses=$(WORKERS) --dist=loadfile
 
 notebooks: $(STAMP) ## Run the notebooks.
 	@$(PYTEST) tests/notebooks
