@@ -25,7 +25,6 @@ from dppo_jax.ops.masking import aggregation_weights
 LossFn = Callable[[Params, Any], tuple[Array, Any]]
 # (batch as trained on, record [B, R]) -> metrics.
 MetricsFn = Callable[[Any, Any], Metrics]
-StepFn = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
 class StepRecord(NamedTuple):
@@ -38,11 +37,6 @@ class StepRecord(NamedTuple):
 
   record: Any
   update: Array
-
-
-RecordedStepFn = Callable[
-  [TrainState, Any], tuple[TrainState, Metrics, StepRecord]
-]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +85,7 @@ def train_step(
     `loss/total`, mean over updates; `optimizer/gradient_norm`, mean, before
     clipping; `optimizer/nonfinite_in_a_row` and `…_total`, skipped updates.
   """
-  state, metrics, _, _ = _run_updates(
+  state, metrics, _ = recorded_train_step(
     loss_fn, metrics_fn, optimizer, config, mesh, state, batch
   )
   return state, metrics
@@ -108,27 +102,8 @@ def recorded_train_step(
 ) -> tuple[TrainState, Metrics, StepRecord]:
   """`train_step`, which also returns what the loss recorded.
 
-  The updates are the same ones; nothing of the record is read by them.
+  No update reads the record; where it is not asked for, the compiler drops it.
   """
-  state, metrics, record, rows = _run_updates(
-    loss_fn, metrics_fn, optimizer, config, mesh, state, batch
-  )
-  place = jnp.argsort(rows)
-  record = jax.tree.map(lambda leaf: jnp.take(leaf, place, axis=0), record)
-  update = place // (rows.shape[0] // config.num_minibatches)
-  return state, metrics, StepRecord(record, update.astype(jnp.int32))
-
-
-def _run_updates(
-  loss_fn: LossFn,
-  metrics_fn: MetricsFn,
-  optimizer: optax.GradientTransformation,
-  config: StepConfig,
-  mesh: Mesh,
-  state: TrainState,
-  batch: Any,
-) -> tuple[TrainState, Metrics, Any, Array]:
-  """State after, metrics, and the record with the rows it is about."""
   num_rows = batch.completion_mask.shape[0]
   num_groups = num_rows // config.group_size
   rows = jnp.arange(num_rows)
@@ -167,7 +142,10 @@ def _run_updates(
   state = dataclasses.replace(
     state, step=state.step + 1, params=params, opt_state=opt_state
   )
-  return state, metrics, record, rows
+  place = jnp.argsort(rows)
+  record = jax.tree.map(lambda leaf: jnp.take(leaf, place, axis=0), record)
+  update_of_row = place // (num_rows // config.num_minibatches)
+  return state, metrics, StepRecord(record, update_of_row.astype(jnp.int32))
 
 
 def gradients_of(
@@ -206,7 +184,9 @@ def compile_train_step(
   config: StepConfig,
   mesh: Mesh,
   shardings: TrainState,
-) -> StepFn:
+  *,
+  recorded: bool = False,
+) -> Callable[[TrainState, Any], Any]:
   """`train_step`, compiled: state sharded and donated, batch sharded by rows.
 
   Args:
@@ -216,49 +196,24 @@ def compile_train_step(
     config: as in `train_step`.
     mesh: as in `train_step`.
     shardings: a TrainState of NamedSharding.
+    recorded: compiles `recorded_train_step`. The record stays on the devices,
+      sharded by rows, until it is fetched.
 
   Returns:
-    (state, batch) -> (state, metrics); the state passed in is consumed.
+    (state, batch) -> (state, metrics), or (state, metrics, StepRecord); the
+    state passed in is consumed.
   """
+  step_fn = recorded_train_step if recorded else train_step
 
-  def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-    return train_step(
-      loss_fn, metrics_fn, optimizer, config, mesh, state, batch
-    )
-
-  return jax.jit(
-    step,
-    in_shardings=(shardings, parallel.batch_sharding(mesh)),
-    out_shardings=(shardings, parallel.replicated(mesh)),
-    donate_argnums=0,
-  )
-
-
-def compile_recorded_step(
-  loss_fn: LossFn,
-  metrics_fn: MetricsFn,
-  optimizer: optax.GradientTransformation,
-  config: StepConfig,
-  mesh: Mesh,
-  shardings: TrainState,
-) -> RecordedStepFn:
-  """`recorded_train_step`, compiled as `compile_train_step` does it.
-
-  The record stays on the devices, sharded by rows, until it is fetched.
-  """
-
-  def step(
-    state: TrainState, batch: Any
-  ) -> tuple[TrainState, Metrics, StepRecord]:
-    return recorded_train_step(
-      loss_fn, metrics_fn, optimizer, config, mesh, state, batch
-    )
+  def step(state: TrainState, batch: Any) -> tuple[Any, ...]:
+    return step_fn(loss_fn, metrics_fn, optimizer, config, mesh, state, batch)
 
   by_rows = parallel.batch_sharding(mesh)
+  outputs = (shardings, parallel.replicated(mesh))
   return jax.jit(
     step,
     in_shardings=(shardings, by_rows),
-    out_shardings=(shardings, parallel.replicated(mesh), by_rows),
+    out_shardings=(*outputs, by_rows) if recorded else outputs,
     donate_argnums=0,
   )
 

@@ -7,7 +7,7 @@ import re
 import sys
 from typing import Any
 
-from absl import app, logging
+from absl import app, flags, logging
 
 from dppo_jax.runtime.checkpoints import CheckpointError
 from dppo_jax.runtime.preemption import Preempted
@@ -73,7 +73,10 @@ def parse_flags(argv: list[str]) -> list[str]:
   if _overrides(argv) and not any(_config_files(argv)):
     _leave('--config: missing, and --config.KEY=… overrides a key of it.')
   try:
-    return app.parse_flags_with_usage(argv)
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    _leave(_reason(str(error)))
+    raise
   except (AttributeError, KeyError, TypeError) as error:
     # How ml_collections refuses to override a key that is not there.
     _leave(unknown_key(str(error), argv))
@@ -111,6 +114,14 @@ def unknown_key(reason: str, argv: list[str]) -> str:
     f'{" ".join(named or overrides) or "--config"}: no such key; {hint}'
     'configs/default.py lists them all.'
   )
+
+
+def _reason(message: str) -> str:
+  """What a flag refused; of a config file that raised, its last word alone."""
+  if 'Traceback' not in message:
+    return message
+  last = message.rstrip().splitlines()[-1].strip()
+  return re.sub(r'^\w+Error: ', '', last)
 
 
 def _overrides(argv: list[str]) -> list[str]:

@@ -21,10 +21,7 @@ from dppo_jax.base import Metrics, Rollout, Stream, TrainState, stream_key
 from dppo_jax.learner.loss import policy_loss
 from dppo_jax.learner.metrics import trust_region_metrics
 from dppo_jax.learner.optimizer import learning_rate_of
-from dppo_jax.learner.train_step import (
-  compile_recorded_step,
-  compile_train_step,
-)
+from dppo_jax.learner.train_step import compile_train_step
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.verifiers import Verdict, failure_counts
 from dppo_jax.runtime import assembly, report, summary
@@ -141,8 +138,7 @@ def compile_step(
   experiment: Experiment, parts: assembly.Parts, *, recording: bool = False
 ) -> Callable[[TrainState, Any], tuple[Any, ...]]:
   """(state, batch) -> (state, metrics), and a StepRecord when `recording`."""
-  compile_fn = compile_recorded_step if recording else compile_train_step
-  return compile_fn(
+  return compile_train_step(
     functools.partial(
       policy_loss, parts.policy, experiment.loss, for_ledger=recording
     ),
@@ -153,6 +149,7 @@ def compile_step(
     experiment.step,
     parts.mesh,
     parts.shardings,
+    recorded=recording,
   )
 
 

@@ -220,3 +220,17 @@ def test_a_misspelled_key_gets_a_suggestion(tmp_path):
     " 'divergence'? configs/default.py lists them all."
   )
   assert not (tmp_path / 'run').exists()
+
+
+def test_an_unknown_preset_gets_a_suggestion(tmp_path):
+  # A second --config wins over the one that `runs.train` gives.
+  process = runs.train(
+    tmp_path / 'run', '--config=configs/tiny.py:dppo_topk_vt'
+  )
+  code, _, err = runs.end(process)
+  assert code == 1
+  (line,) = err.splitlines()
+  assert line.startswith(
+    "error: --config: unknown preset 'dppo_topk_vt'; did you mean"
+    " 'dppo_topk_tv'? Known: cispo, "
+  )

@@ -207,10 +207,7 @@ def _program(mesh, recorded=False):
     traced.append(batch)
     return loss_fn(params, batch)
 
-  compile_step = step_lib.compile_train_step
-  if recorded:
-    compile_step = step_lib.compile_recorded_step
-  step = compile_step(
+  step = step_lib.compile_train_step(
     traced_loss_fn,
     functools.partial(
       metrics_lib.trust_region_metrics, num_minibatches=_MINIBATCHES
@@ -221,6 +218,7 @@ def _program(mesh, recorded=False):
     ),
     mesh,
     shardings,
+    recorded=recorded,
   )
   return step, lambda: jax.device_put(start, shardings), traced
 
