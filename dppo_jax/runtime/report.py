@@ -59,6 +59,9 @@ def header(
     'devices': f'{parts.mesh.size} × {jax.devices()[0].device_kind}, mesh'
     f' {mesh}',
     'rule': _rule(loss),
+    'loss': f'{loss.form} form, pi/mu by {loss.importance}, cap'
+    f' {_show(loss.ratio_cap)}, floor {_show(loss.ratio_floor)} ·'
+    f' {step.aggregation} · advantage {experiment.estimator}',
     'batch': f'{data.num_prompts} prompts × {data.group_size} completions,'
     f' {updates} updates of {rows}; {experiment.num_steps:,} steps',
     'workdir': str(workdir),

@@ -66,6 +66,18 @@ def test_the_header_says_what_runs():
   assert lines[-1] == 'workdir   /run'
 
 
+def test_the_header_shows_cap_and_aggregation():
+  overrides = {
+    'objective__ratio_cap': 3.0,
+    'objective__aggregation': 'sequence_mean_token_sum',
+  }
+  (line,) = (x for x in _header(**overrides) if x[:4] == 'loss')
+  assert line == (
+    'loss      score form, pi/mu by token, cap 3, floor 0 ·'
+    ' sequence_mean_token_sum · advantage group_mean'
+  )
+
+
 def test_the_header_counts_what_was_left_out():
   assert _header(num_filtered=1234)[0].endswith(
     '16,384 prompts (1,234 longer than data.max_prompt_length=6 left out)'
