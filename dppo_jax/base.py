@@ -126,7 +126,6 @@ class Decisions:
     log_probs: f32 [B, R], log pi.
     divergence: f32 [B, R], unit of its row.
     keep: f32 [B, R], M; 0.0 where masked.
-    loss: f32 [B, R], loss of the token before aggregation; not for a ledger.
     diagnostics: the rule's own metrics by name, f32 [B, R] each.
     top_log_probs: f32 [B, R, K], log pi of the recorded ids; only for a
       ledger.
@@ -135,7 +134,6 @@ class Decisions:
   log_probs: Array
   divergence: Array
   keep: Array
-  loss: Array | None
   diagnostics: dict[str, Array]
   top_log_probs: Array | None = None
 

@@ -43,7 +43,6 @@ _EXAMPLES = [
     log_probs=_FLOATS,
     divergence=_FLOATS,
     keep=_FLOATS,
-    loss=_FLOATS,
     diagnostics={'cppo/masked_by_budget': _FLOATS},
   ),
   base.TrainState(

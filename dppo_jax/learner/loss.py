@@ -66,7 +66,7 @@ def policy_loss(
   params: Params,
   batch: Batch,
   *,
-  for_ledger: bool = False,
+  with_top_k: bool = False,
 ) -> tuple[Array, Decisions]:
   """Loss per completion token: surrogate, KL penalty and entropy bonus.
 
@@ -75,9 +75,7 @@ def policy_loss(
     config: which loss.
     params: parameters to differentiate with respect to.
     batch: B rows.
-    for_ledger: whether the decisions hold pi's log-probs of the recorded ids,
-      and not the loss: the compiler would add up one that is kept in another
-      order.
+    with_top_k: whether the decisions hold pi's log-probs of the recorded ids.
 
   Returns:
     f32 [B, R], whatever stands on masked tokens is 0.0; and the decisions.
@@ -146,9 +144,8 @@ def policy_loss(
     log_probs=jnp.where(mask, frozen.log_probs, 0.0),
     divergence=jnp.where(mask, divergence, 0.0),
     keep=keep,
-    loss=None if for_ledger else jax.lax.stop_gradient(loss),
     diagnostics=trust_regions.diagnostics(config.rule, signals, config.bounds),
-    top_log_probs=frozen.top_log_probs if for_ledger else None,
+    top_log_probs=frozen.top_log_probs if with_top_k else None,
   )
   return loss, decisions
 

@@ -140,7 +140,7 @@ def compile_step(
   """(state, batch) -> (state, metrics), and a StepRecord when `recording`."""
   return compile_train_step(
     functools.partial(
-      policy_loss, parts.policy, experiment.loss, for_ledger=recording
+      policy_loss, parts.policy, experiment.loss, with_top_k=recording
     ),
     functools.partial(
       trust_region_metrics, num_minibatches=experiment.step.num_minibatches

@@ -36,7 +36,6 @@ def decisions():
     log_probs=jnp.log(jnp.array(_PI)),
     divergence=jnp.array(_DIVERGENCE),
     keep=jnp.array(_KEEP),
-    loss=jnp.zeros((2, 3)),
     diagnostics={},
   )
 

@@ -199,7 +199,7 @@ def _program(mesh, recorded=False):
     factories.loss_config(
       prompt_length=_WIDTH, shared_rows=_GROUP, entropy_coefficient=0.01
     ),
-    for_ledger=recorded,
+    with_top_k=recorded,
   )
   traced = []
 

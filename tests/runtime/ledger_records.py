@@ -104,7 +104,7 @@ def decide_in_training(loss: LossConfig, top_k=5, seed=0):
     made = dataclasses.replace(made, recomputed=None)
   policy = factories.table_policy(WIDTH)
   decide = jax.jit(
-    functools.partial(policy_loss, policy, loss, for_ledger=True)
+    functools.partial(policy_loss, policy, loss, with_top_k=True)
   )
   _, decisions = decide(
     jnp.asarray(_logits(top_k, seed)), jax.tree.map(jnp.asarray, made)
