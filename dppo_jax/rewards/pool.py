@@ -6,6 +6,7 @@ the reward, with the reason in its verdict; every other item is still verified.
 
 import collections
 from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
 import difflib
 import json
 import math
@@ -72,11 +73,9 @@ class _Worker:
 
   def _write(self, message: Any) -> None:
     line = memoryview(json.dumps(message, default=_plain).encode() + b'\n')
-    try:
+    with contextlib.suppress(OSError):  # It has died; reading says so.
       while line:
         line = line[self._requests.write(line) :]
-    except OSError:
-      pass  # It has died; reading says so.
 
   def send(self, indices: Iterable[int], items: Sequence[Any]) -> None:
     self.pending.extend(indices)
@@ -96,10 +95,9 @@ class _Worker:
   def stop(self) -> None:
     """Kills the process and whatever it started."""
     if self.process.returncode is None:
-      try:
+      # It may have ended by itself.
+      with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(self.process.pid, signal.SIGKILL)
-      except (ProcessLookupError, PermissionError):
-        pass  # It ended by itself.
     self._requests.close()
     self.replies.close()
     self.process.wait()

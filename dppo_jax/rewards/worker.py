@@ -6,6 +6,7 @@ pickle: what a verifier returns is data to its parent, never code.
 """
 
 from collections.abc import Iterable
+import contextlib
 import importlib
 import json
 import os
@@ -45,12 +46,11 @@ def load_verifier(name: str) -> verifiers.Verifier:
 
 def limit_memory(num_bytes: int) -> None:
   """Caps the address space of this process where the system can."""
-  try:
+  # Where it cannot, the time limit holds all the same.
+  with contextlib.suppress(ImportError, ValueError, OSError):
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (num_bytes, num_bytes))
-  except (ImportError, ValueError, OSError):
-    pass  # The time limit holds all the same.
 
 
 def serve(

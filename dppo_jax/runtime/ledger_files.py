@@ -106,7 +106,7 @@ def load(path: pathlib.Path) -> ledger.Record:
     AttributeError,
     EOFError,
     KeyError,
-    NotImplementedError,
+    NotImplementedError,  # An unknown compression, says zipfile.
     OSError,
     TypeError,
     ValueError,
