@@ -118,6 +118,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     num_minibatches=4,  # Optimizer updates a rollout batch.
     num_microbatches=1,  # Gradient accumulation within an update.
     share_prompts=True,  # Forward a prompt once for its G completions.
+    chunk_rows=0,  # Tokens a pass of the head; 0 derives them from the device.
   )
 
   config.supervised = dict(

@@ -48,12 +48,15 @@ class TokenStats:
     top_ids: i32 [B, T, K], the K most likely tokens of the *rollout* policy.
     top_log_probs: f32 [B, T, K], this policy's log-probs of `top_ids`.
     entropy: f32 [B, T] in nats.
+    hidden: [B, T, D], the state this policy predicted the token from; kept
+      where a divergence compares whole distributions.
   """
 
   log_probs: Array
   top_ids: Array | None = None
   top_log_probs: Array | None = None
   entropy: Array | None = None
+  hidden: Array | None = None
 
 
 @flax.struct.dataclass(kw_only=True)

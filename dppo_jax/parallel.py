@@ -15,17 +15,20 @@ from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 MESH_AXES = ('data', 'fsdp', 'tensor')
+# Axes over which rows, and columns of the vocabulary, are split.
+BATCH_AXES = ('data', 'fsdp')
+VOCAB_AXIS = 'tensor'
 
 # Logical axis -> mesh axis (or axes). Absent means replicated.
 AXIS_RULES = (
-  ('batch', ('data', 'fsdp')),
+  ('batch', BATCH_AXES),
   ('layers', None),
   ('embed', 'fsdp'),
   ('heads', 'tensor'),
   ('kv_heads', 'tensor'),
   ('head_dim', None),
   ('mlp', 'tensor'),
-  ('vocab', 'tensor'),
+  ('vocab', VOCAB_AXIS),
   ('norm', None),
 )
 
@@ -81,7 +84,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Rows split over the data axes."""
-  return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+  return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def head_sharding(mesh: Mesh) -> NamedSharding:
+  """A head [V, D] split over the vocabulary only."""
+  return NamedSharding(mesh, PartitionSpec(VOCAB_AXIS))
 
 
 def num_batch_shards(mesh: Mesh) -> int:

@@ -15,6 +15,8 @@ from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.policy import Policy, make_policy
 from dppo_jax.ops.trust_regions import Bounds
+from dppo_jax.ops.vocabulary_pass import VocabularyConfig
+from dppo_jax.ops.vocabulary_shard import VocabularyAxes
 from dppo_jax.sampling.decode import SamplingConfig
 
 VOCAB_SIZE = 24
@@ -83,6 +85,7 @@ def sampling_config(**overrides) -> SamplingConfig:
     top_p=1.0,
     greedy=False,
     top_k=5,
+    with_hidden=False,
     precision='float32',
     pad_id=PAD_ID,
     eos_id=EOS_ID,
@@ -163,6 +166,18 @@ def one_device_mesh() -> jax.sharding.Mesh:
   return parallel.make_mesh(1, 1, 1, jax.devices()[:1])
 
 
+def vocabulary_axes(mesh: jax.sharding.Mesh | None = None) -> VocabularyAxes:
+  mesh = one_device_mesh() if mesh is None else mesh
+  return VocabularyAxes(mesh, parallel.BATCH_AXES, parallel.VOCAB_AXIS)
+
+
+def vocabulary_config(
+  mesh: jax.sharding.Mesh | None = None, **overrides
+) -> VocabularyConfig:
+  fields = dict(axes=vocabulary_axes(mesh), chunk_rows=512, temperature=1.0)
+  return VocabularyConfig(**{**fields, **overrides})
+
+
 def make_batch(
   num_groups: int,
   group_size: int,
@@ -241,7 +256,8 @@ def table_policy(prompt_length: int) -> Policy:
     apply_grouped=missing,
     prefill=missing,
     decode=missing,
-    head=lambda params, hidden: hidden,
+    head=lambda params: jnp.eye(params.shape[-1], dtype=params.dtype),
+    logits=lambda params, hidden: hidden,
   )
 
 

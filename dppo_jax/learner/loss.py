@@ -1,7 +1,9 @@
-"""The policy loss of each completion token, and what was decided about it."""
+"""The policy loss of a batch, and what was decided about each token."""
 
 import dataclasses
+import functools
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -16,7 +18,8 @@ from dppo_jax.base import (
 from dppo_jax.learner import scoring
 from dppo_jax.models.policy import Policy
 from dppo_jax.ops import divergences, objectives, trust_regions
-from dppo_jax.ops.log_probs import token_stats
+from dppo_jax.ops.vocabulary import head_loss
+from dppo_jax.ops.vocabulary_pass import HeadLoss, Targets, VocabularyConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,100 +63,170 @@ class LossConfig:
   entropy_coefficient: float
 
 
+@flax.struct.dataclass(kw_only=True)
+class Context:
+  """What the decisions read beside the policy's own stats; all [B, R].
+
+  Attributes:
+    weights: f32, of each token in the loss, 0.0 where masked.
+    mask: bool, completion tokens.
+    advantages: f32.
+    rollout_log_probs: f32, log mu.
+    anchor_log_probs: f32, of the policy that the rule compares with.
+    reference_log_probs: f32, or None without a KL penalty.
+  """
+
+  weights: Array
+  mask: Array
+  advantages: Array
+  rollout_log_probs: Array
+  anchor_log_probs: Array
+  reference_log_probs: Array | None
+
+
 def policy_loss(
   policy: Policy,
+  layout: VocabularyConfig,
   config: LossConfig,
   params: Params,
   batch: Batch,
+  weights: Array,
+  anchor_head: Array | None = None,
   *,
   with_top_k: bool = False,
 ) -> tuple[Array, Decisions]:
-  """Loss per completion token: surrogate, KL penalty and entropy bonus.
+  """Surrogate, KL penalty and entropy bonus, summed by weight.
 
   Args:
     policy: the model.
+    layout: of the pass over the vocabulary.
     config: which loss.
     params: parameters to differentiate with respect to.
     batch: B rows.
+    weights: f32 [B, R], of each completion token; 0.0 where masked.
+    anchor_head: [V, D], the head that `anchor.hidden` was read by; only for a
+      divergence of whole distributions.
     with_top_k: whether the decisions hold pi's log-probs of the recorded ids.
 
   Returns:
-    f32 [B, R], whatever stands on masked tokens is 0.0; and the decisions.
+    f32 []; and the decisions.
 
   Raises:
     ValueError: the batch lacks stats that the config needs.
   """
   first = config.prompt_length
-  mask = batch.completion_mask[:, first:]
-  advantages = batch.advantages[:, first:]
-  tokens = batch.tokens[:, first:]
-  rollout = scoring.completion_columns(batch.rollout, first)
-  anchor = rollout
+  anchor = batch.rollout
   if config.anchor == 'recomputed':
     if batch.recomputed is None:
       raise ValueError(
         'trust_region.anchor: "recomputed" needs Batch.recomputed, the'
         ' trainer\'s own stats; use anchor "rollout" or recompute them'
       )
-    anchor = scoring.completion_columns(batch.recomputed, first)
-
-  current = scoring.score(
-    policy,
-    params,
-    batch,
-    prompt_length=first,
-    shared_rows=config.shared_rows,
-    temperature=config.temperature,
-    with_entropy=config.entropy_coefficient != 0,
-  )
-  frozen = jax.lax.stop_gradient(current)
-  divergence = measure(config, tokens, anchor, frozen)
-  signals = trust_regions.Signals(
-    advantages=advantages,
-    log_probs=frozen.log_probs,
-    anchor_log_probs=anchor.log_probs,
-    divergence=divergence,
-    mask=mask,
-  )
-  keep = trust_regions.keep_weights(config.rule, signals, config.bounds)
-  if config.importance == 'sequence':
-    ratios = trust_regions.sequence_ratio(
-      frozen.log_probs, rollout.log_probs, mask
-    )
-  else:
-    ratios = trust_regions.ratio(frozen.log_probs, rollout.log_probs)
-  weight = objectives.importance_weight(
-    ratios, config.ratio_floor, config.ratio_cap
-  )
-  loss = objectives.FORMS[config.form](
-    current.log_probs, weight, advantages, keep
-  )
+    anchor = batch.recomputed
+  reference = None
   if config.kl_coefficient:
     if batch.reference is None:
       raise ValueError(
         'objective.kl_coefficient: a KL penalty needs Batch.reference'
       )
     reference = batch.reference.log_probs[:, first:]
+  anchor = scoring.completion_columns(anchor, first)
+  row = divergences.DIVERGENCES[config.divergence]
+  mask = batch.completion_mask[:, first:]
+  targets = Targets(
+    tokens=batch.tokens[:, first:],
+    mask=mask,
+    anchor=anchor,
+    anchor_head=anchor_head,
+    context=Context(
+      weights=weights,
+      mask=mask,
+      advantages=batch.advantages[:, first:],
+      rollout_log_probs=batch.rollout.log_probs[:, first:],
+      anchor_log_probs=anchor.log_probs,
+      reference_log_probs=reference,
+    ),
+  )
+  loss = HeadLoss(
+    measure=functools.partial(measure, config),
+    integrand=row.integrand,
+    decide=functools.partial(decide, config),
+    whole=reads_whole_responses(config),
+    with_entropy=config.entropy_coefficient != 0,
+    with_top_k=with_top_k,
+  )
+  hidden = scoring.completion_hidden(
+    policy,
+    params,
+    batch.tokens,
+    batch.token_mask,
+    prompt_length=first,
+    shared_rows=config.shared_rows,
+  )
+  return head_loss(layout, loss, policy.head(params), hidden, targets)
+
+
+def reads_whole_responses(config: LossConfig) -> bool:
+  """Whether a token's coefficient depends on tokens after it."""
+  scope = trust_regions.TRUST_REGIONS[config.rule].scope
+  return scope == 'sequence' or config.importance == 'sequence'
+
+
+def decide(
+  config: LossConfig, context: Context, current: TokenStats, divergence: Array
+) -> tuple[Array, Decisions]:
+  """The loss, given what pi says of each token.
+
+  Args:
+    config: which loss.
+    context: what is fixed during the update.
+    current: pi's stats [B, R], differentiable.
+    divergence: f32 [B, R], as measured.
+
+  Returns:
+    f32 [], and the decisions without a gradient.
+  """
+  mask, advantages = context.mask, context.advantages
+  frozen = jax.lax.stop_gradient(current)
+  signals = trust_regions.Signals(
+    advantages=advantages,
+    log_probs=frozen.log_probs,
+    anchor_log_probs=context.anchor_log_probs,
+    divergence=jax.lax.stop_gradient(divergence),
+    mask=mask,
+  )
+  keep = trust_regions.keep_weights(config.rule, signals, config.bounds)
+  mu = context.rollout_log_probs
+  if config.importance == 'sequence':
+    ratios = trust_regions.sequence_ratio(frozen.log_probs, mu, mask)
+  else:
+    ratios = trust_regions.ratio(frozen.log_probs, mu)
+  weight = objectives.importance_weight(
+    ratios, config.ratio_floor, config.ratio_cap
+  )
+  losses = objectives.FORMS[config.form](
+    current.log_probs, weight, advantages, keep
+  )
+  if context.reference_log_probs is not None:
     estimate = objectives.KL_ESTIMATORS[config.kl_estimator]
-    penalty = estimate(current.log_probs, reference)
-    loss = loss + config.kl_coefficient * penalty
+    penalty = estimate(current.log_probs, context.reference_log_probs)
+    losses = losses + config.kl_coefficient * penalty
   if current.entropy is not None:
-    loss = loss - config.entropy_coefficient * current.entropy
-  loss = jnp.where(mask, loss, 0.0)
+    losses = losses - config.entropy_coefficient * current.entropy
   decisions = Decisions(
     log_probs=jnp.where(mask, frozen.log_probs, 0.0),
-    divergence=jnp.where(mask, divergence, 0.0),
+    divergence=jnp.where(mask, signals.divergence, 0.0),
     keep=keep,
     diagnostics=trust_regions.diagnostics(config.rule, signals, config.bounds),
-    top_log_probs=frozen.top_log_probs if with_top_k else None,
+    top_log_probs=frozen.top_log_probs,
   )
-  return loss, decisions
+  return jnp.sum(jnp.where(mask, losses, 0.0) * context.weights), decisions
 
 
 def measure(
   config: LossConfig, tokens: Array, anchor: TokenStats, current: TokenStats
 ) -> Array:
-  """The configured divergence of every token: f32 [B, R]."""
+  """The configured divergence of every token: f32, the shape of `tokens`."""
   row = divergences.DIVERGENCES[config.divergence]
   if row.records == 'top_k' and config.top_k_set == 'replace_kth':
     anchor = divergences.replace_kth(tokens, anchor)
@@ -162,9 +235,20 @@ def measure(
 
 
 def imitation_loss(
-  policy: Policy, prompt_length: int, params: Params, batch: Demonstrations
+  policy: Policy,
+  layout: VocabularyConfig,
+  prompt_length: int,
+  params: Params,
+  batch: Demonstrations,
+  weights: Array,
+  anchor_head: None = None,
 ) -> tuple[Array, Array]:
-  """-log pi of each demonstrated token: f32 [B, R], and the same as record."""
+  """-log pi of the demonstrated tokens by weight: f32 [], and by token.
+
+  Arguments as in `policy_loss`; there is no anchor.
+  """
+  del anchor_head
+  mask = batch.completion_mask[:, prompt_length:]
   hidden = scoring.completion_hidden(
     policy,
     params,
@@ -173,13 +257,30 @@ def imitation_loss(
     prompt_length=prompt_length,
     shared_rows=1,
   )
-  stats = token_stats(
-    policy.head(params, hidden),
-    batch.tokens[:, prompt_length:],
-    top_ids=None,
-    temperature=1.0,
-    with_entropy=False,
+  nothing = jnp.zeros(mask.shape, jnp.float32)
+  targets = Targets(
+    tokens=batch.tokens[:, prompt_length:],
+    mask=mask,
+    anchor=TokenStats(log_probs=nothing),
+    context=(weights, mask),
   )
-  mask = batch.completion_mask[:, prompt_length:]
-  loss = jnp.where(mask, -stats.log_probs, 0.0)
-  return loss, jax.lax.stop_gradient(loss)
+  return head_loss(layout, _IMITATION, policy.head(params), hidden, targets)
+
+
+def _negative_log_likelihood(
+  context: tuple[Array, Array], current: TokenStats, divergence: Array
+) -> tuple[Array, Array]:
+  del divergence
+  weights, mask = context
+  losses = jnp.where(mask, -current.log_probs, 0.0)
+  return jnp.sum(losses * weights), jax.lax.stop_gradient(losses)
+
+
+_IMITATION = HeadLoss(
+  measure=None,
+  integrand=None,
+  decide=_negative_log_likelihood,
+  whole=False,
+  with_entropy=False,
+  with_top_k=False,
+)

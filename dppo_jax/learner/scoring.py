@@ -4,12 +4,16 @@ Everything here works on completion columns [B, R], R = T - P; the columns of
 the prompt are never put through the head.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
 from dppo_jax.base import Array, Batch, Params, Rollout, TokenStats
 from dppo_jax.models.policy import Policy
 from dppo_jax.ops import log_probs as log_probs_lib
+from dppo_jax.ops.vocabulary import head_stats
+from dppo_jax.ops.vocabulary_pass import VocabularyConfig
 
 
 def completion_columns(tree: TokenStats, prompt_length: int) -> TokenStats:
@@ -50,18 +54,19 @@ def completion_hidden(
 
 def score(
   policy: Policy,
+  layout: VocabularyConfig,
   params: Params,
   batch: Batch | Rollout,
   *,
   prompt_length: int,
   shared_rows: int,
-  temperature: float,
   with_entropy: bool,
+  with_hidden: bool,
 ) -> TokenStats:
   """Stats of `params` at the tokens and the recorded ids of a batch.
 
   Returns:
-    TokenStats of [B, R].
+    TokenStats of [B, R], 0.0 where masked.
   """
   hidden = completion_hidden(
     policy,
@@ -72,13 +77,16 @@ def score(
     shared_rows=shared_rows,
   )
   top_ids = batch.rollout.top_ids
-  return log_probs_lib.token_stats(
-    policy.head(params, hidden),
+  stats = head_stats(
+    layout,
+    policy.head(params),
+    hidden,
     batch.tokens[:, prompt_length:],
+    batch.completion_mask[:, prompt_length:],
     top_ids=None if top_ids is None else top_ids[:, prompt_length:],
-    temperature=temperature,
     with_entropy=with_entropy,
   )
+  return dataclasses.replace(stats, hidden=hidden if with_hidden else None)
 
 
 def aligned(stats: TokenStats, mask: Array) -> TokenStats:

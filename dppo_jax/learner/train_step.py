@@ -21,8 +21,9 @@ from dppo_jax.base import Array, Metrics, Params, Stream, TrainState, stream_key
 from dppo_jax.learner.optimizer import nonfinite_counts
 from dppo_jax.ops.masking import aggregation_weights
 
-# (params, batch of [b, T] arrays) -> loss per completion token [b, R], record.
-LossFn = Callable[[Params, Any], tuple[Array, Any]]
+# (params, batch of [b, T] arrays, weight of each completion token [b, R],
+# what all rows share) -> loss f32 [], record [b, ...].
+LossFn = Callable[[Params, Any, Array, Any], tuple[Array, Any]]
 # (batch as trained on, record [B, R]) -> metrics.
 MetricsFn = Callable[[Any, Any], Metrics]
 
@@ -68,17 +69,19 @@ def train_step(
   mesh: Mesh,
   state: TrainState,
   batch: Any,
+  shared: Any = None,
 ) -> tuple[TrainState, Metrics]:
   """Runs all updates of one batch.
 
   Args:
-    loss_fn: loss per token.
+    loss_fn: the loss, and what it records.
     metrics_fn: what to report of the record.
     optimizer: updates parameters; wraps `optax.apply_if_finite`.
     config: how the batch is cut.
     mesh: where it lives.
     state: state before; donate it.
     batch: pytree of [B, ...] arrays with a `completion_mask`.
+    shared: what the loss reads besides, the same for every row.
 
   Returns:
     The state after, and metrics: those of `metrics_fn`, and
@@ -86,7 +89,7 @@ def train_step(
     clipping; `optimizer/nonfinite_in_a_row` and `…_total`, skipped updates.
   """
   state, metrics, _ = recorded_train_step(
-    loss_fn, metrics_fn, optimizer, config, mesh, state, batch
+    loss_fn, metrics_fn, optimizer, config, mesh, state, batch, shared
   )
   return state, metrics
 
@@ -99,6 +102,7 @@ def recorded_train_step(
   mesh: Mesh,
   state: TrainState,
   batch: Any,
+  shared: Any = None,
 ) -> tuple[TrainState, Metrics, StepRecord]:
   """`train_step`, which also returns what the loss recorded.
 
@@ -120,7 +124,7 @@ def recorded_train_step(
   ) -> tuple[tuple[Params, Any], tuple[Array, Array, Any]]:
     params, opt_state = carry
     gradients, loss, record = gradients_of(
-      loss_fn, config, mesh, params, minibatch
+      loss_fn, config, mesh, params, minibatch, shared
     )
     updates, opt_state = optimizer.update(gradients, opt_state, params)
     params = optax.apply_updates(params, updates)
@@ -149,7 +153,12 @@ def recorded_train_step(
 
 
 def gradients_of(
-  loss_fn: LossFn, config: StepConfig, mesh: Mesh, params: Params, batch: Any
+  loss_fn: LossFn,
+  config: StepConfig,
+  mesh: Mesh,
+  params: Params,
+  batch: Any,
+  shared: Any = None,
 ) -> tuple[Params, Array, Any]:
   """Gradient, loss and record of one minibatch, in one or several parts."""
   mask = batch.completion_mask[:, config.prompt_length :]
@@ -157,8 +166,7 @@ def gradients_of(
 
   def part_loss(params: Params, part: tuple[Any, Array]) -> tuple[Array, Any]:
     rows, row_weights = part
-    losses, record = loss_fn(params, rows)
-    return jnp.sum(losses * row_weights), record
+    return loss_fn(params, rows, row_weights, shared)
 
   differentiate = jax.value_and_grad(part_loss, has_aux=True)
   if config.num_microbatches == 1:
@@ -186,7 +194,8 @@ def compile_train_step(
   shardings: TrainState,
   *,
   recorded: bool = False,
-) -> Callable[[TrainState, Any], Any]:
+  shared: Any = None,
+) -> Callable[..., Any]:
   """`train_step`, compiled: state sharded and donated, batch sharded by rows.
 
   Args:
@@ -198,21 +207,24 @@ def compile_train_step(
     shardings: a TrainState of NamedSharding.
     recorded: compiles `recorded_train_step`. The record stays on the devices,
       sharded by rows, until it is fetched.
+    shared: shardings of what the loss shares among rows.
 
   Returns:
-    (state, batch) -> (state, metrics), or (state, metrics, StepRecord); the
-    state passed in is consumed.
+    (state, batch, shared) -> (state, metrics), or (state, metrics,
+    StepRecord); the state passed in is consumed.
   """
   step_fn = recorded_train_step if recorded else train_step
 
-  def step(state: TrainState, batch: Any) -> tuple[Any, ...]:
-    return step_fn(loss_fn, metrics_fn, optimizer, config, mesh, state, batch)
+  def step(state: TrainState, batch: Any, fixed: Any) -> tuple[Any, ...]:
+    return step_fn(
+      loss_fn, metrics_fn, optimizer, config, mesh, state, batch, fixed
+    )
 
   by_rows = parallel.batch_sharding(mesh)
   outputs = (shardings, parallel.replicated(mesh))
   return jax.jit(
     step,
-    in_shardings=(shardings, by_rows),
+    in_shardings=(shardings, by_rows, shared),
     out_shardings=(*outputs, by_rows) if recorded else outputs,
     donate_argnums=0,
   )

@@ -44,7 +44,8 @@ class Policy(NamedTuple):
       prompt token, and the cache.
     decode: (params, cache, tokens i32 [B], step i32 []) -> hidden [B, D] after
       the token, which is the completion's token number `step`, and the cache.
-    head: (params, hidden [..., D]) -> logits f32 [..., V].
+    head: params -> the head [V, D], as it is stored.
+    logits: (params, hidden [..., D]) -> f32 [..., V] = hidden @ head.T.
   """
 
   init: Callable[[Array], Any]
@@ -52,7 +53,8 @@ class Policy(NamedTuple):
   apply_grouped: Callable[[Params, Array, Array, Array], Array]
   prefill: Callable[[Params, Prompts, int, int], tuple[Array, Cache]]
   decode: Callable[[Params, Cache, Array, Array], tuple[Array, Cache]]
-  head: Callable[[Params, Array], Array]
+  head: Callable[[Params], Array]
+  logits: Callable[[Params, Array], Array]
 
 
 def positions_of(mask: Array) -> Array:
@@ -84,7 +86,7 @@ def make_policy(config: TransformerConfig) -> Policy:
 
     def everything(module: Transformer) -> Array:
       streams, _ = module((token,), (token,), (see,))
-      return module.head(streams[0])
+      return streams[0] @ module.head().T
 
     return nn.init(everything, model)(key)['params']
 
@@ -154,11 +156,19 @@ def make_policy(config: TransformerConfig) -> Policy:
     )
     return streams[0][:, 0], dataclasses.replace(cache, completion=completion)
 
-  def head(params: Params, hidden: Array) -> Array:
-    logits: Any = model.apply({'params': params}, hidden, method='head')
-    return logits
+  def head(params: Params) -> Array:
+    weights: Any = model.apply({'params': params}, method='head')
+    return weights
 
-  return Policy(init, apply, apply_grouped, prefill, decode, head)
+  def logits(params: Params, hidden: Array) -> Array:
+    return jnp.einsum(
+      '...d,vd->...v',
+      hidden,
+      head(params).astype(hidden.dtype),
+      preferred_element_type=jnp.float32,
+    )
+
+  return Policy(init, apply, apply_grouped, prefill, decode, head, logits)
 
 
 def _completion_positions(

@@ -101,8 +101,8 @@ class Transformer(nn.Module):
     if not c.tied_head:
       self.head_kernel: Any = self.param(
         'head',
-        nn.with_logical_partitioning(init, ('embed', 'vocab')),
-        (c.d_model, c.vocab_size),
+        nn.with_logical_partitioning(init, ('vocab', 'embed')),
+        (c.vocab_size, c.d_model),
       )
 
   def __call__(
@@ -132,11 +132,6 @@ class Transformer(nn.Module):
     streams, own = self.layers(streams, cached, cached_masks, angles, masks)
     return tuple(self.final_norm(x) for x in streams), own
 
-  def head(self, hidden: Array) -> Array:
-    """Logits f32 [..., V] of hidden states [..., D]."""
-    kernel = self.embedding.T if self.config.tied_head else self.head_kernel
-    return jnp.matmul(
-      hidden,
-      kernel.astype(self.config.dtype),
-      preferred_element_type=jnp.float32,
-    )
+  def head(self) -> Array:
+    """The head [V, D]; logits are hidden @ head.T."""
+    return self.embedding if self.config.tied_head else self.head_kernel

@@ -78,20 +78,29 @@ def topk_kl(
   return jnp.maximum(explicit + mu_other * jnp.log(mu_other / pi_other), 0.0)
 
 
+def tv_integrand(log_mu: Array, log_pi: Array) -> Array:
+  """1/2 |mu - pi|, to be summed over the vocabulary; any shape."""
+  return 0.5 * jnp.abs(jnp.exp(log_mu) - jnp.exp(log_pi))
+
+
+def kl_integrand(log_mu: Array, log_pi: Array) -> Array:
+  """mu log(mu / pi), to be summed over the vocabulary, 0 where mu = 0."""
+  absent = jnp.isneginf(log_mu)
+  log_ratio = jnp.where(absent, 0.0, log_mu) - jnp.where(absent, 0.0, log_pi)
+  return jnp.exp(log_mu) * log_ratio
+
+
 def exact_tv(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
   """D = 1/2 sum |mu - pi| over the vocabulary, in [0, 1]; needs K = V."""
   del tokens
-  mu, pi = _recorded(anchor), _recorded(current)
-  return 0.5 * jnp.sum(jnp.abs(jnp.exp(mu) - jnp.exp(pi)), axis=-1)
+  return jnp.sum(tv_integrand(_recorded(anchor), _recorded(current)), axis=-1)
 
 
 def exact_kl(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
   """D = sum mu log(mu / pi) over the vocabulary, nats; needs K = V."""
   del tokens
-  mu, pi = _recorded(anchor), _recorded(current)
-  absent = jnp.isneginf(mu)
-  log_ratio = jnp.where(absent, 0.0, mu) - jnp.where(absent, 0.0, pi)
-  return jnp.maximum(jnp.sum(jnp.exp(mu) * log_ratio, axis=-1), 0.0)
+  total = jnp.sum(kl_integrand(_recorded(anchor), _recorded(current)), axis=-1)
+  return jnp.maximum(total, 0.0)
 
 
 def replace_kth(tokens: Array, stats: TokenStats) -> TokenStats:
@@ -159,15 +168,18 @@ class Divergence(NamedTuple):
   """A row of `DIVERGENCES`.
 
   Attributes:
-    fn: the function.
+    fn: the function of recorded stats.
     unit: 'probability' (bounded by 1) or 'nats'.
     records: what the sampler must record beside the sampled log-prob:
-      'nothing', 'top_k' (K >= 1) or 'vocabulary' (K = V).
+      'nothing', 'top_k' (K >= 1) or 'hidden', the states it sampled from.
+    integrand: for 'hidden': what is summed over the vocabulary, from which
+      training measures; `fn` gives the same where K = V.
   """
 
   fn: DivergenceFn
   unit: Literal['probability', 'nats']
-  records: Literal['nothing', 'top_k', 'vocabulary']
+  records: Literal['nothing', 'top_k', 'hidden']
+  integrand: Callable[[Array, Array], Array] | None = None
 
 
 DIVERGENCES: Mapping[str, Divergence] = {
@@ -175,6 +187,6 @@ DIVERGENCES: Mapping[str, Divergence] = {
   'binary_kl': Divergence(binary_kl, 'nats', 'nothing'),
   'topk_tv': Divergence(topk_tv, 'probability', 'top_k'),
   'topk_kl': Divergence(topk_kl, 'nats', 'top_k'),
-  'exact_tv': Divergence(exact_tv, 'probability', 'vocabulary'),
-  'exact_kl': Divergence(exact_kl, 'nats', 'vocabulary'),
+  'exact_tv': Divergence(exact_tv, 'probability', 'hidden', tv_integrand),
+  'exact_kl': Divergence(exact_kl, 'nats', 'hidden', kl_integrand),
 }

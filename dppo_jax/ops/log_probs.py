@@ -17,6 +17,10 @@ from dppo_jax.base import Array, TokenStats
 # token for nothing.
 COMPLEMENT_FLOOR = 2.0**-20
 
+# Log-prob of a token that cannot be drawn: its probability is 0 in f32, and
+# sums and squares of it stay finite where -inf would make NaN.
+LOWEST_LOG_PROB = -1e5
+
 
 def predicting(hidden: Array, first_token: int) -> Array:
   """States that predict the tokens from column `first_token` on.
@@ -61,14 +65,19 @@ def token_stats(
     TokenStats of [B, S]; the entropy carries a gradient.
 
   Numerics: f32 inside. The maximum is subtracted before the logarithm of the
-  sum, which is then >= 0, so that no log-prob exceeds 0.
+  sum, which is then >= 0, so that no log-prob exceeds 0; none is below
+  `LOWEST_LOG_PROB`. Holds [B, S, V]: the definition. `ops/vocabulary.py` gives
+  the same from hidden states without that array.
   """
   chex.assert_rank([logits, tokens], [3, 2])
   log_probs = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
-  sampled = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)
-  top_log_probs = None
-  if top_ids is not None:
-    top_log_probs = jnp.take_along_axis(log_probs, top_ids, axis=-1)
+
+  def at(ids: Array) -> Array:
+    found = jnp.take_along_axis(log_probs, ids, axis=-1)
+    return jnp.maximum(found, LOWEST_LOG_PROB)
+
+  sampled = at(tokens[..., None])
+  top_log_probs = None if top_ids is None else at(top_ids)
   return TokenStats(
     log_probs=sampled[..., 0],
     top_ids=top_ids,

@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 import optax
 
-from dppo_jax import parallel
+from dppo_jax import hardware, parallel
 from dppo_jax.base import (
   Array,
   Batch,
@@ -28,8 +28,12 @@ from dppo_jax.learner import batches, scoring
 from dppo_jax.learner import state as state_lib
 from dppo_jax.learner.optimizer import make_optimizer
 from dppo_jax.models import policy as policy_lib
+from dppo_jax.ops.divergences import DIVERGENCES
+from dppo_jax.ops.vocabulary_pass import VocabularyConfig
+from dppo_jax.ops.vocabulary_shard import VocabularyAxes
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.sampling import decode
+from dppo_jax.sampling.precision import round_params
 
 SampleFn = Callable[[Params, Prompts, Array], Rollout]
 ScoreFn = Callable[[Params, Rollout], TokenStats]
@@ -113,10 +117,55 @@ def abstract_state(parts: Parts) -> TrainState:
   )
 
 
+def vocabulary_axes(mesh: Mesh) -> VocabularyAxes:
+  """Which mesh axes split rows, and which the vocabulary."""
+  return VocabularyAxes(mesh, parallel.BATCH_AXES, parallel.VOCAB_AXIS)
+
+
+def vocabulary_layout(
+  experiment: Experiment, mesh: Mesh, temperature: float
+) -> VocabularyConfig:
+  """How the trainer runs the head over the vocabulary."""
+  rows = experiment.chunk_rows
+  if not rows:
+    kind = mesh.devices.flat[0].device_kind
+    columns = -(-experiment.model.vocab_size // mesh.shape['tensor'])
+    rows = hardware.chunk_rows(kind, columns)
+  return VocabularyConfig(
+    axes=vocabulary_axes(mesh),
+    chunk_rows=rows,
+    temperature=temperature,
+  )
+
+
+def keeps_hidden(experiment: Experiment) -> bool:
+  """Whether the divergence compares whole distributions."""
+  return DIVERGENCES[experiment.loss.divergence].records == 'hidden'
+
+
+def compile_anchor_head(
+  parts: Parts, experiment: Experiment
+) -> Callable[[Params], Array]:
+  """params -> a copy of the head [V, D] that the anchor was sampled with."""
+  sampled = experiment.loss.anchor == 'rollout'
+  precision = experiment.sampling.precision if sampled else 'float32'
+
+  def head(params: Params) -> Array:
+    return parts.policy.head(round_params(params, precision))
+
+  return jax.jit(
+    head,
+    in_shardings=(parts.shardings.params,),
+    out_shardings=parallel.head_sharding(parts.mesh),
+  )
+
+
 def compile_sampler(parts: Parts, config: decode.SamplingConfig) -> SampleFn:
   """(params, prompts, key) -> Rollout, compiled and sharded."""
   return jax.jit(
-    functools.partial(decode.sample, parts.policy, config),
+    functools.partial(
+      decode.sample, parts.policy, vocabulary_axes(parts.mesh), config
+    ),
     in_shardings=(
       parts.shardings.params,
       parts.batch_sharding,
@@ -129,16 +178,18 @@ def compile_sampler(parts: Parts, config: decode.SamplingConfig) -> SampleFn:
 def compile_scorer(parts: Parts, experiment: Experiment) -> ScoreFn:
   """(params, rollout) -> stats of those parameters at its tokens."""
   loss = experiment.loss
+  layout = vocabulary_layout(experiment, parts.mesh, loss.temperature)
 
   def score(params: Params, rollout: Rollout) -> TokenStats:
     stats = scoring.score(
       parts.policy,
+      layout,
       params,
       rollout,
       prompt_length=loss.prompt_length,
       shared_rows=loss.shared_rows,
-      temperature=loss.temperature,
       with_entropy=False,
+      with_hidden=keeps_hidden(experiment),
     )
     return scoring.aligned(stats, rollout.completion_mask)
 

@@ -18,6 +18,7 @@ from dppo_jax.learner.loss import LossConfig
 from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.models.layers import TransformerConfig
+from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import Bounds
 from dppo_jax.runtime import validation
 from dppo_jax.sampling.decode import SamplingConfig
@@ -124,6 +125,7 @@ class Experiment:
     estimator: a key of `ADVANTAGES`.
     loss: the policy loss.
     step: how a batch is cut into updates.
+    chunk_rows: tokens a chunk of the head; 0 derives it from the device.
     optimizer: of the policy.
     max_nonfinite: skipped updates in a row that stop the run.
     supervised: the warm start.
@@ -146,6 +148,7 @@ class Experiment:
   estimator: str
   loss: LossConfig
   step: StepConfig
+  chunk_rows: int
   optimizer: OptimizerConfig
   max_nonfinite: int
   supervised: SupervisedConfig
@@ -180,12 +183,14 @@ def build_experiment(
     raise ValueError(f'{count} in the config:\n{listed}')
 
   vocabulary = tasks.find_task(c.data.task).vocabulary
+  row = DIVERGENCES[c.trust_region.divergence]
   sampling = SamplingConfig(
     group_size=c.data.group_size,
     top_p=1.0,  # The trainer's law is the whole softmax.
     greedy=False,
     pad_id=vocabulary.index(tasks.PAD),
     eos_id=vocabulary.index(tasks.EOS),
+    with_hidden=row.records == 'hidden' and c.trust_region.anchor == 'rollout',
     **c.sampling,
   )
   data, fsdp, _ = parallel.axis_sizes(**c.mesh, num_devices=num_devices)
@@ -228,6 +233,7 @@ def build_experiment(
       aggregation=c.objective.aggregation,
       length_norm=c.objective.length_norm,
     ),
+    chunk_rows=c.learner.chunk_rows,
     optimizer=_optimizer(c, c.learner.num_minibatches),
     max_nonfinite=c.optimizer.max_nonfinite,
     supervised=_supervised(c),
@@ -285,6 +291,7 @@ def _evaluation(c: Any, sampling: SamplingConfig) -> EvaluationConfig:
     temperature=section.temperature,
     top_p=section.top_p,
     top_k=0,
+    with_hidden=False,
     precision='float32',
   )
   greedy = dataclasses.replace(sampled, group_size=1, greedy=True, top_p=1.0)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dppo_jax import parallel
 from dppo_jax.base import Metrics, Rollout, Stream, TrainState, stream_key
 from dppo_jax.learner.loss import policy_loss
 from dppo_jax.learner.metrics import trust_region_metrics
@@ -136,11 +137,17 @@ def _open_checkpoints(
 
 def compile_step(
   experiment: Experiment, parts: assembly.Parts, *, recording: bool = False
-) -> Callable[[TrainState, Any], tuple[Any, ...]]:
-  """(state, batch) -> (state, metrics), and a StepRecord when `recording`."""
+) -> Callable[[TrainState, Any, Any], tuple[Any, ...]]:
+  """(state, batch, anchor head or None) -> (state, metrics).
+
+  And a StepRecord when `recording`.
+  """
+  loss = experiment.loss
+  layout = assembly.vocabulary_layout(experiment, parts.mesh, loss.temperature)
+  exact = assembly.keeps_hidden(experiment)
   return compile_train_step(
     functools.partial(
-      policy_loss, parts.policy, experiment.loss, with_top_k=recording
+      policy_loss, parts.policy, layout, loss, with_top_k=recording
     ),
     functools.partial(
       trust_region_metrics, num_minibatches=experiment.step.num_minibatches
@@ -150,6 +157,7 @@ def compile_step(
     parts.mesh,
     parts.shardings,
     recorded=recording,
+    shared=parallel.head_sharding(parts.mesh) if exact else None,
   )
 
 
@@ -167,6 +175,8 @@ def _compile_iteration(
   sampler = assembly.compile_sampler(parts, experiment.sampling)
   batcher = assembly.compile_batcher(parts, experiment)
   scorer = assembly.compile_scorer(parts, experiment)
+  copy_head = assembly.compile_anchor_head(parts, experiment)
+  exact = assembly.keeps_hidden(experiment)
   step_fn = compile_step(experiment, parts, recording=ledger.every_n_steps > 0)
   rate = jax.jit(functools.partial(learning_rate_of, experiment.optimizer))
   recompute = experiment.loss.anchor == 'recomputed'
@@ -184,7 +194,11 @@ def _compile_iteration(
       dataclasses.replace(
         rollout,
         rollout=dataclasses.replace(
-          rollout.rollout, top_ids=None, top_log_probs=None, entropy=None
+          rollout.rollout,
+          top_ids=None,
+          top_log_probs=None,
+          entropy=None,
+          hidden=None,
         ),
       )
     )
@@ -198,7 +212,8 @@ def _compile_iteration(
     frozen = scorer(reference, rollout) if reference is not None else None
     batch, metrics = batcher(rollout, jnp.asarray(rewards), recomputed, frozen)
     metrics['optimizer/learning_rate'] = rate(state.opt_state)
-    outcome = step_fn(state, batch)
+    anchor_head = copy_head(state.params) if exact else None
+    outcome = step_fn(state, batch, anchor_head)
     state, step_metrics = outcome[:2]
     meanwhile()  # The device is busy: write the metrics of the step before.
     jax.block_until_ready(state.step)

@@ -288,7 +288,7 @@ def _missing(record: Record, rule: Rule) -> Sequence[str]:
       f'divergence {loss.divergence!r} reads top-K log-probs and none were'
       ' recorded: train with sampling.top_k=20, or replay a binary one'
     )
-  if records == 'vocabulary' and top_k != record.vocab_size:
+  if records == 'hidden' and top_k != record.vocab_size:
     lacks.append(
       f'divergence {loss.divergence!r} reads all {record.vocab_size}'
       f' log-probs and {top_k} were recorded: train with'

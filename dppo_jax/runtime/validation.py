@@ -74,6 +74,7 @@ COUNTS = {
   'optimizer.max_nonfinite': 1,
   'learner.num_minibatches': 1,
   'learner.num_microbatches': 1,
+  'learner.chunk_rows': 0,
   'supervised.num_steps': 0,
   'supervised.batch_size': 1,
   'evaluation.every_n_steps': 0,
@@ -263,19 +264,12 @@ def _trust_region(config: Config) -> Iterator[str]:
   region = config['trust_region']
   top_k = config['sampling']['top_k']
   row = DIVERGENCES[region['divergence']]
-  size = len(tasks.find_task(config['data']['task']).vocabulary)
   name = region['divergence']
   if row.records == 'top_k' and top_k == 0:
     yield (
       f'trust_region.divergence: {name!r} reads the top-K log-probs and'
       ' sampling.top_k=0 records none; set it to 20, or use'
       f" 'binary{name[name.rindex('_') :]}'."
-    )
-  if row.records == 'vocabulary' and top_k != size:
-    yield (
-      f'trust_region.divergence: {name!r} reads the whole distribution and'
-      f' sampling.top_k={top_k} records a part; set it to the vocabulary,'
-      f' {size}.'
     )
   if row.unit == 'probability':
     for key in ('delta_low', 'delta_high'):

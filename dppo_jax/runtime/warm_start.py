@@ -11,7 +11,7 @@ from dppo_jax.learner import state as state_lib
 from dppo_jax.learner.loss import imitation_loss
 from dppo_jax.learner.optimizer import make_optimizer
 from dppo_jax.learner.train_step import compile_train_step
-from dppo_jax.runtime.assembly import Parts
+from dppo_jax.runtime.assembly import Parts, vocabulary_layout
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.preemption import StopRequest
 from dppo_jax.runtime.progress import Progress
@@ -45,7 +45,12 @@ def warm_start(
     parts.policy, optimizer, shardings, experiment.seed
   )
   step_fn = compile_train_step(
-    functools.partial(imitation_loss, parts.policy, config.step.prompt_length),
+    functools.partial(
+      imitation_loss,
+      parts.policy,
+      vocabulary_layout(experiment, parts.mesh, temperature=1.0),
+      config.step.prompt_length,
+    ),
     lambda batch, record: {},
     optimizer,
     config.step,
@@ -66,7 +71,7 @@ def warm_start(
   with Progress(config.num_steps, label='warm start') as progress:
     for step in range(config.num_steps):
       batch = Demonstrations(**stream.batch(step))
-      state, metrics = step_fn(state, batch)
+      state, metrics = step_fn(state, batch, None)
       loss = float(jax.device_get(metrics['loss/total']))
       progress.update(step + 1, {'loss': f'{loss:.3f}'})
       if stop:

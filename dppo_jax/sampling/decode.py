@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from dppo_jax.base import Array, Params, Prompts, Rollout, TokenStats
 from dppo_jax.models.policy import Cache, Policy
 from dppo_jax.ops import log_probs as log_probs_lib
-from dppo_jax.sampling import draw as draw_lib
-from dppo_jax.sampling import filters
+from dppo_jax.ops.vocabulary_shard import VocabularyAxes
+from dppo_jax.sampling import filters, tail
 from dppo_jax.sampling import precision as precision_lib
 
 
@@ -25,6 +25,7 @@ class SamplingConfig:
     top_p: nucleus, 1.0 for none (always in training).
     greedy: take the most likely token instead of drawing.
     top_k: K, log-probs recorded a token; 0 records none.
+    with_hidden: record the states that the head read.
     precision: what the weights are rounded to.
     pad_id: fills the columns after the end.
     eos_id: ends a completion.
@@ -36,6 +37,7 @@ class SamplingConfig:
   top_p: float
   greedy: bool
   top_k: int
+  with_hidden: bool
   precision: str
   pad_id: int
   eos_id: int
@@ -64,6 +66,7 @@ class DecodeState:
 
 def sample(
   policy: Policy,
+  axes: VocabularyAxes,
   config: SamplingConfig,
   params: Params,
   prompts: Prompts,
@@ -76,6 +79,7 @@ def sample(
 
   Args:
     policy: the model.
+    axes: where rows and columns of the vocabulary live.
     config: how to sample.
     params: master parameters, rounded here to `config.precision`.
     prompts: N prompts.
@@ -90,21 +94,24 @@ def sample(
     params, prompts, config.group_size, config.max_completion_length
   )
   row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_rows))
-  logits = jnp.repeat(policy.head(params, hidden), config.group_size, axis=0)
-  state = record(config, row_keys, logits, _empty_state(config, cache, logits))
+  logits = jnp.repeat(policy.logits(params, hidden), config.group_size, axis=0)
+  hidden = jnp.repeat(hidden, config.group_size, axis=0)
+  state = _empty_state(config, cache, hidden)
+  state = record(axes, config, row_keys, hidden, logits, state)
 
   def go_on(state: DecodeState) -> Array:
     room = state.step < config.max_completion_length  # The length limit.
     return room & ~jnp.all(state.done)  # Every row has ended.
 
   def step(state: DecodeState) -> DecodeState:
-    return decode_step(policy, config, params, row_keys, state)
+    return decode_step(policy, axes, config, params, row_keys, state)
 
   return _to_rollout(config, prompts, jax.lax.while_loop(go_on, step, state))
 
 
 def decode_step(
   policy: Policy,
+  axes: VocabularyAxes,
   config: SamplingConfig,
   params: Params,
   row_keys: Array,
@@ -114,23 +121,30 @@ def decode_step(
   last = state.step - 1
   tokens = jax.lax.dynamic_index_in_dim(state.tokens, last, 1, keepdims=False)
   hidden, cache = policy.decode(params, state.cache, tokens, last)
-  logits = policy.head(params, hidden)
-  return record(
-    config, row_keys, logits, dataclasses.replace(state, cache=cache)
-  )
+  logits = policy.logits(params, hidden)
+  state = dataclasses.replace(state, cache=cache)
+  return record(axes, config, row_keys, hidden, logits, state)
 
 
 def record(
-  config: SamplingConfig, row_keys: Array, logits: Array, state: DecodeState
+  axes: VocabularyAxes,
+  config: SamplingConfig,
+  row_keys: Array,
+  hidden: Array,
+  logits: Array,
+  state: DecodeState,
 ) -> DecodeState:
   """Draws column `state.step` from logits [B, V] and writes it down."""
   step, live = state.step, ~state.done
-  law = filters.law(logits, config.temperature, config.top_p)
-  if config.greedy:
-    drawn = jnp.argmax(law, axis=1).astype(jnp.int32)
-  else:
-    drawn = draw_lib.draw(law, _uniform(row_keys, step))
-  stats = _stats(law, drawn, config.top_k)
+  drawn, stats = tail.draw_and_record(
+    axes,
+    filters.allowed(logits, config.temperature, config.top_p),
+    None if config.greedy else _uniform(row_keys, step),
+    temperature=config.temperature,
+    top_k=config.top_k,
+  )
+  if config.with_hidden:
+    stats = dataclasses.replace(stats, hidden=hidden)
 
   def write(buffer: Array, column: Array) -> Array:
     keep = live.reshape((-1,) + (1,) * (column.ndim - 1))
@@ -153,25 +167,15 @@ def _uniform(row_keys: Array, step: Array) -> Array:
   return jax.vmap(jax.random.uniform)(keys)
 
 
-def _stats(law: Array, drawn: Array, top_k: int) -> TokenStats:
-  """Stats of the drawn tokens [B] under the law [B, V]."""
-  sampled = jnp.take_along_axis(law, drawn[:, None], axis=1)[:, 0]
-  top_log_probs, top_ids = jax.lax.top_k(law, top_k) if top_k else (None, None)
-  return TokenStats(
-    log_probs=sampled,
-    top_ids=top_ids,
-    top_log_probs=top_log_probs,
-    entropy=log_probs_lib.entropy(law),
-  )
-
-
 def _empty_state(
-  config: SamplingConfig, cache: Cache, logits: Array
+  config: SamplingConfig, cache: Cache, hidden: Array
 ) -> DecodeState:
-  shape = (logits.shape[0], config.max_completion_length)
-  top = None
+  shape = (hidden.shape[0], config.max_completion_length)
+  top, states = None, None
   if config.top_k:
     top = jnp.zeros((*shape, config.top_k), jnp.float32)
+  if config.with_hidden:
+    states = jnp.zeros((*shape, hidden.shape[-1]), hidden.dtype)
   return DecodeState(
     step=jnp.zeros((), jnp.int32),
     tokens=jnp.full(shape, config.pad_id, jnp.int32),
@@ -181,6 +185,7 @@ def _empty_state(
       top_ids=None if top is None else top.astype(jnp.int32),
       top_log_probs=top,
       entropy=jnp.zeros(shape, jnp.float32),
+      hidden=states,
     ),
     done=jnp.zeros(shape[:1], bool),
     cache=cache,

@@ -1,53 +1,66 @@
-"""Drawing a token from each row with one uniform number."""
+"""Drawing a token from each row with one uniform number, by blocks."""
 
 import chex
 import jax.numpy as jnp
 
 from dppo_jax.base import Array
 
-# Entries a block of the two-level search; one cache line of sums is enough to
-# find the block at V = 152 k, and below two blocks one level is cheaper.
+# Columns a block: one cache line of sums is enough to find the block at
+# V = 152 k, and below two blocks one level is cheaper.
 BLOCK = 128
 # Scales a sum to the next smaller float, so that a target is always below it.
 JUST_BELOW_ONE = 1.0 - 2.0**-23
 
 
-def draw(log_probs: Array, uniform: Array) -> Array:
-  """Inverse-CDF draw: the first token whose cumulative mass exceeds u.
+def in_blocks(values: Array, fill: float) -> Array:
+  """[B, V] -> [B, blocks, columns a block], the last one filled up."""
+  rows, size = values.shape
+  if size <= 2 * BLOCK:
+    return values[:, None]
+  padded = jnp.pad(values, ((0, 0), (0, -size % BLOCK)), constant_values=fill)
+  return padded.reshape(rows, -1, BLOCK)
 
-  Two levels: the block of the vocabulary is found among block sums, then the
-  token within the block. Exact up to f32 rounding of the sums; a token of
-  probability 0 is never drawn. No noise of size [B, V] is made.
+
+def draw(blocks: Array, sums: Array, target: Array) -> tuple[Array, Array]:
+  """Inverse-CDF draw: the first column whose cumulative mass exceeds a target.
+
+  Two levels: the block is found among the block sums, then the column within
+  it. Exact up to f32 rounding of the sums; a column of mass 0 is never drawn.
+  No noise of size [B, V] is made.
 
   Args:
-    log_probs: f32 [B, V], normalized.
-    uniform: f32 [B] in [0, 1).
+    blocks: f32 [B, blocks, columns], logs of the masses.
+    sums: f32 [B, blocks], masses of the blocks.
+    target: f32 [B] in [0, total mass).
 
   Returns:
-    i32 [B].
+    i32 [B], the column; and f32 [B], the log of its mass.
 
-  >>> draw(jnp.log(jnp.array([[0.2, 0.8], [0.2, 0.8]])), jnp.array([0.1, 0.3]))
-  Array([0, 1], dtype=int32)
+  >>> law = jnp.log(jnp.array([[0.2, 0.8], [0.2, 0.8]]))
+  >>> column, _ = draw(law[:, None], jnp.ones((2, 1)), jnp.array([0.1, 0.3]))
+  >>> column.tolist()
+  [0, 1]
   """
-  chex.assert_rank([log_probs, uniform], [2, 1])
-  probs = jnp.exp(log_probs)
-  rows, size = probs.shape
-  if size <= 2 * BLOCK:
-    return _first_above(probs, uniform * jnp.sum(probs, axis=1))[0]
-  blocks = jnp.pad(probs, ((0, 0), (0, -size % BLOCK)))
-  blocks = blocks.reshape(rows, -1, BLOCK)
-  sums = jnp.sum(blocks, axis=2)
-  block, rest = _first_above(sums, uniform * jnp.sum(sums, axis=1))
+  chex.assert_rank([blocks, sums, target], [3, 2, 1])
+  block, rest = first_above(sums, target)
   chosen = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-  offset, _ = _first_above(chosen, rest)
-  return block * BLOCK + offset
+  offset, _ = first_above(jnp.exp(chosen), rest)
+  found = jnp.take_along_axis(chosen, offset[:, None], axis=1)[:, 0]
+  return block * blocks.shape[2] + offset, found
 
 
-def _first_above(masses: Array, target: Array) -> tuple[Array, Array]:
+def first_above(masses: Array, target: Array) -> tuple[Array, Array]:
   """First index whose running sum exceeds `target`, and what is left there.
 
   Indices without mass are passed over: running sums are computed in a tree,
   and their rounding could otherwise lift a sum at an index that adds nothing.
+
+  Args:
+    masses: f32 [B, n].
+    target: f32 [B].
+
+  Returns:
+    i32 [B] and f32 [B].
   """
   sums = jnp.cumsum(masses, axis=1)
   reachable = jnp.where(masses > 0, sums, -jnp.inf)

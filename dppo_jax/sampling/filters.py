@@ -7,24 +7,23 @@ import jax.numpy as jnp
 from dppo_jax.base import Array
 
 
-def law(logits: Array, temperature: float, top_p: float) -> Array:
-  """Log-probs of the law that is sampled: f32 [B, V], normalized.
+def allowed(logits: Array, temperature: float, top_p: float) -> Array:
+  """Logits with -inf where the law that is sampled has no mass.
 
-  softmax(z / temperature), then for top_p < 1 restricted to the nucleus and
-  renormalized. What the sampler records are log-probs of *this* law.
+  The nucleus is that of softmax(z / temperature).
 
   Args:
-    logits: [B, V].
+    logits: f32 [B, V].
     temperature: > 0.
-    top_p: in (0, 1]; 1 restricts nothing.
+    top_p: in (0, 1]; 1 forbids nothing.
 
   Returns:
-    f32 [B, V]; -inf outside the nucleus.
+    f32 [B, V].
   """
-  log_probs = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
-  if top_p < 1.0:
-    log_probs = jax.nn.log_softmax(nucleus(log_probs, top_p))
-  return log_probs
+  if top_p == 1.0:
+    return logits
+  kept = nucleus(jax.nn.log_softmax(logits / temperature), top_p)
+  return jnp.where(jnp.isneginf(kept), -jnp.inf, logits)
 
 
 def nucleus(log_probs: Array, top_p: float) -> Array:

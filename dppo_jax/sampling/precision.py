@@ -79,10 +79,8 @@ def round_params(params: Params, precision: str) -> Params:
 
 def _in_axes(path: tuple[str, ...]) -> tuple[int, ...] | None:
   """Axes a weight is summed over; None for what is not a matrix."""
-  if path == ('embedding',):
+  if path in (('embedding',), ('head',)):
     return (1,)
-  if path == ('head',):
-    return (0,)
   if path[-1] != 'kernel':
     return None
   return (1, 2) if path[-2] == 'output' else (1,)

@@ -39,21 +39,35 @@ def _columns(leaf):
   return np.asarray(leaf)[:, _WIDTH:]
 
 
-def _loss(logits, batch, **overrides):
-  """Loss per token of a policy whose parameters are its logits."""
+def _weighted(logits, batch, weights, **overrides):
+  """Loss of a policy whose parameters are its logits."""
   options = dict(prompt_length=_WIDTH, rule='none', divergence='binary_tv')
-  options |= overrides
+  config = factories.loss_config(**options | overrides)
   return loss_lib.policy_loss(
     factories.table_policy(_WIDTH),
-    factories.loss_config(**options),
+    factories.vocabulary_config(temperature=config.temperature),
+    config,
     jnp.asarray(logits),
     jax.tree.map(jnp.asarray, batch),
+    weights,
   )
+
+
+def _loss(logits, batch, **overrides):
+  """Loss of each token, found by weighing one at a time; and decisions."""
+  each = jnp.eye(_ROWS * _LENGTH).reshape(-1, _ROWS, _LENGTH)
+
+  def alone(weights):
+    return _weighted(logits, batch, weights, **overrides)[0]
+
+  losses = jax.vmap(alone)(each).reshape(_ROWS, _LENGTH)
+  return losses, _weighted(logits, batch, each[0], **overrides)[1]
 
 
 def _gradient(logits, batch, **overrides):
   def total(logits):
-    return jnp.sum(_loss(logits, batch, **overrides)[0])
+    weights = jnp.ones((_ROWS, _LENGTH))
+    return _weighted(logits, batch, weights, **overrides)[0]
 
   return np.asarray(jax.grad(total)(jnp.asarray(logits)))
 
@@ -212,13 +226,19 @@ def test_kl_penalty_needs_a_reference(batch, logits):
 
 def test_imitation_is_minus_log_pi(batch, logits):
   demonstrations = factories.make_demonstrations(batch)
+  weights = np.random.default_rng(3).uniform(size=(_ROWS, _LENGTH))
   got, record = loss_lib.imitation_loss(
-    factories.table_policy(_WIDTH), _WIDTH, jnp.asarray(logits), demonstrations
+    factories.table_policy(_WIDTH),
+    factories.vocabulary_config(),
+    _WIDTH,
+    jnp.asarray(logits),
+    demonstrations,
+    jnp.asarray(weights, jnp.float32),
   )
   mask = _columns(batch.completion_mask)
   expected = np.where(mask, -_sampled(_law(logits), batch), 0.0)
-  np.testing.assert_allclose(got, expected, atol=1e-5)
-  np.testing.assert_array_equal(record, got)
+  np.testing.assert_allclose(record, expected, atol=1e-5)
+  assert float(got) == pytest.approx((expected * weights).sum(), rel=1e-5)
 
 
 def test_sharing_prompts_changes_no_gradient():
@@ -232,15 +252,12 @@ def test_sharing_prompts_changes_no_gradient():
     loss_fn = functools.partial(
       loss_lib.policy_loss,
       policy,
+      factories.vocabulary_config(),
       factories.loss_config(shared_rows=shared_rows),
     )
-
-    def total(params, loss_fn=loss_fn):
-      losses, decisions = loss_fn(params, batch)
-      return jnp.mean(losses), decisions
-
-    differentiate = jax.jit(jax.value_and_grad(total, has_aux=True))
-    results.append(differentiate(params))
+    weights = jnp.full((12, 4), 1 / 48)
+    differentiate = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+    results.append(differentiate(params, batch, weights))
   ((alone, _), gradient), ((shared, _), shared_gradient) = results
   assert float(shared) == pytest.approx(float(alone), rel=1e-5)
   assert factories.relative_distance(shared_gradient, gradient) <= 1e-6

@@ -56,9 +56,11 @@ def test_shared_prompts_give_the_same_states(batch, hidden):
 
 
 def _table_score(logits, batch, **overrides):
-  options = dict(temperature=1.0, with_entropy=False) | overrides
+  temperature = overrides.pop('temperature', 1.0)
+  options = dict(with_entropy=False, with_hidden=False) | overrides
   return scoring.score(
     factories.table_policy(_WIDTH),
+    factories.vocabulary_config(temperature=temperature),
     jnp.asarray(logits, jnp.float32),
     batch,
     prompt_length=_WIDTH,

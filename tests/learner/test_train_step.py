@@ -25,12 +25,18 @@ _ROWS = _GROUP * _NUM_GROUPS
 # Toy: one matrix, a loss that is not linear in it, and a record of the rows.
 
 
-def _toy_loss(params, batch):
+def _toy_losses(params, batch):
   features = jnp.sin(jnp.stack([batch.tokens, batch.tokens**2], axis=-1) * 1.0)
   scores = jnp.tanh(features[:, _WIDTH:] @ params['kernel'])[..., 0]
   mask = batch.completion_mask[:, _WIDTH:]
   loss = jnp.where(mask, -scores * batch.advantages[:, _WIDTH:], 0.0)
   return loss, batch.tokens[:, _WIDTH:]
+
+
+def _toy_loss(params, batch, weights, shared):
+  del shared
+  losses, record = _toy_losses(params, batch)
+  return jnp.sum(losses * weights), record
 
 
 def _toy_metrics(batch, record):
@@ -101,7 +107,7 @@ def test_accumulation_changes_no_update(mesh, batch, aggregation):
 
 @pytest.mark.parametrize('aggregation', AGGREGATIONS)
 def test_loss_is_the_named_mean(mesh, batch, aggregation):
-  losses = np.asarray(_toy_loss(_TOY_PARAMS, batch)[0], np.float64)
+  losses = np.asarray(_toy_losses(_TOY_PARAMS, batch)[0], np.float64)
   mask = batch.completion_mask[:, _WIDTH:]
   lengths = mask.sum(1)
   assert lengths.min() > 0
@@ -196,6 +202,7 @@ def _program(mesh, recorded=False):
   loss_fn = functools.partial(
     loss_lib.policy_loss,
     policy,
+    factories.vocabulary_config(mesh),
     factories.loss_config(
       prompt_length=_WIDTH, shared_rows=_GROUP, entropy_coefficient=0.01
     ),
@@ -203,9 +210,9 @@ def _program(mesh, recorded=False):
   )
   traced = []
 
-  def traced_loss_fn(params, batch):
+  def traced_loss_fn(params, batch, weights, shared):
     traced.append(batch)
-    return loss_fn(params, batch)
+    return loss_fn(params, batch, weights, shared)
 
   step = step_lib.compile_train_step(
     traced_loss_fn,
@@ -236,7 +243,7 @@ def _three_steps(program):
     batch = factories.make_batch(
       _NUM_GROUPS, _GROUP, _WIDTH, _LENGTH, seed=seed
     )
-    state, metrics = step(state, batch)
+    state, metrics = step(state, batch, None)
     history.append(metrics)
   return state, history
 
@@ -295,6 +302,7 @@ def test_step_compiles_once(single):
     step(
       make_state(),
       factories.make_batch(_NUM_GROUPS, _GROUP, _WIDTH, _LENGTH, seed=seed),
+      None,
     )
   assert len(traced) == before
   assert step._cache_size() == 1
@@ -312,7 +320,7 @@ def test_recording_changes_no_bit(trained, recorded):
     batch = factories.make_batch(
       _NUM_GROUPS, _GROUP, _WIDTH, _LENGTH, seed=seed
     )
-    state, metrics, _ = step(state, batch)
+    state, metrics, _ = step(state, batch, None)
     history.append(metrics)
   chex.assert_trees_all_equal((state, history), trained)
   assert step._cache_size() == 1
@@ -320,7 +328,7 @@ def test_recording_changes_no_bit(trained, recorded):
 
 def test_a_record_has_the_rows_of_the_batch(recorded, single, batch):
   step, make_state, _ = recorded
-  _, metrics, (decisions, update) = step(make_state(), batch)
+  _, metrics, (decisions, update) = step(make_state(), batch, None)
   rows = _shuffled_rows(0, 0)
   order = np.empty(_ROWS, int)
   order[rows] = np.arange(_ROWS)
@@ -346,7 +354,7 @@ def test_a_record_has_the_rows_of_the_batch(recorded, single, batch):
 def test_state_is_donated(single, batch):
   step, make_state, _ = single
   state = make_state()
-  step(state, batch)
+  step(state, batch, None)
   arrays = jax.tree.leaves((state.params, state.opt_state))
   assert all(leaf.is_deleted() for leaf in arrays)
 
@@ -362,7 +370,7 @@ def _broken(batch: Batch, rows) -> Batch:
 def test_nan_changes_nothing_and_a_finite_batch_resumes(single, batch):
   step, make_state, _ = single
   before = jax.tree.map(np.array, make_state())
-  state, metrics = step(make_state(), _broken(batch, slice(None)))
+  state, metrics = step(make_state(), _broken(batch, slice(None)), None)
   jax.tree.map(np.testing.assert_array_equal, state.params, before.params)
   for name in ('mu', 'nu'):
     chex.assert_trees_all_equal(
@@ -374,7 +382,7 @@ def test_nan_changes_nothing_and_a_finite_batch_resumes(single, batch):
   assert np.isnan(float(metrics['optimizer/gradient_norm']))
   assert int(state.step) == 1
 
-  state, metrics = step(state, batch)
+  state, metrics = step(state, batch, None)
   assert float(metrics['optimizer/nonfinite_in_a_row']) == 0
   assert float(metrics['optimizer/nonfinite_total']) == _MINIBATCHES
   assert np.isfinite(float(metrics['optimizer/gradient_norm']))
@@ -389,7 +397,7 @@ def test_nan_changes_nothing_and_a_finite_batch_resumes(single, batch):
 def test_one_bad_row_costs_one_update(single, batch):
   step, make_state, _ = single
   last = _shuffled_rows(0, 0)[-1:]
-  state, metrics = step(make_state(), _broken(batch, last))
+  state, metrics = step(make_state(), _broken(batch, last), None)
   assert float(metrics['optimizer/nonfinite_in_a_row']) == 1
   assert float(metrics['optimizer/nonfinite_total']) == 1
   counts = optax.tree.get_all_with_path(state.opt_state, 'count')

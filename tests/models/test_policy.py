@@ -75,7 +75,7 @@ def test_three_ways_to_the_same_logits(variant, prompts, completions):
     _, states = jax.lax.scan(step, cache, jnp.arange(_LENGTH))
     first = jnp.repeat(state, _GROUP, axis=0)[:, None]
     decoded = jnp.concatenate([first, states.swapaxes(0, 1)], axis=1)
-    return tuple(policy.head(params, x) for x in (whole, grouped, decoded))
+    return tuple(policy.logits(params, x) for x in (whole, grouped, decoded))
 
   whole, grouped, decoded = three_ways(factories.make_params(config))
   # The state of the last prompt token predicts the first completion token.

@@ -32,7 +32,7 @@ def test_parameter_names_are_stable():
   expected = {
     'embedding': (24, 16),
     'final_norm/scale': (16,),
-    'head': (16, 24),
+    'head': (24, 16),
     'layers/attention/key/bias': (2, 2, 6),
     'layers/attention/key/kernel': (2, 16, 2, 6),
     'layers/attention/key_norm/scale': (2, 6),
@@ -91,7 +91,7 @@ def test_parameters_name_their_axes():
   attention, mlp = spec['layers']['attention'], spec['layers']['mlp']
   expected = {
     'embedding': ('vocab', 'embed'),
-    'head': ('embed', 'vocab'),
+    'head': ('vocab', 'embed'),
     'query': ('layers', 'embed', 'heads', 'head_dim'),
     'query bias': ('layers', 'heads', 'head_dim'),
     'key': ('layers', 'embed', 'kv_heads', 'head_dim'),
@@ -127,7 +127,7 @@ def _value_and_gradient(config, params, inputs):
   weight = weight * mask[..., None]
 
   def loss(params):
-    logits = policy.head(params, policy.apply(params, tokens, mask))
+    logits = policy.logits(params, policy.apply(params, tokens, mask))
     return jnp.sum(logits * weight), logits
 
   differentiate = jax.value_and_grad(loss, has_aux=True)
@@ -185,7 +185,7 @@ def test_bfloat16_compute_is_close(plain, inputs):
 
   @jax.jit
   def logits_of(params):
-    return policy.head(params, policy.apply(params, *inputs))
+    return policy.logits(params, policy.apply(params, *inputs))
 
   logits = logits_of(params)
   assert logits.dtype == jnp.float32
@@ -205,7 +205,7 @@ def test_tied_head_is_the_embedding_transposed():
   params = factories.make_params(config)
   hidden = np.random.default_rng(0).standard_normal((2, 16))
   hidden = jnp.asarray(hidden, jnp.float32)
-  got = make_policy(config).head(params, hidden)
+  got = make_policy(config).logits(params, hidden)
   expected = np.asarray(hidden) @ params['embedding'].T
   np.testing.assert_allclose(got, expected, atol=1e-5)
 
@@ -214,8 +214,8 @@ def test_untied_head_is_its_own_matrix(plain):
   config, params, *_ = plain
   hidden = np.random.default_rng(0).standard_normal((2, 16))
   hidden = jnp.asarray(hidden, jnp.float32)
-  got = make_policy(config).head(params, hidden)
-  expected = np.asarray(hidden) @ params['head']
+  got = make_policy(config).logits(params, hidden)
+  expected = np.asarray(hidden) @ params['head'].T
   np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
@@ -301,7 +301,7 @@ def _published_params(config, weights):
     },
   }
   if not config.tied_head:
-    params['head'] = weights['lm_head.weight'].T
+    params['head'] = weights['lm_head.weight']
   return params
 
 
@@ -323,7 +323,7 @@ def test_published_models(name):
   tokens = jnp.asarray(expected['input_ids'])
   mask = jnp.asarray(expected['attention_mask'])
   policy = make_policy(config)
-  logits = policy.head(params, jax.jit(policy.apply)(params, tokens, mask))
+  logits = policy.logits(params, jax.jit(policy.apply)(params, tokens, mask))
   real = expected['attention_mask']
   error = np.abs(np.asarray(logits)[real] - expected['logits'][real])
   assert error.max() <= 2e-5 * np.abs(expected['logits'][real]).max()

@@ -325,7 +325,7 @@ _EDGES = np.array([0.0, -1e-7, -1.0, -20.0, -80.0])
 _RECORDED = {
   'nothing': [[0]],
   'top_k': [[0, 1], [1, 2]],
-  'vocabulary': [[0, 1, 2]],
+  'hidden': [[0, 1, 2]],
 }
 
 

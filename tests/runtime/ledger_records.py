@@ -10,6 +10,7 @@ import numpy as np
 from dppo_jax.base import Rollout, TokenStats
 from dppo_jax.learner.loss import LossConfig, policy_loss
 from dppo_jax.learner.train_step import StepRecord
+from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.runtime import ledger, replay
 from dppo_jax.runtime.writers import Sample
 from tests import factories
@@ -102,12 +103,30 @@ def decide_in_training(loss: LossConfig, top_k=5, seed=0):
   made = batch(top_k, seed)
   if loss.anchor == 'rollout':
     made = dataclasses.replace(made, recomputed=None)
+  head = None
+  if DIVERGENCES[loss.divergence].records == 'hidden':
+    # The states of this policy are its logits.
+    head = jnp.eye(factories.VOCAB_SIZE)
+    law = np.zeros((*made.tokens.shape, factories.VOCAB_SIZE), np.float32)
+    stats = made.rollout
+    np.put_along_axis(law, stats.top_ids, stats.top_log_probs, -1)
+    stats = dataclasses.replace(stats, hidden=law)
+    made = dataclasses.replace(made, rollout=stats)
   policy = factories.table_policy(WIDTH)
   decide = jax.jit(
-    functools.partial(policy_loss, policy, loss, with_top_k=True)
+    functools.partial(
+      policy_loss,
+      policy,
+      factories.vocabulary_config(),
+      loss,
+      with_top_k=True,
+    )
   )
   _, decisions = decide(
-    jnp.asarray(_logits(top_k, seed)), jax.tree.map(jnp.asarray, made)
+    jnp.asarray(_logits(top_k, seed)),
+    jax.tree.map(jnp.asarray, made),
+    jnp.ones((ROWS, LENGTH)),
+    head,
   )
   return made, jax.device_get(decisions)
 

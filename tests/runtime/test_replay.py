@@ -280,7 +280,6 @@ def test_a_run_on_many_devices_resolves_on_one():
     ('delta=much', r"delta_low='much'; a number"),
     ('delta=0.1,cppo', r"preset 'cppo' after.*first"),
     ('divergence=binray_tv', r"did you mean 'binary_tv'"),
-    ('dppo_exact_tv,delta=0.1', r'sampling\.top_k'),
     ('dppo_topk_tv,delta=3', r'trust_region\.delta_low: got 3'),
     ('cppo,w_min=2', r'trust_region\.w_min: got 2'),
   ],

@@ -106,11 +106,6 @@ def test_a_number_stays_in_its_range(path):
       ' tokens',
     ),
     (
-      dict(trust_region__divergence='exact_tv'),
-      "trust_region.divergence: 'exact_tv' reads the whole distribution and"
-      ' sampling.top_k=5 records a part; set it to the vocabulary, 16.',
-    ),
-    (
       dict(sampling__top_k=0),
       "trust_region.divergence: 'topk_tv' reads the top-K log-probs and"
       " sampling.top_k=0 records none; set it to 20, or use 'binary_tv'.",

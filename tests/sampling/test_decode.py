@@ -15,6 +15,7 @@ from tests import factories
 _PROMPTS, _WIDTH, _GROUP, _LENGTH = 6, 5, 4, 8
 _ROWS = _PROMPTS * _GROUP
 _KEY = jax.random.PRNGKey(11)
+_AXES = factories.vocabulary_axes()
 
 
 @pytest.fixture(scope='module')
@@ -35,7 +36,7 @@ def compiled(model):
   @functools.cache
   def compile_sample(**overrides):
     config = factories.sampling_config(**overrides)
-    return jax.jit(functools.partial(decode.sample, model[0], config))
+    return jax.jit(functools.partial(decode.sample, model[0], _AXES, config))
 
   return compile_sample
 
@@ -56,16 +57,17 @@ def cold(compiled, model, prompts):
 def scorer(model):
   """Stats of the trainer over the whole vocabulary, from whole sequences."""
 
-  @functools.partial(jax.jit, static_argnums=3)
+  @functools.partial(jax.jit, static_argnums=(2, 3))
   def score(params, rollout, temperature, shared_rows):
     return scoring.score(
       model[0],
+      factories.vocabulary_config(temperature=temperature),
       params,
       rollout,
       prompt_length=_WIDTH,
       shared_rows=shared_rows,
-      temperature=temperature,
       with_entropy=True,
+      with_hidden=False,
     )
 
   def score_all(rollout, temperature=1.0, shared_rows=1):
@@ -275,13 +277,13 @@ def _toy_policy():
     jax.debug.callback(lambda step: _STEPS_RUN.append(int(step)), step)
     return jnp.full((tokens.shape[0], 1), step + 1.0), cache
 
-  def head(params, hidden):
+  def logits(params, hidden):
     ends = jnp.arange(8)[None] == factories.EOS_ID
     ends = jnp.where(ends, 0.0, -jnp.inf)
     return jnp.where(hidden < params['end_after'] - 1, params['head'], ends)
 
   missing = None
-  return Policy(missing, missing, missing, prefill, step_on, head)
+  return Policy(missing, missing, missing, prefill, step_on, None, logits)
 
 
 @pytest.fixture(scope='module')
@@ -291,7 +293,9 @@ def toy(prompts):
   @functools.cache
   def compile_sample(**overrides):
     config = factories.sampling_config(**{'top_k': 2, **overrides})
-    return jax.jit(functools.partial(decode.sample, _toy_policy(), config))
+    return jax.jit(
+      functools.partial(decode.sample, _toy_policy(), _AXES, config)
+    )
 
   def sample(end_after, law=_LAW, **overrides):
     _STEPS_RUN.clear()

@@ -96,7 +96,7 @@ def test_bfloat16_keeps_eight_bits(params, rounded):
 # Axes a weight is summed over in the forward pass, layers first.
 _IN_AXES = {
   'embedding': (1,),
-  'head': (0,),
+  'head': (1,),
   'layers/attention/query/kernel': (1,),
   'layers/attention/key/kernel': (1,),
   'layers/attention/value/kernel': (1,),

@@ -1,0 +1,302 @@
+"""One chunk of tokens against one device's columns of the vocabulary."""
+
+from collections.abc import Callable
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from dppo_jax.base import Array, TokenStats
+from dppo_jax.ops.log_probs import LOWEST_LOG_PROB
+
+# (log mu, log pi), each f32 [C, V] -> what is summed over V, f32 [C, V].
+Integrand = Callable[[Array, Array], Array]
+# Columns an accelerator works on at once.
+LANES = 128
+# The logit of a column that pads the vocabulary. Finite: 0 times it is 0.
+PADDING_LOGIT = -1e30
+
+
+@dataclasses.dataclass(frozen=True)
+class VocabularyAxes:
+  """Where rows and columns of the vocabulary live.
+
+  Attributes:
+    mesh: devices.
+    rows: mesh axes over which rows are split.
+    vocabulary: mesh axis over which columns are split.
+  """
+
+  mesh: Mesh
+  rows: tuple[str, ...]
+  vocabulary: str
+
+  @property
+  def num_shards(self) -> int:
+    """T, devices that share the vocabulary."""
+    return int(self.mesh.shape[self.vocabulary])
+
+  def index(self) -> Array | int:
+    """Number of this device among those, inside a `shard_map`."""
+    return 0 if self.num_shards == 1 else jax.lax.axis_index(self.vocabulary)
+
+  def reduce_max(self, x: Array) -> Array:
+    """Maximum over the devices that share the vocabulary."""
+    return x if self.num_shards == 1 else jax.lax.pmax(x, self.vocabulary)
+
+  def reduce_sum(self, x: Array) -> Array:
+    """Sum over the devices that share the vocabulary."""
+    return x if self.num_shards == 1 else jax.lax.psum(x, self.vocabulary)
+
+  def sum_rows(self, x: Array) -> Array:
+    """Sum over the devices that share the rows."""
+    spread = tuple(axis for axis in self.rows if self.mesh.shape[axis] > 1)
+    return jax.lax.psum(x, spread) if spread else x
+
+  def gather(self, x: Array) -> Array:
+    """[b, n] -> [b, T n], the devices' columns in order."""
+    if self.num_shards == 1:
+      return x
+    return jax.lax.all_gather(x, self.vocabulary, axis=1, tiled=True)
+
+
+class Shard(NamedTuple):
+  """The columns a device holds.
+
+  Attributes:
+    axes: the mesh.
+    first: id of the first column, i32 [] or 0.
+    held: columns held, padding of the last shard included.
+    width: columns computed, `held` rounded up to whole lanes where sharded.
+    size: V.
+  """
+
+  axes: VocabularyAxes
+  first: Array | int
+  held: int
+  width: int
+  size: int
+
+  @classmethod
+  def of(cls, axes: VocabularyAxes, held: int, size: int) -> 'Shard':
+    """Inside a `shard_map` over the mesh, or outside with one device."""
+    lanes = LANES if axes.num_shards > 1 else 1
+    return cls(axes, axes.index() * held, held, held + -held % lanes, size)
+
+  def pad(self, head: Array) -> Array:
+    """[held, D] -> [width, D]."""
+    return jnp.pad(head, ((0, self.width - self.held), (0, 0)))
+
+  def local(self, ids: Array) -> tuple[Array, Array]:
+    """Columns of ids on this device, and whether they are here."""
+    column = ids - self.first
+    here = (column >= 0) & (column < self.held)
+    return jnp.where(here, column, 0), here
+
+
+class Chunks(NamedTuple):
+  """The tokens that count, C at a time; padding fills the last chunk only.
+
+  Attributes:
+    rows: i32 [whole chunks], flat position of each token that counts, in order
+      of rows and then of time; the number of positions where there is no more.
+      None where one chunk holds everything as it is.
+    used: i32 [], chunks with a token in them.
+    size: C.
+  """
+
+  rows: Array | None
+  used: Array | int
+  size: int
+
+  @classmethod
+  def of(cls, mask: Array, size: int) -> 'Chunks':
+    """Chunks of at most `size` of the tokens of bool [B, R]."""
+    total = mask.size
+    if total <= size:
+      return cls(None, 1, total)
+    whole = math.ceil(total / size) * size
+    (rows,) = jnp.nonzero(mask.reshape(-1), size=whole, fill_value=total)
+    count = jnp.sum(mask, dtype=jnp.int32)
+    return cls(rows.astype(jnp.int32), (count + size - 1) // size, size)
+
+  def take(self, leaf: Array, index: Any) -> Array:
+    """[B, R, ...] -> [C, ...], the tokens of a chunk; 0 where none are left."""
+    flat = leaf.reshape(-1, *leaf.shape[2:])
+    if self.rows is None:
+      return flat
+    return flat.at[self._positions(index)].get(mode='fill', fill_value=0)
+
+  def put(self, buffer: Array, index: Any, values: Array) -> Array:
+    """Writes [C, ...] where the tokens of a chunk stand in [B·R, ...]."""
+    if self.rows is None:
+      return values
+    return buffer.at[self._positions(index)].set(values, mode='drop')
+
+  def loop(self, body: Callable[[Any, Any], Any], carry: Any) -> Any:
+    """(index, carry) -> carry, once for every chunk in use."""
+    if self.rows is None:
+      return body(0, carry)
+    return jax.lax.fori_loop(0, self.used, body, carry)
+
+  def _positions(self, index: Any) -> Array:
+    rows: Any = self.rows
+    return jax.lax.dynamic_slice_in_dim(rows, index * self.size, self.size)
+
+
+class ChunkStats(NamedTuple):
+  """What is known of a chunk after its forward pass.
+
+  Attributes:
+    stats: TokenStats of [C]; the top log-probs are of the ids asked for.
+    logits: f32 [C, width], divided by the temperature.
+    shifted: f32 [C, width], exp(logits - largest).
+    largest: f32 [C], of all devices.
+    log_sum: f32 [C], log of the sum of `shifted`, >= 0.
+  """
+
+  stats: TokenStats
+  logits: Array
+  shifted: Array
+  largest: Array
+  log_sum: Array
+
+
+def product(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
+  """Matrix product over the named axes, accumulated in f32."""
+  dimensions = (((a_axis,), (b_axis,)), ((), ()))
+  return jax.lax.dot_general(
+    a, b, dimensions, preferred_element_type=jnp.float32
+  )
+
+
+def project(
+  shard: Shard, weights: Array, x: Array, temperature: float
+) -> Array:
+  """Logits f32 [C, width] over the temperature, padding masked."""
+  logits = product(x, weights, 1, 1)
+  if temperature != 1.0:
+    logits = logits / temperature
+  if shard.width == shard.size:
+    return logits
+  column = jnp.arange(shard.width)
+  real = (column < shard.held) & (column + shard.first < shard.size)
+  return jnp.where(real, logits, PADDING_LOGIT)
+
+
+def chunk_stats(
+  shard: Shard,
+  weights: Array,
+  x: Array,
+  tokens: Array,
+  ids: Array | None,
+  temperature: float,
+  *,
+  with_entropy: bool,
+) -> ChunkStats:
+  """Forward pass of a chunk: two reductions over the devices.
+
+  Args:
+    shard: the columns.
+    weights: [width, D].
+    x: [C, D].
+    tokens: i32 [C].
+    ids: i32 [C, K] or None, whose log-probs are wanted too.
+    temperature: divides the logits.
+    with_entropy: whether to compute the entropy.
+  """
+  logits = project(shard, weights, x, temperature)
+  wanted = tokens[:, None]
+  if ids is not None:
+    wanted = jnp.concatenate([wanted, ids], axis=1)
+  column, here = shard.local(wanted)
+  gathered = jnp.where(here, jnp.take_along_axis(logits, column, 1), 0.0)
+
+  largest = shard.axes.reduce_max(jnp.max(logits, axis=1))
+  # Kept, and not computed again for the gradient: exp is most of the
+  # elementwise work.
+  shifted = jax.lax.optimization_barrier(jnp.exp(logits - largest[:, None]))
+  sums = [jnp.sum(shifted, axis=1)]
+  if with_entropy:
+    below = logits - largest[:, None]
+    sums.append(jnp.sum(shifted * below, axis=1))
+  packed = jnp.concatenate([jnp.stack(sums, axis=1), gathered], axis=1)
+  packed = shard.axes.reduce_sum(packed)
+
+  total = packed[:, 0]
+  log_sum = jnp.log(total)
+  found = packed[:, len(sums) :] - largest[:, None] - log_sum[:, None]
+  inside = (wanted >= 0) & (wanted < shard.size)
+  found = jnp.where(inside, found, LOWEST_LOG_PROB)
+  found = jnp.maximum(found, LOWEST_LOG_PROB)
+  stats = TokenStats(
+    log_probs=found[:, 0],
+    top_ids=ids,
+    top_log_probs=None if ids is None else found[:, 1:],
+    entropy=log_sum - packed[:, 1] / total if with_entropy else None,
+  )
+  return ChunkStats(stats, logits, shifted, largest, log_sum)
+
+
+def integrate(
+  shard: Shard,
+  integrand: Integrand,
+  anchor_weights: Any,
+  anchor_x: Any,
+  temperature: float,
+  chunk: ChunkStats,
+) -> Array:
+  """Sum over the vocabulary of a function of both distributions: f32 [C].
+
+  The anchor's logits are computed again from its hidden states, so that no
+  distribution is ever stored.
+  """
+  logits = project(shard, anchor_weights, anchor_x, temperature)
+  largest = shard.axes.reduce_max(jnp.max(logits, axis=1))
+  total = jnp.sum(jnp.exp(logits - largest[:, None]), axis=1)
+  anchor_shift = largest + jnp.log(shard.axes.reduce_sum(total))
+  current_shift = chunk.largest + chunk.log_sum
+  summands = integrand(
+    logits - anchor_shift[:, None], chunk.logits - current_shift[:, None]
+  )
+  # Not negative but for rounding: a divergence.
+  return jnp.maximum(shard.axes.reduce_sum(jnp.sum(summands, axis=1)), 0.0)
+
+
+def logit_gradient(
+  shard: Shard,
+  chunk: ChunkStats,
+  tokens: Array,
+  slope: Array,
+  entropy_slope: Array | None,
+  temperature: float,
+  dtype: Any,
+) -> Array:
+  """a (onehot(y) - p) - h p (log p + H), over the temperature: [C, width].
+
+  Args:
+    shard: the columns.
+    chunk: of the forward pass.
+    tokens: i32 [C].
+    slope: a, f32 [C].
+    entropy_slope: h, f32 [C], or None.
+    temperature: divides the logits.
+    dtype: of the result.
+  """
+  slope = slope / temperature
+  inverse = jnp.exp(-chunk.log_sum)
+  if entropy_slope is None:
+    gradient = chunk.shifted * (-slope * inverse)[:, None]
+  else:
+    h = entropy_slope / temperature
+    entropy: Any = chunk.stats.entropy
+    shift = chunk.largest + chunk.log_sum - entropy
+    inner = -slope[:, None] - h[:, None] * (chunk.logits - shift[:, None])
+    gradient = chunk.shifted * inverse[:, None] * inner
+  gradient = gradient.astype(dtype)
+  column, here = shard.local(tokens)
+  at_token = jnp.where(here, slope, 0.0).astype(dtype)
+  return gradient.at[jnp.arange(tokens.shape[0]), column].add(at_token)

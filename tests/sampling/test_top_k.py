@@ -1,0 +1,46 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dppo_jax.sampling import draw as draw_lib
+from dppo_jax.sampling import top_k as top_k_lib
+
+
+def _both(values, k):
+  blocks = draw_lib.in_blocks(jnp.asarray(values), -jnp.inf)
+  got = jax.jit(top_k_lib.top_k_of_blocks, static_argnums=1)(blocks, k)
+  return got, jax.lax.top_k(jnp.asarray(values), k)
+
+
+@pytest.mark.parametrize('size', [20, 256, 257, 5000, 128 * 40])
+@pytest.mark.parametrize('k', [1, 5, 20])
+def test_equals_the_top_k_of_everything(size, k):
+  values = np.random.default_rng(size + k).normal(size=(7, size))
+  got, expected = _both(values.astype(np.float32), k)
+  jax.tree.map(np.testing.assert_array_equal, got, tuple(expected))
+
+
+@pytest.mark.parametrize('levels', [1, 2, 3, 30])
+def test_the_first_of_equal_values_is_taken(levels):
+  """Few levels: ties within blocks, between them and at the K-th value."""
+  rng = np.random.default_rng(levels)
+  values = rng.integers(0, levels, (64, 128 * 24)).astype(np.float32)
+  # Rare high values put blocks of high index among the chosen ones.
+  values[rng.random(values.shape) < 2e-3] += 5
+  got, expected = _both(values, 8)
+  jax.tree.map(np.testing.assert_array_equal, got, tuple(expected))
+
+
+def test_nothing_but_infinities():
+  got, expected = _both(np.full((2, 128 * 24), -np.inf, np.float32), 8)
+  jax.tree.map(np.testing.assert_array_equal, got, tuple(expected))
+
+
+def test_only_blocks_with_a_large_maximum_are_sorted():
+  """On a CPU no sort is as wide as the vocabulary."""
+  size = 128 * 400
+  blocks = jax.ShapeDtypeStruct((2, 400, 128), jnp.float32)
+  lowered = jax.jit(top_k_lib.top_k_of_blocks, static_argnums=1)
+  text = lowered.lower(blocks, 8).compile().as_text()
+  assert f'f32[2,{size}]' not in text
