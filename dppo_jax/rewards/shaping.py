@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from dppo_jax.rewards.terms import Term
+from dppo_jax.rewards.terms import Term, parse_terms
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,15 @@ def brief(
 SHAPINGS: dict[
   str, Callable[[np.ndarray, np.ndarray, ShapingConfig], np.ndarray]
 ] = {'none': none, 'overlong': overlong, 'brief': brief}
+
+
+def parse_shaping(text: str) -> tuple[Term, ...]:
+  """Reads `rewards.shaping`, a sum of rows: 'overlong + 0.2 * brief'.
+
+  Raises:
+    ValueError: it is none.
+  """
+  return parse_terms('rewards.shaping', text, SHAPINGS, functions=False)
 
 
 def shape(

@@ -19,6 +19,7 @@ from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.ops.trust_regions import Bounds
+from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
 from dppo_jax.runtime import validation
 from dppo_jax.sampling.decode import SamplingConfig
 
@@ -37,10 +38,12 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RewardsConfig:
-  """Section `rewards`."""
+  """Section `rewards`, what the verifier pool reads of it."""
 
   verifier: str
+  extraction: str
   time_limit_s: float
+  memory_limit_mb: int
   num_workers: int
 
 
@@ -63,6 +66,10 @@ class EvaluationConfig:
   split: str
   num_prompts: int
   final_num_prompts: int
+  num_samples: int
+  num_resamples: int
+  confidence: float
+  seed: int
   sampled: SamplingConfig
   greedy: SamplingConfig | None
 
@@ -119,6 +126,7 @@ class Experiment:
     num_steps: train steps.
     data: prompts.
     rewards: verification.
+    shaping: what lengths add to rewards.
     model: the policy.
     sampling: rollouts.
     estimator: a key of `ADVANTAGES`.
@@ -141,6 +149,7 @@ class Experiment:
   num_steps: int
   data: DataConfig
   rewards: RewardsConfig
+  shaping: ShapingConfig
   model: TransformerConfig
   sampling: SamplingConfig
   estimator: str
@@ -197,7 +206,14 @@ def build_experiment(
     seed=c.seed,
     num_steps=c.num_steps,
     data=DataConfig(**c.data),
-    rewards=RewardsConfig(**c.rewards),
+    rewards=RewardsConfig(
+      **{field.name: c.rewards[field.name] for field in fields(RewardsConfig)}
+    ),
+    shaping=ShapingConfig(
+      terms=parse_shaping(c.rewards.shaping),
+      max_length=c.sampling.max_completion_length,
+      cache=c.rewards.overlong_cache,
+    ),
     model=TransformerConfig(vocab_size=len(vocabulary), **c.model),
     sampling=sampling,
     estimator=c.advantages.estimator,
@@ -281,7 +297,7 @@ def _evaluation(c: Any, sampling: SamplingConfig) -> EvaluationConfig:
   section = c.evaluation
   sampled = dataclasses.replace(
     sampling,
-    group_size=section.num_samples,
+    group_size=min(section.num_samples, section.samples_a_pass),
     temperature=section.temperature,
     top_p=section.top_p,
     top_k=0,
@@ -293,6 +309,10 @@ def _evaluation(c: Any, sampling: SamplingConfig) -> EvaluationConfig:
     split=section.split,
     num_prompts=section.num_prompts,
     final_num_prompts=section.final_num_prompts,
+    num_samples=section.num_samples,
+    num_resamples=section.num_resamples,
+    confidence=section.confidence,
+    seed=c.seed,
     sampled=sampled,
     greedy=greedy if section.greedy else None,
   )

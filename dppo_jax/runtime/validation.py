@@ -18,7 +18,9 @@ from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.masking import AGGREGATIONS
 from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS
 from dppo_jax.ops.trust_regions import DIRECTIONS, SIDES, TRUST_REGIONS
-from dppo_jax.rewards.verifiers import VERIFIERS
+from dppo_jax.rewards.extraction import parse_extraction
+from dppo_jax.rewards.pool import MIN_MEMORY_MB, parse_verifier
+from dppo_jax.rewards.shaping import parse_shaping
 from dppo_jax.sampling.precision import PRECISIONS
 
 Config = dict[str, Any]
@@ -60,6 +62,8 @@ COUNTS = {
   'data.group_size': 1,
   'data.max_prompt_length': 1,
   'rewards.num_workers': 0,
+  'rewards.memory_limit_mb': MIN_MEMORY_MB,
+  'rewards.overlong_cache': 0,
   'model.num_layers': 1,
   'model.d_model': 1,
   'model.num_heads': 1,
@@ -80,6 +84,8 @@ COUNTS = {
   'evaluation.num_prompts': 1,
   'evaluation.final_num_prompts': 1,
   'evaluation.num_samples': 1,
+  'evaluation.samples_a_pass': 1,
+  'evaluation.num_resamples': 1,
   'checkpoints.every_n_steps': 1,
   'checkpoints.keep': 1,
   'writers.console_every_n_steps': 0,
@@ -102,6 +108,7 @@ RANGES = {
   'sampling.temperature': (0.0, False, math.inf),
   'evaluation.temperature': (0.0, False, math.inf),
   'evaluation.top_p': (0.0, False, 1.0),
+  'evaluation.confidence': (0.0, False, 0.9999),
   'trust_region.delta_low': (0.0, True, math.inf),
   'trust_region.delta_high': (0.0, True, math.inf),
   'trust_region.clip_low': (0.0, True, 1.0),
@@ -149,6 +156,7 @@ def find_problems(config: Config, num_devices: int) -> list[str]:
     return problems
   return [
     *_task(config),
+    *_shaping(config),
     *_evaluation(config),
     *_model(config),
     *_trust_region(config),
@@ -176,17 +184,16 @@ def _choices(config: Config) -> Iterator[str]:
     got = _at(config, path)
     if got not in known:
       yield f'{path}: unknown {got!r}{suggest(got, known)}'
-  verifier = config['rewards']['verifier']
-  if verifier not in VERIFIERS and ':' not in verifier:
-    yield (
-      f'rewards.verifier: unknown {verifier!r}{suggest(verifier, VERIFIERS)}'
-      " Or name a function of yours: 'package.module:function'."
-    )
-  elif verifier not in VERIFIERS and config['rewards']['num_workers'] == 0:
-    yield (
-      f'rewards.num_workers: got 0 for the verifier {verifier!r}; one that is'
-      ' not built in needs at least 1, so that it can be stopped.'
-    )
+  rewards = config['rewards']
+  for parse in (
+    lambda: parse_verifier(rewards['verifier'], rewards['num_workers']),
+    lambda: parse_extraction(rewards['extraction']),
+    lambda: parse_shaping(rewards['shaping']),
+  ):
+    try:
+      parse()
+    except ValueError as error:
+      yield str(error)
 
 
 def _counts(config: Config) -> Iterator[str]:
@@ -223,6 +230,18 @@ def _task(config: Config) -> Iterator[str]:
     yield (
       f'sampling.max_completion_length: got {limit}; right completions of'
       f' task {config["data"]["task"]!r} take up to {needed} tokens.'
+    )
+
+
+def _shaping(config: Config) -> Iterator[str]:
+  names = [term.name for term in parse_shaping(config['rewards']['shaping'])]
+  cache = config['rewards']['overlong_cache']
+  limit = config['sampling']['max_completion_length']
+  if 'overlong' in names and not 0 < cache <= limit:
+    yield (
+      f'rewards.overlong_cache: got {cache}; with rewards.shaping='
+      f'{config["rewards"]["shaping"]!r} at least 1 and at most'
+      f' sampling.max_completion_length={limit}.'
     )
 
 
