@@ -23,7 +23,7 @@ from dppo_jax.rewards.verdicts import (
   verify_safely,
 )
 
-CHUNK_SIZE = 32  # Items sent at once.
+CHUNK_SIZE = 32  # Items sent at once, at most.
 MIN_MEMORY_MB = 256
 # Seconds before a deadline at which the one to follow is started.
 _HEAD_START_S = 1.0
@@ -233,7 +233,8 @@ class VerifierPool:
     while todo or any(worker.pending for worker in self._workers):
       for worker in self._workers:
         if worker.ready and not worker.pending and todo:
-          size = min(CHUNK_SIZE, len(todo))
+          # Small shares of what is left: who hangs keeps few others waiting.
+          size = min(CHUNK_SIZE, -(-len(todo) // (4 * self._num_workers)))
           worker.send([todo.popleft() for _ in range(size)], items)
       if not self._workers:
         break  # None starts any more: what is left counts as crashed.

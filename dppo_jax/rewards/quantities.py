@@ -5,6 +5,7 @@ nested repetition, and its digits become a Fraction.
 """
 
 from fractions import Fraction
+import itertools
 import re
 from typing import NamedTuple
 
@@ -110,7 +111,10 @@ def read_number(text: str) -> Quantity | None:
     words = text.split()
   unsigned = text.lstrip('+-').strip()
   apart = any(len(word) > 1 for word in words)
-  follows = any(word[0].isdigit() for word in words[1:])
+  follows = any(
+    first[-1].isdigit() and second[0].isdigit()
+    for first, second in itertools.pairwise(words)
+  )
   if apart and follows and not _MIXED.fullmatch(unsigned):
     return None  # Two numbers, not one.
   joined = ''.join(words).removesuffix('.')
