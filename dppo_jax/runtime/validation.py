@@ -18,9 +18,8 @@ from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.masking import AGGREGATIONS
 from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS
 from dppo_jax.ops.trust_regions import DIRECTIONS, SIDES, TRUST_REGIONS
-from dppo_jax.rewards.extraction import parse_extraction
-from dppo_jax.rewards.pool import MIN_MEMORY_MB, parse_verifier
-from dppo_jax.rewards.shaping import parse_shaping
+from dppo_jax.rewards import checks
+from dppo_jax.rewards.pool import MIN_MEMORY_MB
 from dppo_jax.sampling.precision import PRECISIONS
 
 Config = dict[str, Any]
@@ -156,7 +155,9 @@ def find_problems(config: Config, num_devices: int) -> list[str]:
     return problems
   return [
     *_task(config),
-    *_shaping(config),
+    *checks.find_misfits(
+      config['rewards'], config['sampling']['max_completion_length']
+    ),
     *_evaluation(config),
     *_model(config),
     *_trust_region(config),
@@ -184,16 +185,7 @@ def _choices(config: Config) -> Iterator[str]:
     got = _at(config, path)
     if got not in known:
       yield f'{path}: unknown {got!r}{suggest(got, known)}'
-  rewards = config['rewards']
-  for parse in (
-    lambda: parse_verifier(rewards['verifier'], rewards['num_workers']),
-    lambda: parse_extraction(rewards['extraction']),
-    lambda: parse_shaping(rewards['shaping']),
-  ):
-    try:
-      parse()
-    except ValueError as error:
-      yield str(error)
+  yield from checks.find_misspelled(config['rewards'])
 
 
 def _counts(config: Config) -> Iterator[str]:
@@ -230,18 +222,6 @@ def _task(config: Config) -> Iterator[str]:
     yield (
       f'sampling.max_completion_length: got {limit}; right completions of'
       f' task {config["data"]["task"]!r} take up to {needed} tokens.'
-    )
-
-
-def _shaping(config: Config) -> Iterator[str]:
-  names = [term.name for term in parse_shaping(config['rewards']['shaping'])]
-  cache = config['rewards']['overlong_cache']
-  limit = config['sampling']['max_completion_length']
-  if 'overlong' in names and not 0 < cache <= limit:
-    yield (
-      f'rewards.overlong_cache: got {cache}; with rewards.shaping='
-      f'{config["rewards"]["shaping"]!r} at least 1 and at most'
-      f' sampling.max_completion_length={limit}.'
     )
 
 

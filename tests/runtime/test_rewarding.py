@@ -10,12 +10,11 @@ from dppo_jax.rewards.verdicts import Verdict
 from dppo_jax.runtime import rewarding
 
 _TERMS = (Term(1.0, 'math'), Term(0.5, 'mine.verify:form'))
-_FOUND = [
-  [Verdict(1.0, 'right'), Verdict(0.0, 'timeout'), Verdict(0.0, 'wrong')]
-  + [Verdict(0.0, 'memory')],
-  [Verdict(1.0, 'right'), Verdict(0.0, 'timeout')]
-  + [Verdict(0.0, 'error: x'), Verdict(0.0, 'memory')],
+_REASONS = [
+  ['right', 'timeout', 'wrong', 'memory'],
+  ['right', 'timeout', 'error: x', 'memory'],
 ]
+_FOUND = [[Verdict(float(r == 'right'), r) for r in row] for row in _REASONS]
 
 
 class _Pool:

@@ -17,6 +17,8 @@ _FREE = {
   'model.qkv_bias',
   'model.tied_head',
   'objective.entropy_coefficient',  # Of any sign.
+  'rewards.extraction',
+  'rewards.shaping',
   'rewards.verifier',
   'writers.tensorboard',
   'mesh.data',
@@ -107,7 +109,8 @@ def test_a_number_stays_in_its_range(path):
     ),
     (
       dict(rewards__shaping='overlong', rewards__overlong_cache=8),
-      'at least 1 and at most sampling.max_completion_length=7',
+      "rewards.overlong_cache: got 8; with rewards.shaping='overlong' at"
+      ' least 1 and at most sampling.max_completion_length=7.',
     ),
     (
       dict(rewards__memory_limit_mb=64),
