@@ -37,21 +37,23 @@ class Row(NamedTuple):
   """One row of `VERIFIERS`.
 
   Attributes:
-    judge: (text, example) -> verdict; never sees what is cut or empty.
+    fn: (text, example) -> verdict; never sees what is cut or empty.
     reads: its text: 'answer', what `rewards.extraction` finds in the
       completion, or 'completion', all of it.
     imports: module that the judge imports and only workers may; '' where it
       also runs in the trainer's process.
   """
 
-  judge: Judge
+  fn: Judge
   reads: str
   imports: str
 
 
 def exact_match(answer: str, example: Mapping[str, Any]) -> Verdict:
   """Right where it is the answer, character by character."""
-  return RIGHT if answer == example['answer'] else WRONG
+  if answer == example['answer'] or answer == reference_answer(example):
+    return RIGHT
+  return WRONG
 
 
 def last_word(completion: str, example: Mapping[str, Any]) -> Verdict:
@@ -175,8 +177,8 @@ def make_verifier(row: Row, extractors: Sequence[str]) -> Verifier:
     if not completion.strip():
       return EMPTY
     if as_it_is:
-      return row.judge(completion, example)
+      return row.fn(completion, example)
     answer = extraction.extract(completion, extractors)
-    return NO_ANSWER if answer is None else row.judge(answer, example)
+    return NO_ANSWER if answer is None else row.fn(answer, example)
 
   return verify

@@ -349,16 +349,22 @@ def test_a_bomb_costs_its_own_reward_and_its_time(mathematics):
   assert delay < _LIMIT_S + 0.5
 
 
-def test_the_one_to_follow_is_started_before_it_is_needed(import_path):
+def test_the_one_to_follow_is_started_before_it_is_needed(
+  import_path, monkeypatch
+):
   with _pool('house_of_horrors:act', 1, 0.8) as pool:
-    (first,) = pool._workers
-    started = []
-    start = pool._start
-    pool._start = lambda: (started.append(time.monotonic()), start())
-    begin = time.monotonic()
-    pool.verify(['hang', 'a'], [{'weight': 1}] * 2, [False] * 2)
-    assert [0.3 < at - begin < 0.75 for at in started] == [True]
-    assert first not in pool._workers
+    done = []
+    for name in ('_start', '_remove'):
+      act = getattr(pool, name)
+
+      def record(*args, name=name, act=act):
+        done.append(name)
+        act(*args)
+
+      monkeypatch.setattr(pool, name, record)
+    verdicts = pool.verify(['hang', 'a'], [{'weight': 1}] * 2, [False] * 2)
+    assert done == ['_start', '_remove']
+    assert [v.reason for v in verdicts] == ['timeout', 'truncated=False']
     assert len(pool._workers) == 1
 
 

@@ -28,6 +28,7 @@ def _verify(name, completion, example, extraction=('whole',), truncated=False):
     ('exact_match', '1 2', '1 2 3', (0.0, 'wrong')),
     ('exact_match', '', '1 2 3', (0.0, 'empty')),
     ('exact_match', '', '', (0.0, 'empty')),
+    ('exact_match', '7', 'Seven.\n#### 7', (1.0, 'right')),
     ('last_word', 'think 1 3 5', '5', (1.0, 'right')),
     ('last_word', 'direct 5', '5', (1.0, 'right')),
     ('last_word', '5', '5', (1.0, 'right')),
