@@ -34,11 +34,13 @@ _INSTALL_REQUIRES = [
   # tensorflow-datasets imports it and does not declare it.
   'importlib_resources>=6.5',
   'jax>=0.10.2,<0.13',
+  'math-verify>=0.9,<0.10',
   'matplotlib>=3.10',
   'ml-collections>=1.1,<2',
   'numpy>=2.1',
   'optax>=0.2.8,<0.4',
   'orbax-checkpoint>=0.12.8,<0.14',
+  'sympy>=1.14,<2',
   'tensorboardX>=2.6.5,<3',
   'tensorflow-datasets>=4.9.10,<5',  # Used without TensorFlow.
   'tqdm>=4.67,<5',

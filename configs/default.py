@@ -31,9 +31,13 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   )
 
   config.rewards = dict(
-    verifier='exact_match',  # Row of VERIFIERS.
+    verifier='exact_match',  # Rows of VERIFIERS: 'math + 0.1 * think_answer'.
+    extraction='whole',  # Where answers are: 'boxed, hashes', first found.
     time_limit_s=2.0,  # Seconds one verification may take.
+    memory_limit_mb=4096,  # MiB of address space of a verifier process.
     num_workers=0,  # Verifier processes; 0 runs trusted ones in process.
+    shaping='none',  # Rows of SHAPINGS, added in training: 'overlong'.
+    overlong_cache=0,  # overlong: tokens below the limit it grows over.
   )
 
   config.model = dict(
@@ -136,9 +140,12 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     num_prompts=256,  # During training.
     final_num_prompts=1024,  # Before and after training.
     num_samples=1,  # k of avg@k and pass@k.
+    samples_a_pass=16,  # Of them, how many are drawn at once; bounds memory.
     temperature=1.0,
     top_p=1.0,
     greedy=True,  # Also decode greedily.
+    num_resamples=1000,  # Of the problems, for intervals by bootstrap.
+    confidence=0.95,  # Of the intervals.
   )
 
   config.checkpoints = dict(

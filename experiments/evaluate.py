@@ -1,7 +1,7 @@
 """Evaluates a checkpoint of a training, which may still be under way.
 
 python -m experiments.evaluate --workdir=DIR --step=best --split=test \
-  --num_samples=8 --out=FILE.json
+  --num_samples=16 --temperature=0.7 --top_p=0.95 --out=FILE.json
 """
 
 import pathlib
@@ -49,9 +49,8 @@ def main() -> int:
   how = config.evaluation.to_dict()
   facts = {'workdir': named, 'step': int(state.step), 'evaluation': how}
   print(inspection.describe(facts, parts, found, _SHOWN.value))
-  if _OUT.value is not None:
-    inspection.write_problems(pathlib.Path(_OUT.value), facts, parts, found)
-    print(f'Problems: {_OUT.value}')
+  out = pathlib.Path(_OUT.value) if _OUT.value is not None else None
+  print(inspection.write(folder, out, experiment, facts, parts, found))
   return 0
 
 

@@ -1,7 +1,4 @@
-"""Writes the tables of the README from the rows of the code.
-
-python -m experiments.tables README.md
-"""
+"""The README's tables from the code: python -m experiments.tables README.md."""
 
 from collections.abc import Iterable
 import pathlib
@@ -11,12 +8,13 @@ import sys
 from configs.presets import PRESETS
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
+from dppo_jax.rewards.verifiers import VERIFIERS
 
 _BLOCK = re.compile(r'(<!-- table: (\w+) -->\n)(?:\n?\|[^\n]*\n)*')
 
 
 def table(name: str) -> str:
-  """The Markdown table called 'divergences', 'rules' or 'presets'."""
+  """The table called 'divergences', 'rules', 'verifiers' or 'presets'."""
   if name == 'divergences':
     head = ('divergence', 'formula', 'unit', 'the sampler records')
     found = DIVERGENCES.items()
@@ -26,6 +24,9 @@ def table(name: str) -> str:
     rows = TRUST_REGIONS.items()
     cells = ((k, _line(r), _code(r.reads), r.scope) for k, r in rows)
     return _table(head, cells)
+  if name == 'verifiers':
+    head, rows = ('verifier', 'reward 1', 'reads'), VERIFIERS.items()
+    return _table(head, ((k, _line(r), r.reads) for k, r in rows))
   head = ('preset', 'what differs from PG-IS, the plain gradient')
   return _table(head, ((k, _changes(k)) for k in PRESETS))
 
@@ -49,8 +50,7 @@ def _code(words: Iterable[str]) -> str:
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-  body = ((f'`{first}`', *others) for first, *others in rows)
-  lines = [head, ['---'] * len(head), *body]
+  lines = [head, ['---'] * len(head), *((f'`{k}`', *v) for k, *v in rows)]
   return ''.join(f'| {" | ".join(cells)} |\n' for cells in lines)
 
 

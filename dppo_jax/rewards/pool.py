@@ -5,154 +5,96 @@ the reward, with the reason in its verdict; every other item is still verified.
 """
 
 import collections
-from collections.abc import Callable, Iterable, Mapping, Sequence
-import contextlib
-import difflib
-import json
+from collections.abc import Callable, Mapping, Sequence
 import math
-import os
 import selectors
-import signal
-import subprocess
-import sys
 import time
-from typing import IO, Any, Self, cast
+from typing import Any, Self
 
-from dppo_jax.rewards import verifiers
-from dppo_jax.rewards.verifiers import Verdict
+from dppo_jax.rewards import process, verifiers
+from dppo_jax.rewards.extraction import parse_extraction
+from dppo_jax.rewards.process import WorkerProcess
+from dppo_jax.rewards.terms import Term, combine, parse_terms
+from dppo_jax.rewards.verdicts import (
+  CRASHED,
+  TIMEOUT,
+  Verdict,
+  Verifier,
+  verify_safely,
+)
 
-CHUNK_SIZE = 16  # Items sent at once; their replies must fit into a pipe.
-MEMORY_LIMIT_BYTES = 2**32  # Address space of a worker.
-START_LIMIT_S = 60.0  # Seconds a worker may take to import its verifier.
-_TIMEOUT, _CRASHED = 'timeout', 'crashed'
-
-
-def _plain(value: Any) -> Any:
-  """NumPy values inside an example, as JSON."""
-  if hasattr(value, 'tolist'):
-    return value.tolist()
-  return str(value)
-
-
-class _Worker:
-  """One process: starting, then idle or busy with the items in `pending`.
-
-  Attributes:
-    pending: indices of the items it was sent and has not answered, in order.
-    deadline: when it must have answered next; inf while idle.
-    ready: whether it has loaded the verifier.
-    process: the process.
-    replies: its end of the pipe that carries verdicts.
-  """
-
-  def __init__(self, verifier: str, time_limit_s: float):
-    self.pending: collections.deque[int] = collections.deque()
-    self.ready = False
-    self.deadline = time.monotonic() + START_LIMIT_S
-    self._time_limit_s = time_limit_s
-    self._buffer = b''
-    self.process = subprocess.Popen(
-      # -P: its import path is that of this process and nothing else.
-      [sys.executable, '-P', '-m', 'dppo_jax.rewards.worker'],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      bufsize=0,
-      env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
-      # Ctrl-C is the parent's to handle; and the group dies together.
-      start_new_session=True,
-    )
-    settings = {
-      'verifier': verifier,
-      'time_limit_s': time_limit_s,
-      'memory_limit_bytes': MEMORY_LIMIT_BYTES,
-    }
-    # Popen leaves them None only where no pipe was asked for.
-    self._requests = cast(IO[bytes], self.process.stdin)
-    self.replies = cast(IO[bytes], self.process.stdout)
-    self._write(settings)
-
-  def _write(self, message: Any) -> None:
-    line = memoryview(json.dumps(message, default=_plain).encode() + b'\n')
-    with contextlib.suppress(OSError):  # It has died; reading says so.
-      while line:
-        line = line[self._requests.write(line) :]
-
-  def send(self, indices: Iterable[int], items: Sequence[Any]) -> None:
-    self.pending.extend(indices)
-    self._write([(i, *items[i]) for i in self.pending])
-    self.deadline = time.monotonic() + self._time_limit_s
-
-  def receive(self) -> list[Any] | None:
-    """Messages that have arrived, perhaps none; None once it has died."""
-    data = os.read(self.replies.fileno(), 65536)
-    if not data:
-      return None
-    *lines, self._buffer = (self._buffer + data).split(b'\n')
-    if lines:
-      self.deadline = time.monotonic() + self._time_limit_s
-    return [json.loads(line) for line in lines]
-
-  def stop(self) -> None:
-    """Kills the process and whatever it started."""
-    if self.process.returncode is None:
-      # It may have ended by itself.
-      with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(self.process.pid, signal.SIGKILL)
-    self._requests.close()
-    self.replies.close()
-    self.process.wait()
+CHUNK_SIZE = 32  # Items sent at once, at most.
+MIN_MEMORY_MB = 256
+# Seconds before a deadline at which the one to follow is started.
+_HEAD_START_S = 1.0
 
 
-def _resolve(verifier: str | verifiers.Verifier) -> str:
-  """The name under which a worker finds a verifier."""
-  if callable(verifier):
-    for name, known in verifiers.VERIFIERS.items():
-      if known is verifier:
-        return name
-    module = getattr(verifier, '__module__', None)
-    qualified = getattr(verifier, '__qualname__', '<locals>')
-    if module in (None, '__main__') or '<' in qualified:
-      raise ValueError(
-        f'rewards.verifier: {verifier!r} cannot be imported by a worker; '
-        'define it at the top of a module other than the main program.'
-      )
-    return f'{module}:{qualified}'
-  module, _, function = verifier.partition(':')
-  if verifier not in verifiers.VERIFIERS and not (module and function):
-    known = list(verifiers.VERIFIERS)
-    close = difflib.get_close_matches(verifier, known, n=1)
-    hint = f'did you mean {close[0]!r}? ' if close else ''
+def _name(verifier: Verifier) -> str:
+  """The name under which a worker finds a function."""
+  module = getattr(verifier, '__module__', None)
+  qualified = getattr(verifier, '__qualname__', '<locals>')
+  if module in (None, '__main__') or '<' in qualified:
     raise ValueError(
-      f'rewards.verifier: unknown {verifier!r}; {hint}Known: '
-      f"{', '.join(known)}, or 'package.module:function'."
+      f'rewards.verifier: {verifier!r} cannot be imported by a worker; '
+      'define it at the top of a module other than the main program.'
     )
-  return verifier
+  return f'{module}:{qualified}'
+
+
+def parse_verifier(text: str, num_workers: int) -> tuple[Term, ...]:
+  """Reads `rewards.verifier`, a sum of rows and of the user's functions.
+
+  Raises:
+    ValueError: it is none, or needs workers and has none.
+  """
+  terms = parse_terms(
+    'rewards.verifier', text, verifiers.VERIFIERS, functions=True
+  )
+  for term in terms:
+    row = verifiers.VERIFIERS.get(term.name)
+    if num_workers == 0 and (row is None or row.imports):
+      kind = 'one that is not built in' if row is None else 'one that may hang'
+      raise ValueError(
+        f'rewards.num_workers: got 0 for the verifier {term.name!r}; {kind}'
+        ' needs at least 1, so that it can be stopped.'
+      )
+  return terms
 
 
 class VerifierPool:
   """Verifies completions in worker processes, or in this one.
 
   Use it as a context manager, or call `close`. Without workers nothing can
-  interrupt a verifier, so only the rows of `VERIFIERS` may run that way.
+  interrupt a verifier, so only rows of `VERIFIERS` that need no such thing may
+  run that way.
+
+  Attributes:
+    terms: the weighted sum that a reward is.
   """
 
   def __init__(
     self,
-    verifier: str | verifiers.Verifier,
+    verifier: str | Verifier,
+    extraction: str,
     num_workers: int,
     time_limit_s: float,
+    memory_limit_mb: int,
   ):
-    """Starts the workers and waits until they have loaded the verifier.
+    """Starts the workers and waits until they have loaded the verifiers.
 
     Args:
-      verifier: a row of `VERIFIERS`, 'package.module:function' (trusted: it is
-        imported), or a function that a worker can import.
+      verifier: rows of `VERIFIERS` and 'package.module:function' (trusted: it
+        is imported), weighted and added up: 'math + 0.1 * think_answer'; or a
+        function that a worker can import.
+      extraction: where rows that read answers find them: keys of `EXTRACTORS`,
+        'boxed, hashes', the first that finds one counts.
       num_workers: processes; 0 verifies in this one.
       time_limit_s: seconds one item may take, in a worker.
+      memory_limit_mb: MiB of address space of a worker.
 
     Raises:
-      ValueError: a bad argument, a verifier that cannot be imported, or one of
-        the user's without workers.
+      ValueError: a bad argument, a verifier that cannot be imported, or one
+        that needs workers without any.
     """
     if num_workers < 0:
       raise ValueError(f'rewards.num_workers: got {num_workers}; 0 or more.')
@@ -161,16 +103,30 @@ class VerifierPool:
         f'rewards.time_limit_s: got {time_limit_s}; a positive number of '
         'seconds.'
       )
-    self._name = _resolve(verifier)
-    if num_workers == 0 and self._name not in verifiers.VERIFIERS:
+    if memory_limit_mb < MIN_MEMORY_MB:
       raise ValueError(
-        f'rewards.num_workers: got 0 for the verifier {self._name!r}; one '
-        'that is not built in needs at least 1, so that it can be stopped.'
+        f'rewards.memory_limit_mb: got {memory_limit_mb}; at least'
+        f' {MIN_MEMORY_MB}, which Python and sympy take.'
       )
-    self._time_limit_s = time_limit_s
+    name = verifier if isinstance(verifier, str) else _name(verifier)
+    self.terms = parse_verifier(name, num_workers)
+    extractors = parse_extraction(extraction)
+    self._in_process: list[Verifier] = []
+    if num_workers == 0:
+      self._in_process = [
+        verifiers.make_verifier(verifiers.VERIFIERS[term.name], extractors)
+        for term in self.terms
+      ]
+    self._settings = {
+      'terms': [term.name for term in self.terms],
+      'extraction': extractors,
+      'time_limit_s': time_limit_s,
+      'memory_limit_bytes': memory_limit_mb << 20,
+    }
+    self._head_start_s = min(_HEAD_START_S, time_limit_s / 2)
     self._num_workers = num_workers
     self._closed = False
-    self._workers: list[_Worker] = []
+    self._workers: list[WorkerProcess] = []
     self._selector = selectors.DefaultSelector()
     try:
       self._start_missing()
@@ -197,7 +153,22 @@ class VerifierPool:
     examples: Sequence[Mapping[str, Any]],
     truncated: Any,
   ) -> list[Verdict]:
-    """Verifies a batch.
+    """Verifies a batch; see `verify_terms`.
+
+    Returns:
+      B verdicts, in order: the weighted sum of the terms' rewards, and the
+      reason of the first term.
+    """
+    verdicts = self.verify_terms(completions, examples, truncated)
+    return combine(self.terms, verdicts)
+
+  def verify_terms(
+    self,
+    completions: Sequence[str],
+    examples: Sequence[Mapping[str, Any]],
+    truncated: Any,
+  ) -> list[list[Verdict]]:
+    """Verifies a batch, term by term.
 
     Args:
       completions: B texts, without the end token.
@@ -205,8 +176,8 @@ class VerifierPool:
       truncated: B booleans, whether the length limit cut the completion.
 
     Returns:
-      B verdicts, in order. Reward 0.0 with 'timeout', 'crashed' or 'error: …'
-      where the verifier failed.
+      For each term B verdicts, in order. Reward 0.0 with 'timeout', 'memory',
+      'crashed' or 'error: …' where the verifier failed.
 
     Raises:
       ValueError: the lengths differ, or the pool is closed.
@@ -223,28 +194,34 @@ class VerifierPool:
       )
     items = list(zip(completions, examples, flags, strict=True))
     if self._num_workers == 0:
-      verifier = verifiers.VERIFIERS[self._name]
-      return [verifiers.verify_safely(verifier, *item) for item in items]
+      return [
+        [verify_safely(verifier, *item) for item in items]
+        for verifier in self._in_process
+      ]
     try:
-      return self._verify_in_workers(items)
+      found = self._verify_in_workers(items)
+      return [[each[t] for each in found] for t in range(len(self.terms))]
     except BaseException:
       # Half-answered workers would answer the next batch.
       self._stop_all()
       raise
 
-  def _verify_in_workers(self, items: Sequence[Any]) -> list[Verdict]:
-    verdicts = [Verdict(0.0, _CRASHED)] * len(items)
+  def _verify_in_workers(self, items: Sequence[Any]) -> list[list[Verdict]]:
+    verdicts = [[CRASHED] * len(self.terms)] * len(items)
     todo = collections.deque(range(len(items)))
 
-    def on_verdict(worker: _Worker, message: Any) -> None:
-      index, reward, reason = message
+    def on_verdict(worker: WorkerProcess, message: Any) -> None:
+      index, found = message
+      if len(found) != len(self.terms):
+        raise ValueError(f'{len(found)} verdicts on an item.')
       if index != worker.pending[0]:
         raise ValueError(f'a verdict on item {index}, which was not due.')
-      verdicts[worker.pending.popleft()] = Verdict(reward, reason)
+      verdicts[worker.pending.popleft()] = [Verdict(*each) for each in found]
 
-    def on_failure(worker: _Worker, reason: str) -> None:
+    def on_failure(worker: WorkerProcess, reason: str) -> None:
       if worker.pending:
-        verdicts[worker.pending.popleft()] = Verdict(0.0, reason)
+        failure = [Verdict(0.0, reason)] * len(self.terms)
+        verdicts[worker.pending.popleft()] = failure
         todo.extend(worker.pending)
       if worker.ready:  # Else it failed to start, and would again.
         self._start_missing()
@@ -256,7 +233,8 @@ class VerifierPool:
     while todo or any(worker.pending for worker in self._workers):
       for worker in self._workers:
         if worker.ready and not worker.pending and todo:
-          size = min(CHUNK_SIZE, len(todo))
+          # Small shares of what is left: who hangs keeps few others waiting.
+          size = min(CHUNK_SIZE, -(-len(todo) // (4 * self._num_workers)))
           worker.send([todo.popleft() for _ in range(size)], items)
       if not self._workers:
         break  # None starts any more: what is left counts as crashed.
@@ -265,11 +243,15 @@ class VerifierPool:
 
   def _wait(
     self,
-    on_verdict: Callable[[_Worker, Any], None],
-    on_failure: Callable[[_Worker, str], None],
+    on_verdict: Callable[[WorkerProcess, Any], None],
+    on_failure: Callable[[WorkerProcess, str], None],
   ) -> None:
     """Handles what the workers say next, or fail to say in time."""
-    deadline = min(worker.deadline for worker in self._workers)
+    deadline = min(
+      worker.deadline
+      - (0.0 if worker.followed or not worker.ready else self._head_start_s)
+      for worker in self._workers
+    )
     timeout = None
     if math.isfinite(deadline):
       timeout = max(0.0, deadline - time.monotonic())
@@ -279,19 +261,22 @@ class VerifierPool:
       if worker in heard:
         failure = self._listen(worker, on_verdict)
       else:
-        failure = _TIMEOUT if worker.deadline < now else None
+        failure = TIMEOUT.reason if worker.deadline < now else None
+        self._start_follower(worker, now)
       if failure:
         self._remove(worker)
         on_failure(worker, failure)
 
   def _listen(
-    self, worker: _Worker, on_verdict: Callable[[_Worker, Any], None]
+    self,
+    worker: WorkerProcess,
+    on_verdict: Callable[[WorkerProcess, Any], None],
   ) -> str | None:
     """Takes a worker's messages; says why where it can serve no longer."""
     try:
       messages = worker.receive()
       if messages is None:
-        return _CRASHED
+        return CRASHED.reason
       for message in messages:
         if worker.ready:
           on_verdict(worker, message)
@@ -300,20 +285,20 @@ class VerifierPool:
         else:
           worker.ready = True
     except (ValueError, TypeError, LookupError):
-      return _CRASHED  # Something else wrote into its reply.
+      return CRASHED.reason  # Something else wrote into its reply.
     if not worker.pending:
       worker.deadline = math.inf
     return None
 
   def _await_ready(self) -> None:
-    def on_failure(worker: _Worker, reason: str) -> None:
+    def on_failure(worker: WorkerProcess, reason: str) -> None:
       del worker
-      if reason not in (_TIMEOUT, _CRASHED):
+      if reason not in (TIMEOUT.reason, CRASHED.reason):
         raise ValueError(reason)
       raise ValueError(
         f'rewards.verifier: a worker ended ({reason}) while it imported '
-        f'{self._name!r}; it may take {START_LIMIT_S:g} s and '
-        f'{MEMORY_LIMIT_BYTES >> 20} MiB.'
+        f'{self._settings["terms"]}; it may take {process.START_LIMIT_S:g} s'
+        f' and {self._settings["memory_limit_bytes"] >> 20} MiB.'
       )
 
     while not all(worker.ready for worker in self._workers):
@@ -321,11 +306,22 @@ class VerifierPool:
 
   def _start_missing(self) -> None:
     while len(self._workers) < self._num_workers:
-      worker = _Worker(self._name, self._time_limit_s)
-      self._workers.append(worker)
-      self._selector.register(worker.replies, selectors.EVENT_READ, worker)
+      self._start()
 
-  def _remove(self, worker: _Worker) -> None:
+  def _start(self) -> None:
+    worker = WorkerProcess(self._settings)
+    self._workers.append(worker)
+    self._selector.register(worker.replies, selectors.EVENT_READ, worker)
+
+  def _start_follower(self, worker: WorkerProcess, now: float) -> None:
+    """Lets what may replace a late worker import its modules meanwhile."""
+    late = worker.ready and worker.deadline - self._head_start_s < now
+    if late and not worker.followed:
+      worker.followed = True
+      if len(self._workers) < 2 * self._num_workers:
+        self._start()
+
+  def _remove(self, worker: WorkerProcess) -> None:
     self._selector.unregister(worker.replies)
     self._workers.remove(worker)
     worker.stop()

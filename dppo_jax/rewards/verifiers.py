@@ -3,64 +3,66 @@
 Worker processes import this module, so it needs the standard library only.
 """
 
-from collections.abc import Callable, Mapping
-import decimal
-import math
-import numbers
+from collections.abc import Callable, Mapping, Sequence
+import importlib
 import re
 from typing import Any, NamedTuple
 
-MAX_REASON_LENGTH = 200  # Characters; reasons are logged and counted.
-MAX_NUMBER_LENGTH = 64  # Characters of a number worth reading.
+from dppo_jax.rewards import countdown, extraction, formats, quantities
+from dppo_jax.rewards.verdicts import (
+  EMPTY,
+  MALFORMED,
+  NO_ANSWER,
+  RIGHT,
+  TOO_LONG,
+  TRUNCATED,
+  WRONG,
+  Verdict,
+  Verifier,
+)
+
+MAX_ANSWER_LENGTH = 1000  # Characters of an answer that sympy may see.
+MAX_POWER_DEPTH = 2  # Of exponents within exponents, likewise.
+# A long number in an exponent; its factorial; a power of powers of numbers.
+_EXPLOSIVE = (
+  re.compile(r'\^\s*\{?[^{}^]{0,16}[0-9]{5}'),
+  re.compile(r'(?:[0-9]{4}|!|\))\s*!'),
+  re.compile(r'[0-9]\s*\^\s*\{?\s*[0-9]+\s*\^\s*\{?\s*[0-9]'),
+)
+
+Judge = Callable[[str, Mapping[str, Any]], Verdict]
 
 
-class Verdict(NamedTuple):
-  """What a verifier says of a completion.
+class Row(NamedTuple):
+  """One row of `VERIFIERS`.
 
   Attributes:
-    reward: finite; 1.0 is right and 0.0 wrong for every verifier here.
-    reason: a few words that runs count: 'right', 'wrong', 'empty',
-      'truncated'; or 'timeout', 'crashed', 'error: …' when it failed.
+    fn: (text, example) -> verdict; never sees what is cut or empty.
+    reads: its text: 'answer', what `rewards.extraction` finds in the
+      completion, or 'completion', all of it.
+    imports: module that the judge imports and only workers may; '' where it
+      also runs in the trainer's process.
   """
 
-  reward: float
-  reason: str
+  fn: Judge
+  reads: str
+  imports: str
 
 
-Verifier = Callable[[str, Mapping[str, Any], bool], Verdict]
-
-RIGHT = Verdict(1.0, 'right')
-WRONG = Verdict(0.0, 'wrong')
-EMPTY = Verdict(0.0, 'empty')
-TRUNCATED = Verdict(0.0, 'truncated')
-
-
-def _incomplete(completion: str, truncated: bool) -> Verdict | None:
-  """The verdict on what has no end or no words; None where it has both."""
-  if truncated:
-    return TRUNCATED
-  return None if completion.strip() else EMPTY
+def exact_match(answer: str, example: Mapping[str, Any]) -> Verdict:
+  """Right where it is the answer, character by character."""
+  if answer == example['answer'] or answer == reference_answer(example):
+    return RIGHT
+  return WRONG
 
 
-def exact_match(
-  completion: str, example: Mapping[str, Any], truncated: bool
-) -> Verdict:
-  """Right where the completion is the answer, character by character."""
-  right = RIGHT if completion == example['answer'] else WRONG
-  return _incomplete(completion, truncated) or right
-
-
-def last_word(
-  completion: str, example: Mapping[str, Any], truncated: bool
-) -> Verdict:
+def last_word(completion: str, example: Mapping[str, Any]) -> Verdict:
   """Right where the last word is the answer, whatever comes before it."""
   right = completion.split()[-1:] == [example['answer']]
-  return _incomplete(completion, truncated) or (RIGHT if right else WRONG)
+  return RIGHT if right else WRONG
 
 
-def alias_sort(
-  completion: str, example: Mapping[str, Any], truncated: bool
-) -> Verdict:
+def alias_sort(completion: str, example: Mapping[str, Any]) -> Verdict:
   """Right where the digits are those of the answer, however spelled.
 
   A word 'digit.rank' is one of the spellings of its digit.
@@ -72,84 +74,111 @@ def alias_sort(
       for word in text.split()
     ]
 
-  right = digits(completion) == digits(example['answer'])
-  return _incomplete(completion, truncated) or (RIGHT if right else WRONG)
+  return RIGHT if digits(completion) == digits(example['answer']) else WRONG
 
 
-def _number(text: str) -> decimal.Decimal | None:
-  """Reads words as one number, or says None: '0 5 7 9' is 579."""
-  joined = ''.join(text.split())
-  if len(joined) > MAX_NUMBER_LENGTH:
-    return None
-  if not re.fullmatch(r'[+-]?[0-9]+(\.[0-9]+)?', joined):
-    return None
-  return decimal.Decimal(joined)
+def reference_answer(example: Mapping[str, Any]) -> str:
+  """The answer of an example, also where its 'answer' is a whole solution."""
+  text = str(example['answer'])
+  return extraction.extract(text, ('hashes', 'boxed', 'whole')) or ''
 
 
-def numeric(
-  completion: str, example: Mapping[str, Any], truncated: bool
-) -> Verdict:
-  """Right where completion and answer are the same decimal number.
-
-  Spaces and leading zeros are ignored; 'unreadable' where the completion is
-  not a number.
-  """
-  number = _number(completion)
-  if incomplete := _incomplete(completion, truncated):
-    return incomplete
+def numeric(answer: str, example: Mapping[str, Any]) -> Verdict:
+  """Right where both are the same number, exactly; see `read_number`."""
+  number = quantities.read_number(answer)
   if number is None:
-    return Verdict(0.0, 'unreadable')
-  return RIGHT if number == _number(example['answer']) else WRONG
+    return MALFORMED
+  reference = quantities.read_number(reference_answer(example))
+  same = reference is not None and quantities.same_number(number, reference)
+  return RIGHT if same else WRONG
 
 
-VERIFIERS: dict[str, Verifier] = {
-  'exact_match': exact_match,
-  'last_word': last_word,
-  'alias_sort': alias_sort,
-  'numeric': numeric,
+def math(answer: str, example: Mapping[str, Any]) -> Verdict:
+  """Right where both mean the same to math-verify.
+
+  Equal texts and equal numbers, and unequal whole numbers, are settled
+  without it: that is nearly all of GSM8K.
+  """
+  reference = reference_answer(example)
+  if answer == reference:
+    return RIGHT
+  number = quantities.read_number(answer)
+  expected = quantities.read_number(reference)
+  if number is not None and expected is not None:
+    if quantities.same_number(number, expected):
+      return RIGHT
+    if number.value.denominator == expected.value.denominator == 1:
+      return WRONG
+  if len(answer) > MAX_ANSWER_LENGTH:
+    return TOO_LONG
+  if not _is_tame(answer):
+    return MALFORMED
+  module: Any = importlib.import_module(VERIFIERS['math'].imports)
+  return RIGHT if module.equivalent(answer, reference) else WRONG
+
+
+def _is_tame(answer: str) -> bool:
+  r"""Whether an answer is one formula and writes no astronomic number.
+
+  The limits of a worker stop whatever slips through, at their price each time:
+  this turns away what is cheap to write and dear to compute, `9^{9^{9^9}}`,
+  `2^{99999}`, `99999!`, and a second `\boxed` that hedges the first.
+  """
+  if '\\boxed' in answer or any(mark.search(answer) for mark in _EXPLOSIVE):
+    return False
+  escaped = False
+  exponents: list[bool] = []  # For each open brace: whether of an exponent.
+  for before, char in zip(' ' + answer, answer, strict=False):
+    if escaped or char == '\\':
+      escaped = not escaped
+    elif char == '{':
+      exponents.append(before == '^')
+      if sum(exponents) > MAX_POWER_DEPTH:
+        return False
+    elif char == '}':
+      if not exponents:
+        return False
+      exponents.pop()
+  return not exponents
+
+
+VERIFIERS: dict[str, Row] = {
+  'exact_match': Row(exact_match, 'answer', ''),
+  'numeric': Row(numeric, 'answer', ''),
+  'math': Row(math, 'answer', 'dppo_jax.rewards.equivalence'),
+  'countdown': Row(countdown.countdown, 'answer', ''),
+  'countdown_subset': Row(countdown.countdown_subset, 'answer', ''),
+  'last_word': Row(last_word, 'completion', ''),
+  'alias_sort': Row(alias_sort, 'completion', ''),
+  'think_answer': Row(formats.think_answer, 'completion', ''),
+  'thought': Row(formats.thought, 'completion', ''),
+  'one_boxed': Row(formats.one_boxed, 'completion', ''),
 }
 
 
-def error_verdict(message: str) -> Verdict:
-  """Reward 0 with a reason of bounded length."""
-  return Verdict(0.0, f'error: {message}'[:MAX_REASON_LENGTH])
-
-
-def verify_safely(
-  verifier: Verifier,
-  completion: str,
-  example: Mapping[str, Any],
-  truncated: bool,
-) -> Verdict:
-  """Calls a verifier; whatever it does but hang or exit becomes a verdict.
+def make_verifier(row: Row, extractors: Sequence[str]) -> Verifier:
+  """A verifier of whole completions.
 
   Args:
-    verifier: any callable of the three arguments below.
-    completion: text without the end token.
-    example: the data row, with 'answer'.
-    truncated: whether the length limit cut the completion.
+    row: of `VERIFIERS`.
+    extractors: keys of `EXTRACTORS`, in the order they are tried.
 
   Returns:
-    Its verdict with a finite reward and a bounded reason; reward 0.0 and
-    'error: …' where it raises, or returns anything else.
+    (completion, example, truncated) -> verdict.
   """
-  try:
-    reward, reason = verifier(completion, example, truncated)
-    if not isinstance(reward, numbers.Real):
-      return error_verdict(f'reward of type {type(reward).__name__}')
-    reward = float(reward)
-    if not math.isfinite(reward):
-      return error_verdict(f'reward {reward} is not finite')
-    return Verdict(reward, str(reason)[:MAX_REASON_LENGTH])
-  except Exception as error:
-    return error_verdict(f'{type(error).__name__}: {error}')
+  # The whole completion is judged as it is, its spaces too.
+  as_it_is = row.reads == 'completion' or tuple(extractors) == ('whole',)
 
+  def verify(
+    completion: str, example: Mapping[str, Any], truncated: bool
+  ) -> Verdict:
+    if truncated:
+      return TRUNCATED
+    if not completion.strip():
+      return EMPTY
+    if as_it_is:
+      return row.fn(completion, example)
+    answer = extraction.extract(completion, extractors)
+    return NO_ANSWER if answer is None else row.fn(answer, example)
 
-def failure_counts(verdicts: list[Verdict]) -> dict[str, int]:
-  """Counts what verifiers failed to judge: errors, timeouts and crashes."""
-  reasons = [verdict.reason for verdict in verdicts]
-  return {
-    'errors': sum(reason.startswith('error: ') for reason in reasons),
-    'timeouts': reasons.count('timeout'),
-    'crashes': reasons.count('crashed'),
-  }
+  return verify

@@ -1,11 +1,12 @@
 """The process that runs a verifier on behalf of a pool.
 
 Started as `python -m dppo_jax.rewards.worker` with one JSON line of settings;
-then each line in is a chunk of items, and each line out one verdict. JSON, not
-pickle: what a verifier returns is data to its parent, never code.
+then each line in is a chunk of items, and each line out the verdicts on one,
+one a term. JSON, not pickle: what a verifier returns is data to its parent,
+never code.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 import contextlib
 import importlib
 import json
@@ -15,20 +16,28 @@ import sys
 from typing import Any, TextIO, cast
 
 from dppo_jax.rewards import verifiers
+from dppo_jax.rewards.verdicts import Verifier, verify_safely
 
 # An orphan that hangs is ended by its own timer, this much after the parent
 # would have ended it.
 _GRACE_S = 5.0
 
 
-def load_verifier(name: str) -> verifiers.Verifier:
-  """Returns a row of `VERIFIERS`, or imports 'package.module:function'.
+def load_verifier(name: str, extraction: Sequence[str]) -> Verifier:
+  """Makes a verifier of a row, or imports 'package.module:function'.
+
+  Args:
+    name: a key of `VERIFIERS`, or that.
+    extraction: keys of `EXTRACTORS`, for rows that read answers.
 
   Raises:
     ValueError: there is no such module or function.
   """
   if name in verifiers.VERIFIERS:
-    return verifiers.VERIFIERS[name]
+    row = verifiers.VERIFIERS[name]
+    if row.imports:  # Now, not within the time limit of the first item.
+      importlib.import_module(row.imports)
+    return verifiers.make_verifier(row, extraction)
   module_name, _, function = name.partition(':')
   try:
     verifier: Any = importlib.import_module(module_name)
@@ -41,7 +50,7 @@ def load_verifier(name: str) -> verifiers.Verifier:
     ) from error
   if not callable(verifier):
     raise ValueError(f'rewards.verifier: {name!r} is not callable.')
-  return cast(verifiers.Verifier, verifier)
+  return cast(Verifier, verifier)
 
 
 def limit_memory(num_bytes: int) -> None:
@@ -56,25 +65,25 @@ def limit_memory(num_bytes: int) -> None:
 def serve(
   requests: Iterable[str],
   replies: TextIO,
-  verifier: verifiers.Verifier,
+  terms: Sequence[Verifier],
   time_limit_s: float,
 ) -> None:
   """Answers chunks of items until the requests end.
 
   Args:
     requests: JSON lines, lists of [index, completion, example, truncated].
-    replies: takes a JSON line [index, reward, reason] an item, in order.
-    verifier: what to call.
+    replies: takes a JSON line [index, [[reward, reason], …]] an item, in order.
+    terms: verifiers to call, one after the other.
     time_limit_s: seconds an item may take; the process dies a little later.
   """
   for line in requests:
     for index, completion, example, truncated in json.loads(line):
       signal.setitimer(signal.ITIMER_REAL, time_limit_s + _GRACE_S)
-      verdict = verifiers.verify_safely(
-        verifier, completion, example, truncated
-      )
+      verdicts = [
+        verify_safely(term, completion, example, truncated) for term in terms
+      ]
       signal.setitimer(signal.ITIMER_REAL, 0.0)
-      replies.write(json.dumps([index, *verdict]) + '\n')
+      replies.write(json.dumps([index, verdicts]) + '\n')
       replies.flush()
 
 
@@ -87,14 +96,16 @@ def main() -> None:
   settings = json.loads(requests.readline())
   limit_memory(settings['memory_limit_bytes'])
   try:
-    verifier = load_verifier(settings['verifier'])
+    terms = [
+      load_verifier(name, settings['extraction']) for name in settings['terms']
+    ]
   except ValueError as error:
     replies.write(json.dumps(str(error)) + '\n')
     replies.flush()
     return
   replies.write(json.dumps('') + '\n')  # Ready.
   replies.flush()
-  serve(requests, replies, verifier, settings['time_limit_s'])
+  serve(requests, replies, terms, settings['time_limit_s'])
 
 
 if __name__ == '__main__':

@@ -20,6 +20,7 @@ from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import Bounds
+from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
 from dppo_jax.runtime import validation
 from dppo_jax.sampling.decode import SamplingConfig
 
@@ -38,10 +39,12 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RewardsConfig:
-  """Section `rewards`."""
+  """Section `rewards`, what the verifier pool reads of it."""
 
   verifier: str
+  extraction: str
   time_limit_s: float
+  memory_limit_mb: int
   num_workers: int
 
 
@@ -64,6 +67,10 @@ class EvaluationConfig:
   split: str
   num_prompts: int
   final_num_prompts: int
+  num_samples: int
+  num_resamples: int
+  confidence: float
+  seed: int
   sampled: SamplingConfig
   greedy: SamplingConfig | None
 
@@ -120,6 +127,7 @@ class Experiment:
     num_steps: train steps.
     data: prompts.
     rewards: verification.
+    shaping: what lengths add to rewards.
     model: the policy.
     sampling: rollouts.
     estimator: a key of `ADVANTAGES`.
@@ -143,6 +151,7 @@ class Experiment:
   num_steps: int
   data: DataConfig
   rewards: RewardsConfig
+  shaping: ShapingConfig
   model: TransformerConfig
   sampling: SamplingConfig
   estimator: str
@@ -202,7 +211,14 @@ def build_experiment(
     seed=c.seed,
     num_steps=c.num_steps,
     data=DataConfig(**c.data),
-    rewards=RewardsConfig(**c.rewards),
+    rewards=RewardsConfig(
+      **{field.name: c.rewards[field.name] for field in fields(RewardsConfig)}
+    ),
+    shaping=ShapingConfig(
+      terms=parse_shaping(c.rewards.shaping),
+      max_length=c.sampling.max_completion_length,
+      cache=c.rewards.overlong_cache,
+    ),
     model=TransformerConfig(vocab_size=len(vocabulary), **c.model),
     sampling=sampling,
     estimator=c.advantages.estimator,
@@ -287,7 +303,7 @@ def _evaluation(c: Any, sampling: SamplingConfig) -> EvaluationConfig:
   section = c.evaluation
   sampled = dataclasses.replace(
     sampling,
-    group_size=section.num_samples,
+    group_size=min(section.num_samples, section.samples_a_pass),
     temperature=section.temperature,
     top_p=section.top_p,
     top_k=0,
@@ -300,6 +316,10 @@ def _evaluation(c: Any, sampling: SamplingConfig) -> EvaluationConfig:
     split=section.split,
     num_prompts=section.num_prompts,
     final_num_prompts=section.final_num_prompts,
+    num_samples=section.num_samples,
+    num_resamples=section.num_resamples,
+    confidence=section.confidence,
+    seed=c.seed,
     sampled=sampled,
     greedy=greedy if section.greedy else None,
   )

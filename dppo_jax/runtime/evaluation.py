@@ -18,7 +18,9 @@ from dppo_jax.base import (
 from dppo_jax.data.prompts import PromptStream
 from dppo_jax.data.tokenizer import WordTokenizer
 from dppo_jax.rewards.pool import VerifierPool
-from dppo_jax.rewards.verifiers import Verdict
+from dppo_jax.rewards.terms import combine
+from dppo_jax.rewards.verdicts import Verdict
+from dppo_jax.runtime import accuracy
 from dppo_jax.runtime.assembly import Parts, SampleFn, compile_sampler
 from dppo_jax.runtime.config import EvaluationConfig
 
@@ -47,11 +49,19 @@ class Answers(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-  """What was found: metrics, and every completion behind them."""
+  """What was found: metrics, and every completion behind them.
+
+  Attributes:
+    metrics: `evaluation/…`.
+    sampled: k completions a prompt.
+    greedy: the likeliest ones, where they were asked for.
+    statistics: avg@k and every pass@k, with intervals.
+  """
 
   metrics: dict[str, float]
   sampled: Answers
   greedy: Answers | None
+  statistics: accuracy.Statistics
 
 
 # (state, number of prompts) -> what was found.
@@ -63,13 +73,16 @@ def compile_evaluation(
 ) -> EvaluateFn:
   """Returns the evaluation of a policy on the held-out split.
 
-  Prompts are taken in chunks of `config.num_prompts`, so that one program
-  serves every size; the last chunk is filled up and the filling not counted.
+  Prompts are taken in chunks of `config.num_prompts`, and k samples in passes
+  of `config.sampled.group_size`, so that one program serves every size; the
+  last chunk and pass are filled up and the filling not counted.
 
-  The metrics are `evaluation/sampled_accuracy`, mean reward of k samples a
-  prompt (avg@k); `evaluation/pass_at_k`, share of prompts with a reward above
-  0 among k; `evaluation/length_mean`, tokens; `evaluation/truncated`, share;
-  and `evaluation/greedy_accuracy`.
+  Rewards are those of the first term of `rewards.verifier`, not shaped. The
+  metrics are `evaluation/sampled_accuracy`, mean reward of k samples a prompt
+  (avg@k), with `_low` and `_high`, its interval; `evaluation/pass_at_k`, share
+  of prompts with a reward above 0 among k, and `evaluation/pass_at_1`, `_2`,
+  `_4`, … below k, unbiased; `evaluation/length_mean`, tokens;
+  `evaluation/truncated`, share; and `evaluation/greedy_accuracy`.
   """
   sampler = compile_sampler(parts, config.sampled)
   greedy = None
@@ -80,24 +93,39 @@ def compile_evaluation(
     key = stream_key(state.key, Stream.EVALUATE, state.step)
     prompts = parts.held_out.first(num_prompts)
 
-    def answer(sampler: SampleFn) -> Answers:
+    def answer(sampler: SampleFn, num_samples: int) -> Answers:
       return _answer(
-        parts, sampler, pool, state.params, prompts, key, config.num_prompts
+        parts,
+        sampler,
+        pool,
+        state.params,
+        prompts,
+        key,
+        config.num_prompts,
+        num_samples,
       )
 
-    sampled = answer(sampler)
-    rewards = sampled.rewards()
+    sampled = answer(sampler, config.num_samples)
+    found = accuracy.summarize(
+      sampled.rewards(), config.num_resamples, config.confidence, config.seed
+    )
     metrics = {
-      'evaluation/sampled_accuracy': float(np.mean(rewards)),
-      'evaluation/pass_at_k': float(np.mean(np.any(rewards > 0, axis=1))),
+      'evaluation/sampled_accuracy': found.average.value,
+      'evaluation/sampled_accuracy_low': found.average.low,
+      'evaluation/sampled_accuracy_high': found.average.high,
+      'evaluation/pass_at_k': found.pass_at[-1].value,
+      **{
+        f'evaluation/pass_at_{k}': found.pass_at[k - 1].value
+        for k in accuracy.shown(config.num_samples)[:-1]
+      },
       'evaluation/length_mean': float(np.mean(sampled.lengths)),
       'evaluation/truncated': float(np.mean(sampled.truncated)),
     }
     if greedy is None:
-      return Evaluation(metrics, sampled, None)
-    likeliest = answer(greedy)
+      return Evaluation(metrics, sampled, None, found)
+    likeliest = answer(greedy, 1)
     metrics['evaluation/greedy_accuracy'] = float(np.mean(likeliest.rewards()))
-    return Evaluation(metrics, sampled, likeliest)
+    return Evaluation(metrics, sampled, likeliest, found)
 
   return evaluate
 
@@ -121,12 +149,26 @@ def verify(
   Returns:
     B texts and B verdicts.
   """
-  completions = tokenizer.decode_batch(
+  texts, found = verify_terms(tokenizer, stream, pool, rollout, prompt_length)
+  return texts, combine(pool.terms, found)
+
+
+def verify_terms(
+  tokenizer: WordTokenizer,
+  stream: PromptStream,
+  pool: VerifierPool,
+  rollout: Rollout,
+  prompt_length: int,
+) -> tuple[list[str], list[list[Verdict]]]:
+  """As `verify`, with B verdicts for each term of the reward."""
+  decoded = tokenizer.decode_batch(
     rollout.tokens[:, prompt_length:],
     rollout.completion_mask[:, prompt_length:],
   )
+  # Half a surrogate pair has no UTF-8, and texts are written to files.
+  texts = [text.encode('utf-8', 'replace').decode('utf-8') for text in decoded]
   examples = stream.examples(rollout.example_id)
-  return completions, pool.verify(completions, examples, rollout.truncated)
+  return texts, pool.verify_terms(texts, examples, rollout.truncated)
 
 
 def _answer(
@@ -137,26 +179,44 @@ def _answer(
   prompts: Prompts,
   key: Array,
   chunk_size: int,
+  num_samples: int,
 ) -> Answers:
-  """Completions of n prompts, sampled in chunks, and their verdicts."""
+  """k completions of n prompts, in chunks and passes, and their verdicts."""
   num_prompts, width = prompts.tokens.shape
+  num_chunks = -(-num_prompts // chunk_size)
   texts: list[str] = []
   verdicts: list[Verdict] = []
   lengths, truncated = [], []
-  for chunk, begin in enumerate(range(0, num_prompts, chunk_size)):
-    rows = np.arange(begin, begin + chunk_size)
+  for chunk in range(num_chunks):
+    rows = np.arange(chunk * chunk_size, (chunk + 1) * chunk_size)
     counted = int(np.sum(rows < num_prompts))
     rows = np.minimum(rows, num_prompts - 1)
     part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], prompts)
-    rollout = sampler(params, part, jax.random.fold_in(key, chunk))
-    group_size = rollout.tokens.shape[0] // chunk_size
+    drawn: list[Rollout] = []
+    group_size = num_passes = 1
+    while len(drawn) < num_passes:
+      number = chunk + len(drawn) * num_chunks
+      rollout = sampler(params, part, jax.random.fold_in(key, number))
+      group_size = rollout.tokens.shape[0] // chunk_size
+      num_passes = -(-num_samples // group_size)
+      drawn.append(
+        jax.tree.map(
+          lambda leaf, used=counted * group_size: leaf[:used],
+          jax.device_get(rollout),
+        )
+      )
+    # Passes are apart; the samples of a prompt belong together.
+    order = np.arange(num_passes * counted * group_size)
+    order = order.reshape(num_passes, counted, group_size).swapaxes(0, 1)
+    order = order.reshape(counted, -1)[:, :num_samples].ravel()
     rollout = jax.tree.map(
-      lambda leaf, used=counted * group_size: leaf[:used],
-      jax.device_get(rollout),
+      lambda *leaves, order=order: np.concatenate(leaves)[order], *drawn
     )
-    read, judged = verify(parts.tokenizer, parts.held_out, pool, rollout, width)
+    read, judged = verify_terms(
+      parts.tokenizer, parts.held_out, pool, rollout, width
+    )
     texts += read
-    verdicts += judged
+    verdicts += judged[0]
     lengths.append(rollout.completion_mask.sum(axis=1))
     truncated.append(rollout.truncated)
   return Answers(

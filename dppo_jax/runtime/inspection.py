@@ -8,10 +8,12 @@ from typing import Any
 
 from dppo_jax import parallel
 from dppo_jax.base import TrainState
+from dppo_jax.runtime.accuracy import shown
 from dppo_jax.runtime.assembly import Parts, abstract_state
 from dppo_jax.runtime.checkpoints import Checkpoints
-from dppo_jax.runtime.config import CheckpointsConfig
+from dppo_jax.runtime.config import CheckpointsConfig, Experiment
 from dppo_jax.runtime.evaluation import Answers, Evaluation
+from dppo_jax.runtime.results import write_results
 from dppo_jax.runtime.workdir import (
   CHECKPOINTS,
   overlay,
@@ -19,10 +21,8 @@ from dppo_jax.runtime.workdir import (
   write_atomically,
 )
 
-# Metrics -> their names on the console; {k} is the number of samples.
+# Metrics -> their names on the console.
 _LABELS = {
-  'evaluation/sampled_accuracy': 'avg@{k}',
-  'evaluation/pass_at_k': 'pass@{k}',
   'evaluation/greedy_accuracy': 'greedy accuracy',
   'evaluation/length_mean': 'length, tokens',
   'evaluation/truncated': 'truncated, share',
@@ -117,11 +117,16 @@ def describe(
   lines = [
     f'Step {facts["step"]} on {how["split"]}: {num_prompts} prompts ×'
     f' {num_samples} samples, temperature {how["temperature"]:g},'
-    f' top_p {how["top_p"]:g}'
+    f' top_p {how["top_p"]:g}; intervals of {how["confidence"]:.4g}, by'
+    f' {how["num_resamples"]} resamples of the prompts'
   ]
+  estimates = {f'avg@{num_samples}': found.statistics.average} | {
+    f'pass@{k}': found.statistics.pass_at[k - 1] for k in shown(num_samples)
+  }
+  for label, (value, low, high) in estimates.items():
+    lines.append(f'  {label:<17} {value:.4g} [{low:.4g}, {high:.4g}]')
   for name, label in _LABELS.items():
     if name in found.metrics:
-      label = label.format(k=num_samples)
       lines.append(f'  {label:<17} {found.metrics[name]:.4g}')
   lines.append('Samples (reward, reason: prompt -> completion)')
   for problem in problems(parts, found)[:num_shown]:
@@ -149,11 +154,48 @@ def problems(parts: Parts, found: Evaluation) -> list[dict[str, Any]]:
   ]
 
 
+def write(
+  workdir: pathlib.Path,
+  out: pathlib.Path | None,
+  experiment: Experiment,
+  facts: Mapping[str, Any],
+  parts: Parts,
+  found: Evaluation,
+) -> str:
+  """Writes the results into the workdir and, if asked, everything to `out`.
+
+  Args:
+    workdir: of the training.
+    out: a file, or None.
+    experiment: as evaluated.
+    facts: 'step', and what else `out` is to hold.
+    parts: of the run.
+    found: of the evaluation.
+
+  Returns:
+    Where they are, to print.
+  """
+  path = write_results(
+    workdir, facts['step'], experiment.evaluation, parts.held_out, found
+  )
+  lines = [f'Results: {path}']
+  if out is not None:
+    write_problems(out, facts, parts, found)
+    lines.append(f'Problems: {out}')
+  return '\n'.join(lines)
+
+
 def write_problems(
   path: pathlib.Path, facts: Mapping[str, Any], parts: Parts, found: Evaluation
 ) -> None:
   """Writes facts, metrics and all problems to a file of JSON."""
-  record = {**facts, **found.metrics, 'problems': problems(parts, found)}
+  record = {
+    **facts,
+    **found.metrics,
+    'average': found.statistics.average._asdict(),
+    'pass_at': [each._asdict() for each in found.statistics.pass_at],
+    'problems': problems(parts, found),
+  }
   path.parent.mkdir(parents=True, exist_ok=True)
   text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
   write_atomically(path, text + '\n')

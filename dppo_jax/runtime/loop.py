@@ -24,16 +24,17 @@ from dppo_jax.learner.metrics import trust_region_metrics
 from dppo_jax.learner.optimizer import learning_rate_of
 from dppo_jax.learner.train_step import compile_train_step
 from dppo_jax.rewards.pool import VerifierPool
-from dppo_jax.rewards.verifiers import Verdict, failure_counts
 from dppo_jax.runtime import assembly, report, summary
 from dppo_jax.runtime import workdir as workdir_lib
 from dppo_jax.runtime.checkpoints import Checkpoints
 from dppo_jax.runtime.config import Experiment
-from dppo_jax.runtime.evaluation import compile_evaluation, verify
+from dppo_jax.runtime.evaluation import compile_evaluation
 from dppo_jax.runtime.ledger import make_record
 from dppo_jax.runtime.ledger_files import LedgerWriter
 from dppo_jax.runtime.preemption import stop_on_signals
 from dppo_jax.runtime.recorder import Recorder, Stopwatch, Tracer, due
+from dppo_jax.runtime.results import write_results
+from dppo_jax.runtime.rewarding import reward
 from dppo_jax.runtime.warm_start import warm_start
 from dppo_jax.runtime.writers import Sample
 
@@ -96,8 +97,10 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       Tracer(workdir, experiment.profile, recorder.progress.note)
     )
     if not resumed:
-      metrics = evaluate(state, schedule.final_num_prompts).metrics
+      found = evaluate(state, schedule.final_num_prompts)
+      metrics = found.metrics
       recorder.evaluation(0, metrics)
+      write_results(workdir, 0, schedule, parts.held_out, found)
       checkpoints.save(0, state, metrics, {})
 
     iterate = _compile_iteration(experiment, parts, pool, reference, ledger)
@@ -111,8 +114,10 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       evaluated: dict[str, float] = {}
       if last or due(step, schedule.every_n_steps):
         size = schedule.final_num_prompts if last else schedule.num_prompts
-        evaluated = evaluate(state, size).metrics
+        found = evaluate(state, size)
+        evaluated = found.metrics
         recorder.evaluation(step, evaluated)
+        write_results(workdir, step, schedule, parts.held_out, found)
       stopping = bool(stop)  # Once: a signal may come between two looks.
       if last or stopping or due(step, experiment.checkpoints.every_n_steps):
         recorder.flush()
@@ -203,8 +208,14 @@ def _compile_iteration(
       )
     )
     clock.lap('sampling')
-    completions, verdicts = verify(
-      parts.tokenizer, parts.prompts, pool, on_host, width
+    completions, verdicts, reward_metrics = reward(
+      parts.tokenizer,
+      parts.prompts,
+      pool,
+      on_host,
+      width,
+      experiment.sampling.group_size,
+      experiment.shaping,
     )
     rewards = np.asarray([v.reward for v in verdicts], np.float32)
     clock.lap('verification')
@@ -237,7 +248,7 @@ def _compile_iteration(
     metrics = {
       **metrics,
       **step_metrics,
-      **_verdict_metrics(verdicts),
+      **reward_metrics,
       **clock.metrics(
         sampled=int(on_host.completion_mask.sum()),
         trained=int(on_host.token_mask.sum()),
@@ -246,16 +257,6 @@ def _compile_iteration(
     return state, metrics, rows
 
   return iterate
-
-
-def _verdict_metrics(verdicts: list[Verdict]) -> dict[str, float]:
-  """Shares of completions whose verifier failed."""
-  counts = failure_counts(verdicts)
-  failed = counts['errors'] + counts['crashes']
-  return {
-    'rewards/errors': failed / len(verdicts),
-    'rewards/timeouts': counts['timeouts'] / len(verdicts),
-  }
 
 
 def _restore(

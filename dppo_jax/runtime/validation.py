@@ -18,7 +18,8 @@ from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.masking import AGGREGATIONS
 from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS
 from dppo_jax.ops.trust_regions import DIRECTIONS, SIDES, TRUST_REGIONS
-from dppo_jax.rewards.verifiers import VERIFIERS
+from dppo_jax.rewards import checks
+from dppo_jax.rewards.pool import MIN_MEMORY_MB
 from dppo_jax.sampling.precision import PRECISIONS
 
 Config = dict[str, Any]
@@ -60,6 +61,8 @@ COUNTS = {
   'data.group_size': 1,
   'data.max_prompt_length': 1,
   'rewards.num_workers': 0,
+  'rewards.memory_limit_mb': MIN_MEMORY_MB,
+  'rewards.overlong_cache': 0,
   'model.num_layers': 1,
   'model.d_model': 1,
   'model.num_heads': 1,
@@ -81,6 +84,8 @@ COUNTS = {
   'evaluation.num_prompts': 1,
   'evaluation.final_num_prompts': 1,
   'evaluation.num_samples': 1,
+  'evaluation.samples_a_pass': 1,
+  'evaluation.num_resamples': 1,
   'checkpoints.every_n_steps': 1,
   'checkpoints.keep': 1,
   'writers.console_every_n_steps': 0,
@@ -103,6 +108,7 @@ RANGES = {
   'sampling.temperature': (0.0, False, math.inf),
   'evaluation.temperature': (0.0, False, math.inf),
   'evaluation.top_p': (0.0, False, 1.0),
+  'evaluation.confidence': (0.0, False, 0.9999),
   'trust_region.delta_low': (0.0, True, math.inf),
   'trust_region.delta_high': (0.0, True, math.inf),
   'trust_region.clip_low': (0.0, True, 1.0),
@@ -150,6 +156,9 @@ def find_problems(config: Config, num_devices: int) -> list[str]:
     return problems
   return [
     *_task(config),
+    *checks.find_misfits(
+      config['rewards'], config['sampling']['max_completion_length']
+    ),
     *_evaluation(config),
     *_model(config),
     *_trust_region(config),
@@ -177,17 +186,7 @@ def _choices(config: Config) -> Iterator[str]:
     got = _at(config, path)
     if got not in known:
       yield f'{path}: unknown {got!r}{suggest(got, known)}'
-  verifier = config['rewards']['verifier']
-  if verifier not in VERIFIERS and ':' not in verifier:
-    yield (
-      f'rewards.verifier: unknown {verifier!r}{suggest(verifier, VERIFIERS)}'
-      " Or name a function of yours: 'package.module:function'."
-    )
-  elif verifier not in VERIFIERS and config['rewards']['num_workers'] == 0:
-    yield (
-      f'rewards.num_workers: got 0 for the verifier {verifier!r}; one that is'
-      ' not built in needs at least 1, so that it can be stopped.'
-    )
+  yield from checks.find_misspelled(config['rewards'])
 
 
 def _counts(config: Config) -> Iterator[str]:

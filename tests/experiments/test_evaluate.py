@@ -18,6 +18,7 @@ def looked_at(tmp_path_factory, finished):
   )
   assert code == 0, err
   after = {p: p.read_bytes() for p in finished.rglob('*') if p.is_file()}
+  # The training wrote the same results after its last step.
   assert after == before
   return said, json.loads(out.read_text())
 
@@ -29,6 +30,15 @@ def test_it_finds_what_the_training_found(looked_at, finished):
   assert 'evaluation/greedy_accuracy' in last
   assert last.items() <= record.items()
   assert 'Step 6 on validation: 32 prompts × 1 samples' in said
+  low, high = (
+    last[f'evaluation/sampled_accuracy_{end}'] for end in ('low', 'high')
+  )
+  line = f'avg@1             {last["evaluation/sampled_accuracy"]:.4g}'
+  assert f'  {line} [{low:.4g}, {high:.4g}]' in said
+  assert '  pass@1  ' in said
+  assert f'Results: {finished / "evaluations" / "step6_validation_32x1_"}' in (
+    said
+  )
 
 
 def test_the_metrics_are_those_of_the_problems(looked_at):

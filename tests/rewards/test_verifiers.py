@@ -5,10 +5,19 @@ import sys
 
 from hypothesis import given
 from hypothesis import strategies as st
-import numpy as np
 import pytest
 
 from dppo_jax.rewards import verifiers
+from dppo_jax.rewards.verdicts import REASONS, verify_safely
+
+_ANYWHERE = [
+  name for name, row in verifiers.VERIFIERS.items() if not row.imports
+]
+
+
+def _verify(name, completion, example, extraction=('whole',), truncated=False):
+  verifier = verifiers.make_verifier(verifiers.VERIFIERS[name], extraction)
+  return verify_safely(verifier, completion, example, truncated)
 
 
 @pytest.mark.parametrize(
@@ -19,6 +28,7 @@ from dppo_jax.rewards import verifiers
     ('exact_match', '1 2', '1 2 3', (0.0, 'wrong')),
     ('exact_match', '', '1 2 3', (0.0, 'empty')),
     ('exact_match', '', '', (0.0, 'empty')),
+    ('exact_match', '7', 'Seven.\n#### 7', (1.0, 'right')),
     ('last_word', 'think 1 3 5', '5', (1.0, 'right')),
     ('last_word', 'direct 5', '5', (1.0, 'right')),
     ('last_word', '5', '5', (1.0, 'right')),
@@ -35,83 +45,125 @@ from dppo_jax.rewards import verifiers
     ('alias_sort', '', '1.0 2.0', (0.0, 'empty')),
     ('numeric', '0 5 7 9', '5 7 9', (1.0, 'right')),
     ('numeric', '-1.50', '-1.5', (1.0, 'right')),
+    ('numeric', '$1,500.00', '1500', (1.0, 'right')),
+    ('numeric', '20%', '1/5', (1.0, 'right')),
     ('numeric', '5 7 8', '5 7 9', (0.0, 'wrong')),
-    ('numeric', '1 +', '1', (0.0, 'unreadable')),
-    ('numeric', '1e400', '1', (0.0, 'unreadable')),
-    ('numeric', '٣', '3', (0.0, 'unreadable')),
-    ('numeric', '1' * 65, '1', (0.0, 'unreadable')),
+    ('numeric', '5', 'Tuesday', (0.0, 'wrong')),
+    ('numeric', '1 +', '1', (0.0, 'malformed')),
+    ('numeric', '1e400', '1', (0.0, 'malformed')),
+    ('numeric', '٣', '3', (0.0, 'malformed')),
+    ('numeric', '1' * 65, '1', (0.0, 'malformed')),
     ('numeric', '', '1', (0.0, 'empty')),
+    ('math', '1,000', '1000', (1.0, 'right')),
+    ('math', 'x^2', 'x^2', (1.0, 'right')),
+    ('math', '1001', '1000', (0.0, 'wrong')),
+    ('math', 'x' * 1001, '1000', (0.0, 'too_long')),
+    ('math', '9^{9^{9^9}}', '1000', (0.0, 'malformed')),
+    ('math', '9^{9^9}', '1000', (0.0, 'malformed')),
+    ('math', '2^{99999}', '1000', (0.0, 'malformed')),
+    ('math', '2^99999', '1000', (0.0, 'malformed')),
+    ('math', '9999!', '1000', (0.0, 'malformed')),
+    ('math', '9!!', '1000', (0.0, 'malformed')),
+    ('math', 'x^{y^{z^{w}}}', '1000', (0.0, 'malformed')),
+    ('math', '{1', '1000', (0.0, 'malformed')),
+    ('math', '1}{2', '1000', (0.0, 'malformed')),
+    ('math', '1 or \\boxed{2}', '1000', (0.0, 'malformed')),
   ],
 )
 def test_verdicts(name, completion, answer, expected):
-  verify = verifiers.VERIFIERS[name]
-  assert verify(completion, {'answer': answer}, False) == expected
+  assert _verify(name, completion, {'answer': answer}) == expected
+
+
+def test_what_may_be_dear_is_told_from_what_is_not():
+  for dear in ('9^{9^{9^9}}', '9^9^9', '2^{ 12345}', '(9!)!', 'a^{b^{c^{d}}}'):
+    assert not verifiers._is_tame(dear), dear
+  for fine in (r'\frac{1}{2}', 'e^{-x^{2}}', '12345x^{10}', r'\{1, 2\}', '5!'):
+    assert verifiers._is_tame(fine), fine
+
+
+@pytest.mark.parametrize(
+  ('completion', 'extraction', 'expected'),
+  [
+    (r'so \boxed{7}', ('boxed',), (1.0, 'right')),
+    ('so\n#### 7', ('boxed', 'hashes'), (1.0, 'right')),
+    ('<answer> 7 </answer>', ('answer_tag',), (1.0, 'right')),
+    (r'#### 8 \boxed{7}', ('hashes', 'boxed'), (0.0, 'malformed')),
+    ('so 7', ('boxed', 'hashes'), (0.0, 'no_answer')),
+    (r'so \boxed{ }', ('boxed',), (0.0, 'no_answer')),
+    (r'so \boxed{7', ('boxed',), (0.0, 'no_answer')),
+  ],
+)
+def test_rows_read_the_answer(completion, extraction, expected):
+  example = {'answer': 'They are seven.\n#### 7'}
+  assert _verify('numeric', completion, example, extraction) == expected
+
+
+def test_rows_of_form_read_everything():
+  text = '<think>2 + 2</think>\n<answer>4</answer>'
+  assert _verify('think_answer', text, {}, ('answer_tag',)) == (1.0, 'right')
+
+
+def test_the_reference_is_found_in_a_solution():
+  assert verifiers.reference_answer({'answer': 'a\n#### 1,000'}) == '1,000'
+  assert verifiers.reference_answer({'answer': r'so \boxed{x}.'}) == 'x'
+  assert verifiers.reference_answer({'answer': 12}) == '12'
+
+
+_EXAMPLE = {'answer': '1.0 2.0', 'numbers': [1, 2], 'target': 3}
 
 
 @pytest.mark.parametrize('name', verifiers.VERIFIERS)
 def test_truncated_completions_are_wrong(name):
-  verdict = verifiers.VERIFIERS[name]('1.0', {'answer': '1.0'}, True)
+  verdict = _verify(name, '1.0', _EXAMPLE, truncated=True)
   assert verdict == (0.0, 'truncated')
 
 
-@pytest.mark.parametrize('name', verifiers.VERIFIERS)
+@pytest.mark.parametrize('name', _ANYWHERE)
+@pytest.mark.parametrize('extraction', ['whole', 'boxed'])
 @given(completion=st.text(max_size=80))
-def test_any_text_gets_a_bounded_verdict(name, completion):
-  verify = verifiers.VERIFIERS[name]
-  reward, reason = verify(completion, {'answer': '1.0 2.0'}, False)
+def test_any_text_gets_a_bounded_verdict(name, extraction, completion):
+  reward, reason = _verify(name, completion, _EXAMPLE, (extraction,))
   assert reward in (0.0, 1.0)
-  assert reason in ('right', 'wrong', 'empty', 'unreadable')
+  assert reason in REASONS
 
 
-def _returning(value):
-  return lambda completion, example, truncated: value
-
-
+@pytest.mark.parametrize('name', verifiers.VERIFIERS)
 @pytest.mark.parametrize(
-  ('value', 'reason'),
+  'completion',
   [
-    ((float('nan'), 'a'), 'error: reward nan is not finite'),
-    ((float('inf'), 'a'), 'error: reward inf is not finite'),
-    (('1', 'a'), 'error: reward of type str'),
-    ((None, 'a'), 'error: reward of type NoneType'),
-    (1.0, 'error: TypeError: '),
-    ((1.0,), 'error: ValueError: '),
+    '{' * 50_000 + '}' * 50_000,
+    '\\boxed{' * 15_000,
+    '\\boxed{' + '{' * 50_000 + '}' * 50_000 + '}',
+    '<think>' * 15_000,
+    '#' * 100_000,
+    '(' * 100_000,
+    '9^' * 50_000,
+    '\\boxed{9^{9^{9^9}}}',
+    '\ud800 \\boxed{\udfff!!}',
+    '1' * 100_000,
+    '%' * 100_000,
   ],
+  ids=lambda text: ascii(text[:12]),
 )
-def test_what_is_no_verdict_is_an_error(value, reason):
-  verdict = verifiers.verify_safely(_returning(value), 'a', {}, False)
-  assert verdict.reward == 0.0
-  assert verdict.reason.startswith(reason)
+def test_hostile_texts_cost_their_reward_and_no_time(
+  monkeypatch, name, completion
+):
+  def refuse(name):
+    raise AssertionError(f'{name} is asked, in this process')
 
-
-def test_numbers_become_floats_and_reasons_short_text():
-  value = (np.float32(0.5), 'x' * 1000)
-  verdict = verifiers.verify_safely(_returning(value), 'a', {}, False)
-  assert type(verdict.reward) is float
-  assert verdict == (0.5, 'x' * 200)
-
-
-def test_an_exception_is_named_and_cut():
-  def broken(completion, example, truncated):
-    raise ValueError('x' * 1000)
-
-  verdict = verifiers.verify_safely(broken, 'a', {}, False)
-  assert verdict.reward == 0.0
-  assert verdict.reason.startswith('error: ValueError: xxx')
-  assert len(verdict.reason) == 200
-
-
-def test_failures_are_counted_by_kind():
-  reasons = ['right', 'timeout', 'crashed', 'timeout', 'error: TypeError: x']
-  verdicts = [verifiers.Verdict(0.0, reason) for reason in reasons]
-  counts = verifiers.failure_counts(verdicts)
-  assert counts == {'errors': 1, 'timeouts': 2, 'crashes': 1}
+  monkeypatch.setattr(verifiers.importlib, 'import_module', refuse)
+  for extraction in ('whole', 'boxed', 'hashes', 'answer_tag'):
+    verdict = _verify(name, completion, _EXAMPLE, (extraction,))
+    # One box is one box, whatever is in it.
+    assert verdict.reward == 0.0 or name == 'one_boxed'
+    assert verdict.reason in REASONS
 
 
 def test_the_modules_of_a_worker_are_light():
   code = (
     'import sys, dppo_jax.rewards.worker\n'
-    'print([m for m in ("jax", "flax", "numpy") if m in sys.modules])'
+    'heavy = ("jax", "flax", "numpy", "sympy")\n'
+    'print([m for m in heavy if m in sys.modules])'
   )
   done = subprocess.run(
     [sys.executable, '-c', code],

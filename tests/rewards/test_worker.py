@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from dppo_jax.rewards import verifiers, worker
+from dppo_jax.rewards import worker
+from dppo_jax.rewards.verdicts import Verdict
 
 
 def _run(code):
@@ -27,9 +28,15 @@ def test_every_item_of_every_chunk_is_answered_in_order():
   items = [[7, 'a', {'answer': 'a'}, False], [3, 'b', {'answer': 'a'}, False]]
   requests = [json.dumps(items) + '\n', json.dumps(items[:1]) + '\n']
   replies = io.StringIO()
-  worker.serve(requests, replies, verifiers.exact_match, 1.0)
+  exact = worker.load_verifier('exact_match', ['whole'])
+  worker.serve(requests, replies, [exact, lambda *_: Verdict(0.5, 'ok')], 1.0)
   lines = [json.loads(line) for line in replies.getvalue().splitlines()]
-  assert lines == [[7, 1.0, 'right'], [3, 0.0, 'wrong'], [7, 1.0, 'right']]
+  right, wrong, other = [1.0, 'right'], [0.0, 'wrong'], [0.5, 'ok']
+  assert lines == [
+    [7, [right, other]],
+    [3, [wrong, other]],
+    [7, [right, other]],
+  ]
   assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
@@ -40,15 +47,27 @@ def test_an_orphan_that_hangs_ends_itself():
     'worker._GRACE_S = 0.1\n'
     'def hang(*_):\n'
     '  while True: pass\n'
-    'worker.serve(["[[0, 1, 2, 3]]"], io.StringIO(), hang, 0.1)'
+    'worker.serve(["[[0, 1, 2, 3]]"], io.StringIO(), [hang], 0.1)'
   )
   assert done.returncode == -signal.SIGALRM
 
 
 def test_verifiers_are_found_by_name():
-  assert worker.load_verifier('numeric') is verifiers.numeric
-  name = 'dppo_jax.rewards.verifiers:last_word'
-  assert worker.load_verifier(name) is verifiers.last_word
+  numeric = worker.load_verifier('numeric', ['boxed'])
+  assert numeric('\\boxed{1.0}', {'answer': '1'}, False) == (1.0, 'right')
+  name = 'tests.runtime.bad_verifiers:fails'
+  mine = worker.load_verifier(name, ['boxed'])
+  assert mine('', {'example_id': 9}, False) == (1.0, 'right')
+
+
+def test_what_a_row_imports_is_there_before_the_first_item():
+  done = _run(
+    'import sys\n'
+    'from dppo_jax.rewards import worker\n'
+    'worker.load_verifier("math", ["boxed"])\n'
+    'print("sympy" in sys.modules)'
+  )
+  assert done.stdout.strip() == 'True'
 
 
 @pytest.mark.parametrize(
@@ -56,13 +75,13 @@ def test_verifiers_are_found_by_name():
   [
     'no_such_module_anywhere:verify',
     'dppo_jax.rewards.verifiers:no_such_function',
-    'dppo_jax.rewards.verifiers:MAX_REASON_LENGTH',
+    'dppo_jax.rewards.verdicts:MAX_REASON_LENGTH',
     'dppo_jax.rewards.verifiers',
   ],
 )
 def test_verifiers_that_cannot_be_found_are_refused(name):
   with pytest.raises(ValueError, match=r'rewards\.verifier: .*' + name):
-    worker.load_verifier(name)
+    worker.load_verifier(name, ['whole'])
 
 
 def test_memory_is_limited():

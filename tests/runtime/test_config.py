@@ -13,8 +13,12 @@ def test_every_section_reaches_its_reader():
   settings = runs.config()
   built = runs.experiment(settings)
   assert built.resolved == settings.to_dict()
-  for name in ('data', 'rewards', 'mesh', 'checkpoints', 'writers', 'profile'):
+  for name in ('data', 'mesh', 'checkpoints', 'writers', 'profile'):
     assert dataclasses.asdict(getattr(built, name)) == built.resolved[name]
+  rewards = dict(built.resolved['rewards'])
+  assert built.shaping.cache == rewards.pop('overlong_cache')
+  assert [term.name for term in built.shaping.terms] == [rewards.pop('shaping')]
+  assert dataclasses.asdict(built.rewards) == rewards
   for name, value in dataclasses.asdict(built.loss.bounds).items():
     assert built.resolved['trust_region'][name] == value
 
@@ -49,6 +53,11 @@ def test_evaluation_samples_its_own_way():
   assert (sampled.top_k, sampled.precision) == (0, 'float32')
   assert greedy.greedy
   assert greedy.group_size == 1
+  assert (evaluation.num_samples, evaluation.seed) == (3, 0)
+  passes = runs.experiment(
+    runs.config(evaluation__num_samples=32, evaluation__samples_a_pass=12)
+  ).evaluation
+  assert (passes.num_samples, passes.sampled.group_size) == (32, 12)
   off = runs.experiment(runs.config(evaluation__greedy=False))
   assert off.evaluation.greedy is None
 

@@ -6,7 +6,7 @@ import pytest
 from dppo_jax.base import Rollout, TokenStats
 from dppo_jax.learner import state as state_lib
 from dppo_jax.rewards.pool import VerifierPool
-from dppo_jax.rewards.verifiers import Verdict
+from dppo_jax.rewards.verdicts import Verdict
 from dppo_jax.runtime import evaluation
 from tests import runs
 
@@ -17,12 +17,14 @@ class _Pool:
   def __init__(self):
     self.seen = []
 
-  def verify(self, completions, examples, truncated):
+  def verify_terms(self, completions, examples, truncated):
     self.seen += [example['example_id'] for example in examples]
-    return [
+    verdicts = [
       Verdict(float(i % 5 == 0 and example['example_id'] % 2), 'judged')
       for i, example in enumerate(examples)
     ]
+    # What forms and lengths earn is no accuracy.
+    return [verdicts, [Verdict(1.0, 'right')] * len(examples)]
 
 
 @pytest.fixture
@@ -79,6 +81,84 @@ def test_the_filling_of_the_last_chunk_is_not_counted(monkeypatch, parts):
   assert found.metrics['evaluation/length_mean'] == 2.0
   assert found.metrics['evaluation/truncated'] == 0.5
   assert found.greedy is not None
+  metrics = found.metrics
+  low = metrics['evaluation/sampled_accuracy_low']
+  assert 0 < low < 0.1 < metrics['evaluation/sampled_accuracy_high'] < 0.2
+  # One right sample of five for half of the problems.
+  assert metrics['evaluation/pass_at_1'] == pytest.approx(1 / 5 / 2)
+  assert metrics['evaluation/pass_at_4'] == pytest.approx(4 / 5 / 2)
+  assert len(found.statistics.pass_at) == 5
+
+
+def test_samples_are_drawn_in_passes_and_belong_together(monkeypatch, parts):
+  pool = _Pool()
+  found = _evaluate(
+    monkeypatch,
+    parts,
+    pool,
+    20,
+    evaluation__num_samples=5,
+    evaluation__samples_a_pass=2,
+  )
+  # Three passes of two; the sixth sample is not counted, nor verified.
+  expected = np.repeat(np.arange(16384, 16404), 5)
+  np.testing.assert_array_equal(pool.seen[:100], expected)
+  assert len(pool.seen) == 120
+  assert found.sampled.rewards().shape == (20, 5)
+  assert found.sampled.lengths.shape == (100,)
+  # Rows of the sampler were cut in turn: in each pass the first of two.
+  assert (
+    found.sampled.truncated.reshape(20, 5).tolist()
+    == [[True, False, True, False, True]] * 20
+  )
+
+
+def test_passes_have_keys_of_their_own(monkeypatch, parts):
+  keys = []
+  fold_in = evaluation.jax.random.fold_in
+
+  def record(key, number):
+    keys.append(number)
+    return fold_in(key, number)
+
+  monkeypatch.setattr(evaluation.jax.random, 'fold_in', record)
+  _evaluate(
+    monkeypatch,
+    parts,
+    _Pool(),
+    20,
+    evaluation__num_samples=5,
+    evaluation__samples_a_pass=2,
+    evaluation__greedy=False,
+  )
+  assert sorted(keys[-6:]) == [0, 1, 2, 3, 4, 5]
+
+
+class _Decoder:
+  """A tokenizer whose text has half a surrogate pair."""
+
+  def decode_batch(self, ids, mask):
+    del mask
+    return ['1 \ud800'] * len(ids)
+
+
+def test_texts_that_are_no_utf8_are_mended(parts):
+  prompt = parts.held_out.first(1)
+  rollout = Rollout(
+    tokens=np.zeros((1, 10), np.int32),
+    token_mask=np.ones((1, 10), bool),
+    completion_mask=np.ones((1, 10), bool),
+    rollout=TokenStats(log_probs=np.zeros((1, 10), np.float32)),
+    group_id=np.zeros(1),
+    example_id=prompt.example_id,
+    truncated=np.array([False]),
+  )
+  with VerifierPool('numeric', 'whole', 1, 5.0, 1024) as pool:
+    texts, (verdict,) = evaluation.verify(
+      _Decoder(), parts.held_out, pool, rollout, 6
+    )
+  assert texts == ['1 ?']
+  assert verdict == (0.0, 'malformed')
 
 
 def test_without_greedy_there_is_no_such_metric(monkeypatch, parts):
@@ -99,7 +179,7 @@ def test_completions_are_read_without_their_prompts(parts):
     example_id=prompt.example_id,
     truncated=np.array([False]),
   )
-  with VerifierPool('last_word', num_workers=0, time_limit_s=1.0) as pool:
+  with VerifierPool('last_word', 'whole', 0, 1.0, 4096) as pool:
     texts, (verdict,) = evaluation.verify(
       parts.tokenizer, parts.held_out, pool, rollout, 6
     )

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from configs import default
-from dppo_jax.rewards.verifiers import Verdict
-from dppo_jax.runtime import inspection, workdir
+from dppo_jax.rewards.verdicts import Verdict
+from dppo_jax.runtime import accuracy, inspection, workdir
 from dppo_jax.runtime.evaluation import Answers, Evaluation
 from tests import runs
 
@@ -88,12 +88,20 @@ def found():
     'evaluation/length_mean': 2.5,
     'evaluation/truncated': 0.25,
   }
-  return Evaluation(metrics, answers(3, 'drawn'), answers(1, 'likeliest'))
+  sampled = answers(3, 'drawn')
+  statistics = accuracy.summarize(sampled.rewards(), 100, 0.9, 0)
+  return Evaluation(metrics, sampled, answers(1, 'likeliest'), statistics)
 
 
 _FACTS = {
   'step': 6,
-  'evaluation': {'split': 'test', 'temperature': 0.5, 'top_p': 1.0},
+  'evaluation': {
+    'split': 'test',
+    'temperature': 0.5,
+    'top_p': 1.0,
+    'confidence': 0.9,
+    'num_resamples': 100,
+  },
 }
 
 
@@ -124,9 +132,12 @@ def test_the_console_shows_metrics_and_completions(found):
   lines = inspection.describe(_FACTS, parts, found, 1).splitlines()
   (example,) = parts.held_out.examples([16384])
   assert lines == [
-    'Step 6 on test: 2 prompts × 3 samples, temperature 0.5, top_p 1',
-    '  avg@3             0.5',
-    '  pass@3            0.6667',
+    'Step 6 on test: 2 prompts × 3 samples, temperature 0.5, top_p 1;'
+    ' intervals of 0.9, by 100 resamples of the prompts',
+    '  avg@3             0.5 [0.3333, 0.6667]',
+    '  pass@1            0.5 [0.3333, 0.6667]',
+    '  pass@2            0.8333 [0.6667, 1]',
+    '  pass@3            1 [1, 1]',
     '  length, tokens    2.5',
     '  truncated, share  0.25',
     'Samples (reward, reason: prompt -> completion)',
@@ -140,4 +151,22 @@ def test_the_file_holds_everything(tmp_path, found):
   record = json.loads(path.read_text())
   assert record['step'] == 6
   assert record['evaluation/pass_at_k'] == 2 / 3
+  assert record['average'] == found.statistics.average._asdict()
+  assert [each['value'] for each in record['pass_at']] == pytest.approx(
+    [1 / 2, 5 / 6, 1]
+  )
   assert len(record['problems']) == 2
+
+
+def test_results_go_to_the_folder_and_the_rest_where_it_is_asked(
+  tmp_path, found
+):
+  built = runs.experiment()
+  arguments = built, _FACTS, runs.parts(), found
+  said = inspection.write(tmp_path, None, *arguments)
+  (path,) = tmp_path.rglob('*.jsonl')
+  assert said == f'Results: {path}'
+  out = tmp_path / 'out.json'
+  said = inspection.write(tmp_path, out, *arguments)
+  assert said.splitlines() == [f'Results: {path}', f'Problems: {out}']
+  assert json.loads(out.read_text())['step'] == 6

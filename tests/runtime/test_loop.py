@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import pytest
 
-from dppo_jax.rewards.verifiers import Verdict
+from dppo_jax.rewards.verdicts import Verdict
 from dppo_jax.runtime import checksums, entry_point, loop, summary, workdir
 from tests import runs
 
@@ -65,14 +65,14 @@ def two_steps_short(tmp_path, finished):
 def _stop_in_step(monkeypatch, step, number):
   """Sends this process a signal while it verifies that train step."""
   calls = iter(range(1, 1000))
-  verify = loop.verify
+  reward = loop.reward
 
   def verify_and_signal(*args):
     if next(calls) == step:
       os.kill(os.getpid(), number)
-    return verify(*args)
+    return reward(*args)
 
-  monkeypatch.setattr(loop, 'verify', verify_and_signal)
+  monkeypatch.setattr(loop, 'reward', verify_and_signal)
 
 
 def _guarded(settings, folder):
@@ -153,13 +153,14 @@ def test_a_full_disk_ends_the_run_and_no_more(
 def test_gradients_that_are_not_finite_stop_the_run(
   monkeypatch, capsys, two_steps_short
 ):
-  verify = loop.verify
+  reward = loop.reward
 
   def no_number(*args):
-    completions, verdicts = verify(*args)
-    return completions, [Verdict(math.nan, 'right') for _ in verdicts]
+    found = reward(*args)
+    verdicts = [Verdict(math.nan, 'right') for _ in found.verdicts]
+    return found._replace(verdicts=verdicts)
 
-  monkeypatch.setattr(loop, 'verify', no_number)
+  monkeypatch.setattr(loop, 'reward', no_number)
   (two_steps_short / workdir.CONFIG).unlink()
   settings = runs.config(optimizer__max_nonfinite=3)
   assert _guarded(settings, two_steps_short) == 1
@@ -189,6 +190,9 @@ def test_a_verifier_that_fails_costs_its_completions(two_steps_short):
     assert row['rewards/timeouts'] == np.mean(kinds == 0)
     assert row['rewards/errors'] == np.mean((kinds > 0) & (kinds < 8))
     assert row['rewards/mean'] == np.mean(kinds >= 8)
+    assert row['rewards/reason_timeout'] == row['rewards/timeouts']
+    assert row['rewards/reason_error'] == row['rewards/errors']
+    assert row['rewards/reason_right'] == row['rewards/mean']
   # 32 held-out prompts with consecutive ids.
   last = runs.rows(two_steps_short)[-1]
   assert last['evaluation/sampled_accuracy'] == 0.5

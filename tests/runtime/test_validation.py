@@ -17,6 +17,8 @@ _FREE = {
   'model.qkv_bias',
   'model.tied_head',
   'objective.entropy_coefficient',  # Of any sign.
+  'rewards.extraction',
+  'rewards.shaping',
   'rewards.verifier',
   'writers.tensorboard',
   'mesh.data',
@@ -84,6 +86,43 @@ def test_a_number_stays_in_its_range(path):
     (
       dict(rewards__verifier='exact_mach'),
       "rewards.verifier: unknown 'exact_mach'; did you mean 'exact_match'?",
+    ),
+    (
+      dict(rewards__verifier='math'),
+      "rewards.num_workers: got 0 for the verifier 'math'; one that may hang",
+    ),
+    (
+      dict(rewards__verifier='numeric + x*one_boxed'),
+      "rewards.verifier: got the weight 'x'",
+    ),
+    (
+      dict(rewards__extraction='boxed, hash'),
+      "rewards.extraction: unknown 'hash' in 'boxed, hash'",
+    ),
+    (
+      dict(rewards__shaping='overlon'),
+      "rewards.shaping: unknown 'overlon'; did you mean 'overlong'?",
+    ),
+    (
+      dict(rewards__shaping='0.5*overlong'),
+      'rewards.overlong_cache: got 0; with rewards.shaping=',
+    ),
+    (
+      dict(rewards__shaping='overlong', rewards__overlong_cache=8),
+      "rewards.overlong_cache: got 8; with rewards.shaping='overlong' at"
+      ' least 1 and at most sampling.max_completion_length=7.',
+    ),
+    (
+      dict(rewards__memory_limit_mb=64),
+      'rewards.memory_limit_mb: got 64; a whole number of at least 256.',
+    ),
+    (
+      dict(evaluation__samples_a_pass=0),
+      'evaluation.samples_a_pass: got 0; a whole number of at least 1.',
+    ),
+    (
+      dict(evaluation__confidence=1.0),
+      'evaluation.confidence: got 1.0; a number above 0',
     ),
     (
       dict(rewards__verifier='mine:verify'),

@@ -1,0 +1,116 @@
+"""What is said of a completion: a reward, and the reason for it."""
+
+from collections.abc import Callable, Mapping, Sequence
+import math
+import numbers
+from typing import Any, NamedTuple
+
+MAX_REASON_LENGTH = 200  # Characters; reasons are logged and counted.
+
+
+class Verdict(NamedTuple):
+  """What a verifier says of a completion.
+
+  Attributes:
+    reward: finite; 1.0 is right and 0.0 wrong for every verifier here.
+    reason: a key of `REASONS`, 'error: …', or a few words of the user's.
+  """
+
+  reward: float
+  reason: str
+
+
+Verifier = Callable[[str, Mapping[str, Any], bool], Verdict]
+
+# Every reason of this package, and what it says.
+REASONS = {
+  'right': 'as asked',
+  'wrong': 'an answer, but another one',
+  'empty': 'no words at all',
+  'truncated': 'cut by the length limit',
+  'no_answer': 'nothing where rewards.extraction looks',
+  'too_long': 'an answer longer than any answer is',
+  'malformed': 'not of the form asked for',
+  'wrong_numbers': 'countdown: other numbers than those given',
+  'timeout': 'took longer than rewards.time_limit_s',
+  'memory': 'took more than rewards.memory_limit_mb',
+  'crashed': 'ended the process that verified it',
+}
+RIGHT = Verdict(1.0, 'right')
+WRONG = Verdict(0.0, 'wrong')
+EMPTY = Verdict(0.0, 'empty')
+TRUNCATED = Verdict(0.0, 'truncated')
+NO_ANSWER = Verdict(0.0, 'no_answer')
+TOO_LONG = Verdict(0.0, 'too_long')
+MALFORMED = Verdict(0.0, 'malformed')
+WRONG_NUMBERS = Verdict(0.0, 'wrong_numbers')
+TIMEOUT = Verdict(0.0, 'timeout')
+MEMORY = Verdict(0.0, 'memory')
+CRASHED = Verdict(0.0, 'crashed')
+
+
+def error_verdict(message: str) -> Verdict:
+  """Reward 0 with a reason of bounded length."""
+  return Verdict(0.0, f'error: {message}'[:MAX_REASON_LENGTH])
+
+
+def verify_safely(
+  verifier: Verifier,
+  completion: str,
+  example: Mapping[str, Any],
+  truncated: bool,
+) -> Verdict:
+  """Calls a verifier; whatever it does but hang or exit becomes a verdict.
+
+  Args:
+    verifier: any callable of the three arguments below.
+    completion: text without the end token.
+    example: the data row, with 'answer'.
+    truncated: whether the length limit cut the completion.
+
+  Returns:
+    Its verdict with a finite reward and a bounded reason; reward 0.0 and
+    'memory' where it wanted too much of that, 'error: …' where it raises
+    otherwise or returns anything else.
+  """
+  try:
+    reward, reason = verifier(completion, example, truncated)
+    if not isinstance(reward, numbers.Real):
+      return error_verdict(f'reward of type {type(reward).__name__}')
+    reward = float(reward)
+    if not math.isfinite(reward):
+      return error_verdict(f'reward {reward} is not finite')
+    return Verdict(reward, str(reason)[:MAX_REASON_LENGTH])
+  except MemoryError:
+    return MEMORY
+  except Exception as error:
+    return error_verdict(f'{type(error).__name__}: {error}')
+
+
+def failure_counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
+  """Counts what verifiers failed to judge: errors, timeouts and crashes.
+
+  A verifier that ran out of memory counts as a crash.
+  """
+  reasons = [verdict.reason for verdict in verdicts]
+  return {
+    'errors': sum(reason.startswith('error: ') for reason in reasons),
+    'timeouts': reasons.count('timeout'),
+    'crashes': reasons.count('crashed') + reasons.count('memory'),
+  }
+
+
+def reason_shares(verdicts: Sequence[Verdict]) -> dict[str, float]:
+  """Share of each key of `REASONS`, of 'error' and of 'other', summing to 1.
+
+  Args:
+    verdicts: B, at least one.
+  """
+  counts = dict.fromkeys([*REASONS, 'error', 'other'], 0)
+  for verdict in verdicts:
+    if verdict.reason in REASONS:
+      counts[verdict.reason] += 1
+    else:
+      error = verdict.reason.startswith('error: ')
+      counts['error' if error else 'other'] += 1
+  return {name: count / len(verdicts) for name, count in counts.items()}

@@ -1,0 +1,122 @@
+"""Statistics of an evaluation: avg@k, pass@k, intervals by bootstrap."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+_BLOCK = 2**20  # Problems drawn at once; 8 MB of indices.
+
+
+class Estimate(NamedTuple):
+  """A mean over problems, and its interval.
+
+  Attributes:
+    value: the mean.
+    low: lower end.
+    high: upper end.
+  """
+
+  value: float
+  low: float
+  high: float
+
+
+class Statistics(NamedTuple):
+  """What k samples a problem say.
+
+  Attributes:
+    average: avg@k, the mean reward.
+    pass_at: pass@1 to pass@k.
+  """
+
+  average: Estimate
+  pass_at: list[Estimate]
+
+
+def pass_at(correct: np.ndarray, num_samples: int) -> np.ndarray:
+  """The unbiased estimate of pass@k for every k up to n (arXiv:2107.03374).
+
+  pass@k = 1 - C(n - c, k) / C(n, k) = 1 - prod_{j < k} (n - c - j) / (n - j),
+  a running product of factors in [0, 1]: no binomial, no overflow.
+
+  >>> pass_at(np.array([0, 1, 4]), 4)
+  array([[0.  , 0.  , 0.  , 0.  ],
+         [0.25, 0.5 , 0.75, 1.  ],
+         [1.  , 1.  , 1.  , 1.  ]])
+
+  Args:
+    correct: i [N], c, right samples of each problem, in [0, n].
+    num_samples: n, samples of each.
+
+  Returns:
+    f64 [N, n], column k - 1 the share of k samples with a right one.
+  """
+  drawn = np.arange(num_samples)
+  wrong = num_samples - np.asarray(correct)[:, None] - drawn
+  return 1.0 - np.cumprod(np.maximum(wrong, 0) / (num_samples - drawn), axis=1)
+
+
+def bootstrap(
+  values: np.ndarray, num_resamples: int, confidence: float, seed: int
+) -> np.ndarray:
+  """Percentile intervals of column means, resampling rows.
+
+  Args:
+    values: f [N, M], a problem a row.
+    num_resamples: draws of N problems with replacement.
+    confidence: of the interval, in (0, 1).
+    seed: of the draws.
+
+  Returns:
+    f64 [2, M], low and high.
+  """
+  rng = np.random.default_rng(seed)
+  size = len(values)
+  means = np.empty((num_resamples, values.shape[1]))
+  rows = max(1, _BLOCK // size)
+  for begin in range(0, num_resamples, rows):
+    count = min(rows, num_resamples - begin)
+    drawn = rng.integers(0, size, (count, size))
+    drawn += size * np.arange(count)[:, None]
+    times = np.bincount(drawn.ravel(), minlength=count * size)
+    means[begin : begin + count] = times.reshape(count, size) @ values / size
+  tail = (1.0 - confidence) / 2
+  return np.quantile(means, [tail, 1.0 - tail], axis=0)
+
+
+def summarize(
+  rewards: np.ndarray, num_resamples: int, confidence: float, seed: int
+) -> Statistics:
+  """avg@k and every pass@k of an evaluation.
+
+  Args:
+    rewards: f [N, k]; a sample is right where its reward is above 0.
+    num_resamples: see `bootstrap`.
+    confidence: see `bootstrap`.
+    seed: see `bootstrap`.
+
+  Returns:
+    Means and intervals; one set of draws serves all.
+  """
+  correct = np.sum(rewards > 0, axis=1)
+  values = np.concatenate(
+    [
+      np.mean(rewards, axis=1, keepdims=True),
+      pass_at(correct, rewards.shape[1]),
+    ],
+    axis=1,
+  )
+  low, high = bootstrap(values, num_resamples, confidence, seed)
+  estimates = [
+    Estimate(*map(float, found))
+    for found in zip(values.mean(axis=0), low, high, strict=True)
+  ]
+  # As the mean of all samples has always been summed.
+  average = estimates[0]._replace(value=float(np.mean(rewards)))
+  return Statistics(average, estimates[1:])
+
+
+def shown(num_samples: int) -> list[int]:
+  """The k worth a line: powers of two, and the last."""
+  powers = [2**i for i in range(num_samples.bit_length())]
+  return sorted({*powers, num_samples})

@@ -1,0 +1,100 @@
+"""Rewards of a rollout: its verifiers' sum, shaped by length, and metrics."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dppo_jax.base import Rollout
+from dppo_jax.rewards.pool import VerifierPool
+from dppo_jax.rewards.shaping import ShapingConfig, shape
+from dppo_jax.rewards.terms import Term, combine
+from dppo_jax.rewards.verdicts import Verdict, failure_counts, reason_shares
+from dppo_jax.runtime.evaluation import verify_terms
+
+
+class Rewarded(NamedTuple):
+  """What a rollout earned.
+
+  Attributes:
+    texts: B completions.
+    verdicts: B rewards with everything added, and reasons.
+    metrics: `rewards/…`.
+  """
+
+  texts: list[str]
+  verdicts: list[Verdict]
+  metrics: dict[str, float]
+
+
+def reward(
+  tokenizer: Any,
+  stream: Any,
+  pool: VerifierPool,
+  rollout: Rollout,
+  prompt_length: int,
+  group_size: int,
+  shaping: ShapingConfig,
+) -> Rewarded:
+  """Has a rollout verified and adds what its lengths earn.
+
+  Args:
+    tokenizer: of the policy.
+    stream: where the prompts came from.
+    pool: the verifiers.
+    rollout: on the host, B rows.
+    prompt_length: P.
+    group_size: G.
+    shaping: what lengths add.
+  """
+  texts, found = verify_terms(tokenizer, stream, pool, rollout, prompt_length)
+  verdicts = combine(pool.terms, found)
+  lengths = np.asarray(rollout.completion_mask).sum(axis=1)
+  added = shape(
+    lengths, [verdict.reward for verdict in verdicts], group_size, shaping
+  )
+  metrics = verdict_metrics(pool.terms, found)
+  if any(term.name != 'none' for term in shaping.terms):
+    metrics['rewards/shaping'] = float(np.mean(added))
+  shaped = [
+    Verdict(verdict.reward + float(more), verdict.reason)
+    for verdict, more in zip(verdicts, added, strict=True)
+  ]
+  return Rewarded(texts, shaped, metrics)
+
+
+def verdict_metrics(
+  terms: Sequence[Term], found: Sequence[Sequence[Verdict]]
+) -> dict[str, float]:
+  """Shares of completions by reason, and by how their verifier failed.
+
+  Args:
+    terms: T terms of the reward.
+    found: for each of them B verdicts.
+
+  Returns:
+    `rewards/reason_…`, of the first term, summing to 1; `rewards/errors`,
+    crashes among them, and `rewards/timeouts`, of any term;
+    `rewards/term_…`, means before weighting, where there are several.
+  """
+  size = len(found[0])
+  worst = [_worst(of_one) for of_one in zip(*found, strict=True)]
+  counts = failure_counts(worst)
+  metrics = {
+    'rewards/errors': (counts['errors'] + counts['crashes']) / size,
+    'rewards/timeouts': counts['timeouts'] / size,
+  }
+  for reason, share in reason_shares(found[0]).items():
+    metrics[f'rewards/reason_{reason}'] = share
+  if len(terms) > 1:
+    for term, verdicts in zip(terms, found, strict=True):
+      name = term.name.rpartition(':')[2]
+      mean = float(np.mean([verdict.reward for verdict in verdicts]))
+      metrics[f'rewards/term_{name}'] = mean
+  return metrics
+
+
+def _worst(verdicts: Sequence[Verdict]) -> Verdict:
+  """The first that failed; else the first."""
+  failed = [v for v in verdicts if any(failure_counts([v]).values())]
+  return failed[0] if failed else verdicts[0]

@@ -1,0 +1,59 @@
+"""One worker process, without a pool."""
+
+import math
+import select
+import time
+
+import pytest
+
+from dppo_jax.rewards.process import WorkerProcess
+
+
+@pytest.fixture
+def worker():
+  process = WorkerProcess(
+    {
+      'terms': ['exact_match'],
+      'extraction': ['whole'],
+      'time_limit_s': 5.0,
+      'memory_limit_bytes': 2**30,
+    }
+  )
+  yield process
+  process.stop()
+
+
+def _hear(worker):
+  messages = []
+  while not messages:
+    assert select.select([worker.replies], [], [], 30.0)[0]
+    messages = worker.receive()
+  return messages
+
+
+def test_it_says_when_it_is_ready_then_answers(worker):
+  assert not worker.ready
+  assert _hear(worker) == ['']
+  items = [('a', {'answer': 'a'}, False), ('\ud800', {'answer': 'b'}, False)]
+  worker.send([1, 0], items)
+  assert list(worker.pending) == [1, 0]
+  remaining = worker.deadline - time.monotonic()
+  assert 4.0 < remaining <= 5.0
+  messages = _hear(worker)
+  while len(messages) < 2:
+    messages += _hear(worker)
+  assert messages == [[1, [[0.0, 'wrong']]], [0, [[1.0, 'right']]]]
+
+
+def test_a_death_is_heard_and_writing_to_the_dead_is_no_error(worker):
+  _hear(worker)
+  worker.process.kill()
+  worker.process.wait()
+  worker.send([0], [('a', {}, False)])
+  assert worker.receive() is None
+  assert math.isfinite(worker.deadline)
+
+
+def test_stopping_ends_the_process(worker):
+  worker.stop()
+  assert worker.process.returncode is not None
