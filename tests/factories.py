@@ -85,7 +85,7 @@ def sampling_config(**overrides) -> SamplingConfig:
     top_k=5,
     precision='float32',
     pad_id=PAD_ID,
-    eos_id=EOS_ID,
+    eos_ids=(EOS_ID,),
   )
   return SamplingConfig(**{**fields, **overrides})
 

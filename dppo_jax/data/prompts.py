@@ -82,7 +82,7 @@ def encode_prompts(
   examples = tuple(examples)
   if not examples:
     raise ValueError('data.task: no examples; the split is empty.')
-  rows = [tokenizer.encode(example['prompt']) for example in examples]
+  rows = [tokenizer.encode_prompt(example['prompt']) for example in examples]
   lengths = [len(row) for row in rows]
   if min(lengths) < 1:
     raise ValueError(

@@ -12,11 +12,11 @@ from dppo_jax.base import (
   Prompts,
   Rollout,
   Stream,
+  Tokenizer,
   TrainState,
   stream_key,
 )
 from dppo_jax.data.prompts import PromptStream
-from dppo_jax.data.tokenizer import WordTokenizer
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.verifiers import Verdict
 from dppo_jax.runtime.assembly import Parts, SampleFn, compile_sampler
@@ -103,7 +103,7 @@ def compile_evaluation(
 
 
 def verify(
-  tokenizer: WordTokenizer,
+  tokenizer: Tokenizer,
   stream: PromptStream,
   pool: VerifierPool,
   rollout: Rollout,
