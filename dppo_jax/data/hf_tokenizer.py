@@ -58,8 +58,7 @@ class HFTokenizer:
     settings = _read_json(self._folder, 'tokenizer_config.json')
     special = _special_tokens(self._folder, settings)
     self.eos_ids = self._find_eos(special, ids)
-    pad = special.get('pad_token')
-    self.pad_id = ids[pad] if pad in ids else self.eos_ids[0]
+    self.pad_id = ids.get(special.get('pad_token', ''), self.eos_ids[0])
     self._render = None
     self._prompt_template = prompt_template
     self._system_prompt = system_prompt
@@ -94,7 +93,7 @@ class HFTokenizer:
           )
       if listed:
         return tuple(dict.fromkeys(listed))
-    end = special.get('eos_token')
+    end = special.get('eos_token', '')
     if end not in ids:
       raise ValueError(
         f'data.tokenizer: nothing in {self._folder} says which token ends a'
