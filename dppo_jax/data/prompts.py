@@ -167,6 +167,8 @@ class PromptStream:
     num_prompts: N, prompts a step.
     num_examples: examples an epoch.
     num_filtered: examples dropped because their prompts are too long.
+    num_duplicates: rows left out because an earlier one has their prompt.
+    num_conflicts: those of them that have another answer.
   """
 
   def __init__(
@@ -178,6 +180,9 @@ class PromptStream:
     overlong: str,
     seed: int,
     weights: Sequence[float] = (1.0,),
+    *,
+    num_duplicates: int = 0,
+    num_conflicts: int = 0,
   ):
     """Tokenizes every prompt once.
 
@@ -190,6 +195,8 @@ class PromptStream:
       overlong: 'filter' or 'refuse', for prompts longer than that.
       seed: of the order, >= 0.
       weights: of the components of a mixture, in their shares of the prompts.
+      num_duplicates: rows that were left out before, to be told.
+      num_conflicts: those of them that have another answer.
 
     Raises:
       ValueError: see `encode_prompts`; also `num_prompts` < 1, two examples of
@@ -201,6 +208,8 @@ class PromptStream:
     self.num_prompts = num_prompts
     self.num_examples = len(encoded.examples)
     self.num_filtered = encoded.num_filtered
+    self.num_duplicates = num_duplicates
+    self.num_conflicts = num_conflicts
     self._seed = seed
     components = [e.get('component', 0) for e in encoded.examples]
     self._members = [

@@ -171,6 +171,7 @@ def load_source(
   files: str,
   data_dir: str | os.PathLike[str],
   fields: Mapping[str, str],
+  key: str,
 ) -> Loaded:
   """Reads a source.
 
@@ -180,6 +181,7 @@ def load_source(
     files: a path or glob; '' for what lies in `data_dir`/files/`name`.
     data_dir: where data sets live; `~` is the home folder.
     fields: of `find_source`.
+    key: of the config, that names `files`; for error messages.
 
   Raises:
     ValueError: the files are missing (says where they are published and where
@@ -190,8 +192,7 @@ def load_source(
   if not files and source.splits and split not in source.splits:
     raise ValueError(
       f'data.source: {name!r} has no split {split!r}'
-      f'{tasks.suggest(split, list(source.splits))} Or name a file in'
-      ' data.files (evaluation.files for held-out prompts).'
+      f'{tasks.suggest(split, list(source.splits))} Or name a file in {key}.'
     )
   home = pathlib.Path(data_dir).expanduser()
   folder = home / _FOLDER / name
@@ -207,9 +208,9 @@ def load_source(
   if not found:
     missing = repr(files) if files else f'file of split {split!r} in {folder}'
     raise ValueError(
-      f'data.files: no {missing} for the source {name!r}. Published:'
+      f'{key}: no {missing} for the source {name!r}. Published:'
       f' {source.published}. Put the files into {folder}, or name them in'
-      f' data.files; {", ".join(rows.SUFFIXES)} are read.'
+      f' {key}; {", ".join(rows.SUFFIXES)} are read.'
     )
   columns = _columns(source)
   return _collect(

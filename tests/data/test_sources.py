@@ -19,7 +19,9 @@ def home(tmp_path_factory):
 
 
 def _load(name, split='train', files='', home='/nowhere', **fields):
-  return sources.load_source(name, split, files, home, {**_FIELDS, **fields})
+  return sources.load_source(
+    name, split, files, home, {**_FIELDS, **fields}, 'data.files'
+  )
 
 
 def _answers(loaded):
