@@ -148,7 +148,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
 
   config.evaluation = dict(
     every_n_steps=25,  # 0: only before and after training.
-    source='',  # As data.source; '': the held-out split of that.
+    source='data',  # As data.source; data: the held-out split of that.
     files='',  # As data.files.
     split='validation',
     num_prompts=256,  # During training.

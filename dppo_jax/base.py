@@ -162,6 +162,8 @@ class Stream(enum.IntEnum):
   SAMPLE = 1
   SHUFFLE = 2
   EVALUATE = 3
+  RESAMPLE = 4
+  SELECT = 5
 
 
 def stream_key(key: Array, stream: Stream, step: Array | int) -> Array:

@@ -169,6 +169,17 @@ def compile_batcher(parts: Parts, experiment: Experiment) -> BatchFn:
   )
 
 
+def compile_group_choice(
+  parts: Parts, experiment: Experiment
+) -> Callable[[Batch, Array], Batch]:
+  """(batch, kept groups) -> batch without the others."""
+  size = experiment.sampling.group_size
+  return jax.jit(
+    functools.partial(batches.keep_groups, group_size=size),
+    out_shardings=parts.batch_sharding,
+  )
+
+
 def use_compilation_cache(folder: str) -> None:
   """Keeps compiled programs in a user folder; '' keeps none.
 

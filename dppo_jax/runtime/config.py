@@ -76,6 +76,7 @@ class EvaluationConfig:
   final_num_prompts: int
   sampled: SamplingConfig
   greedy: SamplingConfig | None
+  stop_strings: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -321,4 +322,5 @@ def _evaluation(c: Any, sampling: SamplingConfig) -> EvaluationConfig:
     final_num_prompts=section.final_num_prompts,
     sampled=sampled,
     greedy=greedy if section.greedy else None,
+    stop_strings=tuple(c.sampling.stop_strings),
   )

@@ -11,6 +11,7 @@ Config = dict[str, Any]
 
 DYNAMIC_SAMPLING = ('off', 'drop', 'resample')
 TASK = 'task'  # The source that this package makes itself.
+SAME = 'data'  # Of evaluation.source: that of data.source.
 SOURCES = (TASK, *sources.SOURCES)
 _FIELDS = ('prompt', 'answer')  # A row must have them.
 
@@ -81,14 +82,14 @@ def _mixture(config: Config) -> Iterator[str]:
 
 def _held_out(config: Config) -> Iterator[str]:
   data, evaluation = config['data'], config['evaluation']
-  name = evaluation['source'] or data['source']
-  if data['mixture'] and not evaluation['source']:
+  name, same = data['source'], evaluation['source'] == SAME
+  if data['mixture'] and same:
     yield (
-      'evaluation.source: empty, and data.mixture has no held-out part; name'
-      ' a source to evaluate on.'
+      f'evaluation.source: got {SAME!r}, and data.mixture has no held-out part;'
+      ' name a source to evaluate on.'
     )
   elif (
-    not evaluation['source']
+    same
     and name != TASK
     and not sources.SOURCES[name].splits
     and not evaluation['files']

@@ -6,7 +6,7 @@ from dppo_jax.base import Example, Tokenizer
 from dppo_jax.data import builder, sources
 from dppo_jax.data.prompts import PromptStream
 from dppo_jax.runtime.config import DataConfig, Experiment
-from dppo_jax.runtime.data_problems import TASK
+from dppo_jax.runtime.data_problems import SAME, TASK
 
 
 class Prepared(NamedTuple):
@@ -64,7 +64,7 @@ def held_out(experiment: Experiment) -> Prepared:
   """
   data, evaluation = experiment.data, experiment.evaluation
   name, files = evaluation.source, evaluation.files
-  if not name:
+  if name == SAME:
     name = data.source
     if evaluation.split == 'train':
       files = files or data.files

@@ -19,8 +19,10 @@ from dppo_jax.base import (
 from dppo_jax.data.prompts import PromptStream
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.verifiers import Verdict
+from dppo_jax.runtime import stopping
 from dppo_jax.runtime.assembly import Parts, SampleFn, compile_sampler
 from dppo_jax.runtime.config import EvaluationConfig
+from dppo_jax.sampling import cut
 
 
 class Answers(NamedTuple):
@@ -82,7 +84,14 @@ def compile_evaluation(
 
     def answer(sampler: SampleFn) -> Answers:
       return _answer(
-        parts, sampler, pool, state.params, prompts, key, config.num_prompts
+        parts,
+        sampler,
+        pool,
+        state.params,
+        prompts,
+        key,
+        config.num_prompts,
+        config.stop_strings,
       )
 
     sampled = answer(sampler)
@@ -108,6 +117,7 @@ def verify(
   pool: VerifierPool,
   rollout: Rollout,
   prompt_length: int,
+  stop_strings: tuple[str, ...] = (),
 ) -> tuple[list[str], list[Verdict]]:
   """Reads the completions of a rollout as text and has them verified.
 
@@ -117,6 +127,7 @@ def verify(
     pool: the verifier.
     rollout: on the host, B rows.
     prompt_length: P.
+    stop_strings: a text ends with the first of them.
 
   Returns:
     B texts and B verdicts.
@@ -125,6 +136,8 @@ def verify(
     rollout.tokens[:, prompt_length:],
     rollout.completion_mask[:, prompt_length:],
   )
+  if stop_strings:
+    completions = [stopping.trim(text, stop_strings) for text in completions]
   examples = stream.examples(rollout.example_id)
   return completions, pool.verify(completions, examples, rollout.truncated)
 
@@ -137,6 +150,7 @@ def _answer(
   prompts: Prompts,
   key: Array,
   chunk_size: int,
+  stop_strings: tuple[str, ...],
 ) -> Answers:
   """Completions of n prompts, sampled in chunks, and their verdicts."""
   num_prompts, width = prompts.tokens.shape
@@ -154,11 +168,20 @@ def _answer(
       lambda leaf, used=counted * group_size: leaf[:used],
       jax.device_get(rollout),
     )
-    read, judged = verify(parts.tokenizer, parts.held_out, pool, rollout, width)
+    if stop_strings:
+      rollout = cut.cut(
+        rollout,
+        *stopping.find(parts.tokenizer, stop_strings, rollout, width),
+        prompt_length=width,
+        pad_id=parts.tokenizer.pad_id,
+      )
+    read, judged = verify(
+      parts.tokenizer, parts.held_out, pool, rollout, width, stop_strings
+    )
     texts += read
     verdicts += judged
-    lengths.append(rollout.completion_mask.sum(axis=1))
-    truncated.append(rollout.truncated)
+    lengths.append(np.asarray(rollout.completion_mask).sum(axis=1))
+    truncated.append(np.asarray(rollout.truncated))
   return Answers(
     np.asarray(prompts.example_id),
     texts,

@@ -7,7 +7,6 @@ bit for bit from its last checkpoint.
 
 from collections.abc import Callable
 import contextlib
-import dataclasses
 import functools
 import pathlib
 import sys
@@ -15,20 +14,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from dppo_jax.base import Metrics, Rollout, Stream, TrainState, stream_key
+from dppo_jax.base import Metrics, TrainState
 from dppo_jax.learner.loss import policy_loss
 from dppo_jax.learner.metrics import trust_region_metrics
 from dppo_jax.learner.optimizer import learning_rate_of
 from dppo_jax.learner.train_step import compile_train_step
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.verifiers import Verdict, failure_counts
-from dppo_jax.runtime import assembly, report, summary
+from dppo_jax.runtime import assembly, report, rollouts, summary
 from dppo_jax.runtime import workdir as workdir_lib
 from dppo_jax.runtime.checkpoints import Checkpoints
 from dppo_jax.runtime.config import Experiment
-from dppo_jax.runtime.evaluation import compile_evaluation, verify
+from dppo_jax.runtime.evaluation import compile_evaluation
 from dppo_jax.runtime.ledger import make_record
 from dppo_jax.runtime.ledger_files import LedgerWriter
 from dppo_jax.runtime.preemption import stop_on_signals
@@ -164,39 +162,30 @@ def _compile_iteration(
 
   `meanwhile` is called while the device works.
   """
-  sampler = assembly.compile_sampler(parts, experiment.sampling)
+  collect = rollouts.compile_collection(experiment, parts, pool)
   batcher = assembly.compile_batcher(parts, experiment)
   scorer = assembly.compile_scorer(parts, experiment)
   step_fn = compile_step(experiment, parts, recording=ledger.every_n_steps > 0)
   rate = jax.jit(functools.partial(learning_rate_of, experiment.optimizer))
   recompute = experiment.loss.anchor == 'recomputed'
-  width = experiment.data.max_prompt_length
+  dynamic = experiment.data.dynamic_sampling != 'off'
+  keep_groups = assembly.compile_group_choice(parts, experiment)
 
   def iterate(
     state: TrainState, meanwhile: Callable[[], None]
   ) -> tuple[TrainState, Metrics, list[Sample]]:
     clock = Stopwatch()
     step = int(state.step)
-    prompts = parts.prompts.prompts(step)
-    key = stream_key(state.key, Stream.SAMPLE, step)
-    rollout = sampler(state.params, prompts, key)
-    on_host: Rollout = jax.device_get(
-      dataclasses.replace(
-        rollout,
-        rollout=dataclasses.replace(
-          rollout.rollout, top_ids=None, top_log_probs=None, entropy=None
-        ),
-      )
-    )
-    clock.lap('sampling')
-    completions, verdicts = verify(
-      parts.tokenizer, parts.prompts, pool, on_host, width
-    )
-    rewards = np.asarray([v.reward for v in verdicts], np.float32)
-    clock.lap('verification')
+    collected = collect(state, clock)
+    rollout, on_host, completions, verdicts = collected.drawn
+    rewards = collected.drawn.rewards()
     recomputed = scorer(state.params, rollout) if recompute else None
     frozen = scorer(reference, rollout) if reference is not None else None
     batch, metrics = batcher(rollout, jnp.asarray(rewards), recomputed, frozen)
+    if dynamic:
+      batch = keep_groups(batch, jnp.asarray(collected.varied))
+      metrics['rewards/sampled_mean'] = jnp.float32(collected.reward_mean)
+      metrics['rollout/batches'] = jnp.float32(collected.num_attempts)
     metrics['optimizer/learning_rate'] = rate(state.opt_state)
     outcome = step_fn(state, batch)
     state, step_metrics = outcome[:2]
@@ -224,7 +213,7 @@ def _compile_iteration(
       **step_metrics,
       **_verdict_metrics(verdicts),
       **clock.metrics(
-        sampled=int(on_host.completion_mask.sum()),
+        sampled=collected.num_tokens,
         trained=int(on_host.token_mask.sum()),
       ),
     }

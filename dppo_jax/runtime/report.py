@@ -19,6 +19,7 @@ from dppo_jax.ops.trust_regions import TRUST_REGIONS
 from dppo_jax.runtime import summary, writers
 from dppo_jax.runtime.assembly import Parts, abstract_state
 from dppo_jax.runtime.config import DataConfig, Experiment
+from dppo_jax.runtime.data_problems import SAME, TASK
 
 # The first steps compile and are left out of medians.
 _NUM_UNSETTLED = 2
@@ -87,12 +88,12 @@ def header(
 def _origin(data: DataConfig) -> str:
   if data.mixture:
     return ' + '.join(f'{weight:g} {name}' for name, _, weight in data.mixture)
-  return data.task if data.source == 'task' else data.source
+  return data.task if data.source == TASK else data.source
 
 
 def _held_out(experiment: Experiment) -> str:
   split, source = experiment.evaluation.split, experiment.evaluation.source
-  return f'{source}, {split}' if source else split
+  return split if source == SAME else f'{source}, {split}'
 
 
 def _counts(found: Counter[str]) -> str:

@@ -48,7 +48,7 @@ CHOICES: dict[str, Collection[str]] = {
   'objective.aggregation': AGGREGATIONS,
   'objective.kl_estimator': KL_ESTIMATORS,
   'optimizer.schedule': SCHEDULES,
-  'evaluation.source': ('', *data_problems.SOURCES),
+  'evaluation.source': (data_problems.SAME, *data_problems.SOURCES),
   'evaluation.split': tasks.SPLIT_SIZES,
   'checkpoints.best_metric': (
     'evaluation/sampled_accuracy',

@@ -5,14 +5,15 @@ import dataclasses
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dppo_jax.base import Array, Rollout
 
 
 def cut(
   rollout: Rollout,
-  num_tokens: Array,
-  stopped: Array,
+  num_tokens: Array | np.ndarray,
+  stopped: Array | np.ndarray,
   *,
   prompt_length: int,
   pad_id: int,
@@ -32,7 +33,7 @@ def cut(
   """
   rows, columns = rollout.tokens.shape
   chex.assert_shape([num_tokens, stopped], (rows,))
-  end = prompt_length + num_tokens
+  end = prompt_length + jnp.asarray(num_tokens)
   kept = jnp.arange(columns)[None] < end[:, None]
 
   def clear(values: Array) -> Array:

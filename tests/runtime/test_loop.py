@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from dppo_jax.rewards.verifiers import Verdict
-from dppo_jax.runtime import checksums, entry_point, loop, summary, workdir
+from dppo_jax.runtime import (
+  checksums,
+  entry_point,
+  rollouts,
+  summary,
+  workdir,
+)
 from tests import runs
 
 
@@ -65,14 +71,14 @@ def two_steps_short(tmp_path, finished):
 def _stop_in_step(monkeypatch, step, number):
   """Sends this process a signal while it verifies that train step."""
   calls = iter(range(1, 1000))
-  verify = loop.verify
+  verify = rollouts.verify
 
   def verify_and_signal(*args):
     if next(calls) == step:
       os.kill(os.getpid(), number)
     return verify(*args)
 
-  monkeypatch.setattr(loop, 'verify', verify_and_signal)
+  monkeypatch.setattr(rollouts, 'verify', verify_and_signal)
 
 
 def _guarded(settings, folder):
@@ -153,13 +159,13 @@ def test_a_full_disk_ends_the_run_and_no_more(
 def test_gradients_that_are_not_finite_stop_the_run(
   monkeypatch, capsys, two_steps_short
 ):
-  verify = loop.verify
+  verify = rollouts.verify
 
   def no_number(*args):
     completions, verdicts = verify(*args)
     return completions, [Verdict(math.nan, 'right') for _ in verdicts]
 
-  monkeypatch.setattr(loop, 'verify', no_number)
+  monkeypatch.setattr(rollouts, 'verify', no_number)
   (two_steps_short / workdir.CONFIG).unlink()
   settings = runs.config(optimizer__max_nonfinite=3)
   assert _guarded(settings, two_steps_short) == 1

@@ -10,7 +10,18 @@ from tests import runs
 # Switches, whose type ml_collections checks, and what other checks read.
 _FREE = {
   'compilation_cache',
+  'data.chat_template',
   'data.data_dir',
+  'data.fields.answer',
+  'data.fields.level',
+  'data.fields.prompt',
+  'data.fields.source',
+  'data.files',
+  'data.mixture',
+  'data.prompt_template',
+  'data.system_prompt',
+  'data.tokenizer',
+  'evaluation.files',
   'evaluation.greedy',
   'learner.share_prompts',
   'model.qk_norm',
@@ -18,6 +29,7 @@ _FREE = {
   'model.tied_head',
   'objective.entropy_coefficient',  # Of any sign.
   'rewards.verifier',
+  'sampling.stop_strings',
   'writers.tensorboard',
   'mesh.data',
   'mesh.fsdp',
