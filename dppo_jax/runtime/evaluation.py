@@ -82,8 +82,8 @@ def compile_evaluation(
     key = stream_key(state.key, Stream.EVALUATE, state.step)
     prompts = parts.held_out.first(num_prompts)
 
-    def answer(sampler: SampleFn) -> Answers:
-      return _answer(
+    def answer_with(sampler: SampleFn) -> Answers:
+      return answer(
         parts,
         sampler,
         pool,
@@ -94,7 +94,7 @@ def compile_evaluation(
         config.stop_strings,
       )
 
-    sampled = answer(sampler)
+    sampled = answer_with(sampler)
     rewards = sampled.rewards()
     metrics = {
       'evaluation/sampled_accuracy': float(np.mean(rewards)),
@@ -104,7 +104,7 @@ def compile_evaluation(
     }
     if greedy is None:
       return Evaluation(metrics, sampled, None)
-    likeliest = answer(greedy)
+    likeliest = answer_with(greedy)
     metrics['evaluation/greedy_accuracy'] = float(np.mean(likeliest.rewards()))
     return Evaluation(metrics, sampled, likeliest)
 
@@ -142,7 +142,7 @@ def verify(
   return completions, pool.verify(completions, examples, rollout.truncated)
 
 
-def _answer(
+def answer(
   parts: Parts,
   sampler: SampleFn,
   pool: VerifierPool,
@@ -152,7 +152,18 @@ def _answer(
   chunk_size: int,
   stop_strings: tuple[str, ...],
 ) -> Answers:
-  """Completions of n prompts, sampled in chunks, and their verdicts."""
+  """Completions of n prompts, sampled in chunks, and their verdicts.
+
+  Args:
+    parts: its `held_out` holds the prompts.
+    sampler: of G completions a prompt.
+    pool: the verifier.
+    params: of the policy.
+    prompts: n of them.
+    key: PRNG key, consumed.
+    chunk_size: prompts at once; the last chunk is filled up.
+    stop_strings: texts that end a completion.
+  """
   num_prompts, width = prompts.tokens.shape
   texts: list[str] = []
   verdicts: list[Verdict] = []
