@@ -110,7 +110,7 @@ SOURCES: Mapping[str, Source] = {
   ),
   # Files of the user's own; data.fields says which field means what.
   'rows': Source(
-    published='nowhere: these are files of yours',
+    published='by you',
     splits=(),
     prompt=('prompt',),
     answer=('answer',),
