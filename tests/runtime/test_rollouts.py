@@ -5,7 +5,7 @@ import pytest
 
 from dppo_jax.learner import state as state_lib
 from dppo_jax.rewards.verifiers import Verdict
-from dppo_jax.runtime import rollouts
+from dppo_jax.runtime import assembly, rollouts
 from dppo_jax.runtime.recorder import Stopwatch
 from tests import runs
 
@@ -113,3 +113,30 @@ def test_stop_strings_end_completions(plain, collect):
   np.testing.assert_array_equal(
     after.on_host.completion_mask.sum(axis=1)[ended], np.array(words)[ended]
   )
+
+
+def test_every_attempt_has_its_prompts_and_its_key(monkeypatch, collect):
+  asked = []
+  compile_sampler = assembly.compile_sampler
+
+  def compile_spy(parts, config):
+    sampler = compile_sampler(parts, config)
+
+    def spy(params, prompts, key):
+      attempt = len(asked)
+      expected = parts.prompts.prompts(0, attempt).example_id
+      np.testing.assert_array_equal(prompts.example_id, expected)
+      asked.append(tuple(np.asarray(key).tolist()))
+      return sampler(params, prompts, key)
+
+    return spy
+
+  monkeypatch.setattr(assembly, 'compile_sampler', compile_spy)
+  # The likeliest tokens alone: no group is varied, and all attempts are made.
+  collected, _ = collect(
+    data__dynamic_sampling='resample',
+    data__max_resampling=3,
+    sampling__temperature=1e-6,
+  )
+  assert len(set(asked)) == len(asked) == collected.num_attempts == 4
+  assert not collected.varied.any()
