@@ -34,15 +34,18 @@ _INSTALL_REQUIRES = [
   # tensorflow-datasets imports it and does not declare it.
   'importlib_resources>=6.5',
   'jax>=0.10.2,<0.13',
+  'jinja2>=3.1.6,<4',  # Chat templates.
   'math-verify>=0.9,<0.10',
   'matplotlib>=3.10',
   'ml-collections>=1.1,<2',
   'numpy>=2.1',
   'optax>=0.2.8,<0.4',
   'orbax-checkpoint>=0.12.8,<0.14',
+  'pyarrow>=26',  # Parquet.
   'sympy>=1.14,<2',
   'tensorboardX>=2.6.5,<3',
   'tensorflow-datasets>=4.9.10,<5',  # Used without TensorFlow.
+  'tokenizers>=0.23.3,<0.24',
   'tqdm>=4.67,<5',
 ]
 

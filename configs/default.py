@@ -22,8 +22,23 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.num_steps = 200  # Train steps; one rollout batch each.
 
   config.data = dict(
+    source='task',  # task, or a row of SOURCES: gsm8k, math, …, rows.
     task='sort',  # Config of the builder: sort, addition, running_sum, …
+    files='',  # Path or glob; '': data_dir/files/SOURCE.
+    fields=dict(  # Of source rows, by path: 'outer.inner'; '' for none.
+      prompt='prompt',
+      answer='answer',
+      level='',
+      source='',
+    ),
+    mixture=(),  # In place of a source: rows of (source, files, weight).
     data_dir='~/.cache/dppo_jax/data',  # Where prepared data sets live.
+    tokenizer='',  # Folder with a tokenizer.json; '': the words of the task.
+    prompt_template='{prompt}',  # The words around a problem.
+    chat_template=False,  # Prompts are the user's turn of the model's chat.
+    system_prompt='',  # The system's turn before it.
+    dynamic_sampling='off',  # Groups of equal rewards: off, drop, resample.
+    max_resampling=4,  # Further batches sampled a step, at most.
     num_prompts=64,  # N, prompts a train step.
     group_size=16,  # G, completions a prompt.
     max_prompt_length=9,  # P, tokens.
@@ -41,6 +56,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   )
 
   config.model = dict(
+    vocab_size=0,  # V, rows of the embedding; 0: those the tokenizer needs.
     num_layers=2,
     d_model=64,
     num_heads=4,
@@ -65,6 +81,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
 
   config.sampling = dict(
     max_completion_length=9,  # R, tokens, the end token included.
+    stop_strings=(),  # Texts that end a completion, as its end token does.
     temperature=1.0,  # Divides the logits, here and in the trainer.
     top_k=20,  # K, log-probs recorded a token; 0 records none.
     precision='float32',  # Of the weights: float32 bfloat16 int8 fp8 int4.
@@ -136,6 +153,8 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
 
   config.evaluation = dict(
     every_n_steps=25,  # 0: only before and after training.
+    source='data',  # As data.source; data: the held-out split of that.
+    files='',  # As data.files.
     split='validation',
     num_prompts=256,  # During training.
     final_num_prompts=1024,  # Before and after training.

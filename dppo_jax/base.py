@@ -165,6 +165,8 @@ class Stream(enum.IntEnum):
   SAMPLE = 1
   SHUFFLE = 2
   EVALUATE = 3
+  RESAMPLE = 4
+  SELECT = 5
 
 
 def stream_key(key: Array, stream: Stream, step: Array | int) -> Array:
@@ -173,15 +175,33 @@ def stream_key(key: Array, stream: Stream, step: Array | int) -> Array:
 
 
 class Tokenizer(Protocol):
-  """Text to ids and back."""
+  """Text to ids and back.
+
+  Attributes:
+    vocab_size: V, one more than the largest id.
+    pad_id: fills what is masked.
+    eos_ids: each of them ends a completion; the first ends a demonstration.
+  """
 
   vocab_size: int
   pad_id: int
-  eos_id: int
+  eos_ids: tuple[int, ...]
 
-  def encode(self, text: str) -> list[int]: ...
+  def encode(self, text: str) -> list[int]:
+    """The ids of a text, nothing added."""
+    ...
 
-  def decode(self, ids: Any) -> str: ...
+  def encode_prompt(self, text: str) -> list[int]:
+    """What the policy is shown of a prompt, its template included."""
+    ...
+
+  def decode(self, ids: Any) -> str:
+    """The text of i32 [R] ids, without pads and ends."""
+    ...
+
+  def decode_batch(self, ids: Any, mask: Any) -> list[str]:
+    """The texts of i32 [B, R] ids where bool [B, R] is True."""
+    ...
 
 
 class DivergenceFn(Protocol):

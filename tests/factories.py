@@ -88,7 +88,7 @@ def sampling_config(**overrides) -> SamplingConfig:
     with_hidden=False,
     precision='float32',
     pad_id=PAD_ID,
-    eos_id=EOS_ID,
+    eos_ids=(EOS_ID,),
   )
   return SamplingConfig(**{**fields, **overrides})
 

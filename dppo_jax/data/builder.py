@@ -5,7 +5,7 @@ under a temporary name and renamed when it is complete, so that any number of
 processes may prepare it at once and a killed one leaves nothing half done.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import io
 import logging
@@ -14,9 +14,11 @@ import pathlib
 import shutil
 import tempfile
 from typing import Any
+import urllib.request
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.text.gsm8k import gsm8k  # Not registered by itself.
 
 from dppo_jax import base
 from dppo_jax.data import tasks
@@ -81,16 +83,32 @@ def _silence() -> Iterator[None]:
 
 def _prepare(task: str, data_dir: pathlib.Path) -> pathlib.Path:
   """Returns where a task is prepared, after preparing it if need be."""
-  relative = pathlib.Path(
-    VerifiableTasks.name, task, str(VerifiableTasks.VERSION)
+  return _prepare_once(
+    lambda home: VerifiableTasks(config=task, data_dir=home),
+    pathlib.Path(VerifiableTasks.name, task, str(VerifiableTasks.VERSION)),
+    data_dir,
   )
+
+
+def _prepare_once(
+  make_builder: Callable[[str], Any],
+  relative: pathlib.Path,
+  data_dir: pathlib.Path,
+) -> pathlib.Path:
+  """Returns where a data set is prepared, after preparing it if need be.
+
+  Args:
+    make_builder: folder -> the builder that prepares it there.
+    relative: its place below that folder.
+    data_dir: where it belongs.
+  """
   final = data_dir / relative
   if final.exists():
     return final
   data_dir.mkdir(parents=True, exist_ok=True)
   scratch = tempfile.mkdtemp(prefix='.preparing-', dir=data_dir)
   try:
-    VerifiableTasks(config=task, data_dir=scratch).download_and_prepare(
+    make_builder(scratch).download_and_prepare(
       download_config=tfds.download.DownloadConfig(try_download_gcs=False),
       file_format='array_record',
     )
@@ -170,4 +188,57 @@ def load_split(
       'answer': row['answer'].decode(),
     }
     for row in rows
+  )
+
+
+# One of the files that TFDS's builder downloads.
+_GSM8K_URL = (
+  'https://raw.githubusercontent.com/openai/grade-school-math/master/'
+  'grade_school_math/data/test.jsonl'
+)
+
+
+def _probe(url: str) -> None:
+  """Fails at once where there is no network; TFDS tries for minutes."""
+  request = urllib.request.Request(url, method='HEAD')
+  with urllib.request.urlopen(request, timeout=20):
+    pass
+
+
+def load_gsm8k(
+  split: str, data_dir: pathlib.Path
+) -> Iterator[Mapping[str, str]]:
+  """The rows of GSM8K by TFDS's own builder, which downloads them once.
+
+  Args:
+    split: 'train' or 'test'.
+    data_dir: where prepared data sets live.
+
+  Returns:
+    Mappings of 'question' and 'answer'.
+
+  Raises:
+    ValueError: it is neither prepared nor can be downloaded.
+  """
+  cls = gsm8k.Gsm8k
+  relative = pathlib.Path(cls.name, str(cls.VERSION))
+  try:
+    if not (data_dir / relative).exists():
+      _probe(_GSM8K_URL)
+    with _silence():
+      prepared = _prepare_once(
+        lambda home: cls(data_dir=home), relative, data_dir
+      )
+      rows = _read(prepared, split)
+  # Whatever a network without the file, or a damaged one, makes TFDS raise.
+  except Exception as error:
+    raise ValueError(
+      f'data.source: cannot download or read gsm8k ({type(error).__name__}:'
+      f' {str(error)[:200]}). It is published at github.com/openai/'
+      'grade-school-math, grade_school_math/data/train.jsonl and test.jsonl:'
+      f' put them into {data_dir / "files" / "gsm8k"}, or name one in'
+      ' data.files.'
+    ) from error
+  return (
+    {key: row[key].decode() for key in ('question', 'answer')} for row in rows
   )

@@ -88,7 +88,7 @@ class DemonstrationStream:
       self._task.demonstrate(generator, self._encoded.examples[i], self._noise)
       for i in indices.tolist()
     ]
-    eos = [self._tokenizer.eos_id]
+    eos = [self._tokenizer.eos_ids[0]]
     rows = [self._tokenizer.encode(d.text) + eos for d in demonstrations]
     completion, mask = prompts_lib.pad_rows(
       rows, self._max_completion_length, self._tokenizer.pad_id, left=False

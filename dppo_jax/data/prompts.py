@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dppo_jax import base
+from dppo_jax.data import mixture
 
 OVERLONG = ('filter', 'refuse')
 
@@ -82,7 +83,7 @@ def encode_prompts(
   examples = tuple(examples)
   if not examples:
     raise ValueError('data.task: no examples; the split is empty.')
-  rows = [tokenizer.encode(example['prompt']) for example in examples]
+  rows = [tokenizer.encode_prompt(example['prompt']) for example in examples]
   lengths = [len(row) for row in rows]
   if min(lengths) < 1:
     raise ValueError(
@@ -105,11 +106,37 @@ def encode_prompts(
   return EncodedPrompts(kept_examples, tokens, mask, num_filtered)
 
 
-@functools.lru_cache(maxsize=8)
-def _permutation(num_examples: int, seed: int, epoch: int) -> np.ndarray:
-  order = np.random.default_rng([seed, epoch]).permutation(num_examples)
+@functools.lru_cache(maxsize=32)
+def _permutation(
+  num_examples: int, seed: int, epoch: int, stream: tuple[int, ...]
+) -> np.ndarray:
+  generator = np.random.default_rng([seed, epoch, *stream])
+  order = generator.permutation(num_examples)
   order.setflags(write=False)  # Shared by every caller of the cache.
   return order
+
+
+def epoch_indices(
+  positions: np.ndarray, num_examples: int, seed: int, stream: tuple[int, ...]
+) -> np.ndarray:
+  """Indices at positions of an endless stream, one permutation an epoch.
+
+  Args:
+    positions: i64 [B], from 0.
+    num_examples: n, examples an epoch.
+    seed: of the order, >= 0.
+    stream: keeps several streams of one seed apart; () is the first.
+
+  Returns:
+    i64 [B], in [0, n).
+  """
+  epochs, offsets = np.divmod(positions, num_examples)
+  indices = np.empty(len(positions), np.int64)
+  for epoch in np.unique(epochs).tolist():
+    order = _permutation(num_examples, seed, epoch, stream)
+    inside = epochs == epoch
+    indices[inside] = order[offsets[inside]]
+  return indices
 
 
 def batch_indices(
@@ -130,13 +157,7 @@ def batch_indices(
     i64 [batch_size], in [0, n).
   """
   positions = step * batch_size + np.arange(batch_size)
-  epochs, offsets = np.divmod(positions, num_examples)
-  indices = np.empty(batch_size, np.int64)
-  for epoch in np.unique(epochs).tolist():
-    order = _permutation(num_examples, seed, epoch)
-    inside = epochs == epoch
-    indices[inside] = order[offsets[inside]]
-  return indices
+  return epoch_indices(positions, num_examples, seed, ())
 
 
 class PromptStream:
@@ -146,6 +167,8 @@ class PromptStream:
     num_prompts: N, prompts a step.
     num_examples: examples an epoch.
     num_filtered: examples dropped because their prompts are too long.
+    num_duplicates: rows left out because an earlier one has their prompt.
+    num_conflicts: those of them that have another answer.
   """
 
   def __init__(
@@ -156,20 +179,28 @@ class PromptStream:
     max_prompt_length: int,
     overlong: str,
     seed: int,
+    weights: Sequence[float] = (1.0,),
+    *,
+    num_duplicates: int = 0,
+    num_conflicts: int = 0,
   ):
     """Tokenizes every prompt once.
 
     Args:
-      examples: rows with 'example_id', 'prompt' and whatever verifiers need.
+      examples: rows with 'example_id', 'prompt' and whatever verifiers need;
+        of a mixture also with 'component', an index of `weights`.
       tokenizer: of the policy.
       num_prompts: N, prompts a step.
       max_prompt_length: P, tokens.
       overlong: 'filter' or 'refuse', for prompts longer than that.
       seed: of the order, >= 0.
+      weights: of the components of a mixture, in their shares of the prompts.
+      num_duplicates: rows that were left out before, to be told.
+      num_conflicts: those of them that have another answer.
 
     Raises:
-      ValueError: see `encode_prompts`; also `num_prompts` < 1, or two examples
-        of one id.
+      ValueError: see `encode_prompts`; also `num_prompts` < 1, two examples of
+        one id, or a component without any that fits.
     """
     if num_prompts < 1:
       raise ValueError(f'data.num_prompts: got {num_prompts}; at least 1.')
@@ -177,7 +208,21 @@ class PromptStream:
     self.num_prompts = num_prompts
     self.num_examples = len(encoded.examples)
     self.num_filtered = encoded.num_filtered
+    self.num_duplicates = num_duplicates
+    self.num_conflicts = num_conflicts
     self._seed = seed
+    components = [e.get('component', 0) for e in encoded.examples]
+    self._members = [
+      np.flatnonzero(np.equal(components, i)) for i in range(len(weights))
+    ]
+    empty = [i for i, found in enumerate(self._members) if not len(found)]
+    if empty:
+      raise ValueError(
+        f'data.mixture: no prompt of row {empty[0]} fits into'
+        f' data.max_prompt_length={max_prompt_length}; raise that, or leave'
+        ' the row out.'
+      )
+    self._weights = tuple(weights)
     # NumPy arrays; whoever uses them on a device puts them there.
     self._tokens: Any = encoded.tokens
     self._mask: Any = encoded.mask
@@ -198,12 +243,41 @@ class PromptStream:
       example_id=self._ids[indices],
     )
 
-  def prompts(self, step: int) -> base.Prompts:
-    """Returns the N prompts of a step, as NumPy arrays."""
-    indices = batch_indices(
-      int(step), self.num_prompts, self.num_examples, self._seed
+  def prompts(self, step: int, attempt: int = 0) -> base.Prompts:
+    """Returns the N prompts of a step, as NumPy arrays.
+
+    Args:
+      step: from 0.
+      attempt: each has a stream of its own; 0 is the one that goes through
+        all examples, epoch by epoch, whatever other attempts take.
+    """
+    positions = int(step) * self.num_prompts + np.arange(self.num_prompts)
+    if len(self._members) == 1 and not attempt:
+      stream = ()
+      indices = epoch_indices(positions, self.num_examples, self._seed, stream)
+      return self._take(indices)
+    component, ordinal = mixture.draw(
+      positions, self._weights, self._seed, attempt
     )
+    indices = np.empty(self.num_prompts, np.int64)
+    for i, members in enumerate(self._members):
+      drawn = component == i
+      stream = (mixture.STREAM, i, attempt)
+      indices[drawn] = members[
+        epoch_indices(ordinal[drawn], len(members), self._seed, stream)
+      ]
     return self._take(indices)
+
+  def facts(self) -> dict[str, collections.Counter[str]]:
+    """Returns how many examples have which 'level' and which 'source'."""
+    return {
+      key: collections.Counter(
+        str(example[key])
+        for example in self._examples.values()
+        if key in example
+      )
+      for key in ('level', 'source')
+    }
 
   def first(self, num_prompts: int) -> base.Prompts:
     """Returns the first prompts in the order of the split, for evaluation.

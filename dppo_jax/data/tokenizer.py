@@ -17,14 +17,17 @@ class WordTokenizer:
   Attributes:
     vocab_size: V, words of the vocabulary, those that never occur included.
     pad_id: id of '<pad>'.
-    eos_id: id of '<eos>', the end of a completion.
+    eos_ids: id of '<eos>', the end of a completion.
   """
 
-  def __init__(self, vocabulary: Sequence[str]):
+  def __init__(
+    self, vocabulary: Sequence[str], prompt_template: str = '{prompt}'
+  ):
     """Numbers the words by their position.
 
     Args:
       vocabulary: distinct words, '<pad>' and '<eos>' among them.
+      prompt_template: words around a prompt, which stands for '{prompt}'.
 
     Raises:
       ValueError: a word occurs twice, or one of the two is missing.
@@ -40,10 +43,11 @@ class WordTokenizer:
       raise ValueError(f'vocabulary: lacks {", ".join(missing)}; add them.')
     self.vocab_size = len(vocabulary)
     self.pad_id = ids.pop(tasks.PAD)
-    self.eos_id = ids.pop(tasks.EOS)
+    self.eos_ids = (ids.pop(tasks.EOS),)
     self._ids = ids
+    self._prompt_template = prompt_template
     words = np.array(vocabulary, dtype=object)
-    words[[self.pad_id, self.eos_id]] = ''
+    words[[self.pad_id, *self.eos_ids]] = ''
     self._words = words
 
   def encode(self, text: str) -> list[int]:
@@ -59,6 +63,10 @@ class WordTokenizer:
         f'unknown word {error.args[0]!r} in {text[:80]!r}; the vocabulary '
         f'has {self.vocab_size} words and is that of data.task.'
       ) from None
+
+  def encode_prompt(self, text: str) -> list[int]:
+    """Encodes a prompt with the words around it; raises as `encode` does."""
+    return self.encode(self._prompt_template.replace('{prompt}', text))
 
   def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
     """Encodes each text; raises as `encode` does."""

@@ -1,6 +1,9 @@
 """Rewards and a rollout to the batch of a train step."""
 
+import dataclasses
+
 import chex
+import jax
 import jax.numpy as jnp
 
 from dppo_jax.base import Array, Batch, Metrics, Rollout, TokenStats
@@ -36,6 +39,37 @@ def make_batch(
     completion_mask=rollout.completion_mask,
     advantages=jnp.where(rollout.completion_mask, advantages[:, None], 0.0),
     rollout=rollout.rollout,
+    recomputed=recomputed,
+    reference=reference,
+  )
+
+
+def keep_groups(batch: Batch, kept: Array, group_size: int) -> Batch:
+  """Takes groups out of the batch: none of their tokens is trained on.
+
+  Args:
+    batch: B = N·G rows, groups adjoin.
+    kept: bool [N].
+    group_size: G.
+
+  Returns:
+    The batch; in the other groups `completion_mask` is False, and advantages
+    and stats are 0, as they are wherever it is.
+  """
+  rows = jnp.repeat(kept, group_size)
+  chex.assert_shape(rows, batch.tokens.shape[:1])
+
+  def clear(values: Array) -> Array:
+    mask = rows.reshape(rows.shape + (1,) * (values.ndim - 1))
+    return jnp.where(mask, values, jnp.zeros_like(values))
+
+  stats = (batch.rollout, batch.recomputed, batch.reference)
+  rollout, recomputed, reference = jax.tree.map(clear, stats)
+  return dataclasses.replace(
+    batch,
+    completion_mask=clear(batch.completion_mask),
+    advantages=clear(batch.advantages),
+    rollout=rollout,
     recomputed=recomputed,
     reference=reference,
   )

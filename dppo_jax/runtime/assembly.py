@@ -18,12 +18,12 @@ from dppo_jax.base import (
   Params,
   Prompts,
   Rollout,
+  Tokenizer,
   TokenStats,
   TrainState,
 )
-from dppo_jax.data import builder, tasks
+from dppo_jax.data import tasks
 from dppo_jax.data.prompts import PromptStream
-from dppo_jax.data.tokenizer import WordTokenizer
 from dppo_jax.learner import batches, scoring
 from dppo_jax.learner import state as state_lib
 from dppo_jax.learner.optimizer import make_optimizer
@@ -31,7 +31,9 @@ from dppo_jax.models import policy as policy_lib
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.vocabulary_pass import VocabularyConfig
 from dppo_jax.ops.vocabulary_shard import VocabularyAxes
+from dppo_jax.runtime import datasets
 from dppo_jax.runtime.config import Experiment
+from dppo_jax.runtime.vocabulary import open_tokenizer
 from dppo_jax.sampling import decode
 from dppo_jax.sampling.precision import round_params
 
@@ -47,8 +49,8 @@ class Parts:
   """What the phases of a run share.
 
   Attributes:
-    task: the task.
-    tokenizer: its words.
+    task: of the demonstrations.
+    tokenizer: of the policy.
     prompts: the stream to train on.
     held_out: the split to evaluate on.
     mesh: devices.
@@ -59,7 +61,7 @@ class Parts:
   """
 
   task: tasks.Task
-  tokenizer: WordTokenizer
+  tokenizer: Tokenizer
   prompts: PromptStream
   held_out: PromptStream
   mesh: Mesh
@@ -71,28 +73,19 @@ class Parts:
 
 def assemble(experiment: Experiment) -> Parts:
   """Prepares the data and builds the policy; places nothing on a device."""
-  data = experiment.data
-  task = tasks.find_task(data.task)
-  words = WordTokenizer(task.vocabulary)
+  tokenizer = open_tokenizer(vars(experiment.data))
   mesh = parallel.make_mesh(**dataclasses.asdict(experiment.mesh))
   policy = policy_lib.make_policy(experiment.model)
   optimizer = make_optimizer(experiment.optimizer)
 
-  def stream(split: str) -> PromptStream:
-    return PromptStream(
-      builder.load_split(data.task, split, data.data_dir),
-      words,
-      data.num_prompts,
-      data.max_prompt_length,
-      data.overlong,
-      experiment.seed,
-    )
+  def stream(prepared: datasets.Prepared) -> PromptStream:
+    return datasets.open_stream(experiment, tokenizer, prepared)
 
   return Parts(
-    task=task,
-    tokenizer=words,
-    prompts=stream('train'),
-    held_out=stream(experiment.evaluation.split),
+    task=tasks.find_task(experiment.data.task),
+    tokenizer=tokenizer,
+    prompts=stream(datasets.training(experiment.data)),
+    held_out=stream(datasets.held_out(experiment)),
     mesh=mesh,
     policy=policy,
     optimizer=optimizer,
@@ -224,6 +217,17 @@ def compile_batcher(parts: Parts, experiment: Experiment) -> BatchFn:
     build,
     in_shardings=parts.batch_sharding,
     out_shardings=(parts.batch_sharding, parallel.replicated(parts.mesh)),
+  )
+
+
+def compile_group_choice(
+  parts: Parts, experiment: Experiment
+) -> Callable[[Batch, Array], Batch]:
+  """(batch, kept groups) -> batch without the others."""
+  size = experiment.sampling.group_size
+  return jax.jit(
+    functools.partial(batches.keep_groups, group_size=size),
+    out_shardings=parts.batch_sharding,
   )
 
 

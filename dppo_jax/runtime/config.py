@@ -13,7 +13,6 @@ from typing import Any
 import ml_collections
 
 from dppo_jax import parallel
-from dppo_jax.data import tasks
 from dppo_jax.learner.loss import LossConfig
 from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
@@ -21,7 +20,7 @@ from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import Bounds
 from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
-from dppo_jax.runtime import validation
+from dppo_jax.runtime import validation, vocabulary
 from dppo_jax.sampling.decode import SamplingConfig
 
 
@@ -29,8 +28,18 @@ from dppo_jax.sampling.decode import SamplingConfig
 class DataConfig:
   """Section `data`, see configs/default.py."""
 
+  source: str
   task: str
+  files: str
+  fields: dict[str, str]
+  mixture: tuple[tuple[str, str, float], ...]
   data_dir: str
+  tokenizer: str
+  prompt_template: str
+  chat_template: bool
+  system_prompt: str
+  dynamic_sampling: str
+  max_resampling: int
   num_prompts: int
   group_size: int
   max_prompt_length: int
@@ -64,6 +73,8 @@ class EvaluationConfig:
   """Section `evaluation`, and the two ways of sampling it stands for."""
 
   every_n_steps: int
+  source: str
+  files: str
   split: str
   num_prompts: int
   final_num_prompts: int
@@ -73,6 +84,7 @@ class EvaluationConfig:
   seed: int
   sampled: SamplingConfig
   greedy: SamplingConfig | None
+  stop_strings: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,6 +142,7 @@ class Experiment:
     shaping: what lengths add to rewards.
     model: the policy.
     sampling: rollouts.
+    stop_strings: texts that end a completion.
     estimator: a key of `ADVANTAGES`.
     loss: the policy loss.
     step: how a batch is cut into updates.
@@ -154,6 +167,7 @@ class Experiment:
   shaping: ShapingConfig
   model: TransformerConfig
   sampling: SamplingConfig
+  stop_strings: tuple[str, ...]
   estimator: str
   loss: LossConfig
   step: StepConfig
@@ -191,16 +205,18 @@ def build_experiment(
     listed = '\n'.join(f'  {problem}' for problem in problems)
     raise ValueError(f'{count} in the config:\n{listed}')
 
-  vocabulary = tasks.find_task(c.data.task).vocabulary
   row = DIVERGENCES[c.trust_region.divergence]
+  tokenizer = vocabulary.open_tokenizer(c.data)
+  sampled = dict(c.sampling)
+  stop_strings = tuple(sampled.pop('stop_strings'))
   sampling = SamplingConfig(
     group_size=c.data.group_size,
     top_p=1.0,  # The trainer's law is the whole softmax.
     greedy=False,
-    pad_id=vocabulary.index(tasks.PAD),
-    eos_id=vocabulary.index(tasks.EOS),
+    pad_id=tokenizer.pad_id,
+    eos_ids=tokenizer.eos_ids,
     with_hidden=row.records == 'hidden' and c.trust_region.anchor == 'rollout',
-    **c.sampling,
+    **sampled,
   )
   data, fsdp, _ = parallel.axis_sizes(**c.mesh, num_devices=num_devices)
   rows = c.data.num_prompts * c.data.group_size // c.learner.num_minibatches
@@ -210,7 +226,13 @@ def build_experiment(
   return Experiment(
     seed=c.seed,
     num_steps=c.num_steps,
-    data=DataConfig(**c.data),
+    data=DataConfig(
+      **{
+        **c.data,
+        'fields': dict(c.data.fields),
+        'mixture': tuple(tuple(row) for row in c.data.mixture),
+      }
+    ),
     rewards=RewardsConfig(
       **{field.name: c.rewards[field.name] for field in fields(RewardsConfig)}
     ),
@@ -219,8 +241,11 @@ def build_experiment(
       max_length=c.sampling.max_completion_length,
       cache=c.rewards.overlong_cache,
     ),
-    model=TransformerConfig(vocab_size=len(vocabulary), **c.model),
+    model=TransformerConfig(
+      **{**c.model, 'vocab_size': vocabulary.vocabulary_size(c)}
+    ),
     sampling=sampling,
+    stop_strings=stop_strings,
     estimator=c.advantages.estimator,
     loss=LossConfig(
       prompt_length=c.data.max_prompt_length,
@@ -313,6 +338,8 @@ def _evaluation(c: Any, sampling: SamplingConfig) -> EvaluationConfig:
   greedy = dataclasses.replace(sampled, group_size=1, greedy=True, top_p=1.0)
   return EvaluationConfig(
     every_n_steps=section.every_n_steps,
+    source=section.source,
+    files=section.files,
     split=section.split,
     num_prompts=section.num_prompts,
     final_num_prompts=section.final_num_prompts,
@@ -322,4 +349,5 @@ def _evaluation(c: Any, sampling: SamplingConfig) -> EvaluationConfig:
     seed=c.seed,
     sampled=sampled,
     greedy=greedy if section.greedy else None,
+    stop_strings=tuple(c.sampling.stop_strings),
   )

@@ -12,17 +12,18 @@ from dppo_jax.base import (
   Prompts,
   Rollout,
   Stream,
+  Tokenizer,
   TrainState,
   stream_key,
 )
 from dppo_jax.data.prompts import PromptStream
-from dppo_jax.data.tokenizer import WordTokenizer
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.terms import combine
 from dppo_jax.rewards.verdicts import Verdict
-from dppo_jax.runtime import accuracy
+from dppo_jax.runtime import accuracy, stopping
 from dppo_jax.runtime.assembly import Parts, SampleFn, compile_sampler
 from dppo_jax.runtime.config import EvaluationConfig
+from dppo_jax.sampling import cut
 
 
 class Answers(NamedTuple):
@@ -93,8 +94,8 @@ def compile_evaluation(
     key = stream_key(state.key, Stream.EVALUATE, state.step)
     prompts = parts.held_out.first(num_prompts)
 
-    def answer(sampler: SampleFn, num_samples: int) -> Answers:
-      return _answer(
+    def answer_with(sampler: SampleFn, num_samples: int) -> Answers:
+      return answer(
         parts,
         sampler,
         pool,
@@ -102,10 +103,11 @@ def compile_evaluation(
         prompts,
         key,
         config.num_prompts,
+        config.stop_strings,
         num_samples,
       )
 
-    sampled = answer(sampler, config.num_samples)
+    sampled = answer_with(sampler, config.num_samples)
     found = accuracy.summarize(
       sampled.rewards(), config.num_resamples, config.confidence, config.seed
     )
@@ -123,7 +125,7 @@ def compile_evaluation(
     }
     if greedy is None:
       return Evaluation(metrics, sampled, None, found)
-    likeliest = answer(greedy, 1)
+    likeliest = answer_with(greedy, 1)
     metrics['evaluation/greedy_accuracy'] = float(np.mean(likeliest.rewards()))
     return Evaluation(metrics, sampled, likeliest, found)
 
@@ -131,11 +133,12 @@ def compile_evaluation(
 
 
 def verify(
-  tokenizer: WordTokenizer,
+  tokenizer: Tokenizer,
   stream: PromptStream,
   pool: VerifierPool,
   rollout: Rollout,
   prompt_length: int,
+  stop_strings: tuple[str, ...] = (),
 ) -> tuple[list[str], list[Verdict]]:
   """Reads the completions of a rollout as text and has them verified.
 
@@ -145,20 +148,24 @@ def verify(
     pool: the verifier.
     rollout: on the host, B rows.
     prompt_length: P.
+    stop_strings: a text ends with the first of them.
 
   Returns:
     B texts and B verdicts.
   """
-  texts, found = verify_terms(tokenizer, stream, pool, rollout, prompt_length)
+  texts, found = verify_terms(
+    tokenizer, stream, pool, rollout, prompt_length, stop_strings
+  )
   return texts, combine(pool.terms, found)
 
 
 def verify_terms(
-  tokenizer: WordTokenizer,
+  tokenizer: Tokenizer,
   stream: PromptStream,
   pool: VerifierPool,
   rollout: Rollout,
   prompt_length: int,
+  stop_strings: tuple[str, ...] = (),
 ) -> tuple[list[str], list[list[Verdict]]]:
   """As `verify`, with B verdicts for each term of the reward."""
   decoded = tokenizer.decode_batch(
@@ -167,11 +174,13 @@ def verify_terms(
   )
   # Half a surrogate pair has no UTF-8, and texts are written to files.
   texts = [text.encode('utf-8', 'replace').decode('utf-8') for text in decoded]
+  if stop_strings:
+    texts = [stopping.trim(text, stop_strings) for text in texts]
   examples = stream.examples(rollout.example_id)
   return texts, pool.verify_terms(texts, examples, rollout.truncated)
 
 
-def _answer(
+def answer(
   parts: Parts,
   sampler: SampleFn,
   pool: VerifierPool,
@@ -179,9 +188,22 @@ def _answer(
   prompts: Prompts,
   key: Array,
   chunk_size: int,
+  stop_strings: tuple[str, ...],
   num_samples: int,
 ) -> Answers:
-  """k completions of n prompts, in chunks and passes, and their verdicts."""
+  """k completions of n prompts, in chunks and passes, and their verdicts.
+
+  Args:
+    parts: its `held_out` holds the prompts.
+    sampler: of G completions a prompt.
+    pool: the verifier.
+    params: of the policy.
+    prompts: n of them.
+    key: PRNG key, consumed.
+    chunk_size: prompts at once; the last chunk is filled up.
+    stop_strings: texts that end a completion.
+    num_samples: k; where G < k, by several passes.
+  """
   num_prompts, width = prompts.tokens.shape
   num_chunks = -(-num_prompts // chunk_size)
   texts: list[str] = []
@@ -212,13 +234,20 @@ def _answer(
     rollout = jax.tree.map(
       lambda *leaves, order=order: np.concatenate(leaves)[order], *drawn
     )
+    if stop_strings:
+      rollout = cut.cut(
+        rollout,
+        *stopping.find(parts.tokenizer, stop_strings, rollout, width),
+        prompt_length=width,
+        pad_id=parts.tokenizer.pad_id,
+      )
     read, judged = verify_terms(
-      parts.tokenizer, parts.held_out, pool, rollout, width
+      parts.tokenizer, parts.held_out, pool, rollout, width, stop_strings
     )
     texts += read
     verdicts += judged[0]
-    lengths.append(rollout.completion_mask.sum(axis=1))
-    truncated.append(rollout.truncated)
+    lengths.append(np.asarray(rollout.completion_mask).sum(axis=1))
+    truncated.append(np.asarray(rollout.truncated))
   return Answers(
     np.asarray(prompts.example_id),
     texts,

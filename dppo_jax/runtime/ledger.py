@@ -177,7 +177,7 @@ def make_record(
 
 def piece(tokenizer: Tokenizer, token: int) -> str:
   """The text of one id; the ids without text have a name."""
-  names = {tokenizer.eos_id: END, tokenizer.pad_id: PAD}
+  names = {tokenizer.pad_id: PAD} | dict.fromkeys(tokenizer.eos_ids, END)
   return names[token] if token in names else tokenizer.decode([token])
 
 

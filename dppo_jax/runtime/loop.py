@@ -7,7 +7,6 @@ bit for bit from its last checkpoint.
 
 from collections.abc import Callable
 import contextlib
-import dataclasses
 import functools
 import pathlib
 import sys
@@ -15,16 +14,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dppo_jax import parallel
-from dppo_jax.base import Metrics, Rollout, Stream, TrainState, stream_key
+from dppo_jax.base import Metrics, TrainState
 from dppo_jax.learner.loss import policy_loss
 from dppo_jax.learner.metrics import trust_region_metrics
 from dppo_jax.learner.optimizer import learning_rate_of
 from dppo_jax.learner.train_step import compile_train_step
 from dppo_jax.rewards.pool import VerifierPool
-from dppo_jax.runtime import assembly, report, summary
+from dppo_jax.runtime import assembly, report, rollouts, summary
 from dppo_jax.runtime import workdir as workdir_lib
 from dppo_jax.runtime.checkpoints import Checkpoints
 from dppo_jax.runtime.config import Experiment
@@ -34,7 +32,6 @@ from dppo_jax.runtime.ledger_files import LedgerWriter
 from dppo_jax.runtime.preemption import stop_on_signals
 from dppo_jax.runtime.recorder import Recorder, Stopwatch, Tracer, due
 from dppo_jax.runtime.results import write_results
-from dppo_jax.runtime.rewarding import reward
 from dppo_jax.runtime.warm_start import warm_start
 from dppo_jax.runtime.writers import Sample
 
@@ -177,7 +174,7 @@ def _compile_iteration(
 
   `meanwhile` is called while the device works.
   """
-  sampler = assembly.compile_sampler(parts, experiment.sampling)
+  collect = rollouts.compile_collection(experiment, parts, pool)
   batcher = assembly.compile_batcher(parts, experiment)
   scorer = assembly.compile_scorer(parts, experiment)
   copy_head = assembly.compile_anchor_head(parts, experiment)
@@ -185,43 +182,24 @@ def _compile_iteration(
   step_fn = compile_step(experiment, parts, recording=ledger.every_n_steps > 0)
   rate = jax.jit(functools.partial(learning_rate_of, experiment.optimizer))
   recompute = experiment.loss.anchor == 'recomputed'
-  width = experiment.data.max_prompt_length
+  dynamic = experiment.data.dynamic_sampling != 'off'
+  keep_groups = assembly.compile_group_choice(parts, experiment)
 
   def iterate(
     state: TrainState, meanwhile: Callable[[], None]
   ) -> tuple[TrainState, Metrics, list[Sample]]:
     clock = Stopwatch()
     step = int(state.step)
-    prompts = parts.prompts.prompts(step)
-    key = stream_key(state.key, Stream.SAMPLE, step)
-    rollout = sampler(state.params, prompts, key)
-    on_host: Rollout = jax.device_get(
-      dataclasses.replace(
-        rollout,
-        rollout=dataclasses.replace(
-          rollout.rollout,
-          top_ids=None,
-          top_log_probs=None,
-          entropy=None,
-          hidden=None,
-        ),
-      )
-    )
-    clock.lap('sampling')
-    completions, verdicts, reward_metrics = reward(
-      parts.tokenizer,
-      parts.prompts,
-      pool,
-      on_host,
-      width,
-      experiment.sampling.group_size,
-      experiment.shaping,
-    )
-    rewards = np.asarray([v.reward for v in verdicts], np.float32)
-    clock.lap('verification')
+    collected = collect(state, clock)
+    rollout, on_host, completions, verdicts, earned = collected.drawn
+    rewards = collected.drawn.rewards()
     recomputed = scorer(state.params, rollout) if recompute else None
     frozen = scorer(reference, rollout) if reference is not None else None
     batch, metrics = batcher(rollout, jnp.asarray(rewards), recomputed, frozen)
+    if dynamic:
+      batch = keep_groups(batch, jnp.asarray(collected.varied))
+      metrics['rewards/sampled_mean'] = jnp.float32(collected.reward_mean)
+      metrics['rollout/batches'] = jnp.float32(collected.num_attempts)
     metrics['optimizer/learning_rate'] = rate(state.opt_state)
     anchor_head = copy_head(state.params) if exact else None
     outcome = step_fn(state, batch, anchor_head)
@@ -248,9 +226,9 @@ def _compile_iteration(
     metrics = {
       **metrics,
       **step_metrics,
-      **reward_metrics,
+      **earned,
       **clock.metrics(
-        sampled=int(on_host.completion_mask.sum()),
+        sampled=collected.num_tokens,
         trained=int(on_host.token_mask.sum()),
       ),
     }

@@ -119,7 +119,8 @@ class Stopwatch:
   def lap(self, name: str) -> None:
     """Ends the part `name`."""
     now = time.perf_counter()
-    self._laps[name] = now - self._last
+    # A part may come several times a step.
+    self._laps[name] = self._laps.get(name, 0.0) + now - self._last
     self._last = now
 
   def metrics(self, sampled: int, trained: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """What a run is, before it starts, and what it was, once it is finished."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 import importlib.metadata
 import os
@@ -17,10 +18,12 @@ from dppo_jax.learner.loss import LossConfig
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
 from dppo_jax.runtime import summary, writers
 from dppo_jax.runtime.assembly import Parts, abstract_state
-from dppo_jax.runtime.config import Experiment
+from dppo_jax.runtime.config import DataConfig, Experiment
+from dppo_jax.runtime.data_problems import SAME, TASK
 
 # The first steps compile and are left out of medians.
 _NUM_UNSETTLED = 2
+_MAX_SHOWN = 8  # Levels, or sources, that a run names at its start.
 # Which tokens a gated rule is asked about.
 _SUBJECT = ('direction', 'side', 'alpha_low', 'alpha_high')
 
@@ -51,8 +54,14 @@ def header(
   rows = data.num_prompts * data.group_size // updates
   mesh = ' · '.join(f'{axis} {n}' for axis, n in parts.mesh.shape.items())
   facts = {
-    'task': f'{data.task}, {_prompts(parts.prompts, data.max_prompt_length)}',
-    'held out': f'{experiment.evaluation.split}, '
+    'task': f'{_origin(data)},'
+    f' {_prompts(parts.prompts, data.max_prompt_length)}',
+    **{
+      f'{key}s': _counts(found)
+      for key, found in parts.prompts.facts().items()
+      if found
+    },
+    'held out': f'{_held_out(experiment)}, '
     f'{_prompts(parts.held_out, data.max_prompt_length)}',
     'policy': f'{num_parameters(parts):,} parameters, {model.num_layers}'
     f' layers, {model.dtype}; sampler {experiment.sampling.precision}',
@@ -76,6 +85,25 @@ def header(
   return '\n'.join(lines)
 
 
+def _origin(data: DataConfig) -> str:
+  if data.mixture:
+    return ' + '.join(f'{weight:g} {name}' for name, _, weight in data.mixture)
+  return data.task if data.source == TASK else data.source
+
+
+def _held_out(experiment: Experiment) -> str:
+  split, source = experiment.evaluation.split, experiment.evaluation.source
+  return split if source == SAME else f'{source}, {split}'
+
+
+def _counts(found: Counter[str]) -> str:
+  """'Level 1 564 · Level 2 1,348', the most frequent ones in their order."""
+  shown = sorted(dict(found.most_common(_MAX_SHOWN)).items())
+  text = ' · '.join(f'{name} {count:,}' for name, count in shown)
+  more = len(found) - len(shown)
+  return f'{text} and {more:,} more' if more else text
+
+
 def _rule(loss: LossConfig) -> str:
   """The rule, whom it compares, and the bounds it reads."""
   row = TRUST_REGIONS[loss.rule]
@@ -96,6 +124,10 @@ def _prompts(stream: PromptStream, max_length: int) -> str:
       f' ({stream.num_filtered:,} longer than data.max_prompt_length='
       f'{max_length} left out)'
     )
+  if stream.num_duplicates:
+    text += f', {stream.num_duplicates:,} repeated rows left out'
+  if stream.num_conflicts:
+    text += f' ({stream.num_conflicts:,} of them with another answer)'
   return text
 
 

@@ -35,6 +35,7 @@ def reward(
   prompt_length: int,
   group_size: int,
   shaping: ShapingConfig,
+  stop_strings: tuple[str, ...] = (),
 ) -> Rewarded:
   """Has a rollout verified and adds what its lengths earn.
 
@@ -46,8 +47,11 @@ def reward(
     prompt_length: P.
     group_size: G.
     shaping: what lengths add.
+    stop_strings: a text ends with the first of them.
   """
-  texts, found = verify_terms(tokenizer, stream, pool, rollout, prompt_length)
+  texts, found = verify_terms(
+    tokenizer, stream, pool, rollout, prompt_length, stop_strings
+  )
   verdicts = combine(pool.terms, found)
   lengths = np.asarray(rollout.completion_mask).sum(axis=1)
   added = shape(

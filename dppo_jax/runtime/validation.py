@@ -20,6 +20,8 @@ from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS
 from dppo_jax.ops.trust_regions import DIRECTIONS, SIDES, TRUST_REGIONS
 from dppo_jax.rewards import checks
 from dppo_jax.rewards.pool import MIN_MEMORY_MB
+from dppo_jax.runtime import data_problems
+from dppo_jax.runtime.vocabulary import vocabulary_size
 from dppo_jax.sampling.precision import PRECISIONS
 
 Config = dict[str, Any]
@@ -27,7 +29,9 @@ Config = dict[str, Any]
 # Path -> the names it may hold.
 CHOICES: dict[str, Collection[str]] = {
   'data.task': tasks.TASKS,
+  'data.source': data_problems.SOURCES,
   'data.overlong': prompts.OVERLONG,
+  'data.dynamic_sampling': data_problems.DYNAMIC_SAMPLING,
   'model.rope_scaling': ('none', 'linear', 'llama3'),
   'model.dtype': ('float32', 'bfloat16'),
   'model.remat': ('none', *REMAT_POLICIES),
@@ -45,6 +49,7 @@ CHOICES: dict[str, Collection[str]] = {
   'objective.aggregation': AGGREGATIONS,
   'objective.kl_estimator': KL_ESTIMATORS,
   'optimizer.schedule': SCHEDULES,
+  'evaluation.source': (data_problems.SAME, *data_problems.SOURCES),
   'evaluation.split': tasks.SPLIT_SIZES,
   'checkpoints.best_metric': (
     'evaluation/sampled_accuracy',
@@ -60,9 +65,11 @@ COUNTS = {
   'data.num_prompts': 1,
   'data.group_size': 1,
   'data.max_prompt_length': 1,
+  'data.max_resampling': 1,
   'rewards.num_workers': 0,
   'rewards.memory_limit_mb': MIN_MEMORY_MB,
   'rewards.overlong_cache': 0,
+  'model.vocab_size': 0,
   'model.num_layers': 1,
   'model.d_model': 1,
   'model.num_heads': 1,
@@ -152,6 +159,8 @@ def find_problems(config: Config, num_devices: int) -> list[str]:
     num_devices: devices of the mesh.
   """
   problems = [*_choices(config), *_counts(config), *_ranges(config)]
+  # What other checks need: the vocabulary.
+  problems = problems or data_problems.find_problems(config)
   if problems:
     return problems
   return [
@@ -210,13 +219,18 @@ def _ranges(config: Config) -> Iterator[str]:
 
 def _task(config: Config) -> Iterator[str]:
   task = tasks.find_task(config['data']['task'])
-  size = len(task.vocabulary)
+  size = vocabulary_size(config)
   if config['sampling']['top_k'] > size:
     yield (
       f'sampling.top_k: got {config["sampling"]["top_k"]}; the vocabulary of'
       f' task {config["data"]["task"]!r} has {size} tokens, record at most'
       ' those.'
+      if not config['data']['tokenizer']
+      else f'sampling.top_k: got {config["sampling"]["top_k"]}; the vocabulary'
+      f' has {size} tokens, record at most those.'
     )
+  if config['data']['source'] != data_problems.TASK:
+    return
   needed = task.max_completion_length
   limit = config['sampling']['max_completion_length']
   if limit < needed:
@@ -315,12 +329,11 @@ def _mesh(config: Config, num_devices: int) -> Iterator[str]:
   except ValueError as error:
     yield str(error)
     return
-  vocabulary = tasks.find_task(config['data']['task']).vocabulary
   sizes = [
     ('model.num_heads', model['num_heads'], 'tensor', tensor),
     ('model.num_kv_heads', model['num_kv_heads'], 'tensor', tensor),
     ('model.d_ff', model['d_ff'], 'tensor', tensor),
-    ('the vocabulary', len(vocabulary), 'tensor', tensor),
+    ('the vocabulary', vocabulary_size(config), 'tensor', tensor),
     ('model.d_model', model['d_model'], 'fsdp', fsdp),
   ]
   for path, size, axis, parts in sizes:

@@ -28,7 +28,7 @@ class SamplingConfig:
     with_hidden: record the states that the head read.
     precision: what the weights are rounded to.
     pad_id: fills the columns after the end.
-    eos_id: ends a completion.
+    eos_ids: each of them ends a completion.
   """
 
   group_size: int
@@ -40,7 +40,7 @@ class SamplingConfig:
   with_hidden: bool
   precision: str
   pad_id: int
-  eos_id: int
+  eos_ids: tuple[int, ...]
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -52,7 +52,7 @@ class DecodeState:
     tokens: i32 [B, R], pad_id where unwritten or after the end.
     mask: bool [B, R], True on drawn tokens, the end included.
     stats: of the law sampled from, [B, R].
-    done: bool [B], the end token has been drawn.
+    done: bool [B], an end token has been drawn.
     cache: keys and values of all tokens but the last drawn.
   """
 
@@ -151,6 +151,9 @@ def record(
     column = jnp.where(keep, column, jnp.zeros_like(column))
     return jax.lax.dynamic_update_index_in_dim(buffer, column, step, 1)
 
+  done = state.done
+  for eos_id in config.eos_ids:
+    done |= drawn == eos_id
   tokens = jnp.where(live, drawn, config.pad_id)
   return dataclasses.replace(
     state,
@@ -158,7 +161,7 @@ def record(
     tokens=jax.lax.dynamic_update_index_in_dim(state.tokens, tokens, step, 1),
     mask=write(state.mask, live),
     stats=jax.tree.map(write, state.stats, stats),
-    done=state.done | (drawn == config.eos_id),
+    done=done,
   )
 
 

@@ -1,5 +1,6 @@
 """Preparing and reading: disjoint, deterministic, quiet, no TensorFlow."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -151,3 +152,47 @@ def test_the_loser_of_a_race_reads_what_the_winner_wrote(tmp_path, monkeypatch):
   assert prepared == tmp_path / 'verifiable_tasks' / 'sort' / '1.0.0'
   assert builder.load_split('sort', 'test', tmp_path) == winner
   assert not list(tmp_path.glob('.preparing*'))
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+  """GSM8K's files, as if they had been downloaded; counts the downloads."""
+  row = {'question': 'What is 1 + 1?', 'answer': '<<1+1=2>>2\n#### 2'}
+  file = tmp_path / 'train.jsonl'
+  file.write_text(f'{json.dumps(row)}\n' * 3)
+  downloads = []
+
+  def download(self, urls):
+    downloads.append(self)
+    return {split: file for split in urls if split in ('train', 'test')}
+
+  monkeypatch.setattr(
+    builder.tfds.download.DownloadManager, 'download_and_extract', download
+  )
+  monkeypatch.setattr(builder, '_probe', lambda url: None)
+  return downloads
+
+
+def test_gsm8k_is_downloaded_once(tmp_path, published, monkeypatch):
+  rows = list(builder.load_gsm8k('train', tmp_path))
+  assert (
+    rows == [{'question': 'What is 1 + 1?', 'answer': '<<1+1=2>>2\n#### 2'}] * 3
+  )
+
+  def unreachable(url):
+    raise AssertionError(url)
+
+  monkeypatch.setattr(builder, '_probe', unreachable)
+  assert len(list(builder.load_gsm8k('test', tmp_path))) == 3
+  assert len(published) == 1
+
+
+def test_gsm8k_without_a_network_says_where_to_put_it(tmp_path, monkeypatch):
+  def unreachable(url):
+    raise OSError('no network')
+
+  monkeypatch.setattr(builder, '_probe', unreachable)
+  with pytest.raises(ValueError, match='grade-school-math') as caught:
+    builder.load_gsm8k('train', tmp_path)
+  assert str(tmp_path / 'files' / 'gsm8k') in str(caught.value)
+  assert not any(tmp_path.iterdir())

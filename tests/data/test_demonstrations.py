@@ -40,7 +40,7 @@ def test_a_clean_row_is_prompt_answer_and_end():
     assert imitated.tolist() == [False] * 11 + [True] * 9 + [False] * 3
     prompt = tokenizer.decode(tokens[:11])
     assert tokenizer.decode(tokens[imitated]) == answers[prompt]
-    assert tokens[imitated][-1] == tokenizer.eos_id
+    assert tokens[imitated][-1] == tokenizer.eos_ids[0]
     assert (tokens[~mask] == tokenizer.pad_id).all()
 
 

@@ -143,3 +143,57 @@ def test_padding_on_either_side():
   tokens, mask = prompts_lib.pad_rows([[7], [8, 9]], 3, 0, left=True)
   np.testing.assert_array_equal(tokens, [[0, 0, 7], [0, 8, 9]])
   np.testing.assert_array_equal(mask, [[0, 0, 1], [0, 1, 1]])
+
+
+def _mixed(weights=(3.0, 1.0), sizes=(7, 5), num_prompts=4, seed=0):
+  examples = [
+    {**example, 'component': int(i >= sizes[0]), 'level': f'L{i % 2}'}
+    for i, example in enumerate(_examples((3,) * sum(sizes)))
+  ]
+  return prompts_lib.PromptStream(
+    examples, _TOKENIZER, num_prompts, 5, 'filter', seed, weights
+  )
+
+
+def test_a_mixture_has_its_shares_and_goes_through_each_source():
+  stream = _mixed()
+  ids = np.concatenate([stream.prompts(s).example_id for s in range(250)]) - 100
+  first = ids[ids < 7]
+  second = ids[ids >= 7]
+  assert len(first) == 750
+  assert len(second) == 250
+  for drawn, size in ((first, 7), (second, 5)):
+    epochs = drawn[: len(drawn) // size * size].reshape(-1, size)
+    assert all(len(set(epoch)) == size for epoch in epochs.tolist())
+  again = _mixed().prompts(137)
+  np.testing.assert_array_equal(
+    again.example_id, stream.prompts(137).example_id
+  )
+
+
+def test_a_source_of_a_mixture_without_prompts_that_fit():
+  examples = _examples((3, 9))
+  rows = [{**e, 'component': i} for i, e in enumerate(examples)]
+  with pytest.raises(ValueError, match=r'data\.mixture: no prompt of row 1'):
+    prompts_lib.PromptStream(rows, _TOKENIZER, 1, 5, 'filter', 0, (1.0, 1.0))
+
+
+@pytest.mark.parametrize('make', [_stream, _mixed])
+def test_attempts_have_streams_of_their_own(make):
+  stream, fresh = make(), make()
+  orders = {
+    tuple(stream.prompts(step, attempt).example_id.tolist())
+    for step in range(3)
+    for attempt in range(3)
+  }
+  assert len(orders) >= 8
+  expected = fresh.prompts(2, 1).example_id  # Asked in another order.
+  np.testing.assert_array_equal(stream.prompts(2, 1).example_id, expected)
+  first = [fresh.prompts(step).example_id for step in range(3)]
+  np.testing.assert_array_equal(
+    first, [stream.prompts(step, 0).example_id for step in range(3)]
+  )
+
+
+def test_levels_are_counted():
+  assert _mixed().facts() == {'level': {'L0': 6, 'L1': 6}, 'source': {}}

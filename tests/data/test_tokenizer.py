@@ -15,12 +15,12 @@ _WORDS = tasks.TASKS['sort'].vocabulary[2:]
 def test_ids_are_positions():
   assert _SORT.encode('0 9 =') == [3, 12, 2]
   assert _SORT.encode('') == []
-  assert (_SORT.vocab_size, _SORT.pad_id, _SORT.eos_id) == (20, 0, 1)
+  assert (_SORT.vocab_size, _SORT.pad_id, _SORT.eos_ids) == (20, 0, (1,))
 
 
 def test_special_words_may_stand_anywhere():
   tokenizer = tokenizer_lib.WordTokenizer(['a', '<eos>', 'b', '<pad>'])
-  assert (tokenizer.pad_id, tokenizer.eos_id) == (3, 1)
+  assert (tokenizer.pad_id, tokenizer.eos_ids) == (3, (1,))
   assert tokenizer.decode([3, 2, 1, 0]) == 'b a'
 
 

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -118,3 +119,33 @@ def test_metrics_of_what_was_not_recorded_are_absent():
   assert 'rollout/topk_mass' not in metrics
   assert 'rollout/entropy_mean' not in metrics
   assert 'rewards/mean' in metrics
+
+
+def test_groups_that_are_left_out_leave_nothing_to_train_on():
+  batch = batches.make_batch(
+    _rollout(),
+    _REWARDS,
+    group_size=2,
+    estimator='group_mean',
+    recomputed=TokenStats(log_probs=jnp.full((4, 5), -2.0)),
+    reference=None,
+  )
+  kept = batches.keep_groups(batch, jnp.array([True, False]), 2)
+  for name in ('completion_mask', 'advantages'):
+    got, had = getattr(kept, name), getattr(batch, name)
+    np.testing.assert_array_equal(got[:2], had[:2])
+    assert not got[2:].any()
+  for name in ('rollout', 'recomputed'):
+    pairs = zip(
+      jax.tree.leaves(getattr(kept, name)),
+      jax.tree.leaves(getattr(batch, name)),
+      strict=True,
+    )
+    for got, had in pairs:
+      np.testing.assert_array_equal(got[:2], had[:2])
+      assert not got[2:].any()
+  assert kept.reference is None
+  np.testing.assert_array_equal(kept.tokens, batch.tokens)
+  np.testing.assert_array_equal(kept.token_mask, batch.token_mask)
+  whole = batches.keep_groups(batch, jnp.array([True, True]), 2)
+  jax.tree.map(np.testing.assert_array_equal, whole, batch)

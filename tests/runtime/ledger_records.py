@@ -24,13 +24,13 @@ class Words:
 
   vocab_size = factories.VOCAB_SIZE
   pad_id = factories.PAD_ID
-  eos_id = factories.EOS_ID
+  eos_ids = (factories.EOS_ID,)
 
   def encode(self, text):
     return [ord(word) - ord('a') for word in text.split()]
 
   def decode(self, ids):
-    kept = [i for i in ids if i not in (self.pad_id, self.eos_id)]
+    kept = [i for i in ids if i not in (self.pad_id, *self.eos_ids)]
     return ' '.join(chr(ord('a') + i) for i in kept)
 
 

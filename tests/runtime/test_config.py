@@ -25,8 +25,9 @@ def test_every_section_reaches_its_reader():
 
 def test_the_resolved_config_survives_json():
   resolved = runs.experiment().resolved
-  assert json.loads(json.dumps(resolved)) == resolved
-  restored = workdir.overlay(default.get_config(), resolved)
+  recorded = json.loads(json.dumps(resolved))  # Its tuples are lists.
+  assert json.dumps(recorded) == json.dumps(resolved)
+  restored = workdir.overlay(default.get_config(), recorded)
   assert build_experiment(restored, 1) == runs.experiment()
 
 

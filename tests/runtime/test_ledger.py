@@ -61,7 +61,7 @@ def test_recomputed_stats_are_kept_where_there_are_any():
 
 def test_ids_without_text_have_a_name():
   words = records.Words()
-  got = [ledger.piece(words, i) for i in (words.eos_id, words.pad_id, 2)]
+  got = [ledger.piece(words, i) for i in (words.eos_ids[0], words.pad_id, 2)]
   assert got == ['<eos>', '<pad>', 'c']
   record = records.trained()
   assert record.pieces.keys() == set(record.token.tolist())

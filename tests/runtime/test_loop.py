@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from dppo_jax.rewards.verdicts import Verdict
-from dppo_jax.runtime import checksums, entry_point, loop, summary, workdir
+from dppo_jax.runtime import (
+  checksums,
+  entry_point,
+  rollouts,
+  summary,
+  workdir,
+)
 from tests import runs
 
 
@@ -65,14 +71,14 @@ def two_steps_short(tmp_path, finished):
 def _stop_in_step(monkeypatch, step, number):
   """Sends this process a signal while it verifies that train step."""
   calls = iter(range(1, 1000))
-  reward = loop.reward
+  reward = rollouts.reward
 
   def verify_and_signal(*args):
     if next(calls) == step:
       os.kill(os.getpid(), number)
     return reward(*args)
 
-  monkeypatch.setattr(loop, 'reward', verify_and_signal)
+  monkeypatch.setattr(rollouts, 'reward', verify_and_signal)
 
 
 def _guarded(settings, folder):
@@ -153,14 +159,14 @@ def test_a_full_disk_ends_the_run_and_no_more(
 def test_gradients_that_are_not_finite_stop_the_run(
   monkeypatch, capsys, two_steps_short
 ):
-  reward = loop.reward
+  reward = rollouts.reward
 
   def no_number(*args):
     found = reward(*args)
     verdicts = [Verdict(math.nan, 'right') for _ in found.verdicts]
     return found._replace(verdicts=verdicts)
 
-  monkeypatch.setattr(loop, 'reward', no_number)
+  monkeypatch.setattr(rollouts, 'reward', no_number)
   (two_steps_short / workdir.CONFIG).unlink()
   settings = runs.config(optimizer__max_nonfinite=3)
   assert _guarded(settings, two_steps_short) == 1

@@ -377,3 +377,16 @@ def test_precision_of_the_config_rounds_the_parameters(toy):
   np.testing.assert_allclose(
     rollout.rollout.top_log_probs[0, _WIDTH], law[ids], atol=1e-5
   )
+
+
+def test_any_of_several_ends_ends_a_row(compiled, model, prompts):
+  ends = (factories.EOS_ID, 7, 13)
+  rollout = compiled(eos_ids=ends)(model[1], prompts, _KEY)
+  ended_by = set()
+  for row in range(_ROWS):
+    mask = np.asarray(rollout.completion_mask)[row]
+    drawn = np.asarray(rollout.tokens)[row][mask].tolist()
+    assert not set(drawn[:-1]) & set(ends)
+    assert (drawn[-1] in ends) == (not rollout.truncated[row])
+    ended_by |= {drawn[-1]} & set(ends)
+  assert len(ended_by) >= 2

@@ -1,0 +1,129 @@
+"""Chat templates: jinja2 programs from a model's folder, run in a sandbox.
+
+A template is somebody else's program. It sees the messages and the special
+tokens, cannot reach attributes or change what it is given, and is refused
+where it is long, writes without end, or multiplies text beyond all bounds.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import datetime
+import json
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2 import ext, nodes, sandbox
+
+MAX_TEMPLATE_LENGTH = 200_000  # Characters; published ones have up to 20,000.
+MAX_TEXT_LENGTH = 2_000_000  # Characters that a template may write.
+_MAX_EXPONENT = 64
+# A resumed run must see the prompts it was started with, whatever the date;
+# Llama 3's own template falls back to this day.
+_TODAY = datetime.datetime(2024, 7, 26)
+
+Messages = Sequence[Mapping[str, str]]
+
+
+class _Sandbox(sandbox.ImmutableSandboxedEnvironment):
+  """Also bounds the operators that make much out of little."""
+
+  intercepted_binops = frozenset(('*', '**'))
+
+  def call_binop(
+    self, context: Any, operator: str, left: Any, right: Any
+  ) -> Any:
+    """Refuses repetitions and powers that nobody needs in a prompt."""
+    if operator == '**' and isinstance(right, int) and right > _MAX_EXPONENT:
+      raise sandbox.SecurityError(f'an exponent of {right}')
+    for text, times in ((left, right), (right, left)):
+      if isinstance(text, (str, list, tuple)) and isinstance(times, int):
+        if len(text) * times > MAX_TEXT_LENGTH:
+          raise sandbox.SecurityError(f'{len(text)} items {times} times')
+    return super().call_binop(context, operator, left, right)
+
+
+class _Generation(ext.Extension):
+  """{% generation %} marks what an assistant says; it is written as it is."""
+
+  tags = {'generation'}  # noqa: RUF012
+
+  def parse(self, parser: Any) -> nodes.Node:
+    """Returns the body alone."""
+    line = next(parser.stream).lineno
+    body = parser.parse_statements(('name:endgeneration',), drop_needle=True)
+    return nodes.Scope(body, lineno=line)
+
+
+def _raise(message: str) -> NoReturn:
+  raise jinja2.TemplateError(message)
+
+
+def _to_json(value: Any, **options: Any) -> str:
+  return json.dumps(value, ensure_ascii=False, **options)
+
+
+def _now(form: str) -> str:
+  return _TODAY.strftime(form)
+
+
+def compile_template(
+  source: str, special_tokens: Mapping[str, str], origin: str
+) -> Callable[[Messages], str]:
+  """Messages -> the text before the assistant's answer.
+
+  Args:
+    source: of the template.
+    special_tokens: 'bos_token', 'eos_token' and so on, to the template by name.
+    origin: of the template, for error messages.
+
+  Returns:
+    A function of messages, {'role': …, 'content': …} each. It raises
+    ValueError where the template refuses them, fails, or writes more than
+    `MAX_TEXT_LENGTH` characters.
+
+  Raises:
+    ValueError: the template is longer than `MAX_TEMPLATE_LENGTH`, or is none.
+  """
+  if len(source) > MAX_TEMPLATE_LENGTH:
+    raise ValueError(
+      f'data.chat_template: {origin} has {len(source):,} characters; at most'
+      f' {MAX_TEMPLATE_LENGTH:,}. Shorten it, or set data.chat_template=False.'
+    )
+  environment = _Sandbox(
+    trim_blocks=True,
+    lstrip_blocks=True,
+    extensions=[_Generation, ext.loopcontrols],
+  )
+  environment.filters['tojson'] = _to_json
+  environment.globals.update(raise_exception=_raise, strftime_now=_now)
+  try:
+    template = environment.from_string(source)
+  except (jinja2.TemplateError, RecursionError) as error:
+    raise ValueError(
+      f'data.chat_template: {origin} is no template ({error}); mend it, or set'
+      ' data.chat_template=False.'
+    ) from error
+
+  def render(messages: Messages) -> str:
+    pieces, length = [], 0
+    try:
+      for piece in template.generate(
+        **special_tokens,
+        messages=[dict(message) for message in messages],
+        add_generation_prompt=True,
+        tools=None,
+        documents=None,
+      ):
+        pieces.append(piece)
+        length += len(piece)
+        if length > MAX_TEXT_LENGTH:
+          _raise(f'it writes more than {MAX_TEXT_LENGTH:,} characters')
+    # A template is a program: it may fail as programs do.
+    except Exception as error:
+      raise ValueError(
+        f'data.chat_template: {origin} fails on a prompt'
+        f' ({type(error).__name__}: {error}); mend it, or set'
+        ' data.chat_template=False.'
+      ) from error
+    return ''.join(pieces)
+
+  return render

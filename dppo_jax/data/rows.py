@@ -1,0 +1,168 @@
+"""Rows of files: JSON lines, JSON and parquet, each row with its place."""
+
+from collections.abc import Iterator, Mapping, Sequence
+import glob
+import json
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from pyarrow import parquet
+
+SUFFIXES = ('.jsonl', '.json', '.parquet')
+_BATCH_SIZE = 4096  # Rows of a parquet file held at once.
+
+
+class Row(NamedTuple):
+  """A row and where it stands, for error messages: 'FILE, line 3'."""
+
+  values: Mapping[str, Any]
+  where: str
+
+
+def find_files(
+  pattern: str, folder: pathlib.Path, split: str
+) -> list[pathlib.Path]:
+  """The files of a split, in a fixed order.
+
+  Args:
+    pattern: a path or glob of the user's, or '' for what lies in `folder`.
+    folder: where files of this source are put.
+    split: keeps the files below `folder` whose path has it as a word
+      ('algebra/train-0.parquet'); '' keeps all.
+
+  Returns:
+    Paths, sorted; empty where there are none.
+
+  Raises:
+    ValueError: a file has a suffix nobody reads here.
+  """
+  if pattern:
+    named = str(pathlib.Path(pattern).expanduser())
+    found = [pathlib.Path(name) for name in glob.glob(named, recursive=True)]
+    # A name may itself hold the signs of a glob.
+    exact = pathlib.Path(named)
+    found = sorted({exact} if exact.is_file() else set(found))
+    for path in found:
+      if path.is_file() and path.suffix not in SUFFIXES:
+        raise ValueError(
+          f'data.files: {str(path)!r} ends in {path.suffix!r}; known:'
+          f' {", ".join(SUFFIXES)}.'
+        )
+    return [path for path in found if path.is_file()]
+  word = re.compile(rf'(?<![a-zA-Z_]){re.escape(split)}(?![a-zA-Z_])')
+  return sorted(
+    path
+    for path in folder.glob('**/*')
+    if path.suffix in SUFFIXES
+    and not any(part.startswith('.') for part in path.parts)
+    and (not split or word.search(path.relative_to(folder).as_posix()))
+  )
+
+
+def read_rows(path: pathlib.Path, columns: Sequence[str]) -> Iterator[Row]:
+  """The rows of one file, in its order.
+
+  Args:
+    path: with one of `SUFFIXES`.
+    columns: top-level fields wanted of a parquet file; those it lacks are
+      left out.
+
+  Raises:
+    ValueError: the file cannot be read; names the line that is not UTF-8 or
+      not a JSON object.
+  """
+  try:
+    if path.suffix == '.parquet':
+      yield from _read_parquet(path, columns)
+    elif path.suffix == '.jsonl':
+      yield from _read_lines(path)
+    else:
+      yield from _read_json(path)
+  except (OSError, pa.ArrowException) as error:
+    raise ValueError(
+      f'data.files: cannot read {str(path)!r} ({error}); fetch it again.'
+    ) from error
+
+
+def lookup(row: Row, path: str) -> Any:
+  """The value at 'key' or 'key.inner'; None where there is none."""
+  if path in row.values:
+    return row.values[path]
+  value: Any = row.values
+  for key in path.split('.'):
+    if not isinstance(value, Mapping):
+      return None
+    value = value.get(key)
+  return value
+
+
+def field_names(row: Row) -> str:
+  """The fields of a row, inner ones by path, for error messages."""
+  names = []
+  for key, value in row.values.items():
+    inner = value if isinstance(value, Mapping) else {}
+    names += [f'{key}.{name}' for name in inner] or [key]
+  return ', '.join(names) or 'none'
+
+
+def _decode(data: bytes, where: str) -> str:
+  try:
+    return data.decode()
+  except UnicodeDecodeError as error:
+    raise ValueError(
+      f'data.files: {where} is not UTF-8 (byte {data[error.start]:#04x} after'
+      f' {error.start} bytes); convert the file.'
+    ) from error
+
+
+def _object(text: str, where: str) -> Any:
+  try:
+    return json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f'data.files: {where} is not JSON ({error}).') from error
+
+
+def _row(values: Any, where: str) -> Row:
+  if not isinstance(values, dict):
+    raise ValueError(
+      f'data.files: {where} is a {type(values).__name__}; a row is an object'
+      ' with fields.'
+    )
+  return Row(values, where)
+
+
+def _read_lines(path: pathlib.Path) -> Iterator[Row]:
+  with path.open('rb') as file:
+    for number, line in enumerate(file, 1):
+      where = f'{path}, line {number}'
+      text = _decode(line.removeprefix(b'\xef\xbb\xbf'), where)
+      if text.strip():
+        yield _row(_object(text, where), where)
+
+
+def _read_json(path: pathlib.Path) -> Iterator[Row]:
+  """One object, as MATH was first published, or a list of them."""
+  data = path.read_bytes()
+  for number, line in enumerate(data.splitlines(), 1):
+    _decode(line, f'{path}, line {number}')
+  found = _object(data.decode('utf-8-sig'), str(path))
+  if not isinstance(found, list):
+    yield _row(found, str(path))
+    return
+  for number, values in enumerate(found, 1):
+    where = f'{path}, row {number}'
+    yield _row(values, where)
+
+
+def _read_parquet(path: pathlib.Path, columns: Sequence[str]) -> Iterator[Row]:
+  with parquet.ParquetFile(path) as file:
+    there = [name for name in file.schema_arrow.names if name in columns]
+    number = 0
+    # With no column at all the rows still say what the file has.
+    batches = file.iter_batches(_BATCH_SIZE, columns=there or None)
+    for batch in batches:
+      for values in batch.to_pylist():
+        number += 1
+        yield Row(values, f'{path}, row {number}')

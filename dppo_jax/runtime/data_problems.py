@@ -1,0 +1,119 @@
+"""What can be wrong with sections that say where prompts come from."""
+
+from collections.abc import Iterator
+import math
+from typing import Any
+
+from dppo_jax.data import mixture, sources, tasks
+from dppo_jax.runtime import vocabulary
+
+Config = dict[str, Any]
+
+DYNAMIC_SAMPLING = ('off', 'drop', 'resample')
+TASK = 'task'  # The source that this package makes itself.
+SAME = 'data'  # Of evaluation.source: that of data.source.
+SOURCES = (TASK, *sources.SOURCES)
+_FIELDS = ('prompt', 'answer')  # A row must have them.
+
+
+def find_problems(config: Config) -> list[str]:
+  """Sentences as of `validation.find_problems`; reads the tokenizer's files.
+
+  Args:
+    config: plain nested dicts, whose names, counts and ranges are fine.
+  """
+  problems = [
+    *_texts(config),
+    *_mixture(config),
+    *_held_out(config),
+    *_supervised(config),
+  ]
+  try:
+    vocabulary.vocabulary_size(config)
+  except ValueError as error:
+    problems.append(str(error))
+  return problems
+
+
+def _texts(config: Config) -> Iterator[str]:
+  data = config['data']
+  if '{prompt}' not in data['prompt_template']:
+    yield (
+      f'data.prompt_template: got {data["prompt_template"]!r}; it must hold'
+      " '{prompt}', where the problem goes."
+    )
+  if not data['tokenizer']:
+    for key in ('chat_template', 'system_prompt'):
+      if data[key]:
+        yield (
+          f'data.{key}: got {data[key]!r}; chats need the tokenizer of a'
+          ' model, and data.tokenizer is empty.'
+        )
+  for key in _FIELDS:
+    if not data['fields'][key]:
+      yield f'data.fields.{key}: got {""!r}; name a field of your rows.'
+  for stop in config['sampling']['stop_strings']:
+    if not isinstance(stop, str) or not stop:
+      yield (
+        f'sampling.stop_strings: got {stop!r}; texts of at least one character.'
+      )
+
+
+def _mixture(config: Config) -> Iterator[str]:
+  rows = config['data']['mixture']
+  if len(rows) > mixture.BLOCK // 10:
+    yield f'data.mixture: {len(rows)} rows; at most {mixture.BLOCK // 10}.'
+  for row in rows:
+    shape = isinstance(row, (list, tuple)) and len(row) == 3
+    if not shape or not all(isinstance(text, str) for text in row[:2]):
+      yield (
+        f'data.mixture: got {row!r}; a row is (source, files, weight), as'
+        " ('math', '', 2.0)."
+      )
+      continue
+    name, _, weight = row
+    if name not in SOURCES:
+      known = tasks.suggest(name, list(SOURCES))
+      yield f'data.mixture: unknown source {name!r}{known}'
+    number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+    if not number or not 0 < weight < math.inf:
+      yield f'data.mixture: weight {weight!r} of {name!r}; a number above 0.'
+
+
+def _held_out(config: Config) -> Iterator[str]:
+  data, evaluation = config['data'], config['evaluation']
+  name, same = data['source'], evaluation['source'] == SAME
+  if data['mixture'] and same:
+    yield (
+      f'evaluation.source: got {SAME!r}, and data.mixture has no held-out part;'
+      ' name a source to evaluate on.'
+    )
+  elif (
+    same
+    and name != TASK
+    and not sources.SOURCES[name].splits
+    and not evaluation['files']
+    and evaluation['split'] != 'train'
+  ):
+    yield (
+      f'evaluation.files: empty, and the source {name!r} has no splits; name a'
+      ' held-out file, or an evaluation.source, or set evaluation.split to'
+      " 'train' to evaluate on the training prompts."
+    )
+
+
+def _supervised(config: Config) -> Iterator[str]:
+  data = config['data']
+  if not config['supervised']['num_steps']:
+    return
+  for key, plain in (
+    ('source', TASK),
+    ('tokenizer', ''),
+    ('mixture', ()),
+  ):
+    if data[key] not in (plain, []):
+      yield (
+        f'supervised.num_steps: got {config["supervised"]["num_steps"]};'
+        f' demonstrations are of data.task in its words, and data.{key} is'
+        f' {data[key]!r}; set it to 0.'
+      )

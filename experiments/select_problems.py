@@ -1,0 +1,58 @@
+"""Selects training problems that the initial model solves sometimes.
+
+python -m experiments.select_problems --config=FILE --out=selected.jsonl \
+  --num_samples=40 --low=0.2 --high=0.8
+
+Then train on them: --config.data.source=rows --config.data.files=selected.jsonl
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+import jax
+from ml_collections import config_flags
+
+from dppo_jax.rewards.pool import VerifierPool
+from dppo_jax.runtime import assembly, entry_point, selection
+from dppo_jax.runtime.config import build_experiment
+from dppo_jax.runtime.preemption import stop_on_signals
+from dppo_jax.runtime.warm_start import warm_start
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'Model and source.')
+_OUT = flags.DEFINE_string('out', None, 'JSON lines to write.')
+_SAMPLES = flags.DEFINE_integer('num_samples', 40, 'Samples a problem.')
+_LOW = flags.DEFINE_float('low', 0.2, 'Least share of right samples kept.')
+_HIGH = flags.DEFINE_float('high', 0.8, 'Largest share kept.')
+
+
+def main() -> int:
+  """Selects; returns the exit code."""
+  config = entry_point.required('config', _CONFIG.value, 'an experiment')
+  out = entry_point.required('out', _OUT.value, 'the file to write')
+  experiment = build_experiment(config, jax.device_count())
+  assembly.use_compilation_cache(experiment.compilation_cache)
+  parts = assembly.assemble(experiment)
+  with (
+    stop_on_signals() as stop,
+    VerifierPool(**vars(experiment.rewards)) as pool,
+  ):
+    found = selection.select(
+      experiment,
+      parts,
+      warm_start(experiment, parts, stop).params,
+      pool,
+      stop,
+      num_samples=_SAMPLES.value,
+      low=_LOW.value,
+      high=_HIGH.value,
+      path=pathlib.Path(out).expanduser().absolute(),
+      note=lambda done, of: print(f'{done:,} of {of:,}', file=sys.stderr),
+    )
+  print(f'Kept {found.num_kept:,} of {found.num_problems:,} problems: {out}')
+  print(f'All of them, with their shares: {found.sampled_path}')
+  return 0
+
+
+if __name__ == '__main__':
+  entry_point.run(main)

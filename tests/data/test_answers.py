@@ -1,0 +1,52 @@
+import pytest
+
+from dppo_jax.data import answers
+
+
+@pytest.mark.parametrize(
+  ('solution', 'answer'),
+  [
+    (r'\boxed{5}', '5'),
+    (r'\boxed{1} and then \boxed{\frac{1}{2}}.', r'\frac{1}{2}'),
+    (r'$\boxed{\{1, 2\}}$', r'\{1, 2\}'),
+    (r'\boxed{a \\}', r'a \\'),
+    (r'\fbox{7}', '7'),
+    (r'$\boxed 7$', '7'),
+    (r'\boxed { x^{2^{3}} } }', 'x^{2^{3}}'),
+    (r'\boxed{' + '{' * 5000 + '}' * 5000 + '}', '{' * 5000 + '}' * 5000),
+  ],
+)
+def test_the_last_box_is_the_answer(solution, answer):
+  assert answers.last_boxed(solution) == answer
+
+
+@pytest.mark.parametrize(
+  ('solution', 'match'),
+  [
+    ('5', r'no \\boxed'),
+    (r'\boxed{5', 'closing brace'),
+    (r'\boxed{' + '{' * 100_000, 'closing brace'),
+    (r'\boxed{ }', 'an empty'),
+    (r'\boxed', 'an empty'),
+    ('x' * (answers.MAX_SOLUTION_LENGTH + 1), 'characters'),
+  ],
+)
+def test_a_solution_without_a_box_is_refused(solution, match):
+  with pytest.raises(ValueError, match=match):
+    answers.last_boxed(solution)
+
+
+def test_hashes():
+  assert answers.after_hashes('1 #### 2\n#### -3,456,789.5 ') == '-3456789.5'
+  assert answers.after_hashes('#### 1,20') == '1,20'
+  for solution in ('5', '1 ####  '):
+    with pytest.raises(ValueError, match='no answer behind'):
+      answers.after_hashes(solution)
+
+
+def test_integers():
+  assert answers.integer(' 025 ') == '25'
+  assert answers.integer('0') == '0'
+  for text in ('2.5', '-3', '', '9' * 30, '²'):
+    with pytest.raises(ValueError, match='not a whole number'):
+      answers.integer(text)

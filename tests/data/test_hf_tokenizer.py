@@ -1,0 +1,180 @@
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from dppo_jax.data import hf_tokenizer, stops
+
+_FOLDER = pathlib.Path(__file__).parents[1] / 'testdata' / 'tokenizer'
+_SIZE, _PAD, _BEGIN, _ENDS = 320, 0, 1, (3, 4)
+
+
+def _open(folder=_FOLDER, **overrides):
+  settings = dict(
+    prompt_template='{prompt}', use_chat_template=False, system_prompt=''
+  )
+  return hf_tokenizer.HFTokenizer(folder, **{**settings, **overrides})
+
+
+@pytest.fixture
+def copy(tmp_path):
+  """A copy of the folder, and a function that rewrites one of its files."""
+  folder = shutil.copytree(_FOLDER, tmp_path / 'model')
+
+  def write(name, content):
+    path = folder / name
+    if content is None:
+      path.unlink()
+    else:
+      text = content if isinstance(content, str) else json.dumps(content)
+      path.write_text(text)
+    return folder
+
+  return write
+
+
+def test_ids_and_ends():
+  tokenizer = _open()
+  assert tokenizer.vocab_size == _SIZE
+  assert tokenizer.pad_id == _PAD
+  assert tokenizer.eos_ids == _ENDS
+
+
+@pytest.mark.parametrize('text', ['The answer is 12.', ' a\n\tb ', 'é€😀', ''])
+def test_round_trip(text):
+  tokenizer = _open()
+  ids = tokenizer.encode(text)
+  assert _BEGIN not in ids
+  assert tokenizer.decode(ids) == text
+
+
+def test_decoding_leaves_out_what_is_no_text():
+  tokenizer = _open()
+  ids = tokenizer.encode('12')
+  full = [_BEGIN, *ids, _ENDS[1], _PAD]
+  assert tokenizer.decode(np.asarray(full, np.int32)) == '12'
+  # Rows of the model that the tokenizer does not know.
+  assert tokenizer.decode([*ids, _SIZE + 7]) == '12'
+  rows = np.asarray([full, full])
+  mask = np.zeros(rows.shape, bool)
+  mask[0] = True
+  assert tokenizer.decode_batch(rows, mask) == ['12', '']
+
+
+def test_half_a_character_is_a_sign():
+  tokenizer = _open()
+  assert tokenizer.decode(tokenizer.encode('é')[:1]) == '\ufffd'
+
+
+def test_a_prompt_without_a_chat_begins_as_the_model_does():
+  tokenizer = _open(prompt_template='Q: {prompt} {x}')
+  ids = tokenizer.encode_prompt('{1}')
+  assert ids == [_BEGIN, *tokenizer.encode('Q: {1} {x}')]
+
+
+def test_a_prompt_of_a_chat():
+  tokenizer = _open(
+    use_chat_template=True,
+    system_prompt='Be brief.',
+    prompt_template='{prompt}?',
+  )
+  ids = tokenizer.encode_prompt('1 + 1')
+  expected = (
+    '<|begin|>Be brief.\n<|im_start|>user\n1 + 1?<|im_end|>\n'
+    '<|im_start|>assistant\n'
+  )
+  assert ids == tokenizer.encode(expected)
+  assert ids[0] == _BEGIN
+  assert _ENDS[0] in ids
+  without = _open(use_chat_template=True).encode_prompt('1')
+  assert without[0] != _BEGIN
+
+
+def test_a_template_in_its_own_file_goes_first(copy):
+  folder = copy('chat_template.jinja', '{{ bos_token }}{{ messages | length }}')
+  tokenizer = _open(folder, use_chat_template=True)
+  assert tokenizer.encode_prompt('x') == [_BEGIN, *tokenizer.encode('1')]
+
+
+def test_one_of_several_templates(copy):
+  named = [
+    {'name': 'tool_use', 'template': 'no'},
+    {'name': 'default', 'template': 'yes'},
+  ]
+  folder = copy('tokenizer_config.json', {'chat_template': named})
+  tokenizer = _open(folder, use_chat_template=True)
+  assert tokenizer.encode_prompt('x') == tokenizer.encode('yes')
+
+
+def test_where_the_ends_are_found(copy):
+  assert _open(copy('generation_config.json', {'eos_token_id': 4})).eos_ids == (
+    4,
+  )
+  copy('config.json', {'eos_token_id': [4, 3, 4]})
+  folder = copy('generation_config.json', None)
+  assert _open(folder).eos_ids == (4, 3)
+  copy('config.json', {'eos_token_id': None})
+  assert _open(folder).eos_ids == (3,)
+  copy('special_tokens_map.json', {'eos_token': {'content': '<|end|>'}})
+  copy('tokenizer_config.json', {})
+  tokenizer = _open(folder)
+  assert tokenizer.eos_ids == (4,)
+  assert tokenizer.pad_id == 4  # This one has no pad of its own.
+
+
+@pytest.mark.parametrize(
+  ('name', 'content', 'match'),
+  [
+    ('tokenizer.json', None, r'no file .*tokenizer\.json'),
+    ('tokenizer.json', '{"version": "1.0"', r'cannot read .*tokenizer\.json'),
+    ('tokenizer_config.json', '{', r'cannot read .*tokenizer_config\.json'),
+    ('tokenizer_config.json', '[]', 'holds no JSON object'),
+    ('generation_config.json', {'eos_token_id': 320}, 'ids up to 319'),
+    ('generation_config.json', {'eos_token_id': 'x'}, "eos_token_id='x'"),
+    ('generation_config.json', {'eos_token_id': [-1]}, 'whole numbers'),
+  ],
+)
+def test_damaged_folders_are_refused(copy, name, content, match):
+  folder = copy(name, content)
+  with pytest.raises(ValueError, match=r'^data\.tokenizer: .*' + match):
+    _open(folder)
+
+
+def test_no_end_no_template(copy):
+  copy('generation_config.json', None)
+  folder = copy('tokenizer_config.json', {})
+  with pytest.raises(ValueError, match='which token ends a completion'):
+    _open(folder)
+  copy('generation_config.json', {'eos_token_id': 3})
+  with pytest.raises(ValueError, match=r'^data\.chat_template: neither'):
+    _open(folder, use_chat_template=True)
+
+
+def test_a_system_prompt_needs_a_chat():
+  with pytest.raises(ValueError, match=r'^data\.system_prompt: needs a chat'):
+    _open(system_prompt='Be brief.')
+
+
+def test_ids_beyond_the_model_name_both():
+  assert hf_tokenizer.check_vocabulary(320, 320, 'DIR') is None
+  said = hf_tokenizer.check_vocabulary(320, 319, 'DIR')
+  assert "'DIR' has ids up to 319" in said
+  assert 'model.vocab_size=319' in said
+
+
+def test_a_stop_string_that_ends_within_a_token_of_bytes():
+  tokenizer = _open()
+  ids = tokenizer.encode('Add é and stop. What is the answer? <answer>12')
+  text = tokenizer.decode(ids)
+  for stop in ('and st', 'e a', '>1', 'é'):
+    found = stops.find_stop(ids, text, [stop], tokenizer.decode)
+    assert found.text == text[: text.index(stop) + len(stop)]
+    kept = tokenizer.decode(ids[: found.num_tokens])
+    assert stop in kept
+    assert stop not in tokenizer.decode(ids[: found.num_tokens - 1])
+  # 'is' and its space are one token here, and the stop string ends inside.
+  found = stops.find_stop(ids, text, ['What i'], tokenizer.decode)
+  kept = tokenizer.decode(ids[: found.num_tokens])
+  assert len(kept) > len(found.text)

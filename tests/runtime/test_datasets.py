@@ -1,0 +1,118 @@
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from dppo_jax.runtime import datasets, report
+from tests import runs
+
+_TESTDATA = pathlib.Path(__file__).parents[1] / 'testdata'
+_PLAIN = dict(
+  supervised__num_steps=0,
+  data__tokenizer=str(_TESTDATA / 'tokenizer'),
+  data__max_prompt_length=80,
+)
+
+
+@pytest.fixture
+def home(tmp_path):
+  shutil.copytree(_TESTDATA / 'sources', tmp_path / 'files')
+  return str(tmp_path)
+
+
+def _write(path, rows):
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  return str(path)
+
+
+def _experiment(home, **overrides):
+  return runs.experiment(
+    runs.config(**{**_PLAIN, 'data__data_dir': home, **overrides})
+  )
+
+
+def _answers(prepared):
+  return [example['answer'] for example in prepared.examples]
+
+
+def test_a_source_and_its_held_out_split(home):
+  built = _experiment(home, data__source='gsm8k', evaluation__split='test')
+  assert _answers(datasets.training(built.data)) == ['1200', '10']
+  assert _answers(datasets.held_out(built)) == ['8']
+
+
+def test_another_source_to_evaluate_on(home):
+  built = _experiment(
+    home, data__source='dapo_math_17k', evaluation__source='aime_2025'
+  )
+  prepared = datasets.training(built.data)
+  assert (prepared.num_duplicates, prepared.num_conflicts) == (3, 1)
+  assert _answers(datasets.held_out(built)) == ['7', '81']
+
+
+def test_evaluation_on_the_training_file_or_a_file_of_its_own(tmp_path):
+  one = _write(tmp_path / '1.jsonl', [{'prompt': 'a', 'answer': 1}])
+  two = _write(tmp_path / '2.jsonl', [{'prompt': 'b', 'answer': 2}])
+  rows = dict(data__source='rows', data__files=one)
+  same = _experiment(str(tmp_path), **rows, evaluation__split='train')
+  assert _answers(datasets.held_out(same)) == ['1']
+  other = _experiment(str(tmp_path), **rows, evaluation__files=two)
+  assert _answers(datasets.held_out(other)) == ['2']
+  none = _experiment(
+    str(tmp_path), **rows, evaluation__files=f'{tmp_path}/3.jsonl'
+  )
+  with pytest.raises(ValueError, match=r"^evaluation\.files: no '.*3\.jsonl'"):
+    datasets.held_out(none)
+
+
+def test_a_mixture_has_ids_of_its_own_and_knows_its_sources(home):
+  built = _experiment(
+    home,
+    data__mixture=(('gsm8k', '', 1.0), ('math', '', 3.0)),
+    evaluation__source='aime_2024',
+  )
+  prepared = datasets.training(built.data)
+  assert prepared.weights == (1.0, 3.0)
+  assert [e['example_id'] for e in prepared.examples] == [0, 1, 2, 3, 4]
+  assert [e['component'] for e in prepared.examples] == [0, 0, 1, 1, 1]
+  sources = [e['source'] for e in prepared.examples]
+  assert sources == ['gsm8k', 'gsm8k', 'Prealgebra', 'Algebra', 'Prealgebra']
+
+
+def test_the_header_tells_what_was_found(home):
+  settings = runs.config(
+    **_PLAIN,
+    data__data_dir=home,
+    data__source='math',
+    evaluation__source='dapo_math_17k',
+  )
+  parts = runs.parts(settings)
+  text = report.header(
+    runs.experiment(settings), parts, pathlib.Path('/run'), None
+  )
+  lines = text.splitlines()
+  assert lines[0] == 'task      math, 3 prompts'
+  assert lines[1] == 'levels    Level 1 2 · Level 2 1'
+  assert lines[2] == 'sources   Algebra 1 · Prealgebra 2'
+  assert lines[3] == (
+    'held out  dapo_math_17k, validation, 2 prompts, 3 repeated rows left out'
+    ' (1 of them with another answer)'
+  )
+
+
+def test_prompts_are_those_of_the_tokenizer(home):
+  parts = runs.parts(
+    runs.config(
+      **_PLAIN,
+      data__data_dir=home,
+      data__source='gsm8k',
+      data__prompt_template='Q: {prompt}\nA:',
+      evaluation__split='test',
+    )
+  )
+  prompts = parts.held_out.first(1)
+  shown = parts.tokenizer.decode(prompts.tokens[0][prompts.mask[0]])
+  assert shown == 'Q: What do 4 pens at 2 coins cost?\nA:'
+  assert np.asarray(prompts.tokens)[0][prompts.mask[0]][0] == 1  # <|begin|>
