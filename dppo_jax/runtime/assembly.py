@@ -6,6 +6,7 @@ import functools
 import os
 import pathlib
 
+import flax.linen as nn
 import jax
 from jax.sharding import Mesh, NamedSharding
 import optax
@@ -110,6 +111,20 @@ def abstract_state(parts: Parts) -> TrainState:
     ),
     shapes,
     parts.shardings,
+  )
+
+
+def abstract_params(experiment: Experiment) -> Params:
+  """Shapes, dtypes and shardings of the parameters; needs no data set."""
+  mesh = parallel.make_mesh(**dataclasses.asdict(experiment.mesh))
+  policy = policy_lib.make_policy(experiment.model)
+  boxed = jax.eval_shape(policy.init, jax.random.PRNGKey(0))
+  return jax.tree.map(
+    lambda leaf, sharding: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=sharding
+    ),
+    nn.unbox(boxed),
+    parallel.tree_shardings(mesh, boxed),
   )
 
 
