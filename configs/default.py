@@ -37,6 +37,8 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   )
 
   config.model = dict(
+    pretrained='',  # Folder of a published model: shape and initial weights.
+    vocab_size=0,  # 0: that of the task, or of `pretrained`.
     num_layers=2,
     d_model=64,
     num_heads=4,

@@ -29,6 +29,7 @@ from dppo_jax.learner import batches, scoring
 from dppo_jax.learner import state as state_lib
 from dppo_jax.learner.optimizer import make_optimizer
 from dppo_jax.models import policy as policy_lib
+from dppo_jax.runtime import pretrained
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.sampling import decode
 
@@ -70,7 +71,10 @@ def assemble(experiment: Experiment) -> Parts:
   """Prepares the data and builds the policy; places nothing on a device."""
   data = experiment.data
   task = tasks.find_task(data.task)
-  words = WordTokenizer(task.vocabulary)
+  # The head of a published model is wider than the words of the task.
+  words = WordTokenizer(
+    tasks.fill_up(task.vocabulary, experiment.model.vocab_size)
+  )
   mesh = parallel.make_mesh(**dataclasses.asdict(experiment.mesh))
   policy = policy_lib.make_policy(experiment.model)
   optimizer = make_optimizer(experiment.optimizer)
@@ -96,6 +100,35 @@ def assemble(experiment: Experiment) -> Parts:
     shardings=state_lib.state_shardings(policy, optimizer, mesh),
     batch_sharding=parallel.batch_sharding(mesh),
   )
+
+
+def initial_state(
+  experiment: Experiment,
+  parts: Parts,
+  optimizer: optax.GradientTransformation,
+  shardings: TrainState,
+) -> TrainState:
+  """State at step 0: pretrained parameters, or random ones.
+
+  Args:
+    experiment: the run.
+    parts: its parts.
+    optimizer: of the phase to come.
+    shardings: of its state.
+
+  Raises:
+    ValueError: the pretrained weights are not those of the model, or damaged.
+  """
+  if not experiment.pretrained:
+    return state_lib.init_state(
+      parts.policy, optimizer, shardings, experiment.seed
+    )
+  folder = pathlib.Path(experiment.pretrained).expanduser()
+  try:
+    params = pretrained.load_params(folder, abstract_params(experiment))
+  except ValueError as error:
+    raise ValueError(f'model.pretrained: {error}') from error
+  return state_lib.adopt(optimizer, params, shardings, experiment.seed)
 
 
 def abstract_state(parts: Parts) -> TrainState:

@@ -8,6 +8,7 @@ allowed.
 import dataclasses
 from dataclasses import fields
 import math
+import pathlib
 from typing import Any
 
 import ml_collections
@@ -19,7 +20,7 @@ from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.ops.trust_regions import Bounds
-from dppo_jax.runtime import validation
+from dppo_jax.runtime import architectures, validation
 from dppo_jax.sampling.decode import SamplingConfig
 
 
@@ -120,6 +121,7 @@ class Experiment:
     data: prompts.
     rewards: verification.
     model: the policy.
+    pretrained: folder of its initial weights, or ''.
     sampling: rollouts.
     estimator: a key of `ADVANTAGES`.
     loss: the policy loss.
@@ -142,6 +144,7 @@ class Experiment:
   data: DataConfig
   rewards: RewardsConfig
   model: TransformerConfig
+  pretrained: str
   sampling: SamplingConfig
   estimator: str
   loss: LossConfig
@@ -171,6 +174,7 @@ def build_experiment(
   Raises:
     ValueError: lists every problem found.
   """
+  config = _with_shape(config)
   # Its attributes are of any type; `find_problems` has checked them.
   c: Any = config
   problems = validation.find_problems(config.to_dict(), num_devices)
@@ -198,7 +202,8 @@ def build_experiment(
     num_steps=c.num_steps,
     data=DataConfig(**c.data),
     rewards=RewardsConfig(**c.rewards),
-    model=TransformerConfig(vocab_size=len(vocabulary), **c.model),
+    model=_model(c, len(vocabulary)),
+    pretrained=c.model.pretrained,
     sampling=sampling,
     estimator=c.advantages.estimator,
     loss=LossConfig(
@@ -240,6 +245,32 @@ def build_experiment(
     compilation_cache=c.compilation_cache,
     resolved=config.to_dict(),
   )
+
+
+def _with_shape(config: ml_collections.ConfigDict) -> Any:
+  """The config with the shape of its pretrained model.
+
+  What a run recorded has its shape already, and the folder may be gone.
+  """
+  section: Any = config.model
+  folder = pathlib.Path(section.pretrained).expanduser()
+  recorded = section.vocab_size and not folder.exists()
+  if not section.pretrained or recorded:
+    return config
+  try:
+    shape = architectures.read_shape(folder)
+  except ValueError as error:
+    raise ValueError(f'model.pretrained: {error}') from error
+  resolved: Any = config.copy_and_resolve_references()
+  resolved.model.update(shape)
+  return resolved
+
+
+def _model(c: Any, num_words: int) -> TransformerConfig:
+  section = dict(c.model)
+  section.pop('pretrained')
+  section['vocab_size'] = section['vocab_size'] or num_words
+  return TransformerConfig(**section)
 
 
 def _optimizer(c: Any, updates_a_step: int) -> OptimizerConfig:

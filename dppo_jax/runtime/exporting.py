@@ -37,18 +37,19 @@ _TOKENIZER_FILES = (
 _STORED = {'float32': 'F32', 'float16': 'F16', 'bfloat16': 'BF16'}
 
 
-def keep_source(source: pathlib.Path, workdir: pathlib.Path) -> None:
+def keep_source(source: str, workdir: pathlib.Path) -> None:
   """Copies what an export needs besides weights, so the source may go.
 
   Args:
     source: folder of the pretrained model.
     workdir: of the run.
   """
+  folder = pathlib.Path(source).expanduser()
   target = workdir / SOURCE
   target.mkdir(exist_ok=True)
   for name in (architectures.CONFIG, GENERATION, *_TOKENIZER_FILES):
-    if (source / name).is_file():
-      shutil.copyfile(source / name, target / name)
+    if (folder / name).is_file():
+      shutil.copyfile(folder / name, target / name)
 
 
 def export(

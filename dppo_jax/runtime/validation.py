@@ -60,6 +60,7 @@ COUNTS = {
   'data.group_size': 1,
   'data.max_prompt_length': 1,
   'rewards.num_workers': 0,
+  'model.vocab_size': 0,
   'model.num_layers': 1,
   'model.d_model': 1,
   'model.num_heads': 1,
@@ -208,9 +209,20 @@ def _ranges(config: Config) -> Iterator[str]:
     yield f'{path}: got {got!r}; a number {allowed}.'
 
 
+def _num_ids(config: Config) -> int:
+  """Ids of the head: those of the model, or of the task where it has none."""
+  words = tasks.find_task(config['data']['task']).vocabulary
+  return config['model']['vocab_size'] or len(words)
+
+
 def _task(config: Config) -> Iterator[str]:
   task = tasks.find_task(config['data']['task'])
-  size = len(task.vocabulary)
+  size = _num_ids(config)
+  if size < len(task.vocabulary):
+    yield (
+      f'model.vocab_size: got {size}; task {config["data"]["task"]!r} has'
+      f' {len(task.vocabulary)} words, and each needs an id.'
+    )
   if config['sampling']['top_k'] > size:
     yield (
       f'sampling.top_k: got {config["sampling"]["top_k"]}; the vocabulary of'
@@ -263,7 +275,7 @@ def _trust_region(config: Config) -> Iterator[str]:
   region = config['trust_region']
   top_k = config['sampling']['top_k']
   row = DIVERGENCES[region['divergence']]
-  size = len(tasks.find_task(config['data']['task']).vocabulary)
+  size = _num_ids(config)
   name = region['divergence']
   if row.records == 'top_k' and top_k == 0:
     yield (
@@ -322,12 +334,11 @@ def _mesh(config: Config, num_devices: int) -> Iterator[str]:
   except ValueError as error:
     yield str(error)
     return
-  vocabulary = tasks.find_task(config['data']['task']).vocabulary
   sizes = [
     ('model.num_heads', model['num_heads'], 'tensor', tensor),
     ('model.num_kv_heads', model['num_kv_heads'], 'tensor', tensor),
     ('model.d_ff', model['d_ff'], 'tensor', tensor),
-    ('the vocabulary', len(vocabulary), 'tensor', tensor),
+    ('the vocabulary', _num_ids(config), 'tensor', tensor),
     ('model.d_model', model['d_model'], 'fsdp', fsdp),
   ]
   for path, size, axis, parts in sizes:

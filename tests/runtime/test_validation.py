@@ -13,6 +13,7 @@ _FREE = {
   'data.data_dir',
   'evaluation.greedy',
   'learner.share_prompts',
+  'model.pretrained',
   'model.qk_norm',
   'model.qkv_bias',
   'model.tied_head',
@@ -131,6 +132,10 @@ def test_a_number_stays_in_its_range(path):
     (
       dict(model__layers_a_loop=3),
       'model.layers_a_loop: got 3; it must divide model.num_layers=2.',
+    ),
+    (
+      dict(model__vocab_size=15),
+      "model.vocab_size: got 15; task 'running_sum' has 16 words, and each",
     ),
     (dict(model__head_dim=7), 'model.head_dim: got 7; it must be even.'),
     (
