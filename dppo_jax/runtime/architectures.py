@@ -84,6 +84,12 @@ _ONLY: dict[str, tuple[Any, ...]] = {
   'mlp_bias': (False,),
   'use_sliding_window': (False,),
 }
+# Likewise, of a model with experts.
+_EXPERT_NUMBERS = (
+  'num_experts',
+  'num_experts_per_tok',
+  'moe_intermediate_size',
+)
 _ROPE_TYPES = ('default', 'linear', 'llama3')
 _ROPE_THETA = 10_000.0  # Of every class above, where config.json has none.
 
@@ -102,7 +108,7 @@ def read_shape(folder: pathlib.Path) -> dict[str, Any]:
       here does not have; lists all of it.
   """
   path = folder / CONFIG
-  raw = tensor_files.read_json(path)
+  raw = _with_one_name(tensor_files.read_json(path))
   problems = list(_problems(raw))
   if problems:
     listed = '\n'.join(f'  {path}: {problem}' for problem in problems)
@@ -115,12 +121,41 @@ def read_shape(folder: pathlib.Path) -> dict[str, Any]:
     **shape,
     'num_kv_heads': int(kv_heads),
     'head_dim': int(head_dim or shape['d_model'] // shape['num_heads']),
+    **_expert_shape(raw, architecture),
     **_rope_shape(rope_of(raw)),
     'qk_norm': architecture.qk_norm,
     'qkv_bias': architecture.qkv_bias,
     'tied_head': bool(raw.get('tie_word_embeddings', False)),
     'norm_epsilon': float(raw.get('rms_norm_eps', 1e-6)),
     'init_scale': float(raw.get('initializer_range', 0.02)),
+  }
+
+
+def _with_one_name(raw: dict[str, Any]) -> dict[str, Any]:
+  """The newer form calls the number of experts by another name."""
+  if raw.get('num_local_experts') is not None:
+    return {'num_experts': raw['num_local_experts'], **raw}
+  return raw
+
+
+def _expert_shape(
+  raw: Mapping[str, Any], architecture: Architecture
+) -> dict[str, Any]:
+  if not architecture.has_experts:
+    return {
+      'num_experts': 0,
+      'num_experts_per_tok': 8,
+      'moe_intermediate_size': 128,
+      'norm_topk_prob': True,
+      'decoder_sparse_step': 1,
+      'mlp_only_layers': (),
+    }
+  dense = raw.get('mlp_only_layers') or ()
+  return {
+    **{key: int(raw[key]) for key in _EXPERT_NUMBERS},
+    'norm_topk_prob': bool(raw.get('norm_topk_prob', False)),
+    'decoder_sparse_step': int(raw.get('decoder_sparse_step', 1)),
+    'mlp_only_layers': tuple(sorted(set(map(int, dense)))),
   }
 
 
@@ -176,7 +211,13 @@ def _problems(raw: Mapping[str, Any]) -> Iterator[str]:
       f'{suggest(names[0], ARCHITECTURES)}'
     )
     return
-  for key in _NUMBERS.values():
+  experts = ARCHITECTURES[names[0]].has_experts
+  needed = [*_NUMBERS.values(), *(_EXPERT_NUMBERS if experts else ())]
+  if names[0] != 'LlamaForCausalLM':  # The other classes imply a number.
+    needed.append('num_key_value_heads')
+  if experts and 'decoder_sparse_step' in raw:
+    needed.append('decoder_sparse_step')
+  for key in needed:
     got = raw.get(key)
     if isinstance(got, bool) or not isinstance(got, int) or got < 1:
       yield f'{key}: got {got!r}; a whole number of at least 1.'
@@ -260,6 +301,10 @@ def to_published(
     'torch_dtype': dtype,
     **_published_rope(config),
   }
+  if config.num_experts:
+    keys = ('norm_topk_prob', 'decoder_sparse_step', *_EXPERT_NUMBERS)
+    published |= {key: getattr(config, key) for key in keys}
+    published['mlp_only_layers'] = list(config.mlp_only_layers)
   if name == 'LlamaForCausalLM':
     published['mlp_bias'] = False
   else:
@@ -269,11 +314,13 @@ def to_published(
 
 def _architecture_of(config: TransformerConfig) -> str:
   for name, row in ARCHITECTURES.items():
-    if (row.qk_norm, row.qkv_bias) == (config.qk_norm, config.qkv_bias):
+    implied = (row.qk_norm, row.qkv_bias, row.has_experts)
+    if implied == (config.qk_norm, config.qkv_bias, config.num_experts > 0):
       return name
   raise ValueError(
     f'model: no published architecture has qk_norm={config.qk_norm} with'
-    f' qkv_bias={config.qkv_bias}; {", ".join(ARCHITECTURES)} are known.'
+    f' qkv_bias={config.qkv_bias} and num_experts={config.num_experts};'
+    f' {", ".join(ARCHITECTURES)} are known.'
   )
 
 

@@ -76,7 +76,7 @@ def assemble(experiment: Experiment) -> Parts:
     tasks.fill_up(task.vocabulary, experiment.model.vocab_size)
   )
   mesh = parallel.make_mesh(**dataclasses.asdict(experiment.mesh))
-  policy = policy_lib.make_policy(experiment.model)
+  policy = policy_lib.make_policy(experiment.model, mesh)
   optimizer = make_optimizer(experiment.optimizer)
 
   def stream(split: str) -> PromptStream:

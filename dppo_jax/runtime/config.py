@@ -7,6 +7,7 @@ allowed.
 
 import dataclasses
 from dataclasses import fields
+import json
 import math
 import pathlib
 from typing import Any
@@ -109,6 +110,7 @@ class MeshConfig:
   data: int
   fsdp: int
   tensor: int
+  expert: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -192,9 +194,9 @@ def build_experiment(
     eos_id=vocabulary.index(tasks.EOS),
     **c.sampling,
   )
-  data, fsdp, _ = parallel.axis_sizes(**c.mesh, num_devices=num_devices)
+  data, fsdp, _, expert = parallel.axis_sizes(**c.mesh, num_devices=num_devices)
   rows = c.data.num_prompts * c.data.group_size // c.learner.num_minibatches
-  rows_a_shard = rows // c.learner.num_microbatches // (data * fsdp)
+  rows_a_shard = rows // c.learner.num_microbatches // (data * fsdp * expert)
   shared_rows = math.gcd(c.data.group_size, rows_a_shard)
   region = c.trust_region
   return Experiment(
@@ -243,7 +245,7 @@ def build_experiment(
     ledger=LedgerConfig(**c.ledger),
     profile=ProfileConfig(**c.profile),
     compilation_cache=c.compilation_cache,
-    resolved=config.to_dict(),
+    resolved=json.loads(json.dumps(config.to_dict())),  # No tuples.
   )
 
 
@@ -270,6 +272,7 @@ def _model(c: Any, num_words: int) -> TransformerConfig:
   section = dict(c.model)
   section.pop('pretrained')
   section['vocab_size'] = section['vocab_size'] or num_words
+  section['mlp_only_layers'] = tuple(section['mlp_only_layers'])
   return TransformerConfig(**section)
 
 

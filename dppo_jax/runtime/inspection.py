@@ -56,7 +56,7 @@ def restore_config(
   try:
     parallel.axis_sizes(**config.mesh, num_devices=num_devices)
   except ValueError:
-    config.mesh.update(data=-1, fsdp=1, tensor=1)
+    config.mesh.update(data=-1, fsdp=1, tensor=1, expert=1)
   return config
 
 

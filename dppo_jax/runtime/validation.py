@@ -67,6 +67,10 @@ COUNTS = {
   'model.num_kv_heads': 1,
   'model.head_dim': 2,
   'model.d_ff': 1,
+  'model.num_experts': 0,
+  'model.num_experts_per_tok': 1,
+  'model.moe_intermediate_size': 1,
+  'model.decoder_sparse_step': 1,
   'model.layers_a_loop': 1,
   'model.rope_original_length': 1,
   'sampling.max_completion_length': 1,
@@ -262,6 +266,18 @@ def _model(config: Config) -> Iterator[str]:
     )
   if model['head_dim'] % 2:
     yield f'model.head_dim: got {model["head_dim"]}; it must be even.'
+  experts = model['num_experts']
+  if experts and model['num_experts_per_tok'] > experts:
+    yield (
+      f'model.num_experts_per_tok: got {model["num_experts_per_tok"]}; at most'
+      f' model.num_experts={experts}.'
+    )
+  for layer in model['mlp_only_layers']:
+    if not isinstance(layer, int) or not 0 <= layer < model['num_layers']:
+      yield (
+        f'model.mlp_only_layers: got {layer!r}; numbers of layers, from 0 to'
+        f' {model["num_layers"] - 1}.'
+      )
   low = model['rope_low_frequency_factor']
   high = model['rope_high_frequency_factor']
   if model['rope_scaling'] == 'llama3' and not 0 < low < high:
@@ -328,7 +344,7 @@ def _rule(config: Config) -> Iterator[str]:
 def _mesh(config: Config, num_devices: int) -> Iterator[str]:
   model = config['model']
   try:
-    _, fsdp, tensor = parallel.axis_sizes(
+    _, fsdp, tensor, expert = parallel.axis_sizes(
       **config['mesh'], num_devices=num_devices
     )
   except ValueError as error:
@@ -341,6 +357,17 @@ def _mesh(config: Config, num_devices: int) -> Iterator[str]:
     ('the vocabulary', _num_ids(config), 'tensor', tensor),
     ('model.d_model', model['d_model'], 'fsdp', fsdp),
   ]
+  if model['num_experts']:
+    width = model['moe_intermediate_size']
+    sizes += [
+      ('model.num_experts', model['num_experts'], 'expert', expert),
+      ('model.moe_intermediate_size', width, 'tensor', tensor),
+    ]
+  elif expert > 1:
+    yield (
+      f'mesh.expert: got {expert}, and model.num_experts=0 leaves nothing to'
+      ' split over it; leave it at 1 and use mesh.data.'
+    )
   for path, size, axis, parts in sizes:
     if size % parts:
       legal = [n for n in range(1, parts) if size % n == 0]
@@ -355,7 +382,7 @@ def _batch(config: Config, num_devices: int) -> Iterator[str]:
     sizes = parallel.axis_sizes(**config['mesh'], num_devices=num_devices)
   except ValueError:
     return  # Said by `_mesh`.
-  shards = sizes[0] * sizes[1]
+  shards = sizes[0] * sizes[1] * sizes[3]
   data, learner = config['data'], config['learner']
   prompts_a_step, size = data['num_prompts'], data['group_size']
   minibatches = learner['num_minibatches']
@@ -377,8 +404,8 @@ def _batch(config: Config, num_devices: int) -> Iterator[str]:
   elif (rows // parts) % shards:
     yield (
       f'learner.num_microbatches: a microbatch has {rows // parts} rows, which'
-      f' the {shards} batch shards of the mesh (data times fsdp) do not'
-      ' divide; change it, data.num_prompts or the mesh.'
+      f' the {shards} batch shards of the mesh (data times fsdp times expert)'
+      ' do not divide; change it, data.num_prompts or the mesh.'
     )
   for path in (
     'data.num_prompts',

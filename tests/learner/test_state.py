@@ -141,4 +141,3 @@ def test_parameters_from_elsewhere_are_adopted(born, policy, optimizer):
   jax.tree.map(np.testing.assert_array_equal, got.opt_state, state.opt_state)
   np.testing.assert_array_equal(got.key, state.key)
   assert int(got.step) == 0
-  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(params))

@@ -10,7 +10,7 @@ from dppo_jax.runtime import tensor_files
 
 MODELS = pathlib.Path(__file__).parents[1] / 'testdata' / 'hf_models'
 DENSE = ('llama3_rope_scaled', 'qwen2_tied', 'qwen3_gqa')
-ALL = DENSE
+ALL = (*DENSE, 'qwen3_moe')
 
 
 def copy(name, folder):

@@ -12,7 +12,7 @@ from tests import runs
 def test_every_section_reaches_its_reader():
   settings = runs.config()
   built = runs.experiment(settings)
-  assert built.resolved == settings.to_dict()
+  assert built.resolved == json.loads(json.dumps(settings.to_dict()))
   for name in ('data', 'rewards', 'mesh', 'checkpoints', 'writers', 'profile'):
     assert dataclasses.asdict(getattr(built, name)) == built.resolved[name]
   for name, value in dataclasses.asdict(built.loss.bounds).items():

@@ -14,6 +14,8 @@ _FREE = {
   'evaluation.greedy',
   'learner.share_prompts',
   'model.pretrained',
+  'model.mlp_only_layers',
+  'model.norm_topk_prob',
   'model.qk_norm',
   'model.qkv_bias',
   'model.tied_head',
@@ -23,6 +25,7 @@ _FREE = {
   'mesh.data',
   'mesh.fsdp',
   'mesh.tensor',
+  'mesh.expert',
 }
 
 
@@ -145,7 +148,7 @@ def test_a_number_stays_in_its_range(path):
     ),
     (
       dict(mesh__tensor=3),
-      'mesh: data=-1, fsdp=1, tensor=3 does not multiply to the 1 devices',
+      'mesh: data=-1, fsdp=1, tensor=3, expert=1 does not multiply to the 1',
     ),
     (
       dict(
@@ -178,7 +181,7 @@ def test_parts_must_fit(overrides, message):
     (
       dict(learner__num_microbatches=4),
       'learner.num_microbatches: a microbatch has 4 rows, which the 8 batch'
-      ' shards of the mesh (data times fsdp) do not divide',
+      ' shards of the mesh (data times fsdp times expert) do not divide',
     ),
     (
       dict(evaluation__num_prompts=12),
