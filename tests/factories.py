@@ -54,6 +54,11 @@ def transformer_config(**overrides) -> TransformerConfig:
   return TransformerConfig(**{**fields, **overrides})
 
 
+def moe_config(**overrides) -> TransformerConfig:
+  """Four layers of six experts, two a token."""
+  return transformer_config(**{'num_layers': 4, 'num_experts': 6, **overrides})
+
+
 @functools.cache
 def make_params(config: TransformerConfig, seed: int = 0):
   """Parameters with no zero bias and no norm scale of one: numpy arrays."""

@@ -54,7 +54,8 @@ def test_mesh_that_does_not_fit(sizes):
   data, fsdp, tensor = sizes
   message = (
     f'mesh: data={data}, fsdp={fsdp}, tensor={tensor}, expert=1 does not'
-    ' multiply to the 8 devices present; set one axis to -1 to let it take what is left'
+    ' multiply to the 8 devices present; set one axis to -1 to let it take'
+    ' what is left'
   )
   with pytest.raises(ValueError, match=re.escape(message)):
     parallel.make_mesh(*sizes)

@@ -23,7 +23,7 @@ def _older(folder):
   (folder / 'config.json').write_text(json.dumps(raw))
 
 
-@pytest.mark.parametrize('name', published.DENSE)
+@pytest.mark.parametrize('name', published.ALL)
 def test_both_forms_say_the_same(tmp_path, name):
   folder = published.copy(name, tmp_path)
   newer = architectures.read_shape(folder)
@@ -72,6 +72,38 @@ def test_the_linear_stretch_of_older_files(tmp_path):
   shape = architectures.read_shape(folder)
   assert (shape['rope_scaling'], shape['rope_factor']) == ('linear', 4.0)
   assert shape['rope_theta'] == 5e4
+
+
+def test_experts_by_either_name(tmp_path):
+  folder = published.copy('qwen3_moe', tmp_path)
+  newer = architectures.read_shape(folder)
+  assert (
+    newer
+    | {
+      'num_experts': 8,
+      'num_experts_per_tok': 2,
+      'moe_intermediate_size': 24,
+      'norm_topk_prob': True,
+      'decoder_sparse_step': 1,
+      'mlp_only_layers': (),
+    }
+    == newer
+  )
+  published.edit_config(folder, num_local_experts=None, num_experts=8)
+  assert architectures.read_shape(folder) == newer
+  published.edit_config(
+    folder,
+    norm_topk_prob=None,
+    decoder_sparse_step=2,
+    mlp_only_layers=[1],
+  )
+  shape = architectures.read_shape(folder)
+  assert not shape['norm_topk_prob']
+  assert (shape['decoder_sparse_step'], shape['mlp_only_layers']) == (2, (1,))
+  published.edit_config(folder, num_experts=None, decoder_sparse_step=0)
+  with pytest.raises(ValueError, match='num_experts: got None') as caught:
+    architectures.read_shape(folder)
+  assert 'decoder_sparse_step: got 0' in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +181,7 @@ def test_an_unknown_dtype(tmp_path):
   assert architectures.read_dtype(folder) == 'float32'
 
 
-@pytest.mark.parametrize('name', published.DENSE)
+@pytest.mark.parametrize('name', published.ALL)
 @pytest.mark.parametrize('form', ['older', 'newer'])
 def test_what_is_published_is_read_back_in_both_forms(tmp_path, name, form):
   shape = architectures.read_shape(published.MODELS / name)

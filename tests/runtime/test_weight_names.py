@@ -39,6 +39,24 @@ def test_names_and_shapes_outside_of_layers():
   assert found['final_norm/scale'].shape == (16,)
 
 
+def test_names_and_shapes_of_experts():
+  found = _stacks(num_layers=4, num_experts=3, decoder_sparse_step=2)
+  up = found['layers/layer_1/mlp/experts/up/kernel']
+  assert up.names == {
+    (turn, expert): f'model.layers.{2 * turn + 1}.mlp.experts.{expert}'
+    '.up_proj.weight'
+    for turn in range(2)
+    for expert in range(3)
+  }
+  assert (up.shape, up.order) == ((8, 16), (1, 0))
+  router = found['layers/layer_1/mlp/router/kernel']
+  assert router.names[(1,)] == 'model.layers.3.mlp.gate.weight'
+  assert router.shape == (3, 16)
+  dense = found['layers/layer_0/mlp/up/kernel']
+  assert dense.names[(1,)] == 'model.layers.2.mlp.up_proj.weight'
+  assert dense.shape == (24, 16)
+
+
 @pytest.mark.parametrize('qk_norm', [True, False])
 def test_no_tensor_is_used_twice(qk_norm):
   found = _stacks(qkv_bias=True, tied_head=False, qk_norm=qk_norm)

@@ -5,7 +5,7 @@ from dppo_jax.runtime.conformance import published as published_lib
 from tests.runtime import published
 
 
-@pytest.mark.parametrize('name', published.DENSE)
+@pytest.mark.parametrize('name', published.ALL)
 def test_published_models(name):
   found = published_lib.compare(published.MODELS / name)
   assert found.logits_error <= 1e-6  # The bar is 2e-5.
