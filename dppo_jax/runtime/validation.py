@@ -19,6 +19,7 @@ from dppo_jax.ops.masking import AGGREGATIONS
 from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS
 from dppo_jax.ops.trust_regions import DIRECTIONS, SIDES, TRUST_REGIONS
 from dppo_jax.rewards.verifiers import VERIFIERS
+from dppo_jax.runtime.model_validation import model_problems
 from dppo_jax.sampling.precision import PRECISIONS
 
 Config = dict[str, Any]
@@ -155,7 +156,7 @@ def find_problems(config: Config, num_devices: int) -> list[str]:
   return [
     *_task(config),
     *_evaluation(config),
-    *_model(config),
+    *model_problems(config),
     *_trust_region(config),
     *_rule(config),
     *_mesh(config, num_devices),
@@ -250,41 +251,6 @@ def _evaluation(config: Config) -> Iterator[str]:
         f'checkpoints.best_metric: {metric!r} is not measured with'
         ' evaluation.greedy=False; set that, or choose another metric.'
       )
-
-
-def _model(config: Config) -> Iterator[str]:
-  model = config['model']
-  if model['num_heads'] % model['num_kv_heads']:
-    yield (
-      f'model.num_kv_heads: got {model["num_kv_heads"]}; it must divide'
-      f' model.num_heads={model["num_heads"]}.'
-    )
-  if model['num_layers'] % model['layers_a_loop']:
-    yield (
-      f'model.layers_a_loop: got {model["layers_a_loop"]}; it must divide'
-      f' model.num_layers={model["num_layers"]}.'
-    )
-  if model['head_dim'] % 2:
-    yield f'model.head_dim: got {model["head_dim"]}; it must be even.'
-  experts = model['num_experts']
-  if experts and model['num_experts_per_tok'] > experts:
-    yield (
-      f'model.num_experts_per_tok: got {model["num_experts_per_tok"]}; at most'
-      f' model.num_experts={experts}.'
-    )
-  for layer in model['mlp_only_layers']:
-    if not isinstance(layer, int) or not 0 <= layer < model['num_layers']:
-      yield (
-        f'model.mlp_only_layers: got {layer!r}; numbers of layers, from 0 to'
-        f' {model["num_layers"] - 1}.'
-      )
-  low = model['rope_low_frequency_factor']
-  high = model['rope_high_frequency_factor']
-  if model['rope_scaling'] == 'llama3' and not 0 < low < high:
-    yield (
-      f'model.rope_low_frequency_factor: got {low}; it must be above 0 and'
-      f' below model.rope_high_frequency_factor={high}.'
-    )
 
 
 def _trust_region(config: Config) -> Iterator[str]:
