@@ -56,13 +56,20 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   )
 
   config.model = dict(
-    vocab_size=0,  # V, rows of the embedding; 0: those the tokenizer needs.
+    pretrained='',  # Folder of a published model: shape and initial weights.
+    vocab_size=0,  # V; 0: that of the tokenizer, or of `pretrained`.
     num_layers=2,
     d_model=64,
     num_heads=4,
     num_kv_heads=2,
     head_dim=16,
     d_ff=256,  # Width of the gated feed-forward layer.
+    num_experts=0,  # Experts of a sparse layer; 0: every layer is dense.
+    num_experts_per_tok=8,  # Experts that a token is given.
+    moe_intermediate_size=128,  # Width of an expert.
+    norm_topk_prob=True,  # The gates of a token sum to 1.
+    decoder_sparse_step=1,  # Every so many layers one is sparse.
+    mlp_only_layers=(),  # Layers that are dense in any case, from 0.
     rope_theta=10_000.0,  # Base of the rotary wavelengths.
     rope_scaling='none',  # none, linear or llama3.
     rope_factor=1.0,  # Context stretch of the two scalings.
@@ -149,7 +156,8 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     noise=0.1,  # Share of demonstration digits replaced at random.
   )
 
-  config.mesh = dict(data=-1, fsdp=1, tensor=1)  # -1 takes what is left.
+  # Sizes of the axes; -1 takes what is left.
+  config.mesh = dict(data=-1, fsdp=1, tensor=1, expert=1)
 
   config.evaluation = dict(
     every_n_steps=25,  # 0: only before and after training.

@@ -14,9 +14,11 @@ import jax
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-MESH_AXES = ('data', 'fsdp', 'tensor')
-# Axes over which rows, and columns of the vocabulary, are split.
-BATCH_AXES = ('data', 'fsdp')
+MESH_AXES = ('data', 'fsdp', 'expert', 'tensor')
+# What the rows of a batch are split over. Devices that share out experts have
+# tokens of their own, and exchange them at a sparse layer only.
+BATCH_AXES = ('data', 'fsdp', 'expert')
+# What columns of the vocabulary are split over.
 VOCAB_AXIS = 'tensor'
 
 # Logical axis -> mesh axis (or axes). Absent means replicated.
@@ -28,37 +30,44 @@ AXIS_RULES = (
   ('kv_heads', 'tensor'),
   ('head_dim', None),
   ('mlp', 'tensor'),
+  ('expert', 'expert'),
+  ('router', None),
   ('vocab', VOCAB_AXIS),
   ('norm', None),
 )
 
 
 def axis_sizes(
-  data: int, fsdp: int, tensor: int, num_devices: int
-) -> tuple[int, int, int]:
-  """Sizes of the mesh axes, with a -1 replaced by what is left.
+  data: int, fsdp: int, tensor: int, num_devices: int, expert: int = 1
+) -> tuple[int, int, int, int]:
+  """Sizes of data, fsdp, tensor and expert, a -1 replaced by what is left.
 
   Raises:
     ValueError: the sizes do not multiply to the number of devices.
 
   >>> axis_sizes(-1, 2, 1, num_devices=8)
-  (4, 2, 1)
+  (4, 2, 1, 1)
   """
-  sizes = [data, fsdp, tensor]
+  sizes = [data, fsdp, tensor, expert]
   known = math.prod(size for size in sizes if size != -1)
   if sizes.count(-1) == 1 and known > 0 and num_devices % known == 0:
     sizes[sizes.index(-1)] = num_devices // known
   if math.prod(sizes) != num_devices or min(sizes) < 1:
     raise ValueError(
-      f'mesh: data={data}, fsdp={fsdp}, tensor={tensor} does not multiply to'
-      f' the {num_devices} devices present; set one axis to -1 to let it take'
-      ' what is left.'
+      f'mesh: data={data}, fsdp={fsdp}, tensor={tensor}, expert={expert} does'
+      f' not multiply to the {num_devices} devices present; set one axis to -1'
+      ' to let it take what is left.'
     )
-  return sizes[0], sizes[1], sizes[2]
+  return sizes[0], sizes[1], sizes[2], sizes[3]
 
 
 def make_mesh(
-  data: int, fsdp: int, tensor: int, devices: Sequence[Any] | None = None
+  data: int,
+  fsdp: int,
+  tensor: int,
+  devices: Sequence[Any] | None = None,
+  *,
+  expert: int = 1,
 ) -> Mesh:
   """Mesh of the given shape over `devices` (default: all of them).
 
@@ -67,12 +76,16 @@ def make_mesh(
     fsdp: size of the axis over which parameters and batch are split.
     tensor: size of the axis over which heads and vocabulary are split.
     devices: the devices.
+    expert: size of the axis over which experts, and the batch, are split.
 
   Raises:
     ValueError: the sizes do not multiply to the number of devices.
   """
   devices = jax.devices() if devices is None else list(devices)
-  sizes = axis_sizes(data, fsdp, tensor, len(devices))
+  data, fsdp, tensor, expert = axis_sizes(
+    data, fsdp, tensor, len(devices), expert
+  )
+  sizes = (data, fsdp, expert, tensor)
   grid = mesh_utils.create_device_mesh(sizes, devices=devices)
   return Mesh(grid, MESH_AXES)
 
@@ -94,7 +107,7 @@ def head_sharding(mesh: Mesh) -> NamedSharding:
 
 def num_batch_shards(mesh: Mesh) -> int:
   """Into how many parts the rows of a batch are split."""
-  return mesh.shape['data'] * mesh.shape['fsdp']
+  return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def tree_shardings(mesh: Mesh, boxed: Any) -> Any:

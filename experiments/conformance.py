@@ -1,8 +1,11 @@
-"""Compares our trust regions with what the authors' own code returned.
+"""Compares our numbers with those of other people's code.
 
 python -m experiments.conformance --golden=DIR --json=FILE.json
+python -m experiments.conformance --pretrained=DIR
 
-Exit code 0 where every difference is explained, else 1.
+--golden: trust regions, against what the authors' own code returned.
+--pretrained: published models below DIR, against their expected.npz.
+Exit code 0 where every difference is explained or within its bar, else 1.
 """
 
 import json
@@ -11,14 +14,20 @@ import pathlib
 from absl import flags
 
 from dppo_jax.runtime import entry_point
-from dppo_jax.runtime.conformance import comparison, golden, verdict
+from dppo_jax.runtime.conformance import comparison, golden, published, verdict
 
 _GOLDEN = flags.DEFINE_string('golden', None, 'Folder of golden .npz files.')
-_JSON = flags.DEFINE_string('json', None, 'The report goes there as well.')
+_PRETRAINED = flags.DEFINE_string('pretrained', None, 'Folder of models.')
+_JSON = flags.DEFINE_string('json', None, 'The --golden report goes there.')
 
 
 def main() -> int:
   """Compares; returns the exit code."""
+  if _PRETRAINED.value is not None:
+    root = pathlib.Path(_PRETRAINED.value).expanduser().absolute()
+    found = published.compare_folder(root)
+    print(published.describe(root, found))
+    return 0 if all(each.conforms for each in found) else 1
   named = entry_point.required(
     'golden', _GOLDEN.value, 'the folder of golden .npz files'
   )

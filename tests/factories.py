@@ -32,6 +32,12 @@ def transformer_config(**overrides) -> TransformerConfig:
     num_kv_heads=2,
     head_dim=6,  # Apart from d_model / num_heads.
     d_ff=24,
+    num_experts=0,
+    num_experts_per_tok=2,
+    moe_intermediate_size=8,
+    norm_topk_prob=True,
+    decoder_sparse_step=1,
+    mlp_only_layers=(),
     rope_theta=100.0,
     rope_scaling='none',
     rope_factor=1.0,
@@ -48,6 +54,11 @@ def transformer_config(**overrides) -> TransformerConfig:
     remat='none',
   )
   return TransformerConfig(**{**fields, **overrides})
+
+
+def moe_config(**overrides) -> TransformerConfig:
+  """Four layers of six experts, two a token."""
+  return transformer_config(**{'num_layers': 4, 'num_experts': 6, **overrides})
 
 
 @functools.cache
@@ -258,6 +269,8 @@ def table_policy(prompt_length: int) -> Policy:
     decode=missing,
     head=lambda params: jnp.eye(params.shape[-1], dtype=params.dtype),
     logits=lambda params, hidden: hidden,
+    apply_routed=missing,
+    apply_grouped_routed=missing,
   )
 
 

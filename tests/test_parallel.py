@@ -24,7 +24,7 @@ from dppo_jax import parallel
 def test_mesh_sizes(sizes, want):
   mesh = parallel.make_mesh(*sizes)
   assert dict(mesh.shape) == dict(
-    zip(('data', 'fsdp', 'tensor'), want, strict=True)
+    zip(('data', 'fsdp', 'tensor', 'expert'), (*want, 1), strict=True)
   )
   assert sorted(d.id for d in mesh.devices.flat) == list(range(8))
 
@@ -32,7 +32,7 @@ def test_mesh_sizes(sizes, want):
 def test_mesh_over_some_of_the_devices():
   devices = jax.devices()[2:6]
   mesh = parallel.make_mesh(-1, 2, 1, devices)
-  assert mesh.devices.shape == (2, 2, 1)
+  assert mesh.devices.shape == (2, 2, 1, 1)
   assert set(mesh.devices.flat) == set(devices)
 
 
@@ -53,18 +53,30 @@ def test_mesh_over_some_of_the_devices():
 def test_mesh_that_does_not_fit(sizes):
   data, fsdp, tensor = sizes
   message = (
-    f'mesh: data={data}, fsdp={fsdp}, tensor={tensor} does not multiply to the'
-    ' 8 devices present; set one axis to -1 to let it take what is left'
+    f'mesh: data={data}, fsdp={fsdp}, tensor={tensor}, expert=1 does not'
+    ' multiply to the 8 devices present; set one axis to -1 to let it take'
+    ' what is left'
   )
   with pytest.raises(ValueError, match=re.escape(message)):
     parallel.make_mesh(*sizes)
 
 
 def test_axis_sizes_need_no_devices():
-  assert parallel.axis_sizes(-1, 2, 4, num_devices=64) == (8, 2, 4)
-  assert parallel.axis_sizes(1, 1, -1, num_devices=1) == (1, 1, 1)
+  assert parallel.axis_sizes(-1, 2, 4, num_devices=64) == (8, 2, 4, 1)
+  assert parallel.axis_sizes(1, 1, -1, num_devices=1) == (1, 1, 1, 1)
   with pytest.raises(ValueError, match='the 6 devices present'):
     parallel.axis_sizes(-1, 4, 1, num_devices=6)
+
+
+def test_experts_share_out_the_batch():
+  assert parallel.axis_sizes(-1, 1, 2, num_devices=8, expert=2) == (2, 1, 2, 2)
+  mesh = parallel.make_mesh(1, 2, 1, expert=4)
+  assert dict(mesh.shape) == {'data': 1, 'fsdp': 2, 'expert': 4, 'tensor': 1}
+  assert parallel.num_batch_shards(mesh) == 8
+  array = jax.device_put(np.ones((8, 6)), parallel.batch_sharding(mesh))
+  assert {s.data.shape for s in array.addressable_shards} == {(1, 6)}
+  with pytest.raises(ValueError, match='expert=3 does not multiply'):
+    parallel.make_mesh(-1, 1, 1, expert=3)
 
 
 def test_replicated_is_whole_everywhere():
@@ -100,7 +112,7 @@ def test_number_of_batch_shards(sizes, want):
     (('embed', 'kv_heads'), PartitionSpec('fsdp', 'tensor'), (4, 4)),
     (('heads', 'head_dim'), PartitionSpec('tensor', None), (4, 8)),
     (('layers', 'norm'), PartitionSpec(None, None), (8, 8)),
-    (('batch', None), PartitionSpec(('data', 'fsdp'), None), (2, 8)),
+    (('batch', None), PartitionSpec(('data', 'fsdp', 'expert'), None), (2, 8)),
   ],
 )
 def test_named_axes_are_split_as_the_table_says(names, spec, shard):

@@ -73,9 +73,24 @@ class Task:
 
 def _vocabulary(words: tuple[str, ...], size: int) -> tuple[str, ...]:
   """Special words, the separator and `words`, filled up to `size` words."""
-  known = (PAD, EOS, SEPARATOR, *words)
-  # A round size shards over a mesh axis of 2 or 4; fillers never occur in text.
-  return known + tuple(f'<unused{i}>' for i in range(size - len(known)))
+  # A round size shards over a mesh axis of 2 or 4.
+  return fill_up((PAD, EOS, SEPARATOR, *words), size)
+
+
+def fill_up(words: tuple[str, ...], size: int) -> tuple[str, ...]:
+  """A vocabulary of `size` words at least; fillers never occur in text.
+
+  Args:
+    words: of the task.
+    size: of the head of a model, whose ids must all be words.
+
+  Returns:
+    The words, fillers after them.
+
+  >>> fill_up(('a', 'b'), 4)
+  ('a', 'b', '<unused2>', '<unused3>')
+  """
+  return words + tuple(f'<unused{i}>' for i in range(len(words), size))
 
 
 def _example(prompt: list[str], answer: list[str]) -> dict[str, str]:

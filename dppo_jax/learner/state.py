@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 import optax
 
 from dppo_jax import parallel
-from dppo_jax.base import Array, Stream, TrainState, stream_key
+from dppo_jax.base import Array, Params, Stream, TrainState, stream_key
 from dppo_jax.models.policy import Policy
 
 
@@ -39,6 +39,32 @@ def init_state(
     return nn.unbox(_init(policy, optimizer, key))
 
   return jax.jit(init, out_shardings=shardings)(jax.random.PRNGKey(seed))
+
+
+def adopt(
+  optimizer: optax.GradientTransformation,
+  params: Params,
+  shardings: TrainState,
+  seed: int,
+) -> TrainState:
+  """Initial state around parameters that come from elsewhere.
+
+  Args:
+    optimizer: what holds the optimizer state.
+    params: consumed; placed as in `shardings`.
+    shardings: of `state_shardings`.
+    seed: of the run.
+  """
+
+  def begin(params: Params) -> TrainState:
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      opt_state=optimizer.init(params),
+      key=jax.random.PRNGKey(seed),
+    )
+
+  return jax.jit(begin, out_shardings=shardings, donate_argnums=0)(params)
 
 
 def restart(

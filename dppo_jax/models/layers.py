@@ -28,6 +28,12 @@ class TransformerConfig:
     num_kv_heads: key and value heads, a divisor of H.
     head_dim: width of a head, even; independent of D / H.
     d_ff: width of the gated feed-forward layer.
+    num_experts: E, experts of a sparse layer; 0 for none.
+    num_experts_per_tok: k, experts that a token is given.
+    moe_intermediate_size: width of an expert.
+    norm_topk_prob: the k gates of a token sum to 1.
+    decoder_sparse_step: layers step, 2 · step, … are sparse, counted from 1.
+    mlp_only_layers: those that are not, counted from 0.
     rope_theta: base of the rotary wavelengths.
     rope_scaling: how the wavelengths are stretched.
     rope_factor: by how much.
@@ -54,6 +60,12 @@ class TransformerConfig:
   num_kv_heads: int
   head_dim: int
   d_ff: int
+  num_experts: int
+  num_experts_per_tok: int
+  moe_intermediate_size: int
+  norm_topk_prob: bool
+  decoder_sparse_step: int
+  mlp_only_layers: tuple[int, ...]
   rope_theta: float
   rope_scaling: Literal['none', 'linear', 'llama3']
   rope_factor: float

@@ -9,9 +9,11 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from dppo_jax.base import Array, Params, PolicyApply, Prompts
 from dppo_jax.models.layers import TransformerConfig
+from dppo_jax.models.moe import Routing
 from dppo_jax.models.transformer import Transformer
 
 
@@ -23,11 +25,17 @@ class Cache:
     prompt: (keys, values), each [L, N, P, kv_heads, head_dim].
     prompt_mask: bool [N, P].
     completion: (keys, values), each [L, B, R, kv_heads, head_dim].
+    prompt_routes: i32 [N, P, M, k], experts that the M sparse layers gave each
+      token; None in a dense model.
+    completion_routes: i32 [B, R, M, k], likewise; 0 in columns not run yet,
+      and in that of the last token drawn, which nothing follows.
   """
 
   prompt: tuple[Array, Array]
   prompt_mask: Array
   completion: tuple[Array, Array]
+  prompt_routes: Array | None = None
+  completion_routes: Array | None = None
 
 
 class Policy(NamedTuple):
@@ -46,6 +54,14 @@ class Policy(NamedTuple):
       the token, which is the completion's token number `step`, and the cache.
     head: params -> the head [V, D], as it is stored.
     logits: (params, hidden [..., D]) -> f32 [..., V] = hidden @ head.T.
+    apply_routed: (params, tokens, mask, routes) -> (hidden, Routing); as
+      `apply`, replaying `routes` i32 [B, T, M, k], or None to let the routers
+      choose. The Routing says what they did at real tokens; None for a dense
+      model.
+    apply_grouped_routed: (params, prompts, prompt_mask, completions,
+      completion_mask, routes) -> (hidden, Routing); as `apply_grouped`, with
+      routes of (prompts [N, P, M, k], completions [B, R, M, k]) or None. A
+      sampler finds both in its cache.
   """
 
   init: Callable[[Array], Any]
@@ -55,6 +71,13 @@ class Policy(NamedTuple):
   decode: Callable[[Params, Cache, Array, Array], tuple[Array, Cache]]
   head: Callable[[Params], Array]
   logits: Callable[[Params, Array], Array]
+  apply_routed: Callable[
+    [Params, Array, Array, Array | None], tuple[Array, Routing | None]
+  ]
+  apply_grouped_routed: Callable[
+    [Params, Array, Array, Array, Array | None, tuple[Array, Array] | None],
+    tuple[Array, Routing | None],
+  ]
 
 
 def positions_of(mask: Array) -> Array:
@@ -73,50 +96,81 @@ def causal_mask(mask: Array) -> Array:
   return causal & mask[:, None, :]
 
 
-def make_policy(config: TransformerConfig) -> Policy:
-  """Builds the functions of a transformer."""
-  model = Transformer(config)
+def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
+  """Builds the functions of a transformer.
 
-  def run(params: Params, *args: Any) -> Any:
-    return model.apply({'params': params}, *args)
+  Args:
+    config: its shape.
+    mesh: what experts are laid over; only a model with experts asks.
+  """
+  model = Transformer(config, mesh if config.num_experts else None)
+
+  def run(params: Params, *args: Any, **options: Any) -> Any:
+    return model.apply({'params': params}, *args, **options)
 
   def init(key: Array) -> Any:
     token = jnp.zeros((1, 1), jnp.int32)
     see = jnp.ones((1, 1, 1), bool)
 
     def everything(module: Transformer) -> Array:
-      streams, _ = module((token,), (token,), (see,))
+      streams, *_ = module((token,), (token,), (see,))
       return streams[0] @ module.head().T
 
     return nn.init(everything, model)(key)['params']
 
   def apply(params: Params, tokens: Array, mask: Array, /) -> Array:
+    return apply_routed(params, tokens, mask, None)[0]
+
+  def apply_routed(
+    params: Params, tokens: Array, mask: Array, routes: Array | None
+  ) -> tuple[Array, Routing | None]:
     chex.assert_rank([tokens, mask], 2)
     chex.assert_equal_shape([tokens, mask])
-    streams, _ = run(
-      params, (tokens,), (positions_of(mask),), (causal_mask(mask),)
+    streams, _, routing = run(
+      params,
+      (tokens,),
+      (positions_of(mask),),
+      (causal_mask(mask),),
+      token_masks=(mask,),
+      routes=None if routes is None else (routes,),
     )
-    return streams[0]
+    return streams[0], routing
 
   def apply_grouped(
     params: Params, prompts: Array, prompt_mask: Array, completions: Array
   ) -> Array:
+    return apply_grouped_routed(
+      params, prompts, prompt_mask, completions, None, None
+    )[0]
+
+  def apply_grouped_routed(
+    params: Params,
+    prompts: Array,
+    prompt_mask: Array,
+    completions: Array,
+    completion_mask: Array | None,
+    routes: tuple[Array, Array] | None,
+  ) -> tuple[Array, Routing | None]:
     group_size = completions.shape[0] // prompts.shape[0]
     positions = _completion_positions(prompt_mask, group_size, completions)
     own = jnp.tril(jnp.ones((1,) + (completions.shape[1],) * 2, bool))
-    streams, _ = run(
+    if completion_mask is None:
+      completion_mask = jnp.ones(completions.shape, bool)
+    streams, _, routing = run(
       params,
       (prompts, completions),
       (positions_of(prompt_mask), positions),
       (causal_mask(prompt_mask), own),
+      token_masks=(prompt_mask, completion_mask),
+      routes=routes,
     )
     last = jnp.repeat(streams[0][:, -1:], group_size, axis=0)
-    return jnp.concatenate([last, streams[1][:, :-1]], axis=1)
+    return jnp.concatenate([last, streams[1][:, :-1]], axis=1), routing
 
   def prefill(
     params: Params, prompts: Prompts, group_size: int, num_columns: int
   ) -> tuple[Array, Cache]:
-    streams, key_values = run(
+    streams, key_values, routing = run(
       params,
       (prompts.tokens,),
       (positions_of(prompts.mask),),
@@ -129,6 +183,15 @@ def make_policy(config: TransformerConfig) -> Policy:
     cache = Cache(
       prompt=key_values, prompt_mask=prompts.mask, completion=(empty, empty)
     )
+    if routing is not None:
+      ran = routing.routes[0]
+      cache = dataclasses.replace(
+        cache,
+        prompt_routes=ran,
+        completion_routes=jnp.zeros(
+          (num_rows, num_columns, *ran.shape[2:]), ran.dtype
+        ),
+      )
     return streams[0][:, -1], cache
 
   def decode(
@@ -139,7 +202,7 @@ def make_policy(config: TransformerConfig) -> Policy:
     lengths = jnp.sum(cache.prompt_mask, axis=1, dtype=jnp.int32)
     positions = jnp.repeat(lengths, group_size)[:, None] + step
     written = (jnp.arange(keys.shape[2]) < step)[None, None, :]
-    streams, own = run(
+    streams, own, routing = run(
       params,
       (tokens[:, None],),
       (positions,),
@@ -154,7 +217,15 @@ def make_policy(config: TransformerConfig) -> Policy:
       cache.completion,
       own,
     )
-    return streams[0][:, 0], dataclasses.replace(cache, completion=completion)
+    cache = dataclasses.replace(cache, completion=completion)
+    if routing is not None and cache.completion_routes is not None:
+      cache = dataclasses.replace(
+        cache,
+        completion_routes=jax.lax.dynamic_update_slice_in_dim(
+          cache.completion_routes, routing.routes[0], step, axis=1
+        ),
+      )
+    return streams[0][:, 0], cache
 
   def head(params: Params) -> Array:
     weights: Any = model.apply({'params': params}, method='head')
@@ -168,7 +239,17 @@ def make_policy(config: TransformerConfig) -> Policy:
       preferred_element_type=jnp.float32,
     )
 
-  return Policy(init, apply, apply_grouped, prefill, decode, head, logits)
+  return Policy(
+    init,
+    apply,
+    apply_grouped,
+    prefill,
+    decode,
+    head,
+    logits,
+    apply_routed,
+    apply_grouped_routed,
+  )
 
 
 def _completion_positions(

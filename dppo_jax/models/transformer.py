@@ -1,18 +1,22 @@
-"""Decoder-only transformer with the shape of Llama, Qwen2 and Qwen3.
+"""Decoder-only transformer with the shape of Llama, Qwen2, Qwen3, Qwen3-MoE.
 
-Layers are scanned. A pass runs over *streams*: a stream attends to itself and
-to the streams before it. One stream is plain causal attention; two are a
-prompt and the completions that share it; a cache is a stream already run.
+Layers are scanned, block by block where some are dense and some have experts:
+a block is the shortest run of layers that repeats. A pass runs over *streams*:
+a stream attends to itself and to the streams before it. One stream is plain
+causal attention; two are a prompt and the completions that share it; a cache
+is a stream already run.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from dppo_jax.base import Array
-from dppo_jax.models import attention, layers
+from dppo_jax.models import attention, layers, moe
 
 Streams = tuple[Array, ...]
 KeyValues = tuple[Array, Array]
@@ -24,37 +28,48 @@ REMAT_POLICIES = {
 
 
 class Layer(nn.Module):
-  """x + attention(norm(x)), then x + mlp(norm(x))."""
+  """x + attention(norm(x)), then x + mlp(norm(x)).
+
+  Attributes:
+    is_sparse: the second part is routed experts.
+    mesh: what they are laid over.
+  """
 
   config: layers.TransformerConfig
+  is_sparse: bool
+  mesh: Mesh | None
 
   @nn.compact
   def __call__(
     self,
     streams: Streams,
     cached: tuple[KeyValues, ...],
+    routes: Streams | None,
     cached_masks: tuple[Array, ...],
     angles: tuple[Array, ...],
     masks: tuple[Array, ...],
-  ) -> tuple[Streams, KeyValues]:
+    token_masks: Streams | None,
+  ) -> tuple[Streams, tuple[KeyValues, moe.Routing | None]]:
     """Runs the streams through the layer.
 
     Args:
       streams: each [B', S, D]; B' of an earlier one divides that of a later.
       cached: keys and values run before, seen by every stream.
+      routes: experts of each stream, i32 [B', S, k], to replay; or None.
       cached_masks: bool [1 or B', 1, S'] for each of them.
       angles: f32 [B', S, head_dim / 2] for each stream.
       masks: bool [1 or B', S, S] for each stream: what it sees of itself. Its
         last row is what later streams see of it.
+      token_masks: bool [B', S] for each stream, what statistics count.
 
     Returns:
-      The streams, and the keys and values of the last one.
+      The streams; the keys and values of the last one, and what the router
+      did, None in a dense layer.
     """
     c = self.config
     attend: Any = attention.Attention(c, name='attention')
     attention_norm = layers.RMSNorm(c, name='attention_norm')
     mlp_norm = layers.RMSNorm(c, name='mlp_norm')
-    mlp = layers.FeedForward(c, name='mlp')
 
     seen = [
       attention.Segment(keys, values, mask)
@@ -64,33 +79,92 @@ class Layer(nn.Module):
     own: Any = None
     for x, angle, mask in zip(streams, angles, masks, strict=True):
       mixed, own = attend(attention_norm(x), angle, seen, mask)
-      x = x + mixed
-      outputs.append(x + mlp(mlp_norm(x)))
+      outputs.append(x + mixed)
       keys, values = own
       seen.append(attention.Segment(keys, values, mask[:, -1:]))
-    return tuple(outputs), own
+    normed = tuple(mlp_norm(x) for x in outputs)
+    routing = None
+    if self.is_sparse:
+      routed = moe.RoutedFeedForward(c, self.mesh, name='mlp')
+      added, routing = routed(normed, routes, token_masks)
+    else:
+      mlp = layers.FeedForward(c, name='mlp')
+      added = tuple(mlp(x) for x in normed)
+    pairs = zip(outputs, added, strict=True)
+    return tuple(x + more for x, more in pairs), (own, routing)
+
+
+class Block(nn.Module):
+  """Layers of two kinds, as they alternate."""
+
+  config: layers.TransformerConfig
+  mesh: Mesh | None
+
+  @nn.compact
+  def __call__(
+    self,
+    streams: Streams,
+    cached: tuple[KeyValues, ...],
+    routes: Streams | None,
+    *broadcast: Any,
+  ) -> tuple[Streams, tuple[KeyValues, moe.Routing | None]]:
+    """As `Layer`; caches and routes, in and out, have an axis of layers."""
+    own, routings = [], []
+    kinds = moe.block_of(self.config)
+    for i, is_sparse in enumerate(kinds):
+      layer = _layer_class(self.config)(
+        self.config, is_sparse, self.mesh, name=f'layer_{i}'
+      )
+      here, given = jax.tree.map(lambda x, i=i: x[i], cached), None
+      if is_sparse and routes is not None:
+        given = tuple(x[len(routings)] for x in routes)
+      streams, (key_values, routing) = layer(streams, here, given, *broadcast)
+      own.append(key_values)
+      if is_sparse:
+        routings.append(routing)
+    stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *own)
+    return streams, (
+      stacked,
+      jax.tree.map(lambda *xs: jnp.stack(xs), *routings) if routings else None,
+    )
+
+
+def _layer_class(config: layers.TransformerConfig) -> Any:
+  if config.remat == 'none':
+    return Layer
+  # Between turns of the loop nothing merges what is computed again with what
+  # was; between the layers of a block it must be kept from it.
+  return nn.remat(
+    Layer,
+    policy=REMAT_POLICIES[config.remat],
+    prevent_cse=len(moe.block_of(config)) > 1,
+  )
 
 
 class Transformer(nn.Module):
-  """Embedding, scanned layers, final norm, head."""
+  """Embedding, scanned layers, final norm, head.
+
+  Attributes:
+    mesh: what experts are laid over; None is one device.
+  """
 
   config: layers.TransformerConfig
+  mesh: Mesh | None = None
 
   def setup(self) -> None:
     c = self.config
-    layer: Any = Layer
-    if c.remat != 'none':
-      layer = nn.remat(Layer, policy=REMAT_POLICIES[c.remat], prevent_cse=False)
+    block = moe.block_of(c)
+    turns = c.num_layers // len(block)
     scan: Any = nn.scan
     self.layers = scan(
-      layer,
+      _layer_class(c) if len(block) == 1 else Block,
       variable_axes={'params': 0},
       split_rngs={'params': True},
-      in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
-      length=c.num_layers,
-      unroll=c.layers_a_loop,
+      in_axes=(0, 0, *(nn.broadcast,) * 4),
+      length=turns,
+      unroll=min(c.layers_a_loop, turns),
       metadata_params={nn.PARTITION_NAME: 'layers'},
-    )(c)
+    )(c, *(block if len(block) == 1 else ()), self.mesh)
     init = nn.initializers.normal(c.init_scale)
     self.embedding: Any = self.param(
       'embedding',
@@ -112,7 +186,9 @@ class Transformer(nn.Module):
     masks: Streams,
     cached: tuple[KeyValues, ...] = (),
     cached_masks: tuple[Array, ...] = (),
-  ) -> tuple[Streams, KeyValues]:
+    token_masks: Streams | None = None,
+    routes: Streams | None = None,
+  ) -> tuple[Streams, KeyValues, moe.Routing | None]:
     """Final hidden states of every stream.
 
     Args:
@@ -121,16 +197,46 @@ class Transformer(nn.Module):
       masks: as in `Layer`.
       cached: (keys, values), each [L, B', S', kv_heads, head_dim].
       cached_masks: as in `Layer`.
+      token_masks: as in `Layer`.
+      routes: i32 [B', S, M, k] for each stream, experts of the M sparse layers
+        to replay; None lets the routers choose.
 
     Returns:
-      Hidden states [B', S, D] after the final norm for each stream, and keys
-      and values [L, B', S, kv_heads, head_dim] of the last one.
+      Hidden states [B', S, D] after the final norm for each stream; keys and
+      values [L, B', S, kv_heads, head_dim] of the last one; and what the
+      routers did, None in a dense model.
     """
     table = self.embedding.astype(self.config.dtype)
     streams = tuple(jnp.take(table, ids, axis=0) for ids in tokens)
     angles = tuple(layers.rotary_angles(self.config, p) for p in positions)
-    streams, own = self.layers(streams, cached, cached_masks, angles, masks)
-    return tuple(self.final_norm(x) for x in streams), own
+    if routes is not None:
+      routes = tuple(jnp.moveaxis(x, 2, 0) for x in routes)
+    streams, (own, routing) = self.layers(
+      streams,
+      self._by_turn(cached),
+      self._by_turn(routes),
+      cached_masks,
+      angles,
+      masks,
+      token_masks,
+    )
+    if len(moe.block_of(self.config)) > 1:
+      own, routing = jax.tree.map(
+        lambda x: x.reshape(-1, *x.shape[2:]), (own, routing)
+      )
+    if routing is not None:
+      routing = dataclasses.replace(
+        routing, routes=tuple(jnp.moveaxis(x, 0, 2) for x in routing.routes)
+      )
+    return tuple(self.final_norm(x) for x in streams), own, routing
+
+  def _by_turn(self, tree: Any) -> Any:
+    """Splits the axis of layers into turns of the loop and layers of one."""
+    block = moe.block_of(self.config)
+    if len(block) == 1:
+      return tree
+    turns = self.config.num_layers // len(block)
+    return jax.tree.map(lambda x: x.reshape(turns, -1, *x.shape[1:]), tree)
 
   def head(self) -> Array:
     """The head [V, D]; logits are hidden @ head.T."""

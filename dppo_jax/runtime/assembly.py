@@ -6,6 +6,7 @@ import functools
 import os
 import pathlib
 
+import flax.linen as nn
 import jax
 from jax.sharding import Mesh, NamedSharding
 import optax
@@ -31,7 +32,7 @@ from dppo_jax.models import policy as policy_lib
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.vocabulary_pass import VocabularyConfig
 from dppo_jax.ops.vocabulary_shard import VocabularyAxes
-from dppo_jax.runtime import datasets
+from dppo_jax.runtime import datasets, pretrained
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.vocabulary import open_tokenizer
 from dppo_jax.sampling import decode
@@ -73,9 +74,9 @@ class Parts:
 
 def assemble(experiment: Experiment) -> Parts:
   """Prepares the data and builds the policy; places nothing on a device."""
-  tokenizer = open_tokenizer(vars(experiment.data))
+  tokenizer = open_tokenizer(vars(experiment.data), experiment.model.vocab_size)
   mesh = parallel.make_mesh(**dataclasses.asdict(experiment.mesh))
-  policy = policy_lib.make_policy(experiment.model)
+  policy = policy_lib.make_policy(experiment.model, mesh)
   optimizer = make_optimizer(experiment.optimizer)
 
   def stream(prepared: datasets.Prepared) -> PromptStream:
@@ -94,6 +95,35 @@ def assemble(experiment: Experiment) -> Parts:
   )
 
 
+def initial_state(
+  experiment: Experiment,
+  parts: Parts,
+  optimizer: optax.GradientTransformation,
+  shardings: TrainState,
+) -> TrainState:
+  """State at step 0: pretrained parameters, or random ones.
+
+  Args:
+    experiment: the run.
+    parts: its parts.
+    optimizer: of the phase to come.
+    shardings: of its state.
+
+  Raises:
+    ValueError: the pretrained weights are not those of the model, or damaged.
+  """
+  if not experiment.pretrained:
+    return state_lib.init_state(
+      parts.policy, optimizer, shardings, experiment.seed
+    )
+  folder = pathlib.Path(experiment.pretrained).expanduser()
+  try:
+    params = pretrained.load_params(folder, abstract_params(experiment))
+  except ValueError as error:
+    raise ValueError(f'model.pretrained: {error}') from error
+  return state_lib.adopt(optimizer, params, shardings, experiment.seed)
+
+
 def abstract_state(parts: Parts) -> TrainState:
   """Shapes, dtypes and shardings of the state; allocates nothing."""
   shapes = jax.eval_shape(
@@ -107,6 +137,20 @@ def abstract_state(parts: Parts) -> TrainState:
     ),
     shapes,
     parts.shardings,
+  )
+
+
+def abstract_params(experiment: Experiment) -> Params:
+  """Shapes, dtypes and shardings of the parameters; needs no data set."""
+  mesh = parallel.make_mesh(**dataclasses.asdict(experiment.mesh))
+  policy = policy_lib.make_policy(experiment.model)
+  boxed = jax.eval_shape(policy.init, jax.random.PRNGKey(0))
+  return jax.tree.map(
+    lambda leaf, sharding: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=sharding
+    ),
+    nn.unbox(boxed),
+    parallel.tree_shardings(mesh, boxed),
   )
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from dppo_jax.base import TrainState
+from dppo_jax.base import Params, TrainState
 from dppo_jax.runtime import checksums, named_arrays
 
 _ARRAYS = 'state'
@@ -195,6 +195,30 @@ class Checkpoints:
       ValueError: if the checkpoint is whole but holds other arrays.
       CheckpointError: if every candidate is damaged.
     """
+    named, metadata = self._restore(abstract_state, step, partial=False)
+    return named_arrays.unflatten(abstract_state, named), metadata
+
+  def restore_params(self, abstract_params: Params, step: int | None) -> Params:
+    """Reads the parameters of a checkpoint and nothing else.
+
+    Args:
+      abstract_params: as `restore` takes them, of the parameters alone.
+      step: as `restore` takes it.
+
+    Raises:
+      FileNotFoundError: if there is no checkpoint, or none of that step.
+      ValueError: if the checkpoint is whole but holds other parameters.
+      CheckpointError: if every candidate is damaged.
+    """
+    target = {'params': abstract_params}
+    named, _ = self._restore(target, step, partial=True)
+    return named_arrays.unflatten(target, named)['params']
+
+  def _restore(
+    self, abstract: Any, step: int | None, *, partial: bool
+  ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The named arrays, all or `partial`, and the metadata."""
+    wanted = named_arrays.flatten(abstract)
     steps = self.steps()
     if not steps or (step is not None and step not in steps):
       wanted = 'no checkpoint' if step is None else f'no checkpoint {step}'
@@ -211,16 +235,20 @@ class Checkpoints:
       except Exception as error:
         damaged[candidate] = self._report_damage(candidate, error)
         continue
-      _check_same_arrays(record, abstract_state, candidate)
+      stored = record['arrays']
+      if partial:
+        parts = tuple(f'{part}.' for part in abstract)
+        stored = {k: v for k, v in stored.items() if k.startswith(parts)}
+      _check_same_arrays(stored, wanted, candidate)
       try:
-        state = self._read_state(candidate, abstract_state)
+        named = self._read_arrays(candidate, wanted)
       except Exception as error:
         damaged[candidate] = self._report_damage(candidate, error)
         continue
       if not self._read_only:
         for passed_over in damaged:
           self._set_aside(passed_over, 'damaged')
-      return state, record['metadata']
+      return named, record['metadata']
     raise CheckpointError(
       f'checkpoints: no checkpoint of {self.directory} can be read: '
       f'{"; ".join(damaged.values())}. Start again in another workdir, or '
@@ -253,16 +281,15 @@ class Checkpoints:
     path = self.directory / str(step)
     return self._checkpointer.restore(path, args=args)[_METADATA]
 
-  def _read_state(self, step: int, abstract_state: TrainState) -> TrainState:
-    targets = named_arrays.flatten(abstract_state)
+  def _read_arrays(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
     args = ocp.args.PyTreeRestore(
-      item=targets,
-      restore_args=ocp.checkpoint_utils.construct_restore_args(targets),
+      item=wanted,
+      restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+      partial_restore=True,  # What is not wanted is not read.
     )
-    restored = self._checkpointer.restore(
+    return self._checkpointer.restore(
       self.directory / str(step), args=ocp.args.Composite(**{_ARRAYS: args})
     )[_ARRAYS]
-    return named_arrays.unflatten(abstract_state, restored)
 
   def _report_damage(self, step: int, error: Exception) -> str:
     reason = f'step {step} is damaged ({_first_line(error)})'
@@ -318,10 +345,9 @@ class Checkpoints:
 
 
 def _check_same_arrays(
-  record: Mapping[str, Any], abstract_state: TrainState, step: int
+  stored: Mapping[str, Any], wanted: Mapping[str, Any], step: int
 ) -> None:
-  wanted = named_arrays.describe(named_arrays.flatten(abstract_state))
-  lines = named_arrays.differences(record['arrays'], wanted)
+  lines = named_arrays.differences(stored, named_arrays.describe(wanted))
   if lines:
     more = f'; and {len(lines) - 5} more' if len(lines) > 5 else ''
     raise ValueError(

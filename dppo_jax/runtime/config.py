@@ -7,7 +7,9 @@ allowed.
 
 import dataclasses
 from dataclasses import fields
+import json
 import math
+import pathlib
 from typing import Any
 
 import ml_collections
@@ -20,7 +22,7 @@ from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import Bounds
 from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
-from dppo_jax.runtime import validation, vocabulary
+from dppo_jax.runtime import architectures, validation, vocabulary
 from dppo_jax.sampling.decode import SamplingConfig
 
 
@@ -128,6 +130,7 @@ class MeshConfig:
   data: int
   fsdp: int
   tensor: int
+  expert: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,6 +144,7 @@ class Experiment:
     rewards: verification.
     shaping: what lengths add to rewards.
     model: the policy.
+    pretrained: folder of its initial weights, or ''.
     sampling: rollouts.
     stop_strings: texts that end a completion.
     estimator: a key of `ADVANTAGES`.
@@ -166,6 +170,7 @@ class Experiment:
   rewards: RewardsConfig
   shaping: ShapingConfig
   model: TransformerConfig
+  pretrained: str
   sampling: SamplingConfig
   stop_strings: tuple[str, ...]
   estimator: str
@@ -197,6 +202,7 @@ def build_experiment(
   Raises:
     ValueError: lists every problem found.
   """
+  config = _with_shape(config)
   # Its attributes are of any type; `find_problems` has checked them.
   c: Any = config
   problems = validation.find_problems(config.to_dict(), num_devices)
@@ -218,9 +224,9 @@ def build_experiment(
     with_hidden=row.records == 'hidden' and c.trust_region.anchor == 'rollout',
     **sampled,
   )
-  data, fsdp, _ = parallel.axis_sizes(**c.mesh, num_devices=num_devices)
+  data, fsdp, _, expert = parallel.axis_sizes(**c.mesh, num_devices=num_devices)
   rows = c.data.num_prompts * c.data.group_size // c.learner.num_minibatches
-  rows_a_shard = rows // c.learner.num_microbatches // (data * fsdp)
+  rows_a_shard = rows // c.learner.num_microbatches // (data * fsdp * expert)
   shared_rows = math.gcd(c.data.group_size, rows_a_shard)
   region = c.trust_region
   return Experiment(
@@ -241,9 +247,8 @@ def build_experiment(
       max_length=c.sampling.max_completion_length,
       cache=c.rewards.overlong_cache,
     ),
-    model=TransformerConfig(
-      **{**c.model, 'vocab_size': vocabulary.vocabulary_size(c)}
-    ),
+    model=_model(c, vocabulary.vocabulary_size(c)),
+    pretrained=c.model.pretrained,
     sampling=sampling,
     stop_strings=stop_strings,
     estimator=c.advantages.estimator,
@@ -285,8 +290,35 @@ def build_experiment(
     ledger=LedgerConfig(**c.ledger),
     profile=ProfileConfig(**c.profile),
     compilation_cache=c.compilation_cache,
-    resolved=config.to_dict(),
+    resolved=json.loads(json.dumps(config.to_dict())),  # No tuples.
   )
+
+
+def _with_shape(config: ml_collections.ConfigDict) -> Any:
+  """The config with the shape of its pretrained model.
+
+  What a run recorded has its shape already, and the folder may be gone.
+  """
+  section: Any = config.model
+  folder = pathlib.Path(section.pretrained).expanduser()
+  recorded = section.vocab_size and not folder.exists()
+  if not section.pretrained or recorded:
+    return config
+  try:
+    shape = architectures.read_shape(folder)
+  except ValueError as error:
+    raise ValueError(f'model.pretrained: {error}') from error
+  resolved: Any = config.copy_and_resolve_references()
+  resolved.model.update(shape)
+  return resolved
+
+
+def _model(c: Any, vocab_size: int) -> TransformerConfig:
+  section = dict(c.model)
+  section.pop('pretrained')
+  section['vocab_size'] = vocab_size
+  section['mlp_only_layers'] = tuple(section['mlp_only_layers'])
+  return TransformerConfig(**section)
 
 
 def _optimizer(c: Any, updates_a_step: int) -> OptimizerConfig:

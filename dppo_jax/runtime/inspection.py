@@ -56,7 +56,7 @@ def restore_config(
   try:
     parallel.axis_sizes(**config.mesh, num_devices=num_devices)
   except ValueError:
-    config.mesh.update(data=-1, fsdp=1, tensor=1)
+    config.mesh.update(data=-1, fsdp=1, tensor=1, expert=1)
   return config
 
 
@@ -77,28 +77,46 @@ def load_policy(
   """
   folder = workdir / CHECKPOINTS
   store = Checkpoints(folder, config.keep, config.best_metric, read_only=True)
+  number = find_step(store, workdir, step)
+  with contextlib.closing(store):
+    return store.restore(abstract_state(parts), number)[0]
+
+
+def find_step(
+  store: Checkpoints, workdir: pathlib.Path, step: str
+) -> int | None:
+  """The checkpoint that a command names; None is the latest that is whole.
+
+  Args:
+    store: of the run.
+    workdir: of the run, for the message.
+    step: 'best', 'latest' or a number.
+
+  Raises:
+    ValueError: there is no such checkpoint.
+  """
   steps = store.steps()
   if not steps:
     raise ValueError(
       f'--workdir: {workdir} holds no checkpoint yet; the first is saved'
       ' after the warm start.'
     )
-  number = None
+  if step == 'latest':
+    return None
   if step == 'best':
     number = store.best_step()
     if number is None:
       raise ValueError(
         f'--step: best, but none of the checkpoints {steps} was saved with'
-        f' {config.best_metric}; use latest or a number.'
+        f' {store.best_metric}; use latest or a number.'
       )
-  elif step != 'latest':
-    number = int(step) if step.isdigit() else -1
-    if number not in steps:
-      raise ValueError(
-        f'--step: no checkpoint {step!r}; there are {steps}, best and latest.'
-      )
-  with contextlib.closing(store):
-    return store.restore(abstract_state(parts), number)[0]
+    return number
+  number = int(step) if step.isdigit() else -1
+  if number not in steps:
+    raise ValueError(
+      f'--step: no checkpoint {step!r}; there are {steps}, best and latest.'
+    )
+  return number
 
 
 def describe(

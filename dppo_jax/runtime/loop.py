@@ -22,7 +22,7 @@ from dppo_jax.learner.metrics import trust_region_metrics
 from dppo_jax.learner.optimizer import learning_rate_of
 from dppo_jax.learner.train_step import compile_train_step
 from dppo_jax.rewards.pool import VerifierPool
-from dppo_jax.runtime import assembly, report, rollouts, summary
+from dppo_jax.runtime import assembly, exporting, report, rollouts, summary
 from dppo_jax.runtime import workdir as workdir_lib
 from dppo_jax.runtime.checkpoints import Checkpoints
 from dppo_jax.runtime.config import Experiment
@@ -79,6 +79,8 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       if finished is not None:
         return finished
     if state is None:
+      if experiment.pretrained:
+        exporting.keep_source(experiment.pretrained, workdir)
       state = warm_start(experiment, parts, stop)
     start_step = int(state.step)
     reference = _reference_params(experiment, parts, workdir, state, resumed)

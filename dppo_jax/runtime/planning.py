@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 
+from dppo_jax.models import moe
 from dppo_jax.runtime import assembly, report
 from dppo_jax.runtime.config import Experiment
 
@@ -65,7 +66,10 @@ def memory(experiment: Experiment, parts: assembly.Parts) -> dict[str, float]:
   state = assembly.abstract_state(parts)
   # Inputs of the products of a layer, which the backward pass reads again.
   saved = 4 * model.d_model + 2 * model.num_heads * model.head_dim
-  saved += 3 * model.d_ff
+  sparse = [moe.is_sparse(model, i) for i in range(model.num_layers)]
+  width = model.num_experts_per_tok * model.moe_intermediate_size
+  dense = model.num_layers - sum(sparse)
+  saved += 3 * (dense * model.d_ff + sum(sparse) * width) / model.num_layers
   if model.remat == 'full':
     saved = model.d_model
   stats = 8 * experiment.sampling.top_k + 8

@@ -98,7 +98,7 @@ def resolve(
     ValueError: an unknown name, or a rule this run could not have had.
   """
   overlay(config, dict(recorded))
-  config.mesh.update(data=-1, fsdp=1, tensor=1)
+  config.mesh.update(data=-1, fsdp=1, tensor=1, expert=1)
   region = config.trust_region
   for number, part in enumerate(filter(None, text.split(','))):
     name, is_setting, value = part.strip().partition('=')

@@ -21,6 +21,7 @@ from dppo_jax.ops.trust_regions import DIRECTIONS, SIDES, TRUST_REGIONS
 from dppo_jax.rewards import checks
 from dppo_jax.rewards.pool import MIN_MEMORY_MB
 from dppo_jax.runtime import data_problems
+from dppo_jax.runtime.model_validation import model_problems
 from dppo_jax.runtime.vocabulary import vocabulary_size
 from dppo_jax.sampling.precision import PRECISIONS
 
@@ -76,6 +77,10 @@ COUNTS = {
   'model.num_kv_heads': 1,
   'model.head_dim': 2,
   'model.d_ff': 1,
+  'model.num_experts': 0,
+  'model.num_experts_per_tok': 1,
+  'model.moe_intermediate_size': 1,
+  'model.decoder_sparse_step': 1,
   'model.layers_a_loop': 1,
   'model.rope_original_length': 1,
   'sampling.max_completion_length': 1,
@@ -169,7 +174,7 @@ def find_problems(config: Config, num_devices: int) -> list[str]:
       config['rewards'], config['sampling']['max_completion_length']
     ),
     *_evaluation(config),
-    *_model(config),
+    *model_problems(config),
     *_trust_region(config),
     *_rule(config),
     *_mesh(config, num_devices),
@@ -250,29 +255,6 @@ def _evaluation(config: Config) -> Iterator[str]:
       )
 
 
-def _model(config: Config) -> Iterator[str]:
-  model = config['model']
-  if model['num_heads'] % model['num_kv_heads']:
-    yield (
-      f'model.num_kv_heads: got {model["num_kv_heads"]}; it must divide'
-      f' model.num_heads={model["num_heads"]}.'
-    )
-  if model['num_layers'] % model['layers_a_loop']:
-    yield (
-      f'model.layers_a_loop: got {model["layers_a_loop"]}; it must divide'
-      f' model.num_layers={model["num_layers"]}.'
-    )
-  if model['head_dim'] % 2:
-    yield f'model.head_dim: got {model["head_dim"]}; it must be even.'
-  low = model['rope_low_frequency_factor']
-  high = model['rope_high_frequency_factor']
-  if model['rope_scaling'] == 'llama3' and not 0 < low < high:
-    yield (
-      f'model.rope_low_frequency_factor: got {low}; it must be above 0 and'
-      f' below model.rope_high_frequency_factor={high}.'
-    )
-
-
 def _trust_region(config: Config) -> Iterator[str]:
   region = config['trust_region']
   top_k = config['sampling']['top_k']
@@ -323,7 +305,7 @@ def _rule(config: Config) -> Iterator[str]:
 def _mesh(config: Config, num_devices: int) -> Iterator[str]:
   model = config['model']
   try:
-    _, fsdp, tensor = parallel.axis_sizes(
+    _, fsdp, tensor, expert = parallel.axis_sizes(
       **config['mesh'], num_devices=num_devices
     )
   except ValueError as error:
@@ -336,6 +318,17 @@ def _mesh(config: Config, num_devices: int) -> Iterator[str]:
     ('the vocabulary', vocabulary_size(config), 'tensor', tensor),
     ('model.d_model', model['d_model'], 'fsdp', fsdp),
   ]
+  if model['num_experts']:
+    width = model['moe_intermediate_size']
+    sizes += [
+      ('model.num_experts', model['num_experts'], 'expert', expert),
+      ('model.moe_intermediate_size', width, 'tensor', tensor),
+    ]
+  elif expert > 1:
+    yield (
+      f'mesh.expert: got {expert}, and model.num_experts=0 leaves nothing to'
+      ' split over it; leave it at 1 and use mesh.data.'
+    )
   for path, size, axis, parts in sizes:
     if size % parts:
       legal = [n for n in range(1, parts) if size % n == 0]
@@ -350,7 +343,7 @@ def _batch(config: Config, num_devices: int) -> Iterator[str]:
     sizes = parallel.axis_sizes(**config['mesh'], num_devices=num_devices)
   except ValueError:
     return  # Said by `_mesh`.
-  shards = sizes[0] * sizes[1]
+  shards = sizes[0] * sizes[1] * sizes[3]
   data, learner = config['data'], config['learner']
   prompts_a_step, size = data['num_prompts'], data['group_size']
   minibatches = learner['num_minibatches']
@@ -372,8 +365,8 @@ def _batch(config: Config, num_devices: int) -> Iterator[str]:
   elif (rows // parts) % shards:
     yield (
       f'learner.num_microbatches: a microbatch has {rows // parts} rows, which'
-      f' the {shards} batch shards of the mesh (data times fsdp) do not'
-      ' divide; change it, data.num_prompts or the mesh.'
+      f' the {shards} batch shards of the mesh (data times fsdp times expert)'
+      ' do not divide; change it, data.num_prompts or the mesh.'
     )
   for path in (
     'data.num_prompts',

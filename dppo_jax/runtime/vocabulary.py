@@ -9,8 +9,13 @@ from dppo_jax.data import hf_tokenizer, tasks
 from dppo_jax.data.tokenizer import WordTokenizer
 
 
-def open_tokenizer(data: Mapping[str, Any]) -> Tokenizer:
+def open_tokenizer(data: Mapping[str, Any], num_ids: int = 0) -> Tokenizer:
   """The tokenizer of section `data`; read once, however often asked for.
+
+  Args:
+    data: the section.
+    num_ids: rows of the model's head. It may be wider than the words of a task;
+      filler words then stand for the rest, so that any id drawn has a text.
 
   Raises:
     ValueError: its files are missing or damaged.
@@ -21,16 +26,22 @@ def open_tokenizer(data: Mapping[str, Any]) -> Tokenizer:
     data['prompt_template'],
     data['chat_template'],
     data['system_prompt'],
+    num_ids,
   )
 
 
 @functools.lru_cache(maxsize=4)
 def _open(
-  task: str, folder: str, prompt_template: str, chat: bool, system_prompt: str
+  task: str,
+  folder: str,
+  prompt_template: str,
+  chat: bool,
+  system_prompt: str,
+  num_ids: int,
 ) -> Tokenizer:
   if not folder:
-    vocabulary = tasks.find_task(task).vocabulary
-    return WordTokenizer(vocabulary, prompt_template)
+    words = tasks.find_task(task).vocabulary
+    return WordTokenizer(tasks.fill_up(words, num_ids), prompt_template)
   return hf_tokenizer.HFTokenizer(
     folder,
     prompt_template=prompt_template,

@@ -11,6 +11,7 @@ from dppo_jax.learner import state as state_lib
 from dppo_jax.learner.loss import imitation_loss
 from dppo_jax.learner.optimizer import make_optimizer
 from dppo_jax.learner.train_step import compile_train_step
+from dppo_jax.runtime import assembly
 from dppo_jax.runtime.assembly import Parts, vocabulary_layout
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.preemption import StopRequest
@@ -36,14 +37,12 @@ def warm_start(
   """
   config = experiment.supervised
   if not config.num_steps:
-    return state_lib.init_state(
-      parts.policy, parts.optimizer, parts.shardings, experiment.seed
+    return assembly.initial_state(
+      experiment, parts, parts.optimizer, parts.shardings
     )
   optimizer = make_optimizer(config.optimizer)
   shardings = state_lib.state_shardings(parts.policy, optimizer, parts.mesh)
-  state = state_lib.init_state(
-    parts.policy, optimizer, shardings, experiment.seed
-  )
+  state = assembly.initial_state(experiment, parts, optimizer, shardings)
   step_fn = compile_train_step(
     functools.partial(
       imitation_loss,

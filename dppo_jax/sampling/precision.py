@@ -83,4 +83,6 @@ def _in_axes(path: tuple[str, ...]) -> tuple[int, ...] | None:
     return (1,)
   if path[-1] != 'kernel':
     return None
+  if 'experts' in path:
+    return (2,)
   return (1, 2) if path[-2] == 'output' else (1,)

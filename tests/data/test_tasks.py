@@ -172,3 +172,11 @@ def test_unknown_task_is_named_with_a_suggestion():
 def test_tasks_are_frozen():
   with pytest.raises(dataclasses.FrozenInstanceError):
     tasks.TASKS['sort'].verifier = 'numeric'
+
+
+def test_a_vocabulary_is_filled_up_to_the_head_of_a_model():
+  words = tasks.TASKS['sort'].vocabulary
+  filled = tasks.fill_up(words, 40)
+  assert (len(filled), filled[: len(words)]) == (40, words)
+  assert len(set(filled)) == 40
+  assert tasks.fill_up(words, 3) == words

@@ -86,3 +86,24 @@ def test_the_folder_must_be_named(command):
   code, _, err = command()
   assert code == 1
   assert err.startswith('error: --golden: missing; name the folder of golden')
+
+
+_MODELS = _ROOT / 'tests' / 'testdata' / 'hf_models'
+
+
+def test_published_models_that_conform(tmp_path, command):
+  shutil.copytree(_MODELS / 'qwen2_tied', tmp_path / 'a' / 'qwen2')
+  code, out, err = command(pretrained=tmp_path)
+  assert (code, err) == (0, '')
+  assert 'a/qwen2' in out
+  assert 'Conforms: 1 models, worst error ' in out
+
+
+def test_a_published_model_that_differs_ends_in_an_exit_code(tmp_path, command):
+  shutil.copytree(_MODELS / 'qwen2_tied', tmp_path / 'qwen2')
+  path = tmp_path / 'qwen2' / 'config.json'
+  path.write_text(path.read_text().replace('1000000.0', '10000.0'))
+  code, out, _ = command(pretrained=tmp_path)
+  assert code == 1
+  assert 'MISS' in out
+  assert 'DOES NOT CONFORM: 1 of 1 models' in out

@@ -130,3 +130,14 @@ def test_restart_keeps_parameters_only(born):
   counts = optax.tree.get_all_with_path(again.opt_state, 'count')
   assert [int(count) for _, count in counts] == [0] * len(counts)
   assert state.params['embedding'].is_deleted()
+
+
+def test_parameters_from_elsewhere_are_adopted(born, policy, optimizer):
+  state, shardings = born
+  params = jax.tree.map(lambda leaf: leaf + 1.0, state.params)
+  expected = jax.tree.map(np.asarray, params)
+  got = state_lib.adopt(optimizer, params, shardings, _SEED)
+  jax.tree.map(np.testing.assert_array_equal, got.params, expected)
+  jax.tree.map(np.testing.assert_array_equal, got.opt_state, state.opt_state)
+  np.testing.assert_array_equal(got.key, state.key)
+  assert int(got.step) == 0

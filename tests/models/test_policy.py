@@ -1,3 +1,5 @@
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,10 @@ _VARIANTS = [
   dict(qk_norm=True, qkv_bias=True, tied_head=False, remat='none'),
   dict(qk_norm=False, qkv_bias=False, tied_head=False, remat='full'),
   dict(qk_norm=False, qkv_bias=True, tied_head=True, layers_a_loop=2),
+  # Experts: everywhere, in every second layer, in all layers but the first.
+  dict(num_experts=6),
+  dict(num_layers=4, num_experts=6, decoder_sparse_step=2, remat='full'),
+  dict(num_layers=3, num_experts=6, mlp_only_layers=(0,)),
 ]
 
 
@@ -171,3 +177,135 @@ def test_apply_refuses_a_mask_of_another_shape(model):
   tokens = jnp.zeros((2, 4), jnp.int32)
   with pytest.raises(AssertionError):
     policy.apply(params, tokens, jnp.ones((2, 3), bool))
+
+
+# Rollout router replay: a sampler whose router is rounded, a trainer's that is
+# not, and the routes that the sampler's cache holds.
+
+_NUM, _G, _R = 16, 4, 12
+
+
+def _next_log_probs(policy, params, hidden, completions):
+  law = jax.nn.log_softmax(policy.logits(params, hidden))
+  return jnp.take_along_axis(law, completions[..., None], -1)[..., 0]
+
+
+@pytest.fixture(
+  scope='module',
+  params=[
+    {'num_experts': 32},
+    {'num_experts': 32, 'decoder_sparse_step': 2, 'norm_topk_prob': False},
+  ],
+  ids=['all sparse', 'alternating'],
+)
+def replay(request):
+  config = factories.moe_config(**request.param)
+  policy, params = make_policy(config), factories.make_params(config)
+
+  def rounded(path, leaf):
+    if 'router' not in {key.key for key in path}:
+      return leaf
+    return np.asarray(leaf.astype(jnp.bfloat16).astype(jnp.float32))
+
+  coarse = jax.tree_util.tree_map_with_path(rounded, params)
+  prompts = factories.make_prompts(_NUM, _WIDTH)
+  rng = np.random.default_rng(5)
+  completions = jnp.asarray(rng.integers(2, 24, (_NUM * _G, _R)), jnp.int32)
+
+  @jax.jit
+  def decoded(params):
+    hidden, cache = policy.prefill(params, prompts, _G, _R)
+
+    def step(cache, column):
+      hidden, cache = policy.decode(
+        params, cache, completions[:, column], column
+      )
+      return cache, hidden
+
+    # As a sampler: the last token is drawn and not run.
+    cache, rest = jax.lax.scan(step, cache, jnp.arange(_R - 1))
+    first = jnp.repeat(hidden, _G, axis=0)[None]
+    hidden = jnp.concatenate([first, rest]).swapaxes(0, 1)
+    sampled = _next_log_probs(policy, params, hidden, completions)
+    return sampled, (cache.prompt_routes, cache.completion_routes)
+
+  @jax.jit
+  def scored(params, routes):
+    hidden, routing = policy.apply_grouped_routed(
+      params, prompts.tokens, prompts.mask, completions, None, routes
+    )
+    got = _next_log_probs(policy, params, hidden, completions)
+    return got, routing.routes
+
+  sampled, routes = decoded(coarse)
+  return types.SimpleNamespace(
+    policy=policy,
+    params=params,
+    coarse=coarse,
+    prompts=prompts,
+    completions=completions,
+    sampled=sampled,
+    routes=routes,
+    scored=scored,
+  )
+
+
+def test_the_cache_holds_the_routes_that_were_taken(replay):
+  prompt, completion = replay.routes
+  num_sparse = prompt.shape[2]
+  assert num_sparse in (2, 4)
+  assert prompt.shape == (_NUM, _WIDTH, num_sparse, 2)
+  assert completion.shape == (_NUM * _G, _R, num_sparse, 2)
+  assert not completion[:, -1].any()
+  _, again = replay.scored(replay.coarse, None)
+  np.testing.assert_array_equal(again[0], prompt)
+  np.testing.assert_array_equal(again[1][:, :-1], completion[:, :-1])
+
+
+def test_replay_removes_the_mismatch_of_a_rounded_router(replay):
+  free, chosen = replay.scored(replay.params, None)
+  replayed, used = replay.scored(replay.params, replay.routes)
+  jax.tree.map(np.testing.assert_array_equal, used, replay.routes)
+  pairs = np.sort(chosen[1]), np.sort(replay.routes[1])
+  flipped = (pairs[0] != pairs[1])[:, :-1]
+  assert flipped.any()  # The rounding does change routes.
+  mismatch = np.abs(free - replay.sampled).max()
+  remaining = np.abs(replayed - replay.sampled).max()
+  assert remaining < 0.02  # The gates still differ by the rounding.
+  assert mismatch > 5 * remaining
+
+
+def test_replaying_its_own_routes_changes_nothing(replay):
+  free, _ = replay.scored(replay.coarse, None)
+  replayed, _ = replay.scored(replay.coarse, replay.routes)
+  np.testing.assert_allclose(replayed, free, atol=1e-5)
+  np.testing.assert_allclose(replayed, replay.sampled, atol=1e-4)
+
+
+def test_whole_sequences_replay_as_groups_do(replay):
+  prompts, (prompt, completion) = replay.prompts, replay.routes
+  joined = jnp.concatenate([jnp.repeat(prompt, _G, axis=0), completion], 1)
+  tokens, mask = _whole(prompts, replay.completions)
+  hidden, routing = jax.jit(replay.policy.apply_routed)(
+    replay.params, tokens, mask, joined
+  )
+  np.testing.assert_array_equal(routing.routes[0], joined)
+  got = _next_log_probs(
+    replay.policy, replay.params, hidden[:, _WIDTH - 1 : -1], replay.completions
+  )
+  expected, _ = replay.scored(replay.params, replay.routes)
+  np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_dense_models_have_no_routes(model):
+  policy, params, apply = model
+  prompts = factories.make_prompts(2, 4)
+  hidden, routing = policy.apply_routed(
+    params, prompts.tokens, prompts.mask, None
+  )
+  assert routing is None
+  expected = apply(params, prompts.tokens, prompts.mask)
+  np.testing.assert_allclose(hidden, expected, atol=1e-6)
+  _, cache = jax.eval_shape(lambda p: policy.prefill(params, p, 2, 3), prompts)
+  assert cache.prompt_routes is None
+  assert cache.completion_routes is None

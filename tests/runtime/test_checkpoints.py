@@ -421,3 +421,13 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path):
 def test_keeping_none_is_refused(tmp_path):
   with pytest.raises(ValueError, match=r'checkpoints.keep: got 0'):
     checkpoints.Checkpoints(tmp_path, 0, 'accuracy')
+
+
+def test_parameters_are_read_without_the_rest(tmp_path, opened):
+  store = opened(tmp_path)
+  _save(store, 3)
+  store.wait()
+  expected = _state(3).params
+  _assert_same_bits(store.restore_params(expected, None), expected)
+  with pytest.raises(ValueError, match=r'another model.*params\.extra'):
+    store.restore_params({**expected, 'extra': jnp.zeros(1)}, 3)

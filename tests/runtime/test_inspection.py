@@ -31,8 +31,8 @@ def test_a_mesh_of_other_devices_is_laid_out_anew(tmp_path):
     )
     return config.mesh.to_dict()
 
-  assert mesh(8) == {'data': 2, 'fsdp': 2, 'tensor': 2}
-  assert mesh(1) == {'data': -1, 'fsdp': 1, 'tensor': 1}
+  assert mesh(8) == {'data': 2, 'fsdp': 2, 'tensor': 2, 'expert': 1}
+  assert mesh(1) == {'data': -1, 'fsdp': 1, 'tensor': 1, 'expert': 1}
 
 
 def _load(folder, step):

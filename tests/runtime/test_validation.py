@@ -24,6 +24,9 @@ _FREE = {
   'evaluation.files',
   'evaluation.greedy',
   'learner.share_prompts',
+  'model.pretrained',
+  'model.mlp_only_layers',
+  'model.norm_topk_prob',
   'model.qk_norm',
   'model.qkv_bias',
   'model.tied_head',
@@ -36,6 +39,7 @@ _FREE = {
   'mesh.data',
   'mesh.fsdp',
   'mesh.tensor',
+  'mesh.expert',
 }
 
 
@@ -178,6 +182,18 @@ def test_a_number_stays_in_its_range(path):
       dict(model__layers_a_loop=3),
       'model.layers_a_loop: got 3; it must divide model.num_layers=2.',
     ),
+    (
+      dict(model__vocab_size=15),
+      "model.vocab_size: got 15; task 'running_sum' has 16 words, and each",
+    ),
+    (
+      dict(model__num_experts=4),
+      'model.num_experts_per_tok: got 8; at most model.num_experts=4.',
+    ),
+    (
+      dict(model__mlp_only_layers=(2,)),
+      'model.mlp_only_layers: got 2; numbers of layers, from 0 to 1.',
+    ),
     (dict(model__head_dim=7), 'model.head_dim: got 7; it must be even.'),
     (
       dict(model__rope_scaling='llama3', model__rope_high_frequency_factor=0.5),
@@ -186,7 +202,7 @@ def test_a_number_stays_in_its_range(path):
     ),
     (
       dict(mesh__tensor=3),
-      'mesh: data=-1, fsdp=1, tensor=3 does not multiply to the 1 devices',
+      'mesh: data=-1, fsdp=1, tensor=3, expert=1 does not multiply to the 1',
     ),
     (
       dict(
@@ -219,11 +235,20 @@ def test_parts_must_fit(overrides, message):
     (
       dict(learner__num_microbatches=4),
       'learner.num_microbatches: a microbatch has 4 rows, which the 8 batch'
-      ' shards of the mesh (data times fsdp) do not divide',
+      ' shards of the mesh (data times fsdp times expert) do not divide',
     ),
     (
       dict(evaluation__num_prompts=12),
       'evaluation.num_prompts: got 12, which the 8 batch shards',
+    ),
+    (
+      dict(mesh__expert=4),
+      'mesh.expert: got 4, and model.num_experts=0 leaves nothing to split',
+    ),
+    (
+      dict(mesh__expert=4, model__num_experts=10),
+      'mesh.expert: got 4, which does not divide model.num_experts=10; the'
+      ' nearest below that does is 2.',
     ),
     (
       dict(mesh__tensor=4),

@@ -137,3 +137,20 @@ def test_fp8_has_one_scale_a_tensor():
 def test_a_matrix_of_zeros_stays(precision):
   got = round_params({'head': jnp.zeros((3, 2))}, precision)['head']
   np.testing.assert_array_equal(got, np.zeros((3, 2)))
+
+
+def test_every_expert_has_scales_of_its_own():
+  """Integers have one scale an output channel of an expert."""
+  config = factories.moe_config(num_layers=2)
+  exact = _named(factories.make_params(config))
+  name = 'layers/mlp/experts/down/kernel'
+  loud = {**exact, name: exact[name].copy()}
+  loud[name][:, 0] *= 100
+  quiet = round_params({'layers': _nested(exact[name])}, 'int8')
+  mixed = round_params({'layers': _nested(loud[name])}, 'int8')
+  others = [_named(tree)[name][:, 1:] for tree in (quiet, mixed)]
+  np.testing.assert_array_equal(*others)
+
+
+def _nested(kernel):
+  return {'mlp': {'experts': {'down': {'kernel': jnp.asarray(kernel)}}}}

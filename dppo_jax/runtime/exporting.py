@@ -1,0 +1,210 @@
+"""A checkpoint of ours -> a folder that other tools load."""
+
+from collections.abc import Mapping
+import contextlib
+import itertools
+import pathlib
+import re
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+
+from dppo_jax.base import Array, Params
+from dppo_jax.runtime import architectures, assembly, inspection, tensor_files
+from dppo_jax.runtime.checkpoints import Checkpoints
+from dppo_jax.runtime.config import Experiment
+from dppo_jax.runtime.tensor_files import DTYPES, NewTensor
+from dppo_jax.runtime.weight_names import Stack, stacks
+from dppo_jax.runtime.workdir import CHECKPOINTS
+
+# Folder of a run with what its pretrained model brought besides weights.
+SOURCE = 'pretrained'
+GENERATION = 'generation_config.json'
+_TOKENIZER_FILES = (
+  'added_tokens.json',
+  'chat_template.jinja',
+  'chat_template.json',
+  'merges.txt',
+  'special_tokens_map.json',
+  'tokenizer.json',
+  'tokenizer.model',
+  'tokenizer_config.json',
+  'vocab.json',
+)
+# As in config.json -> as in the header of a file of tensors.
+_STORED = {'float32': 'F32', 'float16': 'F16', 'bfloat16': 'BF16'}
+
+
+def keep_source(source: str, workdir: pathlib.Path) -> None:
+  """Copies what an export needs besides weights, so the source may go.
+
+  Args:
+    source: folder of the pretrained model.
+    workdir: of the run.
+  """
+  folder = pathlib.Path(source).expanduser()
+  target = workdir / SOURCE
+  target.mkdir(exist_ok=True)
+  for name in (architectures.CONFIG, GENERATION, *_TOKENIZER_FILES):
+    if (folder / name).is_file():
+      shutil.copyfile(folder / name, target / name)
+
+
+def export(
+  experiment: Experiment,
+  workdir: pathlib.Path,
+  out: pathlib.Path,
+  step: str,
+  dtype: str,
+  max_bytes: int,
+) -> list[pathlib.Path]:
+  """Writes config.json, generation_config.json, weights, tokenizer files.
+
+  Args:
+    experiment: of the run.
+    workdir: its folder; nothing in it is changed.
+    out: the new folder.
+    step: 'best', 'latest' or a number.
+    dtype: of the weights, or '' for that of the pretrained model; float32
+      where there is none.
+    max_bytes: of a file of weights.
+
+  Returns:
+    What was written.
+
+  Raises:
+    ValueError: there is no such checkpoint, `out` holds something, the dtype
+      is unknown or too narrow, or nobody publishes models of this shape.
+    CheckpointError: the checkpoint is damaged.
+  """
+  source = workdir / SOURCE
+  kept = (source / architectures.CONFIG).is_file()
+  dtype = dtype or (architectures.read_dtype(source) if kept else 'float32')
+  if dtype not in _STORED:
+    raise ValueError(f'--dtype: got {dtype!r}; one of {", ".join(_STORED)}.')
+  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    raise ValueError(
+      f'--out: {out} is there already and not empty; name a new folder.'
+    )
+  config = (
+    _kept_config(source, dtype) if kept else _new_config(experiment, dtype)
+  )
+  params = load_params(experiment, workdir, step)
+  out.mkdir(parents=True, exist_ok=True)
+  names = {GENERATION, *_TOKENIZER_FILES}
+  copied = [source / n for n in sorted(names) if (source / n).is_file()]
+  for path in copied:
+    shutil.copyfile(path, out / path.name)
+  tensor_files.write_json(out / architectures.CONFIG, config)
+  if source / GENERATION not in copied:
+    tensor_files.write_json(out / GENERATION, _generation_config(config))
+  weights = write_params(params, out, dtype, max_bytes)
+  others = sorted(path for path in out.iterdir() if path not in weights)
+  return [*weights, *others]
+
+
+def load_params(
+  experiment: Experiment, workdir: pathlib.Path, step: str
+) -> Params:
+  """Parameters of a checkpoint, without the state of the optimizer.
+
+  Raises:
+    ValueError: there is no such checkpoint.
+    CheckpointError: it is damaged.
+  """
+  settings = experiment.checkpoints
+  store = Checkpoints(
+    workdir / CHECKPOINTS, settings.keep, settings.best_metric, read_only=True
+  )
+  number = inspection.find_step(store, workdir, step)
+  with contextlib.closing(store):
+    return store.restore_params(assembly.abstract_params(experiment), number)
+
+
+def write_params(
+  params: Params, folder: pathlib.Path, dtype: str, max_bytes: int
+) -> list[pathlib.Path]:
+  """Writes the weights, one tensor in host memory at a time.
+
+  Args:
+    params: nested dict of arrays.
+    folder: exists.
+    dtype: 'float32', 'bfloat16' or 'float16'.
+    max_bytes: of a file.
+
+  Returns:
+    The files, the index of several among them.
+
+  Raises:
+    ValueError: a finite weight is infinite in `dtype`.
+  """
+  stored = DTYPES[_STORED[dtype]]
+  tensors = [
+    NewTensor(
+      name=name,
+      dtype=stored,
+      shape=stack.shape,
+      make=lambda leaf=leaf, stack=stack, at=at: _tensor(
+        leaf, stack, at, stored
+      ),
+    )
+    for leaf, stack in stacks(params)
+    for at, name in stack.names.items()
+  ]
+  tensors.sort(key=lambda tensor: _natural(tensor.name))
+  paths = tensor_files.write_folder(folder, tensors, max_bytes)
+  index = folder / tensor_files.INDEX
+  return [*paths, *([index] if index.exists() else [])]
+
+
+def _tensor(
+  leaf: Array, stack: Stack, at: tuple[int, ...], dtype: np.dtype[Any]
+) -> np.ndarray:
+  """One stored tensor of a parameter."""
+  own = np.asarray(jax.device_get(leaf[at] if at else leaf))
+  view = own.transpose([stack.order.index(axis) for axis in range(own.ndim)])
+  tensor = view.reshape(stack.shape)
+  with np.errstate(over='ignore'):
+    narrow = tensor.astype(dtype)
+  if np.isinf(narrow).any() and not np.isinf(tensor).any():
+    raise ValueError(
+      f'--dtype: {stack.names[at]} reaches {np.abs(tensor).max():.3g}, more'
+      f' than {dtype} can hold; use bfloat16 or float32.'
+    )
+  return narrow
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+  """Sorts layer 10 after layer 9."""
+  parts = re.split(r'(\d+)', name)
+  pairs = itertools.zip_longest(parts[::2], parts[1::2], fillvalue='-1')
+  return [
+    key for text, number in pairs for key in ((0, text), (int(number), ''))
+  ]
+
+
+def _kept_config(source: pathlib.Path, dtype: str) -> dict[str, Any]:
+  """config.json of the pretrained model; only the dtype may be another."""
+  config = tensor_files.read_json(source / architectures.CONFIG)
+  keys = [key for key in ('dtype', 'torch_dtype') if key in config]
+  return {**config, **dict.fromkeys(keys or ['torch_dtype'], dtype)}
+
+
+def _new_config(experiment: Experiment, dtype: str) -> dict[str, Any]:
+  model, sampling = experiment.model, experiment.sampling
+  length = experiment.data.max_prompt_length + sampling.max_completion_length
+  if model.rope_scaling == 'llama3':
+    length = max(length, int(model.rope_original_length * model.rope_factor))
+  published = architectures.to_published(model, dtype, length)
+  ends = list(sampling.eos_ids)
+  end = ends[0] if len(ends) == 1 else ends
+  special = {'eos_token_id': end, 'pad_token_id': sampling.pad_id}
+  return published | special
+
+
+def _generation_config(config: Mapping[str, Any]) -> dict[str, Any]:
+  keys = ('bos_token_id', 'eos_token_id', 'pad_token_id')
+  found = {key: config[key] for key in keys if key in config}
+  return {'_from_model_config': True, **found}

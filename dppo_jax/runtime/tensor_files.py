@@ -1,0 +1,326 @@
+"""Safetensors: named arrays in files, read slice by slice, written one by one.
+
+A file is eight bytes that hold the size of a header, the header (JSON: dtype,
+shape and byte range of every array by name), and the arrays. Nothing in it is
+executed. A folder holds one file, or several and an index that says which
+array is where. Read and written here and not by the library of that name,
+which hands out no bfloat16 as numpy and writes a file from memory only.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
+import json
+import math
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+SINGLE = 'model.safetensors'
+INDEX = 'model.safetensors.index.json'
+# Name in a header -> dtype.
+DTYPES = {
+  'F32': np.dtype(np.float32),
+  'F16': np.dtype(np.float16),
+  'BF16': np.dtype(jnp.bfloat16),
+}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_MAX_HEADER = 100 * 2**20  # Bytes; the limit of the format.
+_CHUNK = 32 * 2**20  # Bytes read at a time.
+_PREFIX = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoredTensor:
+  """An array in a file, not read yet.
+
+  Attributes:
+    path: of the file.
+    name: of the array.
+    dtype: one of `DTYPES`.
+    shape: as stored.
+    offset: bytes of the file before it.
+  """
+
+  path: pathlib.Path
+  name: str
+  dtype: np.dtype[Any]
+  shape: tuple[int, ...]
+  offset: int
+
+  def read(
+    self, view: Sequence[int], index: Sequence[slice], out: np.ndarray
+  ) -> None:
+    """Copies a part into `out`, cast to its dtype, a few rows at a time.
+
+    Args:
+      view: shape that the array is looked at in, of as many elements.
+      index: a slice of each axis of `view`, of step 1.
+      out: written; has the shape of the part.
+
+    Raises:
+      ValueError: the file has become shorter.
+    """
+    if not view:
+      view, index, out = (1,), (slice(0, 1),), out.reshape(1)
+    first, *others = index
+    begin, end, _ = first.indices(view[0])
+    row = math.prod(view[1:])
+    step = max(1, _CHUNK // max(1, row * self.dtype.itemsize))
+    with self.path.open('rb') as file:
+      for low in range(begin, end, step):
+        high = min(end, low + step)
+        file.seek(self.offset + low * row * self.dtype.itemsize)
+        read = np.fromfile(file, self.dtype, (high - low) * row)
+        if read.size < (high - low) * row:
+          raise ValueError(
+            f'{self.path}: ends within {self.name!r}; it changed while it was'
+            ' read. Copy it again.'
+          )
+        rows = read.reshape(high - low, *view[1:])
+        out[low - begin : high - begin] = rows[(slice(None), *others)]
+
+
+def open_folder(folder: pathlib.Path) -> dict[str, StoredTensor]:
+  """Every array of a folder by name; reads headers only.
+
+  Args:
+    folder: holds model.safetensors, or model.safetensors.index.json and the
+      files that it names.
+
+  Raises:
+    ValueError: there is neither, or a file is damaged, cut off or missing.
+  """
+  if (folder / INDEX).is_file():
+    return _open_shards(folder)
+  if (folder / SINGLE).is_file():
+    return read_header(folder / SINGLE)
+  others = (
+    sorted(p.name for p in folder.glob('*.bin')) if folder.exists() else ()
+  )
+  hint = (
+    f' It holds {others[0]}, a pickle, which is never loaded; convert it with'
+    ' the converter of its publisher.'
+    if others
+    else ' Download the safetensors files of the model into it.'
+  )
+  raise ValueError(f'{folder}: neither {SINGLE} nor {INDEX} is there.{hint}')
+
+
+def _open_shards(folder: pathlib.Path) -> dict[str, StoredTensor]:
+  weight_map = read_json(folder / INDEX).get('weight_map')
+  if not isinstance(weight_map, dict) or not weight_map:
+    raise ValueError(
+      f'{folder / INDEX}: lacks weight_map, the file of each tensor; download'
+      ' it again.'
+    )
+  files: dict[str, dict[str, StoredTensor]] = {}
+  tensors = {}
+  for name, file in weight_map.items():
+    if not isinstance(file, str) or pathlib.PurePath(file).name != file:
+      raise ValueError(
+        f'{folder / INDEX}: places {name!r} in {file!r}; the name of a file in'
+        ' the same folder.'
+      )
+    if file not in files:
+      if not (folder / file).is_file():
+        raise ValueError(
+          f'{folder / file}: missing, and {INDEX} places {name!r} in it;'
+          ' download that file.'
+        )
+      files[file] = read_header(folder / file)
+    if name not in files[file]:
+      raise ValueError(
+        f'{folder / file}: lacks {name!r}, which {INDEX} places in it; download'
+        ' both again.'
+      )
+    tensors[name] = files[file][name]
+  for stored in files.values():
+    for name, tensor in stored.items():
+      if name not in tensors:
+        raise ValueError(
+          f'{tensor.path}: holds {name!r}, which {INDEX} does not list;'
+          ' download both again.'
+        )
+  return tensors
+
+
+def read_header(path: pathlib.Path) -> dict[str, StoredTensor]:
+  """The arrays of one file.
+
+  Raises:
+    ValueError: it is no safetensors file, or it is cut off.
+  """
+  size = path.stat().st_size
+  with path.open('rb') as file:
+    length = int.from_bytes(file.read(_PREFIX), 'little')
+    if size < _PREFIX or length > _MAX_HEADER or _PREFIX + length > size:
+      raise ValueError(
+        f'{path}: no safetensors file, or cut off within its header (it has'
+        f' {size:,} bytes); download it again.'
+      )
+    text = file.read(length)
+  try:
+    header = json.loads(text)
+  except ValueError as error:
+    raise ValueError(
+      f'{path}: its header is not JSON ({error}); download it again.'
+    ) from None
+  if not isinstance(header, dict):
+    raise ValueError(f'{path}: its header is no table; download it again.')
+  header.pop('__metadata__', None)
+  return {
+    name: _entry(path, name, entry, _PREFIX + length, size)
+    for name, entry in header.items()
+  }
+
+
+def _entry(
+  path: pathlib.Path, name: str, entry: Any, start: int, size: int
+) -> StoredTensor:
+  try:
+    dtype, shape = entry['dtype'], tuple(int(n) for n in entry['shape'])
+    begin, end = (int(n) for n in entry['data_offsets'])
+  except (KeyError, TypeError, ValueError):
+    raise ValueError(
+      f'{path}: {name!r} lacks a dtype, a shape or offsets; download it again.'
+    ) from None
+  if dtype not in DTYPES:
+    raise ValueError(
+      f'{path}: {name!r} has dtype {dtype}; {", ".join(DTYPES)} can be read.'
+      ' Use the unquantized release of the model.'
+    )
+  count = math.prod(shape) * DTYPES[dtype].itemsize
+  if not 0 <= begin <= end or end - begin != count or min((0, *shape)) < 0:
+    raise ValueError(
+      f'{path}: {name!r} has {end - begin} bytes, and {dtype}{list(shape)}'
+      f' takes {count}; download it again.'
+    )
+  if start + end > size:
+    raise ValueError(
+      f'{path}: cut off: {name!r} ends at byte {start + end:,} and the file at'
+      f' {size:,}; download it again.'
+    )
+  return StoredTensor(
+    path=path,
+    name=name,
+    dtype=DTYPES[dtype],
+    shape=shape,
+    offset=start + begin,
+  )
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """A file that holds a JSON table.
+
+  Raises:
+    ValueError: it is missing or damaged.
+  """
+  try:
+    found = json.loads(path.read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    raise ValueError(
+      f'{path}: missing; name the folder of a downloaded model.'
+    ) from None
+  except (OSError, ValueError) as error:
+    raise ValueError(f'{path}: {error}; download it again.') from None
+  if not isinstance(found, dict):
+    raise ValueError(f'{path}: holds no table; download it again.')
+  return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NewTensor:
+  """An array to be written.
+
+  Attributes:
+    name: of the array.
+    dtype: one of `DTYPES`.
+    shape: as it will be stored.
+    make: computes it, when its turn comes.
+  """
+
+  name: str
+  dtype: np.dtype[Any]
+  shape: tuple[int, ...]
+  make: Callable[[], np.ndarray]
+
+  @property
+  def num_bytes(self) -> int:
+    """Bytes it takes."""
+    return math.prod(self.shape) * self.dtype.itemsize
+
+
+def write_folder(
+  folder: pathlib.Path, tensors: Iterable[NewTensor], max_bytes: int
+) -> list[pathlib.Path]:
+  """Writes arrays; holds one of them in memory at a time.
+
+  Args:
+    folder: exists.
+    tensors: in the order in which they are written.
+    max_bytes: size above which a file is followed by another; a larger array
+      has a file of its own.
+
+  Returns:
+    The files; more than one come with an index.
+  """
+  shards: list[list[NewTensor]] = [[]]
+  for tensor in tensors:
+    held = sum(other.num_bytes for other in shards[-1])
+    if shards[-1] and held + tensor.num_bytes > max_bytes:
+      shards.append([])
+    shards[-1].append(tensor)
+  count = len(shards)
+  paths = [folder / SINGLE]
+  if count > 1:
+    paths = [
+      folder / f'model-{i + 1:05d}-of-{count:05d}.safetensors'
+      for i in range(count)
+    ]
+  for path, shard in zip(paths, shards, strict=True):
+    _write_file(path, shard)
+  if count > 1:
+    index = {
+      'metadata': {'total_size': sum(t.num_bytes for s in shards for t in s)},
+      'weight_map': {
+        tensor.name: path.name
+        for path, shard in zip(paths, shards, strict=True)
+        for tensor in shard
+      },
+    }
+    write_json(folder / INDEX, index)
+  return paths
+
+
+def _write_file(path: pathlib.Path, tensors: Sequence[NewTensor]) -> None:
+  header: dict[str, Any] = {'__metadata__': {'format': 'pt'}}
+  begin = 0
+  for tensor in tensors:
+    header[tensor.name] = {
+      'dtype': _NAMES[tensor.dtype],
+      'shape': list(tensor.shape),
+      'data_offsets': [begin, begin + tensor.num_bytes],
+    }
+    begin += tensor.num_bytes
+  text = json.dumps(header, separators=(',', ':')).encode()
+  text += b' ' * (-len(text) % _PREFIX)  # So that the arrays are aligned.
+  unfinished = path.with_name(f'.{path.name}.tmp')
+  with unfinished.open('wb') as file:
+    file.write(len(text).to_bytes(_PREFIX, 'little'))
+    file.write(text)
+    for tensor in tensors:
+      array = np.ascontiguousarray(tensor.make(), tensor.dtype)
+      if array.shape != tensor.shape:
+        raise ValueError(
+          f'{tensor.name}: made {array.shape}, announced {tensor.shape}.'
+        )
+      array.tofile(file)
+  unfinished.replace(path)
+
+
+def write_json(path: pathlib.Path, table: Mapping[str, Any]) -> None:
+  """Writes a table as others write it: sorted, indented by two."""
+  text = json.dumps(table, indent=2, sort_keys=True, ensure_ascii=False)
+  path.write_text(text + '\n', encoding='utf-8')

@@ -1,0 +1,125 @@
+"""Our parameters and the tensors of published models: names and layouts.
+
+A table says where each parameter comes from. Ours are stacked over layers (and
+experts), name their axes and multiply from the right; published ones are one
+matrix a layer, [outputs, inputs]. The same table reads and writes.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import itertools
+import math
+from typing import Any
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """Where a parameter comes from.
+
+  Attributes:
+    template: name of the tensor; {layer} and {expert} are numbers.
+    num_in: input axes of ours, which come last in the stored tensor.
+    flat: the stored tensor has one axis for all output axes of ours.
+  """
+
+  template: str
+  num_in: int
+  flat: bool = True
+
+
+_IN_BLOCK = 'layer_'  # A layer of a block, where layers are of two kinds.
+_LAYER = 'model.layers.{layer}.'
+# Path of a parameter -> its tensor; paths of a layer without what holds it.
+TABLE = {
+  'embedding': Row('model.embed_tokens.weight', 0, flat=False),
+  'final_norm/scale': Row('model.norm.weight', 0),
+  'head': Row('lm_head.weight', 0, flat=False),
+  'attention_norm/scale': Row(_LAYER + 'input_layernorm.weight', 0),
+  'mlp_norm/scale': Row(_LAYER + 'post_attention_layernorm.weight', 0),
+  'attention/query/kernel': Row(_LAYER + 'self_attn.q_proj.weight', 1),
+  'attention/query/bias': Row(_LAYER + 'self_attn.q_proj.bias', 0),
+  'attention/key/kernel': Row(_LAYER + 'self_attn.k_proj.weight', 1),
+  'attention/key/bias': Row(_LAYER + 'self_attn.k_proj.bias', 0),
+  'attention/value/kernel': Row(_LAYER + 'self_attn.v_proj.weight', 1),
+  'attention/value/bias': Row(_LAYER + 'self_attn.v_proj.bias', 0),
+  'attention/output/kernel': Row(_LAYER + 'self_attn.o_proj.weight', 2),
+  'attention/query_norm/scale': Row(_LAYER + 'self_attn.q_norm.weight', 0),
+  'attention/key_norm/scale': Row(_LAYER + 'self_attn.k_norm.weight', 0),
+  'mlp/gate/kernel': Row(_LAYER + 'mlp.gate_proj.weight', 1),
+  'mlp/up/kernel': Row(_LAYER + 'mlp.up_proj.weight', 1),
+  'mlp/down/kernel': Row(_LAYER + 'mlp.down_proj.weight', 1),
+  'mlp/router/kernel': Row(_LAYER + 'mlp.gate.weight', 1),
+  'mlp/experts/gate/kernel': Row(
+    _LAYER + 'mlp.experts.{expert}.gate_proj.weight', 1
+  ),
+  'mlp/experts/up/kernel': Row(
+    _LAYER + 'mlp.experts.{expert}.up_proj.weight', 1
+  ),
+  'mlp/experts/down/kernel': Row(
+    _LAYER + 'mlp.experts.{expert}.down_proj.weight', 1
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stack:
+  """A parameter as a stack of stored tensors.
+
+  Attributes:
+    path: of the parameter, joined by '/'.
+    names: name of the tensor at each index of the leading axes of ours.
+    shape: of each tensor.
+    view: `shape` with the axes of ours, outputs first.
+    order: axis of `view` that each axis of ours is.
+  """
+
+  path: str
+  names: dict[tuple[int, ...], str]
+  shape: tuple[int, ...]
+  view: tuple[int, ...]
+  order: tuple[int, ...]
+
+
+def stacks(params: Any) -> Iterator[tuple[Any, Stack]]:
+  """Every parameter with the tensors it is made of.
+
+  Args:
+    params: nested dict of anything that has a shape.
+
+  Yields:
+    (the leaf, its Stack), in the order of the tree.
+  """
+  kinds = [name for name in params['layers'] if name.startswith(_IN_BLOCK)]
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    keys = tuple(key.key for key in path)
+    yield leaf, _stack(keys, tuple(leaf.shape), max(1, len(kinds)))
+
+
+def _stack(keys: tuple[str, ...], shape: tuple[int, ...], period: int) -> Stack:
+  below = keys[1:] if keys[0] == 'layers' else keys
+  offset = 0
+  if below[0].startswith(_IN_BLOCK):
+    offset, below = int(below[0].removeprefix(_IN_BLOCK)), below[1:]
+  row = TABLE['/'.join(below)]
+  num_lead = ('{layer}' in row.template) + ('{expert}' in row.template)
+  lead, own = shape[:num_lead], shape[num_lead:]
+  inputs, outputs = own[: row.num_in], own[row.num_in :]
+  stored = outputs
+  if row.flat:
+    stored = (math.prod(outputs), *([math.prod(inputs)] if inputs else ()))
+  names = {}
+  for index in itertools.product(*map(range, lead)):
+    numbers = dict(zip(('layer', 'expert'), index, strict=False))
+    if numbers:
+      numbers['layer'] = numbers['layer'] * period + offset
+    names[index] = row.template.format(**numbers)
+  axes = range(len(own))
+  return Stack(
+    path='/'.join(keys),
+    names=names,
+    shape=stored,
+    view=outputs + inputs,
+    order=tuple((i - row.num_in) % len(own) for i in axes),
+  )

@@ -1,0 +1,52 @@
+"""The command: what it writes, its exit codes and its errors."""
+
+from absl import flags
+from absl.testing import flagsaver
+import pytest
+
+from dppo_jax.runtime import entry_point
+from experiments import export
+from tests import runs
+
+
+@pytest.fixture
+def command(capsys):
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()
+
+  def run(**given):
+    given = {name: str(value) for name, value in given.items()}
+    with flagsaver.flagsaver(**given), runs.devices(8):
+      code = entry_point.guard(export.main, ['export'])
+    return code, *capsys.readouterr()
+
+  return run
+
+
+def test_a_run_becomes_a_folder(finished, tmp_path, command):
+  code, out, err = command(workdir=finished, out=tmp_path / 'hf', step='best')
+  assert (code, err) == (0, '')
+  for name in ('config.json', 'generation_config.json', 'model.safetensors'):
+    assert f'{tmp_path / "hf" / name}\n' in out
+    assert (tmp_path / 'hf' / name).is_file()
+
+
+@pytest.mark.parametrize(
+  ('given', 'message'),
+  [
+    ({}, '--workdir: missing; name the run to export'),
+    ({'workdir': 'x'}, '--out: missing; name the folder to write'),
+    ({'workdir': 'x', 'out': 'y'}, 'holds no run'),
+  ],
+)
+def test_what_is_missing_is_said(command, given, message):
+  code, out, err = command(**given)
+  assert (code, out) == (1, '')
+  assert message in err
+
+
+def test_shards_of_no_size(command, finished, tmp_path):
+  with flagsaver.flagsaver(max_shard_gb=0.0):
+    code, _, err = command(workdir=finished, out=tmp_path / 'hf')
+  assert code == 1
+  assert '--max_shard_gb: got 0.0; a number above 0.' in err

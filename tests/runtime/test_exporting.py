@@ -1,0 +1,214 @@
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from configs import default
+from dppo_jax.runtime import architectures, exporting, pretrained, workdir
+from dppo_jax.runtime import writers as writers_lib
+from dppo_jax.runtime.config import build_experiment
+from tests import runs
+from tests.runtime import published
+from tests.runtime.test_pretrained import like
+
+_LARGE = 10**9
+
+
+def _arrays_of(folder):
+  return {k: a.tobytes() for k, a in published.arrays(folder).items()}
+
+
+@pytest.mark.parametrize('name', published.ALL)
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
+def test_in_out_in_is_bit_exact(tmp_path, name, dtype):
+  folder = published.copy(name, tmp_path)
+  arrays = published.arrays(folder)
+  for key in list(arrays):
+    arrays[key] = arrays[key].astype(exporting.DTYPES[exporting._STORED[dtype]])
+  published.rewrite(folder, arrays)
+  params = pretrained.load_params(folder, like(folder))
+  out = tmp_path / 'out'
+  out.mkdir()
+  paths = exporting.write_params(params, out, dtype, max_bytes=40_000)
+  assert len(paths) > 2  # Shards and their index.
+  assert _arrays_of(out) == _arrays_of(folder)
+  again = pretrained.load_params(out, like(folder))
+  for got, expected in zip(
+    jax.tree.leaves(again), jax.tree.leaves(params), strict=True
+  ):
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_sharded_parameters_are_gathered_tensor_by_tensor(tmp_path):
+  folder = published.MODELS / 'qwen3_gqa'
+  params = pretrained.load_params(folder, like(folder, (2, 2, 2)))
+  exporting.write_params(params, tmp_path, 'float32', _LARGE)
+  assert _arrays_of(tmp_path) == _arrays_of(folder)
+
+
+def test_a_dtype_that_is_too_narrow(tmp_path):
+  folder = published.MODELS / 'qwen2_tied'
+  params = pretrained.load_params(folder, like(folder))
+  params['final_norm']['scale'] = params['final_norm']['scale'] * 1e6
+  with pytest.raises(
+    ValueError, match=r'--dtype: model\.norm\.weight reaches .*use bfloat16'
+  ):
+    exporting.write_params(params, tmp_path, 'float16', _LARGE)
+
+
+def test_layers_are_in_the_order_of_their_numbers():
+  names = ['a.10.w', 'a.9.w', 'a.9.b', 'b', 'a']
+  assert sorted(names, key=exporting._natural) == [
+    'a',
+    'a.9.b',
+    'a.9.w',
+    'a.10.w',
+    'b',
+  ]
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+  """A published model with a tokenizer, in bfloat16."""
+  folder = published.copy('qwen3_gqa', tmp_path_factory.mktemp('source'))
+  arrays = published.arrays(folder)
+  published.rewrite(
+    folder,
+    {k: v.astype(exporting.DTYPES['BF16']) for k, v in arrays.items()},
+  )
+  published.edit_config(folder, dtype='bfloat16')
+  (folder / 'tokenizer.json').write_text('{}')
+  return folder
+
+
+def _settings(source):
+  settings = runs.smallest(
+    model__pretrained=str(source),
+    checkpoints__every_n_steps=1,
+    checkpoints__keep=3,
+    objective__entropy_coefficient=0.1,  # No reward moves a random model.
+    writers__samples_every_n_steps=1,
+  )
+  settings.num_steps = 2
+  return settings
+
+
+@pytest.fixture(scope='module')
+def trained(source, tmp_path_factory):
+  """A run of two steps from a published model."""
+  folder = tmp_path_factory.mktemp('trained')
+  runs.run(_settings(source), folder)
+  return folder
+
+
+def _export(trained, out, step='latest', dtype=''):
+  config = workdir.overlay(default.get_config(), workdir.read_config(trained))
+  experiment = build_experiment(config, 1)
+  with runs.devices():
+    return exporting.export(experiment, trained, out, step, dtype, _LARGE)
+
+
+def test_a_run_starts_from_the_pretrained_weights(source, trained, tmp_path):
+  _export(trained, tmp_path / 'out', step='0')
+  assert _arrays_of(tmp_path / 'out') == _arrays_of(source)
+
+
+def test_training_moves_them(source, trained, tmp_path):
+  _export(trained, tmp_path / 'out', dtype='float32')
+  got = published.arrays(tmp_path / 'out')
+  before = published.arrays(source)
+  assert {a.dtype for a in got.values()} == {np.dtype(np.float32)}
+  key = 'model.layers.1.mlp.down_proj.weight'
+  distance = np.abs(got[key] - before[key].astype(np.float32)).max()
+  assert 0 < distance < 0.1
+
+
+def test_the_run_records_the_shape(source, trained):
+  model = workdir.read_config(trained)['model']
+  assert model['pretrained'] == str(source)
+  shape = architectures.read_shape(source)
+  assert model | {**shape, 'mlp_only_layers': []} == model
+  assert shape['vocab_size'] == 320
+
+
+def test_ids_beyond_the_words_of_the_task_are_decoded(trained):
+  """A random model of 320 ids draws mostly fillers of a task of 16 words."""
+  text = (trained / writers_lib.SAMPLES_FILE).read_text()
+  assert '<unused' in text
+
+
+def test_config_and_tokenizer_are_those_of_the_source(
+  source, trained, tmp_path
+):
+  written = _export(trained, tmp_path / 'out', dtype='float32')
+  assert sorted(path.name for path in written) == [
+    'config.json',
+    'generation_config.json',
+    'model.safetensors',
+    'tokenizer.json',
+  ]
+  got = json.loads((tmp_path / 'out' / 'config.json').read_text())
+  expected = json.loads((source / 'config.json').read_text())
+  assert got == expected | {'dtype': 'float32'}
+
+
+def test_the_source_may_go(source, trained, tmp_path):
+  gone = tmp_path / 'moved'
+  recorded = workdir.read_config(trained)
+  recorded['model']['pretrained'] = str(gone)
+  copy = tmp_path / 'run'
+  shutil.copytree(trained, copy)
+  (copy / workdir.CONFIG).write_text(json.dumps(recorded))
+  _export(copy, tmp_path / 'out', step='0')
+  assert _arrays_of(tmp_path / 'out') == _arrays_of(source)
+
+
+def test_a_run_of_its_own_shape_is_exported(finished, tmp_path):
+  written = _export(finished, tmp_path / 'out', step='best')
+  names = {path.name for path in written}
+  assert names == {
+    'config.json',
+    'generation_config.json',
+    'model.safetensors',
+  }
+  config = json.loads((tmp_path / 'out' / 'config.json').read_text())
+  assert config['architectures'] == ['Qwen3ForCausalLM']
+  assert (config['eos_token_id'], config['pad_token_id']) == (1, 0)
+  generation = (tmp_path / 'out' / 'generation_config.json').read_text()
+  assert json.loads(generation)['eos_token_id'] == 1
+  pretrained.load_params(tmp_path / 'out', like(tmp_path / 'out'))
+
+
+@pytest.mark.parametrize(
+  ('given', 'message'),
+  [
+    (dict(step='7'), r"--step: no checkpoint '7'; there are \[0, 1, 2\]"),
+    (dict(dtype='int8'), "--dtype: got 'int8'; one of float32, float16"),
+  ],
+)
+def test_what_cannot_be_exported_is_said(trained, tmp_path, given, message):
+  with pytest.raises(ValueError, match=message):
+    _export(trained, tmp_path / 'out', **given)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_nothing_is_overwritten(trained, tmp_path):
+  (tmp_path / 'mine').touch()
+  with pytest.raises(ValueError, match=r'--out: .* is there already and not'):
+    _export(trained, tmp_path)
+
+
+def test_weights_that_do_not_fit_stop_the_run(source, tmp_path):
+  folder = tmp_path / 'broken'
+  shutil.copytree(source, folder)
+  settings = _settings(folder)
+  (folder / 'model.safetensors').unlink()
+  with pytest.raises(ValueError, match=r'^model\.pretrained: .*neither model'):
+    runs.run(settings, tmp_path / 'run')
+  (folder / 'config.json').unlink()
+  with pytest.raises(
+    ValueError, match=r'model\.pretrained: .*config\.json: mi'
+  ):
+    runs.experiment(settings)
