@@ -207,24 +207,25 @@ def compile_train_step(
     shardings: a TrainState of NamedSharding.
     recorded: compiles `recorded_train_step`. The record stays on the devices,
       sharded by rows, until it is fetched.
-    shared: shardings of what the loss shares among rows.
+    shared: shardings of what the loss shares among rows, where it does; the
+      step then takes it after the batch.
 
   Returns:
-    (state, batch, shared) -> (state, metrics), or (state, metrics,
-    StepRecord); the state passed in is consumed.
+    (state, batch) -> (state, metrics), or (state, metrics, StepRecord); the
+    state passed in is consumed.
   """
   step_fn = recorded_train_step if recorded else train_step
 
-  def step(state: TrainState, batch: Any, fixed: Any) -> tuple[Any, ...]:
+  def step(state: TrainState, batch: Any, *more: Any) -> tuple[Any, ...]:
     return step_fn(
-      loss_fn, metrics_fn, optimizer, config, mesh, state, batch, fixed
+      loss_fn, metrics_fn, optimizer, config, mesh, state, batch, *more
     )
 
   by_rows = parallel.batch_sharding(mesh)
   outputs = (shardings, parallel.replicated(mesh))
   return jax.jit(
     step,
-    in_shardings=(shardings, by_rows, shared),
+    in_shardings=(shardings, by_rows, *(() if shared is None else (shared,))),
     out_shardings=(*outputs, by_rows) if recorded else outputs,
     donate_argnums=0,
   )

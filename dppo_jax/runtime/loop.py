@@ -141,10 +141,10 @@ def _open_checkpoints(
 
 def compile_step(
   experiment: Experiment, parts: assembly.Parts, *, recording: bool = False
-) -> Callable[[TrainState, Any, Any], tuple[Any, ...]]:
-  """(state, batch, anchor head or None) -> (state, metrics).
+) -> Callable[..., tuple[Any, ...]]:
+  """(state, batch) -> (state, metrics), and a StepRecord when `recording`.
 
-  And a StepRecord when `recording`.
+  For a divergence of whole distributions it takes the anchor's head, too.
   """
   loss = experiment.loss
   layout = assembly.vocabulary_layout(experiment, parts.mesh, loss.temperature)
@@ -203,8 +203,8 @@ def _compile_iteration(
       metrics['rewards/sampled_mean'] = jnp.float32(collected.reward_mean)
       metrics['rollout/batches'] = jnp.float32(collected.num_attempts)
     metrics['optimizer/learning_rate'] = rate(state.opt_state)
-    anchor_head = copy_head(state.params) if exact else None
-    outcome = step_fn(state, batch, anchor_head)
+    anchor_head = (copy_head(state.params),) if exact else ()
+    outcome = step_fn(state, batch, *anchor_head)
     state, step_metrics = outcome[:2]
     meanwhile()  # The device is busy: write the metrics of the step before.
     jax.block_until_ready(state.step)

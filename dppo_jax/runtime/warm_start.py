@@ -70,7 +70,7 @@ def warm_start(
   with Progress(config.num_steps, label='warm start') as progress:
     for step in range(config.num_steps):
       batch = Demonstrations(**stream.batch(step))
-      state, metrics = step_fn(state, batch, None)
+      state, metrics = step_fn(state, batch)
       loss = float(jax.device_get(metrics['loss/total']))
       progress.update(step + 1, {'loss': f'{loss:.3f}'})
       if stop:

@@ -204,12 +204,10 @@ def test_preset_names_keys_that_exist(preset):
 
 
 @pytest.mark.parametrize('preset', ['dppo_exact_tv', 'dppo_exact_kl'])
-def test_exact_presets_say_what_must_be_recorded(preset):
-  match = rf'trust_region\.divergence: .*sampling\.top_k=5 .* {_VOCABULARY}\.'
-  with pytest.raises(ValueError, match=match):
-    _build(preset)
-  experiment = _build(preset, **{'sampling.top_k': _VOCABULARY})
-  assert experiment.sampling.top_k == experiment.model.vocab_size == _VOCABULARY
+def test_exact_presets_record_the_states(preset):
+  assert _build(preset).sampling.with_hidden
+  again = _build(preset, **{'trust_region.anchor': 'recomputed'})
+  assert not again.sampling.with_hidden
 
 
 def test_an_override_after_a_preset_wins():

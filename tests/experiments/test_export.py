@@ -1,22 +1,34 @@
 """The command: what it writes, its exit codes and its errors."""
 
+import functools
+import importlib
+import sys
+
 from absl import flags
-from absl.testing import flagsaver
 import pytest
 
 from dppo_jax.runtime import entry_point
-from experiments import export
 from tests import runs
 
 
 @pytest.fixture
-def command(capsys):
-  if not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()
+def command(capsys, monkeypatch):
+  # Commands name flags alike, and tests of others run in this process.
+  values = flags.FlagValues()
+  monkeypatch.setattr(flags, 'FLAGS', values)
+  for name in ('DEFINE_string', 'DEFINE_float'):
+    define = functools.partial(getattr(flags, name), flag_values=values)
+    monkeypatch.setattr(flags, name, define)
+  monkeypatch.delitem(sys.modules, 'experiments.export', raising=False)
+  export = importlib.import_module('experiments.export')
+  values.mark_as_parsed()
 
   def run(**given):
-    given = {name: str(value) for name, value in given.items()}
-    with flagsaver.flagsaver(**given), runs.devices(8):
+    for name in values:
+      values[name].unparse()
+    for name, value in given.items():
+      values[name].parse(str(value))
+    with runs.devices(8):
       code = entry_point.guard(export.main, ['export'])
     return code, *capsys.readouterr()
 
@@ -46,7 +58,7 @@ def test_what_is_missing_is_said(command, given, message):
 
 
 def test_shards_of_no_size(command, finished, tmp_path):
-  with flagsaver.flagsaver(max_shard_gb=0.0):
-    code, _, err = command(workdir=finished, out=tmp_path / 'hf')
+  given = dict(workdir=finished, out=tmp_path / 'hf', max_shard_gb=0.0)
+  code, _, err = command(**given)
   assert code == 1
   assert '--max_shard_gb: got 0.0; a number above 0.' in err

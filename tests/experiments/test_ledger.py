@@ -154,7 +154,7 @@ def test_the_command(tmp_path, recorded, finished):
     "--step: '4' not recorded; recorded are 5, 6",
     "did you mean 'dppo_binary_tv'",
     "did you mean 'delta_low'",
-    'sampling.top_k=5 records a part',
+    'reads all 16 log-probs and 5 were recorded',
     'anchor=rollout',
     'step_000005.npz is damaged',
     '--match_share: the recorded rule masks no token',

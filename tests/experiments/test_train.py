@@ -101,7 +101,7 @@ def test_the_start_says_what_is_about_to_run(unbroken):
   for fact in (
     'running_sum, 16,384 prompts',
     'parameters, 2 layers',
-    '1 × cpu, mesh data 1 · fsdp 1 · tensor 1',
+    '1 × cpu, mesh data 1 · fsdp 1 · expert 1 · tensor 1',
     'divergence, topk_tv from the rollout policy · delta_low 0.2',
     '8 prompts × 4 completions, 2 updates of 16; 60 steps',
     str(unbroken.folder),

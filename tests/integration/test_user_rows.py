@@ -15,16 +15,16 @@ from tests import runs
 _TOKENIZER = pathlib.Path(__file__).parents[1] / 'testdata' / 'tokenizer'
 
 
-def _even(completion, example, truncated):
+def _even(completion, example):
   """Right where the number of letters is even, as the row asks."""
-  del truncated
   right = len(completion) % 2 == int(example['answer'])
   return verifiers.RIGHT if right else verifiers.WRONG
 
 
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
-  monkeypatch.setitem(verifiers.VERIFIERS, 'even', _even)
+  row = verifiers.Row(_even, 'answer', '')
+  monkeypatch.setitem(verifiers.VERIFIERS, 'even', row)
 
   def write(name, start):
     rows = [

@@ -243,7 +243,7 @@ def _three_steps(program):
     batch = factories.make_batch(
       _NUM_GROUPS, _GROUP, _WIDTH, _LENGTH, seed=seed
     )
-    state, metrics = step(state, batch, None)
+    state, metrics = step(state, batch)
     history.append(metrics)
   return state, history
 
@@ -302,7 +302,6 @@ def test_step_compiles_once(single):
     step(
       make_state(),
       factories.make_batch(_NUM_GROUPS, _GROUP, _WIDTH, _LENGTH, seed=seed),
-      None,
     )
   assert len(traced) == before
   assert step._cache_size() == 1
@@ -320,7 +319,7 @@ def test_recording_changes_no_bit(trained, recorded):
     batch = factories.make_batch(
       _NUM_GROUPS, _GROUP, _WIDTH, _LENGTH, seed=seed
     )
-    state, metrics, _ = step(state, batch, None)
+    state, metrics, _ = step(state, batch)
     history.append(metrics)
   chex.assert_trees_all_equal((state, history), trained)
   assert step._cache_size() == 1
@@ -328,7 +327,7 @@ def test_recording_changes_no_bit(trained, recorded):
 
 def test_a_record_has_the_rows_of_the_batch(recorded, single, batch):
   step, make_state, _ = recorded
-  _, metrics, (decisions, update) = step(make_state(), batch, None)
+  _, metrics, (decisions, update) = step(make_state(), batch)
   rows = _shuffled_rows(0, 0)
   order = np.empty(_ROWS, int)
   order[rows] = np.arange(_ROWS)
@@ -354,7 +353,7 @@ def test_a_record_has_the_rows_of_the_batch(recorded, single, batch):
 def test_state_is_donated(single, batch):
   step, make_state, _ = single
   state = make_state()
-  step(state, batch, None)
+  step(state, batch)
   arrays = jax.tree.leaves((state.params, state.opt_state))
   assert all(leaf.is_deleted() for leaf in arrays)
 
@@ -370,7 +369,7 @@ def _broken(batch: Batch, rows) -> Batch:
 def test_nan_changes_nothing_and_a_finite_batch_resumes(single, batch):
   step, make_state, _ = single
   before = jax.tree.map(np.array, make_state())
-  state, metrics = step(make_state(), _broken(batch, slice(None)), None)
+  state, metrics = step(make_state(), _broken(batch, slice(None)))
   jax.tree.map(np.testing.assert_array_equal, state.params, before.params)
   for name in ('mu', 'nu'):
     chex.assert_trees_all_equal(
@@ -382,7 +381,7 @@ def test_nan_changes_nothing_and_a_finite_batch_resumes(single, batch):
   assert np.isnan(float(metrics['optimizer/gradient_norm']))
   assert int(state.step) == 1
 
-  state, metrics = step(state, batch, None)
+  state, metrics = step(state, batch)
   assert float(metrics['optimizer/nonfinite_in_a_row']) == 0
   assert float(metrics['optimizer/nonfinite_total']) == _MINIBATCHES
   assert np.isfinite(float(metrics['optimizer/gradient_norm']))
@@ -397,7 +396,7 @@ def test_nan_changes_nothing_and_a_finite_batch_resumes(single, batch):
 def test_one_bad_row_costs_one_update(single, batch):
   step, make_state, _ = single
   last = _shuffled_rows(0, 0)[-1:]
-  state, metrics = step(make_state(), _broken(batch, last), None)
+  state, metrics = step(make_state(), _broken(batch, last))
   assert float(metrics['optimizer/nonfinite_in_a_row']) == 1
   assert float(metrics['optimizer/nonfinite_total']) == 1
   counts = optax.tree.get_all_with_path(state.opt_state, 'count')

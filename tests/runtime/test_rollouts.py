@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dppo_jax.learner import state as state_lib
-from dppo_jax.rewards.terms import parse_terms
+from dppo_jax.rewards.terms import Term
 from dppo_jax.rewards.verdicts import Verdict
 from dppo_jax.runtime import assembly, rollouts
 from dppo_jax.runtime.recorder import Stopwatch
@@ -14,7 +14,7 @@ from tests import runs
 class _Pool:
   """Rewards a completion by the parity of its words; counts its calls."""
 
-  terms = parse_terms('exact_match')
+  terms = (Term(1.0, 'exact_match'),)
 
   def __init__(self):
     self.completions = []

@@ -184,7 +184,7 @@ def test_a_number_stays_in_its_range(path):
     ),
     (
       dict(model__vocab_size=15),
-      "model.vocab_size: got 15; task 'running_sum' has 16 words, and each",
+      "data.tokenizer: 'the words of task running_sum' has ids up to 15",
     ),
     (
       dict(model__num_experts=4),

@@ -46,7 +46,8 @@ def test_what_differs_is_listed(tmp_path):
 
 
 def test_free_keys_are_free_and_exist(tmp_path):
-  config = default.get_config().to_dict()
+  # As a run holds it: lists, where a config may have tuples.
+  config = json.loads(default.get_config().to_json())
   _begun(tmp_path, config)
   for path in workdir.FREE_KEYS:
     section, _, key = path.rpartition('.')

@@ -283,7 +283,9 @@ def _toy_policy():
     return jnp.where(hidden < params['end_after'] - 1, params['head'], ends)
 
   missing = None
-  return Policy(missing, missing, missing, prefill, step_on, None, logits)
+  return Policy(
+    missing, missing, missing, prefill, step_on, None, logits, None, None
+  )
 
 
 @pytest.fixture(scope='module')
