@@ -21,7 +21,9 @@ def in_blocks(values: Array, fill: float) -> Array:
   return padded.reshape(rows, -1, BLOCK)
 
 
-def draw(blocks: Array, sums: Array, target: Array) -> tuple[Array, Array]:
+def draw(
+  blocks: Array, shift: Array, sums: Array, target: Array
+) -> tuple[Array, Array]:
   """Inverse-CDF draw: the first column whose cumulative mass exceeds a target.
 
   Two levels: the block is found among the block sums, then the column within
@@ -29,22 +31,25 @@ def draw(blocks: Array, sums: Array, target: Array) -> tuple[Array, Array]:
   No noise of size [B, V] is made.
 
   Args:
-    blocks: f32 [B, blocks, columns], logs of the masses.
+    blocks: f32 [B, blocks, columns]; the mass of a column is
+      exp(block - shift).
+    shift: f32 [B].
     sums: f32 [B, blocks], masses of the blocks.
     target: f32 [B] in [0, total mass).
 
   Returns:
-    i32 [B], the column; and f32 [B], the log of its mass.
+    i32 [B], the column; and f32 [B], what stands there.
 
   >>> law = jnp.log(jnp.array([[0.2, 0.8], [0.2, 0.8]]))
-  >>> column, _ = draw(law[:, None], jnp.ones((2, 1)), jnp.array([0.1, 0.3]))
+  >>> target = jnp.array([0.1, 0.3])
+  >>> column, _ = draw(law[:, None], jnp.zeros(2), jnp.ones((2, 1)), target)
   >>> column.tolist()
   [0, 1]
   """
   chex.assert_rank([blocks, sums, target], [3, 2, 1])
   block, rest = first_above(sums, target)
   chosen = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-  offset, _ = first_above(jnp.exp(chosen), rest)
+  offset, _ = first_above(jnp.exp(chosen - shift[:, None]), rest)
   found = jnp.take_along_axis(chosen, offset[:, None], axis=1)[:, 0]
   return block * blocks.shape[2] + offset, found
 

@@ -6,6 +6,7 @@ the maximum, one sum a device, the K candidates of each and the token drawn.
 """
 
 import functools
+from typing import Any
 
 import chex
 import jax
@@ -17,6 +18,9 @@ from dppo_jax.ops.log_probs import LOWEST_LOG_PROB
 from dppo_jax.ops.vocabulary_shard import VocabularyAxes
 from dppo_jax.sampling import draw as draw_lib
 from dppo_jax.sampling.top_k import top_k_of_blocks
+
+# Blocks a CPU sums at once.
+_PART = 8
 
 
 def draw_and_record(
@@ -72,47 +76,93 @@ def _local(
   if temperature != 1.0:
     logits = logits / temperature
   blocks = draw_lib.in_blocks(logits, -jnp.inf)
-  largest = axes.reduce_max(jnp.max(blocks, axis=(1, 2)))
-  below = blocks - largest[:, None, None]
-  masses = jnp.exp(below)
-  sums = jnp.sum(masses, axis=2)
-  # 0 log 0 is 0: a forbidden token adds nothing.
-  weighted = jnp.sum(jnp.where(masses > 0, masses * below, 0.0), axis=(1, 2))
+  maxima = jnp.max(blocks, axis=2)
+  largest = axes.reduce_max(jnp.max(maxima, axis=1))
+  sums, weighted = _sums(blocks, largest)
   shard_sums = axes.gather(jnp.sum(sums, axis=1, keepdims=True))
   total = jnp.sum(shard_sums, axis=1)
   log_sum = jnp.log(total)
-  entropy = log_sum - axes.reduce_sum(weighted) / total
+  weighted = axes.reduce_sum(weighted)
 
   first = axes.index() * logits.shape[1]
   if uniform is None:
-    values, ids = _largest(axes, below, first, 1)
+    values, ids = _largest(axes, blocks, maxima, first, 1)
     token, found = ids[:, 0], values[:, 0]
   else:
     shard, target = draw_lib.first_above(shard_sums, uniform * total)
-    column, value = draw_lib.draw(below, sums, target)
+    column, value = draw_lib.draw(blocks, largest, sums, target)
     mine = shard == axes.index()
     token = axes.reduce_sum(jnp.where(mine, first + column, 0))
     found = axes.reduce_sum(jnp.where(mine, value, 0.0))
 
+  def log_prob(logits: Array) -> Array:
+    # Largest first: then none exceeds 0.
+    sunk = jnp.expand_dims(log_sum, tuple(range(1, logits.ndim)))
+    top = jnp.expand_dims(largest, tuple(range(1, logits.ndim)))
+    return jnp.maximum(logits - top - sunk, LOWEST_LOG_PROB)
+
   top_log_probs, top_ids = None, None
   if top_k:
-    values, top_ids = _largest(axes, below, first, top_k)
+    values, top_ids = _largest(axes, blocks, maxima, first, top_k)
     top_ids = jnp.minimum(top_ids, size - 1)  # Padding has no mass either.
-    top_log_probs = jnp.maximum(values - log_sum[:, None], LOWEST_LOG_PROB)
+    top_log_probs = log_prob(values)
   return token, TokenStats(
-    log_probs=jnp.maximum(found - log_sum, LOWEST_LOG_PROB),
+    log_probs=log_prob(found),
     top_ids=top_ids,
     top_log_probs=top_log_probs,
-    entropy=entropy,
+    entropy=log_sum - weighted / total,
   )
 
 
+def _sums(blocks: Array, largest: Array) -> tuple[Array, Array]:
+  """Sums of e by block [B, blocks], and of e log e [B]; e = exp(z - largest).
+
+  On a CPU, which would write all e out since they are used twice, a few blocks
+  at a time: those stay in its cache.
+  """
+  if blocks.shape[1] < _PART:
+    return _sums_at_once(blocks, largest)
+  return jax.lax.platform_dependent(
+    blocks, largest, cpu=_sums_by_parts, default=_sums_at_once
+  )
+
+
+def _sums_at_once(blocks: Array, largest: Array) -> tuple[Array, Array]:
+  # 0 log 0 is 0: a forbidden token adds nothing.
+  below = jnp.maximum(blocks - largest[:, None, None], LOWEST_LOG_PROB)
+  masses = jax.lax.optimization_barrier(jnp.exp(below))
+  return jnp.sum(masses, axis=2), jnp.sum(masses * below, axis=(1, 2))
+
+
+def _sums_by_parts(blocks: Array, largest: Array) -> tuple[Array, Array]:
+  rows, num_blocks, _ = blocks.shape
+  whole = num_blocks // _PART
+
+  def add(part: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    begin = part * _PART
+    some = jax.lax.dynamic_slice_in_dim(blocks, begin, _PART, axis=1)
+    masses, weighted = _sums_at_once(some, largest)
+    put = jax.lax.dynamic_update_slice_in_dim(carry[0], masses, begin, axis=1)
+    return put, carry[1] + weighted
+
+  zero = jnp.zeros((rows, whole * _PART)), jnp.zeros(rows)
+  sums, weighted = jax.lax.fori_loop(0, whole, add, zero)
+  if num_blocks == whole * _PART:
+    return sums, weighted
+  masses, more = _sums_at_once(blocks[:, whole * _PART :], largest)
+  return jnp.concatenate([sums, masses], axis=1), weighted + more
+
+
 def _largest(
-  axes: VocabularyAxes, blocks: Array, first: Array | int, k: int
+  axes: VocabularyAxes,
+  blocks: Array,
+  maxima: Array,
+  first: Array | int,
+  k: int,
 ) -> tuple[Array, Array]:
   """The K largest of all columns and their ids: candidates cross, no logits."""
   here = min(k, blocks.shape[1] * blocks.shape[2])
-  values, columns = top_k_of_blocks(blocks, here)
+  values, columns = top_k_of_blocks(blocks, maxima, here)
   values = axes.gather(values)
   ids = axes.gather(columns + first)
   if axes.num_shards == 1:

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from dppo_jax.base import Array
 
 
-def top_k_of_blocks(blocks: Array, k: int) -> tuple[Array, Array]:
+def top_k_of_blocks(
+  blocks: Array, maxima: Array, k: int
+) -> tuple[Array, Array]:
   """The same as `lax.top_k` of the columns in order, ties included.
 
   On CPUs, whose sort is slow, only blocks that hold one of the K largest
@@ -17,29 +19,31 @@ def top_k_of_blocks(blocks: Array, k: int) -> tuple[Array, Array]:
 
   Args:
     blocks: f32 [B, blocks, columns a block].
+    maxima: f32 [B, blocks], of each block.
     k: K, at most the number of columns.
 
   Returns:
     f32 [B, K], falling, and their columns i32 [B, K].
   """
   if blocks.shape[1] <= k:
-    return _of_all(k, blocks)
+    return _of_all(k, blocks, maxima)
   among_maxima = functools.partial(_among_maxima, k)
   of_all = functools.partial(_of_all, k)
   values, columns = jax.lax.platform_dependent(
-    blocks, cpu=among_maxima, default=of_all
+    blocks, maxima, cpu=among_maxima, default=of_all
   )
   return values, columns
 
 
-def _of_all(k: int, blocks: Array) -> tuple[Array, Array]:
+def _of_all(k: int, blocks: Array, maxima: Array) -> tuple[Array, Array]:
+  del maxima
   values, columns = jax.lax.top_k(blocks.reshape(blocks.shape[0], -1), k)
   return values, columns
 
 
-def _among_maxima(k: int, blocks: Array) -> tuple[Array, Array]:
+def _among_maxima(k: int, blocks: Array, maxima: Array) -> tuple[Array, Array]:
   rows, _, width = blocks.shape
-  _, chosen = jax.lax.top_k(jnp.max(blocks, axis=2), k)
+  _, chosen = jax.lax.top_k(maxima, k)
   # In the order of the columns, so that the first of equal values is taken.
   chosen = jnp.sort(chosen, axis=1)
   candidates = jnp.take_along_axis(blocks, chosen[:, :, None], axis=1)

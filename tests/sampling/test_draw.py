@@ -16,7 +16,8 @@ def _draw(laws, uniforms):
   blocks = draw_lib.in_blocks(laws, -jnp.inf)
   sums = jnp.sum(jnp.exp(blocks), axis=2)
   target = uniforms * jnp.sum(sums, axis=1)
-  tokens, found = draw_lib.draw(blocks, sums, target)
+  shift = jnp.zeros(len(laws))
+  tokens, found = draw_lib.draw(blocks, shift, sums, target)
   at_token = jnp.take_along_axis(laws, tokens[:, None], axis=1)[:, 0]
   return jnp.where(found == at_token, tokens, -1)
 
@@ -147,4 +148,4 @@ def test_unnormalized_rounding_is_absorbed():
 
 def test_needs_rows():
   with pytest.raises(AssertionError):
-    draw_lib.draw(jnp.zeros((1, 4)), jnp.zeros(1), jnp.zeros(()))
+    draw_lib.draw(jnp.zeros((1, 4)), jnp.zeros(1), jnp.zeros(1), jnp.zeros(()))

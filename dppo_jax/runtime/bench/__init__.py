@@ -1,0 +1,1 @@
+"""What the parts cost, beside the least they could cost."""

@@ -1,0 +1,114 @@
+"""The rollout of a model of a published shape, prefill and decoding apart."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dppo_jax import parallel
+from dppo_jax.base import Params, Prompts
+from dppo_jax.models.layers import TransformerConfig
+from dppo_jax.models.policy import make_policy
+from dppo_jax.ops.vocabulary_shard import VocabularyAxes
+from dppo_jax.sampling.decode import SamplingConfig, sample
+
+PREFILL, DECODE, BARE, COPY = 'one token', 'all', 'all, no top-K', 'copy'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolloutShape:
+  """Sizes of the problem.
+
+  Attributes:
+    model: the transformer; its dtype is also that of the weights.
+    rows: B.
+    prompt_length: P.
+    new_tokens: R, drawn in every row.
+    top_k: K.
+  """
+
+  model: TransformerConfig
+  rows: int
+  prompt_length: int
+  new_tokens: int
+  top_k: int
+
+
+def decode_bytes(shape: RolloutShape) -> float:
+  """Bytes a decode step must read: all weights, and keys and values so far."""
+  model = shape.model
+  size = jnp.dtype(model.dtype).itemsize
+  context = shape.prompt_length + shape.new_tokens / 2
+  cached = 2 * model.num_layers * model.num_kv_heads * model.head_dim
+  return size * (_num_parameters(model) + shape.rows * context * cached)
+
+
+def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
+  """Rollouts of one token, of all with and without records; and a copy."""
+  model = shape.model
+  mesh = parallel.make_mesh(1, 1, 1, jax.devices()[:1])
+  policy = make_policy(model, mesh)
+  params = _random_params(model)
+  axes = VocabularyAxes(mesh, parallel.BATCH_AXES, parallel.VOCAB_AXIS)
+  tokens = jax.random.randint(
+    jax.random.PRNGKey(1), (shape.rows, shape.prompt_length), 2, 20
+  )
+  prompts = Prompts(
+    tokens=tokens,
+    mask=jnp.ones(tokens.shape, bool),
+    example_id=jnp.arange(shape.rows, dtype=jnp.int32),
+  )
+
+  def draw(new_tokens: int, top_k: int) -> Callable[[], Any]:
+    config = SamplingConfig(
+      group_size=1,
+      max_completion_length=new_tokens,
+      temperature=1.0,
+      top_p=1.0,
+      greedy=False,
+      top_k=top_k,
+      with_hidden=False,
+      precision='float32',
+      pad_id=0,
+      eos_ids=(),  # Every row goes on to the end.
+    )
+    run = jax.jit(
+      lambda params, key: sample(policy, axes, config, params, prompts, key)
+    )
+    key = jax.random.PRNGKey(2)
+    return lambda: run(params, key)
+
+  @jax.jit
+  def copy(params: Params) -> Params:
+    return jax.tree.map(lambda leaf: -leaf, params)
+
+  return {
+    PREFILL: draw(1, shape.top_k),
+    DECODE: draw(shape.new_tokens + 1, shape.top_k),
+    BARE: draw(shape.new_tokens + 1, 0),
+    COPY: lambda: copy(params),
+  }
+
+
+def _shapes(model: TransformerConfig) -> Any:
+  init = make_policy(model).init
+  return nn.unbox(jax.eval_shape(init, jax.random.PRNGKey(0)))
+
+
+def _num_parameters(model: TransformerConfig) -> int:
+  return sum(leaf.size for leaf in jax.tree.leaves(_shapes(model)))
+
+
+def _random_params(model: TransformerConfig) -> Params:
+  dtype = jnp.dtype(model.dtype)
+
+  def draw(path: Any, leaf: Any) -> Any:
+    name = jax.tree_util.keystr(path)
+    key = jax.random.fold_in(jax.random.PRNGKey(0), sum(map(ord, name)))
+    noise = 0.02 * jax.random.normal(key, leaf.shape, dtype)
+    return noise + 1 if name.endswith("'scale']") else noise
+
+  return jax.tree_util.tree_map_with_path(draw, _shapes(model))
