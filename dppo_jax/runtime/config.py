@@ -222,6 +222,7 @@ def build_experiment(
     pad_id=tokenizer.pad_id,
     eos_ids=tokenizer.eos_ids,
     with_hidden=row.records == 'hidden' and c.trust_region.anchor == 'rollout',
+    with_routes=c.learner.router_replay,
     **sampled,
   )
   data, fsdp, _, expert = parallel.axis_sizes(**c.mesh, num_devices=num_devices)
@@ -270,6 +271,9 @@ def build_experiment(
       kl_coefficient=c.objective.kl_coefficient,
       kl_estimator=c.objective.kl_estimator,
       entropy_coefficient=c.objective.entropy_coefficient,
+      # Each microbatch has a balance of its own; the loss is their mean.
+      load_balance_coefficient=c.objective.load_balance_coefficient
+      / c.learner.num_microbatches,
     ),
     step=StepConfig(
       num_minibatches=c.learner.num_minibatches,
@@ -365,6 +369,7 @@ def _evaluation(c: Any, sampling: SamplingConfig) -> EvaluationConfig:
     top_p=section.top_p,
     top_k=0,
     with_hidden=False,
+    with_routes=False,
     precision='float32',
   )
   greedy = dataclasses.replace(sampled, group_size=1, greedy=True, top_p=1.0)

@@ -7,6 +7,7 @@ bit for bit from its last checkpoint.
 
 from collections.abc import Callable
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import sys
@@ -196,7 +197,10 @@ def _compile_iteration(
     rollout, on_host, completions, verdicts, earned = collected.drawn
     rewards = collected.drawn.rewards()
     recomputed = scorer(state.params, rollout) if recompute else None
-    frozen = scorer(reference, rollout) if reference is not None else None
+    frozen = None
+    if reference is not None:  # Its own routers are a part of it.
+      unrouted = dataclasses.replace(rollout, routes=None)
+      frozen = scorer(reference, unrouted)
     batch, metrics = batcher(rollout, jnp.asarray(rewards), recomputed, frozen)
     if dynamic:
       batch = keep_groups(batch, jnp.asarray(collected.varied))

@@ -85,4 +85,6 @@ def _on_host(rollout: Rollout) -> Rollout:
     entropy=None,
     hidden=None,
   )
-  return jax.device_get(dataclasses.replace(rollout, rollout=stats))
+  return jax.device_get(
+    dataclasses.replace(rollout, rollout=stats, routes=None)
+  )

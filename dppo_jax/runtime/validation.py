@@ -136,6 +136,7 @@ RANGES = {
   'objective.ratio_floor': (0.0, True, math.inf),
   'objective.length_norm': (0.0, False, math.inf),
   'objective.kl_coefficient': (0.0, True, math.inf),
+  'objective.load_balance_coefficient': (0.0, True, math.inf),
   'optimizer.learning_rate': (0.0, True, math.inf),
   'optimizer.final_fraction': (0.0, True, 1.0),
   'optimizer.b1': (0.0, True, 1.0),
