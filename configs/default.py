@@ -53,6 +53,10 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     num_workers=0,  # Verifier processes; 0 runs trusted ones in process.
     shaping='none',  # Rows of SHAPINGS, added in training: 'overlong'.
     overlong_cache=0,  # overlong: tokens below the limit it grows over.
+    model='',  # Folder of a sequence classifier whose score is added.
+    model_weight=1.0,  # Of that score.
+    model_batch_size=16,  # Rows it scores at once.
+    model_max_length=4096,  # Tokens; longer texts lose their beginning.
   )
 
   config.model = dict(

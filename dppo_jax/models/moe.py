@@ -13,8 +13,8 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, PartitionSpec
+import numpy as np
 
 from dppo_jax import parallel
 from dppo_jax.base import Array

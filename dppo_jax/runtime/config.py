@@ -22,7 +22,12 @@ from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import Bounds
 from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
-from dppo_jax.runtime import architectures, validation, vocabulary
+from dppo_jax.runtime import (
+  architectures,
+  reward_model,
+  validation,
+  vocabulary,
+)
 from dppo_jax.sampling.decode import SamplingConfig
 
 
@@ -143,6 +148,7 @@ class Experiment:
     data: prompts.
     rewards: verification.
     shaping: what lengths add to rewards.
+    reward_model: what a model adds to them.
     model: the policy.
     pretrained: folder of its initial weights, or ''.
     sampling: rollouts.
@@ -169,6 +175,7 @@ class Experiment:
   data: DataConfig
   rewards: RewardsConfig
   shaping: ShapingConfig
+  reward_model: reward_model.RewardModelConfig
   model: TransformerConfig
   pretrained: str
   sampling: SamplingConfig
@@ -248,6 +255,7 @@ def build_experiment(
       max_length=c.sampling.max_completion_length,
       cache=c.rewards.overlong_cache,
     ),
+    reward_model=reward_model.from_section(c.rewards),
     model=_model(c, vocabulary.vocabulary_size(c)),
     pretrained=c.model.pretrained,
     sampling=sampling,

@@ -33,6 +33,7 @@ from dppo_jax.runtime.ledger_files import LedgerWriter
 from dppo_jax.runtime.preemption import stop_on_signals
 from dppo_jax.runtime.recorder import Recorder, Stopwatch, Tracer, due
 from dppo_jax.runtime.results import write_results
+from dppo_jax.runtime.reward_model import RewardModel
 from dppo_jax.runtime.warm_start import warm_start
 from dppo_jax.runtime.writers import Sample
 
@@ -79,6 +80,9 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       finished = summary.read_summary(workdir)
       if finished is not None:
         return finished
+    model = None
+    if experiment.reward_model.folder:
+      model = RewardModel(experiment.reward_model, parts.mesh)
     if state is None:
       if experiment.pretrained:
         exporting.keep_source(experiment.pretrained, workdir)
@@ -103,7 +107,9 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       write_results(workdir, 0, schedule, parts.held_out, found)
       checkpoints.save(0, state, metrics, {})
 
-    iterate = _compile_iteration(experiment, parts, pool, reference, ledger)
+    iterate = _compile_iteration(
+      experiment, parts, pool, model, reference, ledger
+    )
     for step in range(start_step + 1, experiment.num_steps + 1):
       tracer.before(step)
       state, metrics, samples = iterate(state, recorder.flush)
@@ -170,6 +176,7 @@ def _compile_iteration(
   experiment: Experiment,
   parts: assembly.Parts,
   pool: VerifierPool,
+  model: RewardModel | None,
   reference: Any,
   ledger: LedgerWriter,
 ) -> IterateFn:
@@ -177,7 +184,7 @@ def _compile_iteration(
 
   `meanwhile` is called while the device works.
   """
-  collect = rollouts.compile_collection(experiment, parts, pool)
+  collect = rollouts.compile_collection(experiment, parts, pool, model)
   batcher = assembly.compile_batcher(parts, experiment)
   scorer = assembly.compile_scorer(parts, experiment)
   copy_head = assembly.compile_anchor_head(parts, experiment)

@@ -210,7 +210,6 @@ def test_replay_removes_mismatch(routed, precision, shared_rows):
   rollout = routed.draw(precision, jax.random.PRNGKey(3))
   free = _gaps(rollout, routed.score(_free(rollout), shared_rows))
   replayed = _gaps(rollout, routed.score(rollout, shared_rows))
-  print(precision, shared_rows, free, replayed)
   assert 0 < replayed[0] < 0.8 * free[0]
   assert replayed[1] < 0.5 * free[1]
 
@@ -244,6 +243,4 @@ def test_routers_are_counted_alike_where_prompts_are_shared(routed, replay):
   np.testing.assert_allclose(whole.expert_share.sum(axis=1), 2.0, rtol=1e-5)
   if replay:
     free = routed.route(_free(rollout), 1)
-    np.testing.assert_allclose(
-      whole.expert_share, free.expert_share, atol=1e-3
-    )
+    np.testing.assert_allclose(whole.expert_share, free.expert_share, atol=1e-3)

@@ -31,9 +31,13 @@ _EXPERTS = {'num_experts': 4, 'num_experts_per_tok': 2}
     ),
   ],
 )
-@pytest.mark.parametrize(
-  'model', [{}, {**_EXPERTS, 'mlp_only_layers': (0, 1)}]
-)
+def test_each_problem_is_a_sentence(model, messages):
+  config = runs.config().to_dict()
+  config['model'] |= model
+  assert list(model_problems(config)) == messages
+
+
+@pytest.mark.parametrize('model', [{}, {**_EXPERTS, 'mlp_only_layers': (0, 1)}])
 def test_dense_models_have_no_routers_to_set(model):
   config = runs.config(
     learner__router_replay=True, objective__load_balance_coefficient=0.5
@@ -49,9 +53,3 @@ def test_dense_models_have_no_routers_to_set(model):
   ]
   config['model'] |= {**_EXPERTS, 'mlp_only_layers': (0,)}
   assert not list(model_problems(config))
-
-
-def test_each_problem_is_a_sentence(model, messages):
-  config = runs.config().to_dict()
-  config['model'] |= model
-  assert list(model_problems(config)) == messages
