@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax.struct
 import jax
@@ -170,11 +171,10 @@ def policy_loss(
     prompt_length=first,
     shared_rows=config.shared_rows,
   )
-  total, decisions = head_loss(
-    layout, loss, policy.head(params), hidden, targets
-  )
+  found: Any = head_loss(layout, loss, policy.head(params), hidden, targets)
   if routing is None:
-    return total, decisions
+    return found
+  total, decisions = found
   if config.load_balance_coefficient:
     total += config.load_balance_coefficient * moe.load_balance(routing)
   measured = jax.lax.stop_gradient(moe.router_metrics(routing))
