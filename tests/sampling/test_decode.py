@@ -390,3 +390,34 @@ def test_any_of_several_ends_ends_a_row(compiled, model, prompts):
     assert (drawn[-1] in ends) == (not rollout.truncated[row])
     ended_by |= {drawn[-1]} & set(ends)
   assert len(ended_by) >= 2
+
+
+@pytest.mark.parametrize('num_experts', [6, 300])
+def test_routes_are_recorded_where_they_are_asked_for(prompts, num_experts):
+  config = factories.moe_config(num_experts=num_experts, num_layers=2)
+  policy, params = make_policy(config), factories.make_params(config)
+
+  def draw(with_routes):
+    settings = factories.sampling_config(with_routes=with_routes)
+    sample = functools.partial(decode.sample, policy, _AXES, settings)
+    return jax.jit(sample)(params, prompts, _KEY)
+
+  with_routes, without = draw(True), draw(False)
+  assert without.routes is None
+  tokens = with_routes.tokens
+  np.testing.assert_array_equal(tokens, without.tokens)
+  routes = np.asarray(with_routes.routes)
+  assert routes.shape == (*tokens.shape, 2, 2)
+  assert routes.dtype == (np.uint8 if num_experts == 6 else np.uint16)
+  mask = np.asarray(with_routes.token_mask)
+  _, routing = jax.jit(policy.apply_routed)(params, tokens, mask, None)
+  ran = mask.copy()
+  ran[:, :-1] &= mask[:, 1:]  # Of its last token a sampler need know nothing.
+  ran[:, -1] = False
+  same = np.asarray(routing.routes[0]) == routes
+  assert same[ran].mean() > 0.99  # Ties aside.
+
+
+def test_a_dense_model_has_no_routes(compiled, model, prompts):
+  sample = compiled(with_routes=True)
+  assert jax.eval_shape(sample, model[1], prompts, _KEY).routes is None
