@@ -392,30 +392,39 @@ def test_any_of_several_ends_ends_a_row(compiled, model, prompts):
   assert len(ended_by) >= 2
 
 
-@pytest.mark.parametrize('num_experts', [6, 300])
-def test_routes_are_recorded_where_they_are_asked_for(prompts, num_experts):
-  config = factories.moe_config(num_experts=num_experts, num_layers=2)
+def _routed(prompts, **overrides):
+  """A small model with experts, and its compiled sampler."""
+  config = factories.moe_config(num_layers=2, **overrides)
   policy, params = make_policy(config), factories.make_params(config)
 
-  def draw(with_routes):
+  def sample(with_routes):
     settings = factories.sampling_config(with_routes=with_routes)
-    sample = functools.partial(decode.sample, policy, _AXES, settings)
-    return jax.jit(sample)(params, prompts, _KEY)
+    draw = functools.partial(decode.sample, policy, _AXES, settings)
+    return functools.partial(jax.jit(draw), params, prompts, _KEY)
 
-  with_routes, without = draw(True), draw(False)
-  assert without.routes is None
-  tokens = with_routes.tokens
-  np.testing.assert_array_equal(tokens, without.tokens)
-  routes = np.asarray(with_routes.routes)
-  assert routes.shape == (*tokens.shape, 2, 2)
-  assert routes.dtype == (np.uint8 if num_experts == 6 else np.uint16)
-  mask = np.asarray(with_routes.token_mask)
+  return policy, params, sample
+
+
+def test_routes_are_recorded_where_they_are_asked_for(prompts):
+  policy, params, sample = _routed(prompts)
+  rollout = sample(True)()
+  tokens, mask = rollout.tokens, np.asarray(rollout.token_mask)
+  assert rollout.routes.shape == (*tokens.shape, 2, 2)
   _, routing = jax.jit(policy.apply_routed)(params, tokens, mask, None)
-  ran = mask.copy()
-  ran[:, :-1] &= mask[:, 1:]  # Of its last token a sampler need know nothing.
+  ran = mask.copy()  # Of its last token a sampler need know nothing.
+  ran[:, :-1] &= mask[:, 1:]
   ran[:, -1] = False
-  same = np.asarray(routing.routes[0]) == routes
+  same = np.asarray(routing.routes[0]) == np.asarray(rollout.routes)
   assert same[ran].mean() > 0.99  # Ties aside.
+  assert jax.eval_shape(sample(False)).routes is None
+
+
+@pytest.mark.parametrize(
+  ('num_experts', 'dtype'), [(256, 'uint8'), (257, 'uint16')]
+)
+def test_routes_are_no_wider_than_their_experts(prompts, num_experts, dtype):
+  _, _, sample = _routed(prompts, num_experts=num_experts)
+  assert jax.eval_shape(sample(True)).routes.dtype == dtype
 
 
 def test_a_dense_model_has_no_routes(compiled, model, prompts):
