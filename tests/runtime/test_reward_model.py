@@ -20,9 +20,13 @@ _MODELS = pathlib.Path(__file__).parents[1] / 'testdata' / 'hf_reward_models'
 _NAMES = ('llama3', 'qwen2_ends_as_pads', 'qwen3')
 
 
-def _open(folder, mesh=None, **overrides):
-  fields = dict(weight=0.5, batch_size=4, max_length=256) | overrides
-  config = RewardModelConfig(folder=str(folder), **fields)
+def _open(folder, mesh=None, batch_size=4, max_length=256):
+  config = RewardModelConfig(
+    folder=str(folder),
+    weight=0.5,
+    batch_size=batch_size,
+    max_length=max_length,
+  )
   return RewardModel(config, mesh or factories.one_device_mesh())
 
 
