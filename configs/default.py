@@ -53,6 +53,10 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     num_workers=0,  # Verifier processes; 0 runs trusted ones in process.
     shaping='none',  # Rows of SHAPINGS, added in training: 'overlong'.
     overlong_cache=0,  # overlong: tokens below the limit it grows over.
+    model='',  # Folder of a sequence classifier whose score is added.
+    model_weight=1.0,  # Of that score.
+    model_batch_size=16,  # Rows it scores at once.
+    model_max_length=4096,  # Tokens; longer texts lose their beginning.
   )
 
   config.model = dict(
@@ -127,6 +131,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     kl_coefficient=0.0,  # Weight of KL(pi || reference).
     kl_estimator='k3',  # k1 or k3.
     entropy_coefficient=0.0,  # Weight of the entropy bonus.
+    load_balance_coefficient=0.0,  # Weight of the experts' load balance.
   )
 
   config.optimizer = dict(
@@ -146,6 +151,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     num_minibatches=4,  # Optimizer updates a rollout batch.
     num_microbatches=1,  # Gradient accumulation within an update.
     share_prompts=True,  # Forward a prompt once for its G completions.
+    router_replay=False,  # Experts in training: those that the sampler took.
     chunk_rows=0,  # Tokens a pass of the head; 0 derives them from the device.
   )
 

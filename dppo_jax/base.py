@@ -72,6 +72,9 @@ class Rollout:
     group_id: i32 [B], index of the prompt in its batch.
     example_id: i32 [B].
     truncated: bool [B], True where the length limit cut the completion.
+    routes: unsigned [B, T, M, k], the experts that the sampler's M sparse
+      layers gave each token, kept where the trainer replays them; anything
+      where masked, and at the last token, which the sampler need not have run.
   """
 
   tokens: Array
@@ -81,6 +84,7 @@ class Rollout:
   group_id: Array
   example_id: Array
   truncated: Array
+  routes: Array | None = None
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -95,6 +99,7 @@ class Batch:
     rollout: stats of the policy that sampled (mu).
     recomputed: stats of the same parameters, recomputed by the trainer.
     reference: stats of the frozen policy of a KL penalty.
+    routes: as in `Rollout`; the trainer replays them where they are there.
   """
 
   tokens: Array
@@ -104,6 +109,7 @@ class Batch:
   rollout: TokenStats
   recomputed: TokenStats | None = None
   reference: TokenStats | None = None
+  routes: Array | None = None
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -132,6 +138,8 @@ class Decisions:
     diagnostics: the rule's own metrics by name, f32 [B, R] each.
     top_log_probs: f32 [B, R, K], log pi of the recorded ids; only for a
       ledger.
+    router: statistics by metric name of the rows that were run with this one,
+      f32 [B] each; none of a dense model.
   """
 
   log_probs: Array
@@ -139,6 +147,7 @@ class Decisions:
   keep: Array
   diagnostics: dict[str, Array]
   top_log_probs: Array | None = None
+  router: dict[str, Array] = flax.struct.field(default_factory=dict)
 
 
 @flax.struct.dataclass(kw_only=True)

@@ -97,6 +97,7 @@ def sampling_config(**overrides) -> SamplingConfig:
     greedy=False,
     top_k=5,
     with_hidden=False,
+    with_routes=False,
     precision='float32',
     pad_id=PAD_ID,
     eos_ids=(EOS_ID,),
@@ -141,6 +142,7 @@ def loss_config(**overrides) -> LossConfig:
     kl_coefficient=0.0,
     kl_estimator='k3',
     entropy_coefficient=0.0,
+    load_balance_coefficient=0.0,
   )
   return LossConfig(**{**fields, **overrides})
 
@@ -269,7 +271,10 @@ def table_policy(prompt_length: int) -> Policy:
     decode=missing,
     head=lambda params: jnp.eye(params.shape[-1], dtype=params.dtype),
     logits=lambda params, hidden: hidden,
-    apply_routed=missing,
+    apply_routed=lambda params, tokens, mask, routes: (
+      apply(params, tokens, mask),
+      None,
+    ),
     apply_grouped_routed=missing,
   )
 

@@ -66,7 +66,11 @@ def _now(form: str) -> str:
 
 
 def compile_template(
-  source: str, special_tokens: Mapping[str, str], origin: str
+  source: str,
+  special_tokens: Mapping[str, str],
+  origin: str,
+  *,
+  before_answer: bool = True,
 ) -> Callable[[Messages], str]:
   """Messages -> the text before the assistant's answer.
 
@@ -74,6 +78,8 @@ def compile_template(
     source: of the template.
     special_tokens: 'bos_token', 'eos_token' and so on, to the template by name.
     origin: of the template, for error messages.
+    before_answer: the text goes on to where the assistant answers; otherwise
+      it is that of the messages and no more.
 
   Returns:
     A function of messages, {'role': …, 'content': …} each. It raises
@@ -109,7 +115,7 @@ def compile_template(
       for piece in template.generate(
         **special_tokens,
         messages=[dict(message) for message in messages],
-        add_generation_prompt=True,
+        add_generation_prompt=before_answer,
         tools=None,
         documents=None,
       ):

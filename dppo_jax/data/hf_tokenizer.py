@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -60,11 +61,16 @@ class HFTokenizer:
     self.eos_ids = self._find_eos(special, ids)
     self.pad_id = ids.get(special.get('pad_token', ''), self.eos_ids[0])
     self._render = None
+    self._render_whole = None
+    self._special = _any_of(self._tokenizer)
     self._prompt_template = prompt_template
     self._system_prompt = system_prompt
     if use_chat_template:
       source, origin = _chat_template(self._folder, settings)
       self._render = chat.compile_template(source, special, origin)
+      self._render_whole = chat.compile_template(
+        source, special, origin, before_answer=False
+      )
     elif system_prompt:
       raise ValueError(
         'data.system_prompt: needs a chat; set data.chat_template=True, or put'
@@ -122,6 +128,26 @@ class HFTokenizer:
     if self._system_prompt:
       messages.insert(0, {'role': 'system', 'content': self._system_prompt})
     return self.encode(self._render(messages))
+
+  def encode_answered(self, prompt: str, completion: str) -> list[int]:
+    """Returns the ids of a chat of a user's turn and the assistant's.
+
+    What is spelled like a special token in either becomes a space: a completion
+    that writes the mark of a turn does not end its own.
+
+    Raises:
+      ValueError: the template fails, or none was asked for.
+    """
+    if self._render_whole is None:
+      raise ValueError(
+        'encode_answered: open the tokenizer with use_chat_template=True.'
+      )
+    turns = (('user', prompt), ('assistant', completion))
+    messages = [
+      {'role': role, 'content': self._special.sub(' ', text)}
+      for role, text in turns
+    ]
+    return self.encode(self._render_whole(messages))
 
   def decode(self, ids: Any) -> str:
     """Returns the text of i32 [R] ids, without special tokens and ends.
@@ -186,6 +212,13 @@ def _read_tokenizer(folder: pathlib.Path) -> tokenizers.Tokenizer:
   tokenizer.no_truncation()  # What is too long is counted, never cut.
   tokenizer.no_padding()
   return tokenizer
+
+
+def _any_of(tokenizer: tokenizers.Tokenizer) -> re.Pattern[str]:
+  """Matches the text of any special token, the longest there is."""
+  added = tokenizer.get_added_tokens_decoder().values()
+  texts = sorted((t.content for t in added if t.special), key=len, reverse=True)
+  return re.compile('|'.join(map(re.escape, texts)) or r'(?!)')
 
 
 def _read_json(folder: pathlib.Path, name: str) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def make_batch(
     rollout=rollout.rollout,
     recomputed=recomputed,
     reference=reference,
+    routes=rollout.routes,
   )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax.struct
 import jax
@@ -16,6 +17,7 @@ from dppo_jax.base import (
   TokenStats,
 )
 from dppo_jax.learner import scoring
+from dppo_jax.models import moe
 from dppo_jax.models.policy import Policy
 from dppo_jax.ops import divergences, objectives, trust_regions
 from dppo_jax.ops.vocabulary import head_loss
@@ -44,6 +46,8 @@ class LossConfig:
     kl_coefficient: weight of the KL to the reference; 0 switches it off.
     kl_estimator: a key of `KL_ESTIMATORS`.
     entropy_coefficient: weight of the entropy bonus; 0 switches it off.
+    load_balance_coefficient: weight of `moe.load_balance` of the rows at hand;
+      0 switches it off.
   """
 
   prompt_length: int
@@ -61,6 +65,7 @@ class LossConfig:
   kl_coefficient: float
   kl_estimator: str
   entropy_coefficient: float
+  load_balance_coefficient: float
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -95,7 +100,9 @@ def policy_loss(
   *,
   with_top_k: bool = False,
 ) -> tuple[Array, Decisions]:
-  """Surrogate, KL penalty and entropy bonus, summed by weight.
+  """Surrogate, KL penalty and entropy bonus, by weight; and load balance.
+
+  Routes that the batch holds are replayed.
 
   Args:
     policy: the model.
@@ -155,15 +162,27 @@ def policy_loss(
     with_entropy=config.entropy_coefficient != 0,
     with_top_k=with_top_k,
   )
-  hidden = scoring.completion_hidden(
+  hidden, routing = scoring.completion_hidden(
     policy,
     params,
     batch.tokens,
     batch.token_mask,
+    batch.routes,
     prompt_length=first,
     shared_rows=config.shared_rows,
   )
-  return head_loss(layout, loss, policy.head(params), hidden, targets)
+  found: Any = head_loss(layout, loss, policy.head(params), hidden, targets)
+  if routing is None:
+    return found
+  total, decisions = found
+  if config.load_balance_coefficient:
+    total += config.load_balance_coefficient * moe.load_balance(routing)
+  measured = jax.lax.stop_gradient(moe.router_metrics(routing))
+  router = {
+    name: jnp.broadcast_to(value, mask.shape[:1])
+    for name, value in measured.items()
+  }
+  return total, dataclasses.replace(decisions, router=router)
 
 
 def reads_whole_responses(config: LossConfig) -> bool:
@@ -249,7 +268,7 @@ def imitation_loss(
   """
   del anchor_head
   mask = batch.completion_mask[:, prompt_length:]
-  hidden = scoring.completion_hidden(
+  hidden, _ = scoring.completion_hidden(
     policy,
     params,
     batch.tokens,

@@ -36,7 +36,8 @@ def trust_region_metrics(
     sampler's own; `ratio/mean` and `…_max` of pi / mu; and the means of the
     rule's own diagnostics (CPPO: `cppo/budget_effective`, delta_b a position
     in the unit of the divergence, and `cppo/masked_by_budget`, share of
-    tokens that only the prefix budget masked).
+    tokens that only the prefix budget masked). Of a model with experts, means
+    over microbatches of `moe.router_metrics`, `router/…`.
   """
   first = batch.tokens.shape[1] - decisions.keep.shape[1]
   mask = batch.completion_mask[:, first:]
@@ -72,4 +73,5 @@ def trust_region_metrics(
       name: masked_mean(values, mask)
       for name, values in decisions.diagnostics.items()
     },
+    **{name: jnp.mean(values) for name, values in decisions.router.items()},
   }

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dppo_jax.base import Array, Batch, Params, Rollout, TokenStats
+from dppo_jax.models.moe import Routing
 from dppo_jax.models.policy import Policy
 from dppo_jax.ops import log_probs as log_probs_lib
 from dppo_jax.ops.vocabulary import head_stats
@@ -26,29 +27,45 @@ def completion_hidden(
   params: Params,
   tokens: Array,
   token_mask: Array,
+  routes: Array | None = None,
   *,
   prompt_length: int,
   shared_rows: int,
-) -> Array:
-  """States that predict the completion columns: [B, R, D].
+) -> tuple[Array, Routing | None]:
+  """States that predict the completion columns, and what routers did for it.
 
   Args:
     policy: the model.
     params: its parameters.
     tokens: i32 [B, T].
     token_mask: bool [B, T].
+    routes: integers [B, T, M, k], experts to replay (arXiv:2510.11370); None
+      lets the routers choose.
     prompt_length: P.
     shared_rows: so many consecutive rows have one prompt, which is run once
       for them; 1 runs every row as a whole.
+
+  Returns:
+    States [B, R, D]; and a Routing of the tokens that predict another one, a
+    shared prompt counted for every row, or None of a dense model.
   """
+  # The last token predicts nothing, and a sampler need not have routed it.
+  following = jnp.pad(token_mask[:, 1:], ((0, 0), (0, 1)))
+  predicts = token_mask & following
+  first = prompt_length
   if shared_rows == 1:
-    hidden = policy.apply(params, tokens, token_mask)
-    return log_probs_lib.predicting(hidden, prompt_length)
-  return policy.apply_grouped(
+    hidden, routing = policy.apply_routed(params, tokens, predicts, routes)
+    return log_probs_lib.predicting(hidden, first), routing
+  split = None
+  if routes is not None:
+    split = (routes[::shared_rows, :first], routes[:, first:])
+  return policy.apply_grouped_routed(
     params,
-    tokens[::shared_rows, :prompt_length],
-    token_mask[::shared_rows, :prompt_length],
-    tokens[:, prompt_length:],
+    tokens[::shared_rows, :first],
+    token_mask[::shared_rows, :first],
+    tokens[:, first:],
+    predicts[:, first:],
+    split,
   )
 
 
@@ -65,14 +82,19 @@ def score(
 ) -> TokenStats:
   """Stats of `params` at the tokens and the recorded ids of a batch.
 
+  Recorded routes are replayed. That is right for the policy that sampled, of
+  which they are a part, and not for another, such as the reference of a KL
+  penalty: hand in a rollout without them, and its routers choose.
+
   Returns:
     TokenStats of [B, R], 0.0 where masked.
   """
-  hidden = completion_hidden(
+  hidden, _ = completion_hidden(
     policy,
     params,
     batch.tokens,
     batch.token_mask,
+    batch.routes,
     prompt_length=prompt_length,
     shared_rows=shared_rows,
   )

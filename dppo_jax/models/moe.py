@@ -14,6 +14,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
+import numpy as np
 
 from dppo_jax import parallel
 from dppo_jax.base import Array
@@ -68,6 +69,15 @@ def router_metrics(routing: Routing) -> dict[str, Array]:
     'router/entropy': jnp.mean(routing.entropy),
     'router/max_expert_share': jnp.max(shares),
   }
+
+
+def route_dtype(num_experts: int) -> np.dtype:
+  """The smallest dtype that holds every expert id.
+
+  >>> route_dtype(128), route_dtype(257)
+  (dtype('uint8'), dtype('uint16'))
+  """
+  return np.min_scalar_type(max(0, num_experts - 1))
 
 
 def is_sparse(config: layers.TransformerConfig, layer: int) -> bool:
@@ -150,8 +160,8 @@ class RoutedFeedForward(nn.Module):
     Args:
       streams: each [B', S, D].
       routes: None, or integers [B', S, k] for each stream.
-      token_masks: bool [B', S] for each stream, tokens that statistics count;
-        None counts all.
+      token_masks: [B', S] for each stream, how often statistics count a token,
+        or whether; None counts all once.
 
     Returns:
       The streams' outputs, and the Routing of this layer, without axis M.

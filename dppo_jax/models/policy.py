@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from dppo_jax.base import Array, Params, PolicyApply, Prompts
+from dppo_jax.models import moe
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.moe import Routing
 from dppo_jax.models.transformer import Transformer
@@ -25,10 +26,11 @@ class Cache:
     prompt: (keys, values), each [L, N, P, kv_heads, head_dim].
     prompt_mask: bool [N, P].
     completion: (keys, values), each [L, B, R, kv_heads, head_dim].
-    prompt_routes: i32 [N, P, M, k], experts that the M sparse layers gave each
-      token; None in a dense model.
-    completion_routes: i32 [B, R, M, k], likewise; 0 in columns not run yet,
-      and in that of the last token drawn, which nothing follows.
+    prompt_routes: unsigned [N, P, M, k], experts that the M sparse layers gave
+      each token, in the smallest dtype that holds them; None in a dense model,
+      or where nobody asks for them.
+    completion_routes: unsigned [B, R, M, k], likewise; 0 in columns not run
+      yet, and in that of the last token drawn, which nothing follows.
   """
 
   prompt: tuple[Array, Array]
@@ -55,13 +57,14 @@ class Policy(NamedTuple):
     head: params -> the head [V, D], as it is stored.
     logits: (params, hidden [..., D]) -> f32 [..., V] = hidden @ head.T.
     apply_routed: (params, tokens, mask, routes) -> (hidden, Routing); as
-      `apply`, replaying `routes` i32 [B, T, M, k], or None to let the routers
-      choose. The Routing says what they did at real tokens; None for a dense
-      model.
+      `apply`, replaying `routes`, integers [B, T, M, k], or None to let the
+      routers choose. The Routing says what they did at real tokens; None for a
+      dense model.
     apply_grouped_routed: (params, prompts, prompt_mask, completions,
       completion_mask, routes) -> (hidden, Routing); as `apply_grouped`, with
       routes of (prompts [N, P, M, k], completions [B, R, M, k]) or None. A
-      sampler finds both in its cache.
+      sampler finds both in its cache. The Routing counts a prompt as often as
+      it is shared, as if it were run for every row.
   """
 
   init: Callable[[Array], Any]
@@ -161,7 +164,10 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
       (prompts, completions),
       (positions_of(prompt_mask), positions),
       (causal_mask(prompt_mask), own),
-      token_masks=(prompt_mask, completion_mask),
+      token_masks=(
+        prompt_mask.astype(jnp.float32) * group_size,
+        completion_mask,
+      ),
       routes=routes,
     )
     last = jnp.repeat(streams[0][:, -1:], group_size, axis=0)
@@ -184,7 +190,7 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
       prompt=key_values, prompt_mask=prompts.mask, completion=(empty, empty)
     )
     if routing is not None:
-      ran = routing.routes[0]
+      ran = routing.routes[0].astype(moe.route_dtype(config.num_experts))
       cache = dataclasses.replace(
         cache,
         prompt_routes=ran,
@@ -222,7 +228,10 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
       cache = dataclasses.replace(
         cache,
         completion_routes=jax.lax.dynamic_update_slice_in_dim(
-          cache.completion_routes, routing.routes[0], step, axis=1
+          cache.completion_routes,
+          routing.routes[0].astype(cache.completion_routes.dtype),
+          step,
+          axis=1,
         ),
       )
     return streams[0][:, 0], cache

@@ -17,6 +17,8 @@ from dppo_jax.runtime.validation import suggest
 CONFIG = 'config.json'
 # Names of dtypes as published -> as in section `model`, and of tensors.
 DTYPES = ('float32', 'bfloat16', 'float16')
+# Ends of class names: what predicts tokens, and what scores texts.
+_GENERATOR, _CLASSIFIER = 'ForCausalLM', 'ForSequenceClassification'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,37 @@ def read_shape(folder: pathlib.Path) -> dict[str, Any]:
       here does not have; lists all of it.
   """
   path = folder / CONFIG
-  raw = _with_one_name(tensor_files.read_json(path))
+  return _shape_of(path, tensor_files.read_json(path))
+
+
+def read_classifier(folder: pathlib.Path) -> tuple[dict[str, Any], int | None]:
+  """As `read_shape`, of a model with a score in place of a head.
+
+  Args:
+    folder: holds the config.json of a …ForSequenceClassification.
+
+  Returns:
+    Shape keys, with the head that takes no weights; and the id of its pads.
+
+  Raises:
+    ValueError: as `read_shape`, or it is no sequence classifier.
+  """
+  path = folder / CONFIG
+  raw = tensor_files.read_json(path)
+  name = (raw.get('architectures') or [''])[0]
+  if not name.endswith(_CLASSIFIER):
+    known = (n.replace(_GENERATOR, _CLASSIFIER) for n in ARCHITECTURES)
+    raise ValueError(
+      f'{path}: architectures: got {name!r}; a reward model is one of'
+      f' {", ".join(known)}.'
+    )
+  raw['architectures'] = [name.replace(_CLASSIFIER, _GENERATOR)]
+  shape = {**_shape_of(path, raw), 'tied_head': True}
+  return shape, raw.get('pad_token_id')
+
+
+def _shape_of(path: pathlib.Path, raw: dict[str, Any]) -> dict[str, Any]:
+  raw = _with_one_name(raw)
   problems = list(_problems(raw))
   if problems:
     listed = '\n'.join(f'  {path}: {problem}' for problem in problems)

@@ -22,7 +22,12 @@ from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import Bounds
 from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
-from dppo_jax.runtime import architectures, validation, vocabulary
+from dppo_jax.runtime import (
+  architectures,
+  reward_model,
+  validation,
+  vocabulary,
+)
 from dppo_jax.sampling.decode import SamplingConfig
 
 
@@ -143,6 +148,7 @@ class Experiment:
     data: prompts.
     rewards: verification.
     shaping: what lengths add to rewards.
+    reward_model: what a model adds to them.
     model: the policy.
     pretrained: folder of its initial weights, or ''.
     sampling: rollouts.
@@ -169,6 +175,7 @@ class Experiment:
   data: DataConfig
   rewards: RewardsConfig
   shaping: ShapingConfig
+  reward_model: reward_model.RewardModelConfig
   model: TransformerConfig
   pretrained: str
   sampling: SamplingConfig
@@ -222,6 +229,7 @@ def build_experiment(
     pad_id=tokenizer.pad_id,
     eos_ids=tokenizer.eos_ids,
     with_hidden=row.records == 'hidden' and c.trust_region.anchor == 'rollout',
+    with_routes=c.learner.router_replay,
     **sampled,
   )
   data, fsdp, _, expert = parallel.axis_sizes(**c.mesh, num_devices=num_devices)
@@ -247,6 +255,7 @@ def build_experiment(
       max_length=c.sampling.max_completion_length,
       cache=c.rewards.overlong_cache,
     ),
+    reward_model=reward_model.from_section(c.rewards),
     model=_model(c, vocabulary.vocabulary_size(c)),
     pretrained=c.model.pretrained,
     sampling=sampling,
@@ -270,6 +279,9 @@ def build_experiment(
       kl_coefficient=c.objective.kl_coefficient,
       kl_estimator=c.objective.kl_estimator,
       entropy_coefficient=c.objective.entropy_coefficient,
+      # Each microbatch has a balance of its own; the loss is their mean.
+      load_balance_coefficient=c.objective.load_balance_coefficient
+      / c.learner.num_microbatches,
     ),
     step=StepConfig(
       num_minibatches=c.learner.num_minibatches,
@@ -365,6 +377,7 @@ def _evaluation(c: Any, sampling: SamplingConfig) -> EvaluationConfig:
     top_p=section.top_p,
     top_k=0,
     with_hidden=False,
+    with_routes=False,
     precision='float32',
   )
   greedy = dataclasses.replace(sampled, group_size=1, greedy=True, top_p=1.0)

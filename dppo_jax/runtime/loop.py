@@ -7,6 +7,7 @@ bit for bit from its last checkpoint.
 
 from collections.abc import Callable
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import sys
@@ -32,6 +33,7 @@ from dppo_jax.runtime.ledger_files import LedgerWriter
 from dppo_jax.runtime.preemption import stop_on_signals
 from dppo_jax.runtime.recorder import Recorder, Stopwatch, Tracer, due
 from dppo_jax.runtime.results import write_results
+from dppo_jax.runtime.reward_model import RewardModel
 from dppo_jax.runtime.warm_start import warm_start
 from dppo_jax.runtime.writers import Sample
 
@@ -78,6 +80,9 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       finished = summary.read_summary(workdir)
       if finished is not None:
         return finished
+    model = None
+    if experiment.reward_model.folder:
+      model = RewardModel(experiment.reward_model, parts.mesh)
     if state is None:
       if experiment.pretrained:
         exporting.keep_source(experiment.pretrained, workdir)
@@ -102,7 +107,9 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       write_results(workdir, 0, schedule, parts.held_out, found)
       checkpoints.save(0, state, metrics, {})
 
-    iterate = _compile_iteration(experiment, parts, pool, reference, ledger)
+    iterate = _compile_iteration(
+      experiment, parts, pool, model, reference, ledger
+    )
     for step in range(start_step + 1, experiment.num_steps + 1):
       tracer.before(step)
       state, metrics, samples = iterate(state, recorder.flush)
@@ -169,6 +176,7 @@ def _compile_iteration(
   experiment: Experiment,
   parts: assembly.Parts,
   pool: VerifierPool,
+  model: RewardModel | None,
   reference: Any,
   ledger: LedgerWriter,
 ) -> IterateFn:
@@ -176,7 +184,7 @@ def _compile_iteration(
 
   `meanwhile` is called while the device works.
   """
-  collect = rollouts.compile_collection(experiment, parts, pool)
+  collect = rollouts.compile_collection(experiment, parts, pool, model)
   batcher = assembly.compile_batcher(parts, experiment)
   scorer = assembly.compile_scorer(parts, experiment)
   copy_head = assembly.compile_anchor_head(parts, experiment)
@@ -196,7 +204,10 @@ def _compile_iteration(
     rollout, on_host, completions, verdicts, earned = collected.drawn
     rewards = collected.drawn.rewards()
     recomputed = scorer(state.params, rollout) if recompute else None
-    frozen = scorer(reference, rollout) if reference is not None else None
+    frozen = None
+    if reference is not None:  # Its own routers are a part of it.
+      unrouted = dataclasses.replace(rollout, routes=None)
+      frozen = scorer(reference, unrouted)
     batch, metrics = batcher(rollout, jnp.asarray(rewards), recomputed, frozen)
     if dynamic:
       batch = keep_groups(batch, jnp.asarray(collected.varied))

@@ -32,6 +32,7 @@ def model_problems(config: Mapping[str, Any]) -> Iterator[str]:
       f'model.num_experts_per_tok: got {model["num_experts_per_tok"]}; at most'
       f' model.num_experts={experts}.'
     )
+  yield from _router_problems(config)
   for layer in model['mlp_only_layers']:
     if not isinstance(layer, int) or not 0 <= layer < model['num_layers']:
       yield (
@@ -44,4 +45,28 @@ def model_problems(config: Mapping[str, Any]) -> Iterator[str]:
     yield (
       f'model.rope_low_frequency_factor: got {low}; it must be above 0 and'
       f' below model.rope_high_frequency_factor={high}.'
+    )
+
+
+def _router_problems(config: Mapping[str, Any]) -> Iterator[str]:
+  """Settings of routers that the model has not; dense layers have none."""
+  model = config['model']
+  layers = range(model['num_layers'])
+  dense = set(model['mlp_only_layers'])
+  step = model['decoder_sparse_step']
+  if model['num_experts'] and any(
+    (layer + 1) % step == 0 and layer not in dense for layer in layers
+  ):
+    return
+  why = f'model.num_experts={model["num_experts"]} leaves no sparse layer'
+  if config['learner']['router_replay']:
+    yield (
+      f'learner.router_replay: got True; {why} whose routes could be replayed;'
+      ' set it to False.'
+    )
+  coefficient = config['objective']['load_balance_coefficient']
+  if coefficient:
+    yield (
+      f'objective.load_balance_coefficient: got {coefficient}; {why} to'
+      ' balance; set it to 0.'
     )

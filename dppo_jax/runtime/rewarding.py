@@ -1,4 +1,4 @@
-"""Rewards of a rollout: its verifiers' sum, shaped by length, and metrics."""
+"""Rewards of a rollout: verifiers' sum, lengths, a model's score; metrics."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from dppo_jax.rewards.shaping import ShapingConfig, shape
 from dppo_jax.rewards.terms import Term, combine
 from dppo_jax.rewards.verdicts import Verdict, failure_counts, reason_shares
 from dppo_jax.runtime.evaluation import verify_terms
+from dppo_jax.runtime.reward_model import RewardModel
 
 
 class Rewarded(NamedTuple):
@@ -36,8 +37,9 @@ def reward(
   group_size: int,
   shaping: ShapingConfig,
   stop_strings: tuple[str, ...] = (),
+  model: RewardModel | None = None,
 ) -> Rewarded:
-  """Has a rollout verified and adds what its lengths earn.
+  """Has a rollout verified, and adds what its lengths and a model give.
 
   Args:
     tokenizer: of the policy.
@@ -48,6 +50,7 @@ def reward(
     group_size: G.
     shaping: what lengths add.
     stop_strings: a text ends with the first of them.
+    model: reads the prompts as their rows have them, and the completions.
   """
   texts, found = verify_terms(
     tokenizer, stream, pool, rollout, prompt_length, stop_strings
@@ -60,6 +63,12 @@ def reward(
   metrics = verdict_metrics(pool.terms, found)
   if any(term.name != 'none' for term in shaping.terms):
     metrics['rewards/shaping'] = float(np.mean(added))
+  if model is not None:
+    examples = stream.examples(rollout.example_id)
+    prompts = [str(example['prompt']) for example in examples]
+    scored = model.score(prompts, texts)
+    added = added + model.weight * scored.scores
+    metrics |= scored.metrics
   shaped = [
     Verdict(verdict.reward + float(more), verdict.reason)
     for verdict, more in zip(verdicts, added, strict=True)

@@ -11,6 +11,7 @@ from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime import assembly, dynamic_sampling, stopping
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.recorder import Stopwatch
+from dppo_jax.runtime.reward_model import RewardModel
 from dppo_jax.runtime.rewarding import reward
 
 # (state, clock) -> the groups of the state's step.
@@ -18,7 +19,10 @@ CollectFn = Callable[[TrainState, Stopwatch], dynamic_sampling.Collected]
 
 
 def compile_collection(
-  experiment: Experiment, parts: assembly.Parts, pool: VerifierPool
+  experiment: Experiment,
+  parts: assembly.Parts,
+  pool: VerifierPool,
+  model: RewardModel | None = None,
 ) -> CollectFn:
   """Returns the sampling half of a train step.
 
@@ -59,6 +63,7 @@ def compile_collection(
       data.group_size,
       experiment.shaping,
       stop_strings,
+      model,
     )
     clock.lap('verification')
     return dynamic_sampling.Drawn(rollout, on_host, *rewarded)
@@ -85,4 +90,6 @@ def _on_host(rollout: Rollout) -> Rollout:
     entropy=None,
     hidden=None,
   )
-  return jax.device_get(dataclasses.replace(rollout, rollout=stats))
+  return jax.device_get(
+    dataclasses.replace(rollout, rollout=stats, routes=None)
+  )

@@ -70,6 +70,8 @@ COUNTS = {
   'rewards.num_workers': 0,
   'rewards.memory_limit_mb': MIN_MEMORY_MB,
   'rewards.overlong_cache': 0,
+  'rewards.model_batch_size': 1,
+  'rewards.model_max_length': 1,
   'model.vocab_size': 0,
   'model.num_layers': 1,
   'model.d_model': 1,
@@ -111,6 +113,7 @@ COUNTS = {
 # Paths of numbers -> (lowest, whether it is allowed, highest allowed).
 RANGES = {
   'rewards.time_limit_s': (0.0, False, math.inf),
+  'rewards.model_weight': (-1e6, True, 1e6),
   'model.rope_theta': (0.0, False, math.inf),
   'model.rope_factor': (0.0, False, math.inf),
   'model.norm_epsilon': (0.0, False, 1.0),
@@ -136,6 +139,7 @@ RANGES = {
   'objective.ratio_floor': (0.0, True, math.inf),
   'objective.length_norm': (0.0, False, math.inf),
   'objective.kl_coefficient': (0.0, True, math.inf),
+  'objective.load_balance_coefficient': (0.0, True, math.inf),
   'optimizer.learning_rate': (0.0, True, math.inf),
   'optimizer.final_fraction': (0.0, True, 1.0),
   'optimizer.b1': (0.0, True, 1.0),

@@ -36,6 +36,7 @@ TABLE = {
   'embedding': Row('model.embed_tokens.weight', 0, flat=False),
   'final_norm/scale': Row('model.norm.weight', 0),
   'head': Row('lm_head.weight', 0, flat=False),
+  'score': Row('score.weight', 0, flat=False),  # Of a sequence classifier.
   'attention_norm/scale': Row(_LAYER + 'input_layernorm.weight', 0),
   'mlp_norm/scale': Row(_LAYER + 'post_attention_layernorm.weight', 0),
   'attention/query/kernel': Row(_LAYER + 'self_attn.q_proj.weight', 1),

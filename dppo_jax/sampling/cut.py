@@ -28,8 +28,8 @@ def cut(
     pad_id: what stands in the freed columns.
 
   Returns:
-    The rollout with shorter completions: masks False, tokens `pad_id` and
-    stats 0 in the freed columns.
+    The rollout with shorter completions: masks False, tokens `pad_id`,
+    stats and routes 0 in the freed columns.
   """
   rows, columns = rollout.tokens.shape
   chex.assert_shape([num_tokens, stopped], (rows,))
@@ -46,5 +46,6 @@ def cut(
     token_mask=rollout.token_mask & kept,
     completion_mask=rollout.completion_mask & kept,
     rollout=jax.tree.map(clear, rollout.rollout),
+    routes=jax.tree.map(clear, rollout.routes),
     truncated=rollout.truncated & ~stopped,
   )

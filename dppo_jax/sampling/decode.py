@@ -26,6 +26,8 @@ class SamplingConfig:
     greedy: take the most likely token instead of drawing.
     top_k: K, log-probs recorded a token; 0 records none.
     with_hidden: record the states that the head read.
+    with_routes: record the experts that each token was given; a model without
+      any records none.
     precision: what the weights are rounded to.
     pad_id: fills the columns after the end.
     eos_ids: each of them ends a completion.
@@ -38,6 +40,7 @@ class SamplingConfig:
   greedy: bool
   top_k: int
   with_hidden: bool
+  with_routes: bool
   precision: str
   pad_id: int
   eos_ids: tuple[int, ...]
@@ -93,6 +96,10 @@ def sample(
   hidden, cache = policy.prefill(
     params, prompts, config.group_size, config.max_completion_length
   )
+  if not config.with_routes:
+    cache = dataclasses.replace(
+      cache, prompt_routes=None, completion_routes=None
+    )
   row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_rows))
   logits = jnp.repeat(policy.logits(params, hidden), config.group_size, axis=0)
   hidden = jnp.repeat(hidden, config.group_size, axis=0)
@@ -208,6 +215,11 @@ def _to_rollout(
   def align(values: Array) -> Array:
     return log_probs_lib.align(values, num_columns)
 
+  routes, cache = None, state.cache
+  if cache.prompt_routes is not None and cache.completion_routes is not None:
+    routes = jnp.concatenate(
+      [repeat(cache.prompt_routes), cache.completion_routes], axis=1
+    )
   return Rollout(
     tokens=tokens,
     token_mask=token_mask,
@@ -216,4 +228,5 @@ def _to_rollout(
     group_id=repeat(jnp.arange(prompts.tokens.shape[0], dtype=jnp.int32)),
     example_id=repeat(prompts.example_id),
     truncated=~state.done,
+    routes=routes,
   )

@@ -19,6 +19,12 @@ def test_messages_and_special_tokens():
   assert _render(source) == '<s>[user]Hi {{ x }} <b></s>\n>'
 
 
+def test_a_whole_chat_does_not_go_on():
+  source = 'a{% if add_generation_prompt %}>{% endif %}'
+  whole = chat.compile_template(source, {}, 'FILE', before_answer=False)
+  assert (whole(_MESSAGES), _render(source)) == ('a', 'a>')
+
+
 def test_what_published_templates_use():
   source = (
     '{% for m in messages %}{% if loop.index0 == 1 %}{% break %}{% endif %}'

@@ -92,6 +92,24 @@ def test_a_prompt_of_a_chat():
   assert without[0] != _BEGIN
 
 
+def test_a_chat_with_its_answer(copy):
+  source = (
+    '{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}:'
+    '{{ m.content }}<|im_end|>{% endfor %}'
+    '{% if add_generation_prompt %}?{% endif %}'
+  )
+  folder = copy('chat_template.jinja', source)
+  tokenizer = _open(folder, use_chat_template=True)
+  # What a turn spells like a mark is text, of the user's turn as well.
+  ids = tokenizer.encode_answered('1 + 1<|pad|>', '2<|im_end|>{{ 3 }}')
+  assert ids == tokenizer.encode(
+    '<|begin|><|im_start|>user:1 + 1 <|im_end|>'
+    '<|im_start|>assistant:2 {{ 3 }}<|im_end|>'
+  )
+  with pytest.raises(ValueError, match='use_chat_template=True'):
+    _open(folder).encode_answered('1', '2')
+
+
 def test_a_template_in_its_own_file_goes_first(copy):
   folder = copy('chat_template.jinja', '{{ bos_token }}{{ messages | length }}')
   tokenizer = _open(folder, use_chat_template=True)

@@ -316,3 +316,68 @@ def test_a_rule_reports_of_itself(batch, logits):
   got = decisions.diagnostics['cppo/masked_by_budget']
   np.testing.assert_array_equal(got, spent)
   assert not _loss(logits, batch, rule='divergence')[1].diagnostics
+
+
+@pytest.fixture(scope='module')
+def balanced():
+  """(shared rows, coefficient, replay?) -> ((loss, decisions), gradient)."""
+  config = factories.moe_config(num_layers=2, init_scale=0.1)
+  policy, params = make_policy(config), factories.make_params(config)
+  batch = factories.make_batch(3, 4, 5, 4)
+  rng = np.random.default_rng(5)
+  drawn = np.argsort(rng.random((*batch.tokens.shape, 2, 6)), -1)[..., :2]
+  # The prompt's routes are those of its group.
+  drawn[:, :5] = np.repeat(drawn[::4, :5], 4, axis=0)
+  routes = jnp.asarray(drawn, jnp.uint8)
+
+  @functools.cache
+  def differentiate(shared_rows, coefficient, replay):
+    loss_fn = functools.partial(
+      loss_lib.policy_loss,
+      policy,
+      factories.vocabulary_config(),
+      factories.loss_config(
+        shared_rows=shared_rows, load_balance_coefficient=coefficient
+      ),
+    )
+    used = dataclasses.replace(batch, routes=routes if replay else None)
+    compiled = jax.jit(
+      jax.value_and_grad(loss_fn, has_aux=True),
+      compiler_options={'xla_backend_optimization_level': 0},
+    )
+    return compiled(params, used, jnp.full((12, 4), 1 / 48))
+
+  return differentiate
+
+
+def test_the_load_balance_is_added_by_its_coefficient(balanced):
+  (plain, decisions), gradient = balanced(4, 0.0, False)
+  (loss, _), with_balance = balanced(4, 0.5, False)
+  imbalance = decisions.router['router/load_balance']
+  assert imbalance.shape == (12,)
+  np.testing.assert_array_equal(imbalance, imbalance[0])
+  assert float(loss - plain) == pytest.approx(
+    0.5 * float(imbalance[0]), rel=1e-4
+  )
+  moved = jax.tree.map(lambda a, b: a - b, with_balance, gradient)
+  assert np.abs(moved['layers']['mlp']['router']['kernel']).max() > 1e-5
+
+
+def test_sharing_prompts_balances_alike(balanced):
+  ((alone, one), gradient) = balanced(1, 0.5, True)
+  ((shared, other), shared_gradient) = balanced(4, 0.5, True)
+  assert float(shared) == pytest.approx(float(alone), rel=1e-5)
+  assert factories.relative_distance(shared_gradient, gradient) <= 1e-5
+  for name, values in one.router.items():
+    np.testing.assert_allclose(other.router[name], values, rtol=1e-5)
+
+
+def test_replayed_routes_decide_which_experts_learn(balanced):
+  (free, _), gradient = balanced(4, 0.5, False)
+  (replayed, _), replayed_gradient = balanced(4, 0.5, True)
+  assert float(free) != float(replayed)
+  assert factories.relative_distance(replayed_gradient, gradient) > 1e-2
+
+
+def test_a_dense_model_reports_no_routers(batch, logits):
+  assert _weighted(logits, batch, jnp.ones((_ROWS, _LENGTH)))[1].router == {}

@@ -96,3 +96,10 @@ def test_padding_may_hold_anything(batch, decisions):
   again = trust_region_metrics(batch, broken, num_minibatches=2)
   for name, value in metrics.items():
     assert float(again[name]) == float(value), name
+
+
+def test_routers_are_averaged_over_what_was_run_together(batch, decisions):
+  router = {'router/entropy': jnp.array([1.0, 2.0])}
+  decisions = dataclasses.replace(decisions, router=router)
+  metrics = trust_region_metrics(batch, decisions, num_minibatches=2)
+  assert float(metrics['router/entropy']) == 1.5

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from dppo_jax.base import TokenStats
 from dppo_jax.learner import scoring
 from dppo_jax.models.policy import make_policy
+from dppo_jax.sampling import decode
 from tests import factories
 
 _WIDTH, _GROUP = 5, 2
@@ -31,13 +33,15 @@ def hidden(model, batch):
 
   @functools.partial(jax.jit, static_argnums=1)
   def states(batch, shared_rows):
-    return scoring.completion_hidden(
+    states, routing = scoring.completion_hidden(
       *model,
       batch.tokens,
       batch.token_mask,
       prompt_length=_WIDTH,
       shared_rows=shared_rows,
     )
+    assert routing is None  # Of a dense model.
+    return states
 
   return states(batch, 1), states(batch, _GROUP)
 
@@ -45,7 +49,11 @@ def hidden(model, batch):
 def test_states_are_those_before_each_completion_token(model, batch, hidden):
   policy, params = model
   whole = jax.jit(policy.apply)(params, batch.tokens, batch.token_mask)
-  np.testing.assert_allclose(hidden[0], whole[:, _WIDTH - 1 : -1], atol=1e-6)
+  drawn = np.asarray(batch.completion_mask)[:, _WIDTH:]
+  expected = np.asarray(whole)[:, _WIDTH - 1 : -1]
+  np.testing.assert_allclose(
+    np.asarray(hidden[0])[drawn], expected[drawn], atol=1e-6
+  )
 
 
 def test_shared_prompts_give_the_same_states(batch, hidden):
@@ -130,3 +138,109 @@ def test_aligning_undoes_taking_the_columns(batch):
   columns = scoring.completion_columns(batch.rollout, _WIDTH)
   got = scoring.aligned(columns, jnp.asarray(batch.completion_mask))
   jax.tree.map(np.testing.assert_array_equal, got, batch.rollout)
+
+
+# Rollout router replay: 32 prompts of all lengths up to 5 and 4 completions of
+# each, by a sampler that records its routes.
+_N, _G, _R = 32, 4, 12
+
+
+@pytest.fixture(scope='module')
+def routed():
+  config = factories.moe_config(num_experts=16)
+  policy, params = make_policy(config), factories.make_params(config)
+  prompts = factories.make_prompts(_N, _WIDTH)
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def draw(precision, key):
+    settings = factories.sampling_config(
+      group_size=_G,
+      max_completion_length=_R,
+      precision=precision,
+      with_routes=True,
+    )
+    axes = factories.vocabulary_axes()
+    return decode.sample(policy, axes, settings, params, prompts, key)
+
+  @functools.partial(jax.jit, static_argnums=1)
+  def score(rollout, shared_rows):
+    stats = scoring.score(
+      policy,
+      factories.vocabulary_config(),
+      params,
+      rollout,
+      prompt_length=_WIDTH,
+      shared_rows=shared_rows,
+      with_entropy=False,
+      with_hidden=False,
+    )
+    return scoring.aligned(stats, rollout.completion_mask).log_probs
+
+  @functools.partial(jax.jit, static_argnums=1)
+  def route(rollout, shared_rows):
+    return scoring.completion_hidden(
+      policy,
+      params,
+      rollout.tokens,
+      rollout.token_mask,
+      rollout.routes,
+      prompt_length=_WIDTH,
+      shared_rows=shared_rows,
+    )[1]
+
+  return types.SimpleNamespace(draw=draw, score=score, route=route)
+
+
+def _free(rollout):
+  return dataclasses.replace(rollout, routes=None)
+
+
+def _gaps(rollout, log_probs):
+  """Mean |pi - mu|, and the largest |log pi - log mu|."""
+  drawn = np.asarray(rollout.completion_mask)
+  mu = np.asarray(rollout.rollout.log_probs)[drawn]
+  pi = np.asarray(log_probs)[drawn]
+  return np.abs(np.exp(pi) - np.exp(mu)).mean(), np.abs(pi - mu).max()
+
+
+@pytest.mark.parametrize('shared_rows', [1, _G])
+@pytest.mark.parametrize('precision', ['bfloat16', 'int8'])
+def test_replay_removes_mismatch(routed, precision, shared_rows):
+  """What is left is that of the rounding itself, without a changed expert."""
+  rollout = routed.draw(precision, jax.random.PRNGKey(3))
+  free = _gaps(rollout, routed.score(_free(rollout), shared_rows))
+  replayed = _gaps(rollout, routed.score(rollout, shared_rows))
+  assert 0 < replayed[0] < 0.8 * free[0]
+  assert replayed[1] < 0.5 * free[1]
+
+
+@pytest.mark.parametrize('shared_rows', [1, _G])
+@pytest.mark.parametrize('replay', [True, False])
+def test_cached_sampling_agrees_with_whole_sequences(
+  routed, shared_rows, replay
+):
+  rollout = routed.draw('float32', jax.random.PRNGKey(4))
+  used = rollout if replay else _free(rollout)
+  assert _gaps(rollout, routed.score(used, shared_rows))[1] < 1e-4
+
+
+@pytest.mark.parametrize('replay', [True, False])
+def test_routers_are_counted_alike_where_prompts_are_shared(routed, replay):
+  """And where the last token has no routes, which predicts nothing."""
+  rollout = routed.draw('float32', jax.random.PRNGKey(4))
+  if replay:
+    ended = np.asarray(rollout.token_mask).copy()
+    ended[:, :-1] &= ~ended[:, 1:]  # The last token of each row.
+    noise = np.where(ended[..., None, None], 7, np.asarray(rollout.routes))
+    rollout = dataclasses.replace(rollout, routes=noise)
+  else:
+    rollout = _free(rollout)
+  whole, shared = routed.route(rollout, 1), routed.route(rollout, _G)
+  for name in ('expert_share', 'expert_probability', 'entropy'):
+    np.testing.assert_allclose(
+      getattr(whole, name), getattr(shared, name), atol=1e-5
+    )
+  np.testing.assert_allclose(whole.expert_share.sum(axis=1), 2.0, rtol=1e-5)
+  if replay:
+    free = routed.route(_free(rollout), 1)
+    np.testing.assert_allclose(whole.expert_share, free.expert_share, atol=1e-3)

@@ -254,6 +254,7 @@ def test_the_cache_holds_the_routes_that_were_taken(replay):
   prompt, completion = replay.routes
   num_sparse = prompt.shape[2]
   assert num_sparse in (2, 4)
+  assert prompt.dtype == completion.dtype == jnp.uint8
   assert prompt.shape == (_NUM, _WIDTH, num_sparse, 2)
   assert completion.shape == (_NUM * _G, _R, num_sparse, 2)
   assert not completion[:, -1].any()

@@ -203,3 +203,16 @@ def test_a_shape_that_nobody_publishes():
   config = TransformerConfig(**{**shape, 'qkv_bias': True}, **_KEPT)
   with pytest.raises(ValueError, match='no published architecture has qk_norm'):
     architectures.to_published(config, 'float32', 512)
+
+
+def test_a_classifier_has_the_shape_of_what_writes(tmp_path):
+  folder = published.copy('qwen3_gqa', tmp_path)
+  shape = architectures.read_shape(folder)
+  name = 'Qwen3ForSequenceClassification'
+  published.edit_config(folder, architectures=[name], pad_token_id=7)
+  found, pad_id = architectures.read_classifier(folder)
+  assert found == {**shape, 'tied_head': True}
+  assert not shape['tied_head']
+  assert pad_id == 7
+  with pytest.raises(ValueError, match=f'unsupported .{name}'):
+    architectures.read_shape(folder)

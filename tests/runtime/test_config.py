@@ -18,6 +18,10 @@ def test_every_section_reaches_its_reader():
   rewards = dict(built.resolved['rewards'])
   assert built.shaping.cache == rewards.pop('overlong_cache')
   assert [term.name for term in built.shaping.terms] == [rewards.pop('shaping')]
+  model = dataclasses.asdict(built.reward_model)
+  assert model.pop('folder') == rewards.pop('model')
+  for name, value in model.items():
+    assert value == rewards.pop(f'model_{name}')
   assert dataclasses.asdict(built.rewards) == rewards
   for name, value in dataclasses.asdict(built.loss.bounds).items():
     assert built.resolved['trust_region'][name] == value

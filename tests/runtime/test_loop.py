@@ -11,6 +11,7 @@ import pytest
 
 from dppo_jax.rewards.verdicts import Verdict
 from dppo_jax.runtime import (
+  assembly,
   checksums,
   entry_point,
   rollouts,
@@ -18,6 +19,8 @@ from dppo_jax.runtime import (
   workdir,
 )
 from tests import runs
+
+_REWARD_MODEL = runs.ROOT / 'tests/testdata/hf_reward_models/llama3'
 
 
 def _all_finite(folder):
@@ -216,3 +219,48 @@ def test_profile_and_tensorboard_are_written(capsys, two_steps_short, finished):
   events = list((two_steps_short / 'tensorboard').iterdir())
   assert [event.stat().st_size > 100 for event in events] == [True]
   runs.assert_same(two_steps_short, finished)
+
+
+def test_routes_are_replayed_for_the_policy_that_sampled(tmp_path, monkeypatch):
+  """Not for the reference, whose routers are its own; with a reward model."""
+  replayed = []
+  compile_scorer = assembly.compile_scorer
+
+  def spy(*args):
+    scorer = compile_scorer(*args)
+
+    def score(params, rollout):
+      replayed.append(rollout.routes is not None)
+      return scorer(params, rollout)
+
+    return score
+
+  monkeypatch.setattr(assembly, 'compile_scorer', spy)
+  settings = runs.smallest(
+    model__num_experts=4,
+    model__num_experts_per_tok=2,
+    model__moe_intermediate_size=8,
+    sampling__precision='bfloat16',
+    learner__router_replay=True,
+    learner__num_microbatches=2,
+    trust_region__anchor='recomputed',
+    objective__kl_coefficient=0.1,
+    objective__load_balance_coefficient=0.5,
+    data__dynamic_sampling='resample',
+    rewards__model=str(_REWARD_MODEL),
+    rewards__model_weight=0.1,
+    rewards__model_max_length=64,
+  )
+  built = runs.experiment(settings)
+  assert built.sampling.with_routes
+  assert not built.evaluation.sampled.with_routes
+  assert built.loss.load_balance_coefficient == 0.25  # Of either microbatch.
+  runs.run(settings, tmp_path)
+  _all_finite(tmp_path)
+  assert replayed == [True, False]
+  found = {k: v for row in runs.rows(tmp_path) for k, v in row.items()}
+  assert found['router/load_balance'] >= 1.5
+  assert 0 < found['router/entropy'] <= math.log(4)
+  assert 0.25 <= found['router/max_expert_share'] <= 0.5
+  assert found['rewards/model_std'] > 0
+  assert found['rewards/model_failed'] == 0

@@ -35,3 +35,21 @@ def test_each_problem_is_a_sentence(model, messages):
   config = runs.config().to_dict()
   config['model'] |= model
   assert list(model_problems(config)) == messages
+
+
+@pytest.mark.parametrize('model', [{}, {**_EXPERTS, 'mlp_only_layers': (0, 1)}])
+def test_dense_models_have_no_routers_to_set(model):
+  config = runs.config(
+    learner__router_replay=True, objective__load_balance_coefficient=0.5
+  ).to_dict()
+  config['model'] |= model
+  size = config['model']['num_experts']
+  why = f'model.num_experts={size} leaves no sparse layer'
+  assert list(model_problems(config)) == [
+    f'learner.router_replay: got True; {why} whose routes could be replayed;'
+    ' set it to False.',
+    f'objective.load_balance_coefficient: got 0.5; {why} to balance; set it'
+    ' to 0.',
+  ]
+  config['model'] |= {**_EXPERTS, 'mlp_only_layers': (0,)}
+  assert not list(model_problems(config))

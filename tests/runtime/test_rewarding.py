@@ -8,6 +8,7 @@ from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
 from dppo_jax.rewards.terms import Term
 from dppo_jax.rewards.verdicts import Verdict
 from dppo_jax.runtime import rewarding
+from dppo_jax.runtime.reward_model import Scored
 
 _TERMS = (Term(1.0, 'math'), Term(0.5, 'mine.verify:form'))
 _REASONS = [
@@ -27,7 +28,7 @@ class _Pool:
 
 class _Stream:
   def examples(self, ids):
-    return [{} for _ in ids]
+    return [{'prompt': f'p{i}'} for i in range(len(ids))]
 
 
 class _Tokenizer:
@@ -53,7 +54,17 @@ def rollout():
   )
 
 
-def _reward(rollout, shaping):
+class _Model:
+  weight = -2.0
+
+  def score(self, prompts, completions):
+    assert prompts == ['p0', 'p1', 'p2', 'p3']
+    assert completions[:2] == ['1 1', '1 1 1 1']
+    scores = np.array([0.5, 0.0, -1.0, 3.0])
+    return Scored(scores, {'rewards/model_mean': 0.625})
+
+
+def _reward(rollout, shaping, model=None):
   return rewarding.reward(
     _Tokenizer(),
     _Stream(),
@@ -62,6 +73,7 @@ def _reward(rollout, shaping):
     2,
     4,
     ShapingConfig(terms=parse_shaping(shaping), max_length=8, cache=4),
+    model=model,
   )
 
 
@@ -74,6 +86,18 @@ def test_lengths_are_added_to_the_sum(rollout):
     (-0.5, 'wrong'),
     (-1.0, 'memory'),
   ]
+  assert found.metrics['rewards/shaping'] == pytest.approx(-1.5 / 4)
+
+
+def test_the_score_of_a_model_is_added_with_its_weight(rollout):
+  found = _reward(rollout, 'overlong', _Model())
+  assert found.verdicts == [
+    (0.5, 'right'),
+    (0.0, 'timeout'),
+    (1.5, 'wrong'),
+    (-7.0, 'memory'),
+  ]
+  assert found.metrics['rewards/model_mean'] == 0.625
   assert found.metrics['rewards/shaping'] == pytest.approx(-1.5 / 4)
 
 

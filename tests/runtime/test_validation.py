@@ -23,6 +23,7 @@ _FREE = {
   'data.tokenizer',
   'evaluation.files',
   'evaluation.greedy',
+  'learner.router_replay',
   'learner.share_prompts',
   'model.pretrained',
   'model.mlp_only_layers',
@@ -32,6 +33,7 @@ _FREE = {
   'model.tied_head',
   'objective.entropy_coefficient',  # Of any sign.
   'rewards.extraction',
+  'rewards.model',
   'rewards.shaping',
   'rewards.verifier',
   'sampling.stop_strings',

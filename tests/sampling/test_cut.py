@@ -24,6 +24,7 @@ def _rollout():
     group_id=jnp.arange(rows) // 2,
     example_id=jnp.arange(rows),
     truncated=jnp.ones(rows, bool),
+    routes=jnp.ones((*batch.tokens.shape, 3, 2), jnp.uint8),
   )
 
 
@@ -46,8 +47,8 @@ def test_what_comes_after_the_cut_is_gone_and_the_rest_is_untouched():
     assert not after.token_mask[row, end:].any()
     assert not after.completion_mask[row, end:].any()
     for got, had in zip(
-      jax.tree.leaves(after.rollout),
-      jax.tree.leaves(before.rollout),
+      jax.tree.leaves((after.rollout, after.routes)),
+      jax.tree.leaves((before.rollout, before.routes)),
       strict=True,
     ):
       np.testing.assert_array_equal(got[row, :end], had[row, :end])

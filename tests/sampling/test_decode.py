@@ -392,3 +392,43 @@ def test_any_of_several_ends_ends_a_row(compiled, model, prompts):
     assert (drawn[-1] in ends) == (not rollout.truncated[row])
     ended_by |= {drawn[-1]} & set(ends)
   assert len(ended_by) >= 2
+
+
+def _routed(prompts, **overrides):
+  """A small model with experts, and its compiled sampler."""
+  config = factories.moe_config(num_layers=2, **overrides)
+  policy, params = make_policy(config), factories.make_params(config)
+
+  def sample(with_routes):
+    settings = factories.sampling_config(with_routes=with_routes)
+    draw = functools.partial(decode.sample, policy, _AXES, settings)
+    return functools.partial(jax.jit(draw), params, prompts, _KEY)
+
+  return policy, params, sample
+
+
+def test_routes_are_recorded_where_they_are_asked_for(prompts):
+  policy, params, sample = _routed(prompts)
+  rollout = sample(True)()
+  tokens, mask = rollout.tokens, np.asarray(rollout.token_mask)
+  assert rollout.routes.shape == (*tokens.shape, 2, 2)
+  _, routing = jax.jit(policy.apply_routed)(params, tokens, mask, None)
+  ran = mask.copy()  # Of its last token a sampler need know nothing.
+  ran[:, :-1] &= mask[:, 1:]
+  ran[:, -1] = False
+  same = np.asarray(routing.routes[0]) == np.asarray(rollout.routes)
+  assert same[ran].mean() > 0.99  # Ties aside.
+  assert jax.eval_shape(sample(False)).routes is None
+
+
+@pytest.mark.parametrize(
+  ('num_experts', 'dtype'), [(256, 'uint8'), (257, 'uint16')]
+)
+def test_routes_are_no_wider_than_their_experts(prompts, num_experts, dtype):
+  _, _, sample = _routed(prompts, num_experts=num_experts)
+  assert jax.eval_shape(sample(True)).routes.dtype == dtype
+
+
+def test_a_dense_model_has_no_routes(compiled, model, prompts):
+  sample = compiled(with_routes=True)
+  assert jax.eval_shape(sample, model[1], prompts, _KEY).routes is None

@@ -115,6 +115,7 @@ def compare(folder: pathlib.Path) -> Comparison:
     greedy=True,
     top_k=0,
     with_hidden=False,
+    with_routes=False,
     precision='float32',
     pad_id=0,
     eos_ids=(),
