@@ -10,7 +10,6 @@ import optax
 
 from dppo_jax.base import Array, OptState, Params
 
-
 _MATRICES = ('kernel', 'embedding', 'head', 'lora_a', 'lora_b')
 
 

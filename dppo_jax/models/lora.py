@@ -5,14 +5,12 @@ that of the base and shaped like it, so that what trains is all that is
 differentiated, optimized and saved.
 """
 
-from collections.abc import Callable
 import dataclasses
 import math
 from typing import Any
 import zlib
 
 import flax.linen as nn
-import flax.struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 import jax
 import jax.numpy as jnp
@@ -82,8 +80,7 @@ def init_adapter(config: LoraConfig, boxed: Any, key: Array) -> Any:
     is laid out like the inputs of its kernel, B like the outputs.
   """
   adapter: dict[tuple[str, ...], Any] = {}
-  is_box: Callable[[Any], bool] = lambda x: isinstance(x, nn.Partitioned)
-  for path, box in flatten_dict(boxed, is_leaf=lambda _, x: is_box(x)).items():
+  for path, box in flatten_dict(boxed).items():
     if path[-1] != 'kernel' or path[-2] not in config.targets:
       continue
     if 'experts' in path:

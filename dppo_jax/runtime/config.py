@@ -19,10 +19,12 @@ from dppo_jax.learner.loss import LossConfig
 from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.models.layers import TransformerConfig
+from dppo_jax.models.lora import LoraConfig
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import Bounds
 from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
 from dppo_jax.runtime import architectures, validation, vocabulary
+from dppo_jax.runtime.model_validation import lora_config
 from dppo_jax.sampling.decode import SamplingConfig
 
 
@@ -145,6 +147,9 @@ class Experiment:
     shaping: what lengths add to rewards.
     model: the policy.
     pretrained: folder of its initial weights, or ''.
+    lora: the adapter that trains, or None: every weight does.
+    adapter: folder of its initial weights, or ''.
+    base_dtype: of the weights below it, or '': as published.
     sampling: rollouts.
     stop_strings: texts that end a completion.
     estimator: a key of `ADVANTAGES`.
@@ -171,6 +176,9 @@ class Experiment:
   shaping: ShapingConfig
   model: TransformerConfig
   pretrained: str
+  lora: LoraConfig | None
+  adapter: str
+  base_dtype: str
   sampling: SamplingConfig
   stop_strings: tuple[str, ...]
   estimator: str
@@ -249,6 +257,9 @@ def build_experiment(
     ),
     model=_model(c, vocabulary.vocabulary_size(c)),
     pretrained=c.model.pretrained,
+    lora=lora_config(c.lora),
+    adapter=c.lora.pretrained,
+    base_dtype=c.lora.base_dtype,
     sampling=sampling,
     stop_strings=stop_strings,
     estimator=c.advantages.estimator,
