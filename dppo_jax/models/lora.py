@@ -80,7 +80,8 @@ def init_adapter(config: LoraConfig, boxed: Any, key: Array) -> Any:
     is laid out like the inputs of its kernel, B like the outputs.
   """
   adapter: dict[tuple[str, ...], Any] = {}
-  for path, box in flatten_dict(boxed).items():
+  flat: dict[Any, Any] = flatten_dict(boxed)
+  for path, box in flat.items():
     if path[-1] != 'kernel' or path[-2] not in config.targets:
       continue
     if 'experts' in path:
@@ -112,8 +113,8 @@ def merge(params: AdaptedParams) -> Params:
   Returns:
     As the base; adapted kernels are f32, the others keep their dtype.
   """
-  base = flatten_dict(params.base)
-  adapter = flatten_dict(params.adapter)
+  base: dict[Any, Any] = flatten_dict(params.base)
+  adapter: dict[Any, Any] = flatten_dict(params.adapter)
   for path, a in adapter.items():
     if path[-1] != 'lora_a':
       continue
