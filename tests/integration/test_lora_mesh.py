@@ -37,8 +37,9 @@ def _step(name, sizes, **overrides):
     rng = np.random.default_rng(0)
     # B of a new adapter is zero, and with it the gradient of A.
     adapter = jax.tree.map(
-      lambda leaf: jnp.asarray(
-        0.1 * rng.standard_normal(leaf.shape), jnp.float32
+      lambda leaf: jax.device_put(
+        jnp.asarray(0.1 * rng.standard_normal(leaf.shape), jnp.float32),
+        leaf.sharding,
       ),
       assembly.abstract_params(experiment),
     )
