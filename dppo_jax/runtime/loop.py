@@ -150,7 +150,7 @@ def _open_checkpoints(
 def compile_step(
   experiment: Experiment, parts: assembly.Parts, *, recording: bool = False
 ) -> Callable[[TrainState, Any, Any], tuple[Any, ...]]:
-  """(state, batch, anchor head or None) -> (state, metrics).
+  """(state, batch, anchor head where it is read) -> (state, metrics).
 
   And a StepRecord when `recording`.
   """
@@ -186,7 +186,9 @@ def compile_step(
     shared=(parallel.head_sharding(parts.mesh) if exact else None, None),
   )
 
-  def step(state: TrainState, batch: Any, anchor_head: Any) -> tuple[Any, ...]:
+  def step(
+    state: TrainState, batch: Any, anchor_head: Any = None
+  ) -> tuple[Any, ...]:
     return compiled(state, batch, (anchor_head, parts.base))
 
   return step
