@@ -90,6 +90,14 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     remat='none',  # Saved for the backward pass: none (all), dots, full.
   )
 
+  config.lora = dict(  # An adapter trains, everything else is frozen.
+    rank=0,  # r; 0 trains every weight instead.
+    alpha=64.0,  # What the adapter adds is scaled by alpha / rank.
+    targets=('query', 'key', 'value', 'output', 'gate', 'up', 'down'),
+    pretrained='',  # Folder of an adapter to begin with, in PEFT's format.
+    base_dtype='',  # Of what is frozen: float32, bfloat16; '': as published.
+  )
+
   config.sampling = dict(
     max_completion_length=9,  # R, tokens, the end token included.
     stop_strings=(),  # Texts that end a completion, as its end token does.

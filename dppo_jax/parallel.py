@@ -32,6 +32,7 @@ AXIS_RULES = (
   ('mlp', 'tensor'),
   ('expert', 'expert'),
   ('router', None),
+  ('rank', None),
   ('vocab', VOCAB_AXIS),
   ('norm', None),
 )

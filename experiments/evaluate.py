@@ -13,6 +13,7 @@ from configs import default
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime import assembly, entry_point, evaluation, inspection
 from dppo_jax.runtime.config import build_experiment
+from dppo_jax.runtime.frozen import with_base
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the training.')
 _STEP = flags.DEFINE_string('step', 'latest', 'best, latest or a number.')
@@ -39,7 +40,7 @@ def main() -> int:
   )
   experiment = build_experiment(config, jax.device_count())
   assembly.use_compilation_cache(experiment.compilation_cache)
-  parts = assembly.assemble(experiment)
+  parts = with_base(experiment, assembly.assemble(experiment))
   state = inspection.load_policy(
     parts, experiment.checkpoints, folder, _STEP.value
   )

@@ -18,6 +18,9 @@ _STEP = flags.DEFINE_string('step', 'latest', 'best, latest or a number.')
 _DTYPE = flags.DEFINE_string(
   'dtype', '', "float32, bfloat16, float16; '': the pretrained model's."
 )
+_LORA = flags.DEFINE_string(
+  'lora', exporting.MERGED, "merged, or adapter: kept as one, PEFT's format."
+)
 _SHARD = flags.DEFINE_float('max_shard_gb', 5.0, 'Size of a file, 10^9 bytes.')
 
 
@@ -38,6 +41,7 @@ def main() -> int:
     _STEP.value,
     _DTYPE.value,
     int(_SHARD.value * 1e9),
+    _LORA.value,
   )
   for path in written:
     print(f'{path.stat().st_size:>14,}  {path}')

@@ -14,7 +14,7 @@ import jax
 from ml_collections import config_flags
 
 from dppo_jax.rewards.pool import VerifierPool
-from dppo_jax.runtime import assembly, entry_point, selection
+from dppo_jax.runtime import assembly, entry_point, frozen, selection
 from dppo_jax.runtime.config import build_experiment
 from dppo_jax.runtime.preemption import stop_on_signals
 from dppo_jax.runtime.warm_start import warm_start
@@ -32,7 +32,7 @@ def main() -> int:
   out = entry_point.required('out', _OUT.value, 'the file to write')
   experiment = build_experiment(config, jax.device_count())
   assembly.use_compilation_cache(experiment.compilation_cache)
-  parts = assembly.assemble(experiment)
+  parts = frozen.with_base(experiment, assembly.assemble(experiment))
   with (
     stop_on_signals() as stop,
     VerifierPool(**vars(experiment.rewards)) as pool,

@@ -10,6 +10,8 @@ import optax
 
 from dppo_jax.base import Array, OptState, Params
 
+_MATRICES = ('kernel', 'embedding', 'head', 'lora_a', 'lora_b')
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -104,7 +106,7 @@ def _is_matrix(params: Params) -> Params:
     del leaf
     # Boxed parameters end their path in the box's own field.
     names = [key.key for key in path if hasattr(key, 'key')]
-    return names[-1] in ('kernel', 'embedding', 'head')
+    return names[-1] in _MATRICES
 
   return jax.tree_util.tree_map_with_path(is_matrix, params)
 

@@ -85,6 +85,8 @@ class TransformerConfig:
 class Projection(nn.Module):
   """x @ kernel (+ bias), summing over the leading axes of the kernel.
 
+  Where the collection 'lora' has an adapter for it, (x A) B is added.
+
   Attributes:
     in_axes: (size, logical name) of the axes summed over.
     out_axes: (size, logical name) of the axes produced.
@@ -112,7 +114,10 @@ class Projection(nn.Module):
     # Two axes each: with more, the gradient of the kernel sums over several
     # axes, and XLA transposes whole activations to do so.
     rows = math.prod(size for size, _ in self.in_axes)
-    y = x.reshape(-1, rows) @ kernel.reshape(rows, -1)
+    x = x.reshape(-1, rows)
+    y = x @ kernel.reshape(rows, -1)
+    if self.has_variable('lora', 'lora_a'):
+      y = y + self._adapted(x)
     y = y.reshape(*lead, *(size for size, _ in self.out_axes))
     if self.use_bias:
       bias: Any = self.param(
@@ -125,6 +130,13 @@ class Projection(nn.Module):
       bias = bias.astype(y.dtype)
       y = y + jnp.expand_dims(bias, tuple(range(len(lead))))
     return y
+
+  def _adapted(self, x: Array) -> Array:
+    """(x A) B, what an adapter adds: [tokens, outputs]."""
+    a: Any = self.get_variable('lora', 'lora_a')
+    b: Any = self.get_variable('lora', 'lora_b')
+    a = a.reshape(x.shape[-1], -1).astype(self.config.dtype)
+    return (x @ a) @ b.reshape(a.shape[-1], -1).astype(self.config.dtype)
 
 
 class RMSNorm(nn.Module):

@@ -19,6 +19,21 @@ from dppo_jax.models.transformer import Transformer
 
 
 @flax.struct.dataclass(kw_only=True)
+class AdaptedParams:
+  """Parameters in two parts, which a policy takes like those in one.
+
+  Attributes:
+    base: nested dict, frozen; of any float dtype.
+    adapter: `lora_a` and `lora_b` where a projection has an adapter.
+    scale: of their product.
+  """
+
+  base: Params
+  adapter: Params
+  scale: float = flax.struct.field(pytree_node=False)
+
+
+@flax.struct.dataclass(kw_only=True)
 class Cache:
   """Keys and values of N prompts and of the B = N·G completions so far.
 
@@ -109,7 +124,7 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
   model = Transformer(config, mesh if config.num_experts else None)
 
   def run(params: Params, *args: Any, **options: Any) -> Any:
-    return model.apply({'params': params}, *args, **options)
+    return model.apply(_collections(params), *args, **options)
 
   def init(key: Array) -> Any:
     token = jnp.zeros((1, 1), jnp.int32)
@@ -237,7 +252,7 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
     return streams[0][:, 0], cache
 
   def head(params: Params) -> Array:
-    weights: Any = model.apply({'params': params}, method='head')
+    weights: Any = model.apply(_collections(params), method='head')
     return weights
 
   def logits(params: Params, hidden: Array) -> Array:
@@ -259,6 +274,19 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
     apply_routed,
     apply_grouped_routed,
   )
+
+
+def _collections(params: Params) -> dict[str, Any]:
+  """Parameters as Flax takes them."""
+  if not isinstance(params, AdaptedParams):
+    return {'params': params}
+
+  def scaled(path: Any, leaf: Array) -> Array:
+    # The smaller factor, instead of activations.
+    return leaf * params.scale if path[-1].key == 'lora_b' else leaf
+
+  adapter = jax.tree_util.tree_map_with_path(scaled, params.adapter)
+  return {'params': params.base, 'lora': adapter}
 
 
 def _completion_positions(

@@ -158,7 +158,7 @@ class Transformer(nn.Module):
     scan: Any = nn.scan
     self.layers = scan(
       _layer_class(c) if len(block) == 1 else Block,
-      variable_axes={'params': 0},
+      variable_axes={'params': 0, 'lora': 0},
       split_rngs={'params': True},
       in_axes=(0, 0, *(nn.broadcast,) * 4),
       length=turns,

@@ -28,11 +28,12 @@ from dppo_jax.data.prompts import PromptStream
 from dppo_jax.learner import batches, scoring
 from dppo_jax.learner import state as state_lib
 from dppo_jax.learner.optimizer import make_optimizer
+from dppo_jax.models import lora
 from dppo_jax.models import policy as policy_lib
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.vocabulary_pass import VocabularyConfig
 from dppo_jax.ops.vocabulary_shard import VocabularyAxes
-from dppo_jax.runtime import datasets, pretrained
+from dppo_jax.runtime import adapter_files, datasets, pretrained
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.vocabulary import open_tokenizer
 from dppo_jax.sampling import decode
@@ -58,6 +59,10 @@ class Parts:
     policy: the model.
     optimizer: of the reinforcement phase.
     shardings: where its state lives.
+    base: frozen weights under an adapter; None until `frozen.with_base`, and
+      where everything trains.
+    base_fingerprint: names their bits; '' where there are none.
+    adapter_scale: of what the adapter adds; None where everything trains.
     batch_sharding: where rows live.
   """
 
@@ -69,6 +74,9 @@ class Parts:
   policy: policy_lib.Policy
   optimizer: optax.GradientTransformation
   shardings: TrainState
+  base: Params | None
+  base_fingerprint: str
+  adapter_scale: float | None
   batch_sharding: NamedSharding
 
 
@@ -76,7 +84,7 @@ def assemble(experiment: Experiment) -> Parts:
   """Prepares the data and builds the policy; places nothing on a device."""
   tokenizer = open_tokenizer(vars(experiment.data), experiment.model.vocab_size)
   mesh = parallel.make_mesh(**dataclasses.asdict(experiment.mesh))
-  policy = policy_lib.make_policy(experiment.model, mesh)
+  policy = trained_policy(experiment, mesh)
   optimizer = make_optimizer(experiment.optimizer)
 
   def stream(prepared: datasets.Prepared) -> PromptStream:
@@ -91,7 +99,41 @@ def assemble(experiment: Experiment) -> Parts:
     policy=policy,
     optimizer=optimizer,
     shardings=state_lib.state_shardings(policy, optimizer, mesh),
+    base=None,
+    base_fingerprint='',
+    adapter_scale=experiment.lora.scale if experiment.lora else None,
     batch_sharding=parallel.batch_sharding(mesh),
+  )
+
+
+def trained_policy(
+  experiment: Experiment, mesh: Mesh | None = None
+) -> policy_lib.Policy:
+  """The policy, whose `init` makes what trains: everything, or an adapter."""
+  policy = policy_lib.make_policy(experiment.model, mesh)
+  return lora.adapt(policy, experiment.lora) if experiment.lora else policy
+
+
+def complete(parts: Parts, base: Params | None, params: Params) -> Params:
+  """What the policy takes: what trains, and the base below it.
+
+  Args:
+    parts: of the run.
+    base: `parts.base`, as an argument of a compiled function.
+    params: as in a TrainState.
+
+  Raises:
+    ValueError: there is an adapter, and no base was loaded.
+  """
+  if parts.adapter_scale is None:
+    return params
+  if base is None:
+    raise ValueError(
+      'lora.rank: the frozen weights are not loaded; pass the parts through'
+      ' frozen.with_base first.'
+    )
+  return policy_lib.AdaptedParams(
+    base=base, adapter=params, scale=parts.adapter_scale
   )
 
 
@@ -103,6 +145,8 @@ def initial_state(
 ) -> TrainState:
   """State at step 0: pretrained parameters, or random ones.
 
+  Of an adapter alone where there is one.
+
   Args:
     experiment: the run.
     parts: its parts.
@@ -112,15 +156,22 @@ def initial_state(
   Raises:
     ValueError: the pretrained weights are not those of the model, or damaged.
   """
-  if not experiment.pretrained:
+  adapted = experiment.lora is not None
+  source = experiment.adapter if adapted else experiment.pretrained
+  if not source:
     return state_lib.init_state(
       parts.policy, optimizer, shardings, experiment.seed
     )
-  folder = pathlib.Path(experiment.pretrained).expanduser()
+  folder = pathlib.Path(source).expanduser()
+  like = abstract_params(experiment)
   try:
-    params = pretrained.load_params(folder, abstract_params(experiment))
+    if experiment.lora is not None:
+      params = adapter_files.load_adapter(folder, experiment.lora, like)
+    else:
+      params = pretrained.load_params(folder, like)
   except ValueError as error:
-    raise ValueError(f'model.pretrained: {error}') from error
+    section = 'lora' if adapted else 'model'
+    raise ValueError(f'{section}.pretrained: {error}') from error
   return state_lib.adopt(optimizer, params, shardings, experiment.seed)
 
 
@@ -141,9 +192,17 @@ def abstract_state(parts: Parts) -> TrainState:
 
 
 def abstract_params(experiment: Experiment) -> Params:
-  """Shapes, dtypes and shardings of the parameters; needs no data set."""
+  """Shapes, dtypes and shardings of what trains; needs no data set."""
+  return _abstract(experiment, trained_policy(experiment))
+
+
+def abstract_policy(experiment: Experiment) -> Params:
+  """Those of all weights but an adapter's, as if they trained."""
+  return _abstract(experiment, policy_lib.make_policy(experiment.model))
+
+
+def _abstract(experiment: Experiment, policy: policy_lib.Policy) -> Params:
   mesh = parallel.make_mesh(**dataclasses.asdict(experiment.mesh))
-  policy = policy_lib.make_policy(experiment.model)
   boxed = jax.eval_shape(policy.init, jax.random.PRNGKey(0))
   return jax.tree.map(
     lambda leaf, sharding: jax.ShapeDtypeStruct(
@@ -187,29 +246,39 @@ def compile_anchor_head(
   sampled = experiment.loss.anchor == 'rollout'
   precision = experiment.sampling.precision if sampled else 'float32'
 
-  def head(params: Params) -> Array:
-    return parts.policy.head(round_params(params, precision))
+  def head(base: Params | None, params: Params) -> Array:
+    params = round_params(complete(parts, base, params), precision)
+    return parts.policy.head(params)
 
-  return jax.jit(
+  compiled = jax.jit(
     head,
-    in_shardings=(parts.shardings.params,),
+    in_shardings=(None, parts.shardings.params),
     out_shardings=parallel.head_sharding(parts.mesh),
   )
+  return functools.partial(compiled, parts.base)
 
 
 def compile_sampler(parts: Parts, config: decode.SamplingConfig) -> SampleFn:
   """(params, prompts, key) -> Rollout, compiled and sharded."""
-  return jax.jit(
-    functools.partial(
-      decode.sample, parts.policy, vocabulary_axes(parts.mesh), config
-    ),
+  axes = vocabulary_axes(parts.mesh)
+
+  def sample(
+    base: Params | None, params: Params, prompts: Prompts, key: Array
+  ) -> Rollout:
+    params = complete(parts, base, params)
+    return decode.sample(parts.policy, axes, config, params, prompts, key)
+
+  compiled = jax.jit(
+    sample,
     in_shardings=(
+      None,  # Where it is.
       parts.shardings.params,
       parts.batch_sharding,
       parallel.replicated(parts.mesh),
     ),
     out_shardings=parts.batch_sharding,
   )
+  return functools.partial(compiled, parts.base)
 
 
 def compile_scorer(parts: Parts, experiment: Experiment) -> ScoreFn:
@@ -217,11 +286,13 @@ def compile_scorer(parts: Parts, experiment: Experiment) -> ScoreFn:
   loss = experiment.loss
   layout = vocabulary_layout(experiment, parts.mesh, loss.temperature)
 
-  def score(params: Params, rollout: Rollout) -> TokenStats:
+  def score(
+    base: Params | None, params: Params, rollout: Rollout
+  ) -> TokenStats:
     stats = scoring.score(
       parts.policy,
       layout,
-      params,
+      complete(parts, base, params),
       rollout,
       prompt_length=loss.prompt_length,
       shared_rows=loss.shared_rows,
@@ -230,11 +301,12 @@ def compile_scorer(parts: Parts, experiment: Experiment) -> ScoreFn:
     )
     return scoring.aligned(stats, rollout.completion_mask)
 
-  return jax.jit(
+  compiled = jax.jit(
     score,
-    in_shardings=(parts.shardings.params, parts.batch_sharding),
+    in_shardings=(None, parts.shardings.params, parts.batch_sharding),
     out_shardings=parts.batch_sharding,
   )
+  return functools.partial(compiled, parts.base)
 
 
 def compile_batcher(parts: Parts, experiment: Experiment) -> BatchFn:

@@ -198,8 +198,10 @@ class Checkpoints:
     named, metadata = self._restore(abstract_state, step, partial=False)
     return named_arrays.unflatten(abstract_state, named), metadata
 
-  def restore_params(self, abstract_params: Params, step: int | None) -> Params:
-    """Reads the parameters of a checkpoint and nothing else.
+  def restore_params(
+    self, abstract_params: Params, step: int | None
+  ) -> tuple[Params, dict[str, Any]]:
+    """Reads the parameters of a checkpoint, and the metadata.
 
     Args:
       abstract_params: as `restore` takes them, of the parameters alone.
@@ -211,8 +213,8 @@ class Checkpoints:
       CheckpointError: if every candidate is damaged.
     """
     target = {'params': abstract_params}
-    named, _ = self._restore(target, step, partial=True)
-    return named_arrays.unflatten(target, named)['params']
+    named, metadata = self._restore(target, step, partial=True)
+    return named_arrays.unflatten(target, named)['params'], metadata
 
   def _restore(
     self, abstract: Any, step: int | None, *, partial: bool

@@ -19,6 +19,7 @@ from dppo_jax.learner.loss import LossConfig
 from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.models.layers import TransformerConfig
+from dppo_jax.models.lora import LoraConfig
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import Bounds
 from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
@@ -28,6 +29,7 @@ from dppo_jax.runtime import (
   validation,
   vocabulary,
 )
+from dppo_jax.runtime.model_validation import lora_config
 from dppo_jax.sampling.decode import SamplingConfig
 
 
@@ -151,6 +153,9 @@ class Experiment:
     reward_model: what a model adds to them.
     model: the policy.
     pretrained: folder of its initial weights, or ''.
+    lora: the adapter that trains, or None: every weight does.
+    adapter: folder of its initial weights, or ''.
+    base_dtype: of the weights below it, or '': as published.
     sampling: rollouts.
     stop_strings: texts that end a completion.
     estimator: a key of `ADVANTAGES`.
@@ -178,6 +183,9 @@ class Experiment:
   reward_model: reward_model.RewardModelConfig
   model: TransformerConfig
   pretrained: str
+  lora: LoraConfig | None
+  adapter: str
+  base_dtype: str
   sampling: SamplingConfig
   stop_strings: tuple[str, ...]
   estimator: str
@@ -258,6 +266,9 @@ def build_experiment(
     reward_model=reward_model.from_section(c.rewards),
     model=_model(c, vocabulary.vocabulary_size(c)),
     pretrained=c.model.pretrained,
+    lora=lora_config(c.lora),
+    adapter=c.lora.pretrained,
+    base_dtype=c.lora.base_dtype,
     sampling=sampling,
     stop_strings=stop_strings,
     estimator=c.advantages.estimator,

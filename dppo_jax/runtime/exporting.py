@@ -12,7 +12,16 @@ import jax
 import numpy as np
 
 from dppo_jax.base import Array, Params
-from dppo_jax.runtime import architectures, assembly, inspection, tensor_files
+from dppo_jax.models.lora import LoraConfig, merge
+from dppo_jax.models.policy import AdaptedParams
+from dppo_jax.runtime import (
+  adapter_files,
+  architectures,
+  assembly,
+  frozen,
+  inspection,
+  tensor_files,
+)
 from dppo_jax.runtime.checkpoints import Checkpoints
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.tensor_files import DTYPES, NewTensor
@@ -22,6 +31,8 @@ from dppo_jax.runtime.workdir import CHECKPOINTS
 # Folder of a run with what its pretrained model brought besides weights.
 SOURCE = 'pretrained'
 GENERATION = 'generation_config.json'
+# What becomes of an adapter.
+MERGED, ADAPTER = LORA = ('merged', 'adapter')
 _TOKENIZER_FILES = (
   'added_tokens.json',
   'chat_template.jinja',
@@ -59,8 +70,11 @@ def export(
   step: str,
   dtype: str,
   max_bytes: int,
+  lora: str = MERGED,
 ) -> list[pathlib.Path]:
   """Writes config.json, generation_config.json, weights, tokenizer files.
+
+  Or, of an adapter that is kept as one, adapter_config.json and its weights.
 
   Args:
     experiment: of the run.
@@ -70,15 +84,22 @@ def export(
     dtype: of the weights, or '' for that of the pretrained model; float32
       where there is none.
     max_bytes: of a file of weights.
+    lora: one of `LORA`, what becomes of an adapter; of it the dtype '' is
+      float32.
 
   Returns:
     What was written.
 
   Raises:
     ValueError: there is no such checkpoint, `out` holds something, the dtype
-      is unknown or too narrow, or nobody publishes models of this shape.
+      is unknown or too narrow, nobody publishes models of this shape, or there
+      is no adapter to keep.
     CheckpointError: the checkpoint is damaged.
   """
+  if lora not in LORA:
+    raise ValueError(f'--lora: got {lora!r}; one of {", ".join(LORA)}.')
+  if lora == ADAPTER:
+    dtype = dtype or 'float32'
   source = workdir / SOURCE
   kept = (source / architectures.CONFIG).is_file()
   dtype = dtype or (architectures.read_dtype(source) if kept else 'float32')
@@ -88,6 +109,8 @@ def export(
     raise ValueError(
       f'--out: {out} is there already and not empty; name a new folder.'
     )
+  if lora == ADAPTER:
+    return _export_adapter(experiment, workdir, out, step, dtype)
   config = (
     _kept_config(source, dtype) if kept else _new_config(experiment, dtype)
   )
@@ -105,15 +128,52 @@ def export(
   return [*weights, *others]
 
 
+def _export_adapter(
+  experiment: Experiment,
+  workdir: pathlib.Path,
+  out: pathlib.Path,
+  step: str,
+  dtype: str,
+) -> list[pathlib.Path]:
+  config = experiment.lora
+  if config is None:
+    raise ValueError(
+      f'--lora: got {ADAPTER!r}, and lora.rank=0 trained every weight; leave it'
+      f' at {MERGED!r}.'
+    )
+  adapter, _ = _restore(experiment, workdir, step)
+  out.mkdir(parents=True, exist_ok=True)
+  write_adapter(adapter, config, experiment.pretrained, out, dtype)
+  return [out / adapter_files.WEIGHTS, out / adapter_files.CONFIG]
+
+
 def load_params(
   experiment: Experiment, workdir: pathlib.Path, step: str
 ) -> Params:
   """Parameters of a checkpoint, without the state of the optimizer.
 
+  An adapter is merged into the weights below it, which are read again.
+
   Raises:
-    ValueError: there is no such checkpoint.
+    ValueError: there is no such checkpoint, or those weights are others.
     CheckpointError: it is damaged.
   """
+  params, stored = _restore(experiment, workdir, step)
+  if experiment.lora is None:
+    return params
+  base = frozen.load_base(experiment)
+  frozen.check_fingerprint(frozen.fingerprint(base), stored)
+  places = jax.tree.map(lambda leaf: leaf.sharding, base)
+  adapted = AdaptedParams(
+    base=base, adapter=params, scale=experiment.lora.scale
+  )
+  return jax.jit(merge, out_shardings=places)(adapted)
+
+
+def _restore(
+  experiment: Experiment, workdir: pathlib.Path, step: str
+) -> tuple[Params, dict[str, Any]]:
+  """What was trained, and the metadata of its checkpoint."""
   settings = experiment.checkpoints
   store = Checkpoints(
     workdir / CHECKPOINTS, settings.keep, settings.best_metric, read_only=True
@@ -140,6 +200,39 @@ def write_params(
   Raises:
     ValueError: a finite weight is infinite in `dtype`.
   """
+  paths = tensor_files.write_folder(
+    folder, _new_tensors(params, dtype), max_bytes
+  )
+  index = folder / tensor_files.INDEX
+  return [*paths, *([index] if index.exists() else [])]
+
+
+def write_adapter(
+  adapter: Params,
+  config: LoraConfig,
+  base: str,
+  folder: pathlib.Path,
+  dtype: str,
+) -> None:
+  """Writes an adapter in PEFT's format.
+
+  Args:
+    adapter: nested dict of arrays.
+    config: its shape.
+    base: folder or name of the model it belongs to.
+    folder: exists.
+    dtype: as of `write_params`.
+
+  Raises:
+    ValueError: a finite weight is infinite in `dtype`.
+  """
+  tensors = _new_tensors(adapter, dtype)
+  tensor_files.write_file(folder / adapter_files.WEIGHTS, tensors)
+  table = adapter_files.to_published(config, base)
+  tensor_files.write_json(folder / adapter_files.CONFIG, table)
+
+
+def _new_tensors(params: Params, dtype: str) -> list[NewTensor]:
   stored = DTYPES[_STORED[dtype]]
   tensors = [
     NewTensor(
@@ -153,10 +246,7 @@ def write_params(
     for leaf, stack in stacks(params)
     for at, name in stack.names.items()
   ]
-  tensors.sort(key=lambda tensor: _natural(tensor.name))
-  paths = tensor_files.write_folder(folder, tensors, max_bytes)
-  index = folder / tensor_files.INDEX
-  return [*paths, *([index] if index.exists() else [])]
+  return sorted(tensors, key=lambda tensor: _natural(tensor.name))
 
 
 def _tensor(

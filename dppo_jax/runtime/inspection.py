@@ -8,6 +8,7 @@ from typing import Any
 
 from dppo_jax import parallel
 from dppo_jax.base import TrainState
+from dppo_jax.runtime import frozen
 from dppo_jax.runtime.accuracy import shown
 from dppo_jax.runtime.assembly import Parts, abstract_state
 from dppo_jax.runtime.checkpoints import Checkpoints
@@ -79,7 +80,9 @@ def load_policy(
   store = Checkpoints(folder, config.keep, config.best_metric, read_only=True)
   number = find_step(store, workdir, step)
   with contextlib.closing(store):
-    return store.restore(abstract_state(parts), number)[0]
+    state, stored = store.restore(abstract_state(parts), number)
+  frozen.check(parts, stored)
+  return state
 
 
 def find_step(

@@ -17,13 +17,20 @@ import jax
 import jax.numpy as jnp
 
 from dppo_jax import parallel
-from dppo_jax.base import Metrics, TrainState
+from dppo_jax.base import Array, Metrics, Params, TrainState
 from dppo_jax.learner.loss import policy_loss
 from dppo_jax.learner.metrics import trust_region_metrics
 from dppo_jax.learner.optimizer import learning_rate_of
 from dppo_jax.learner.train_step import compile_train_step
 from dppo_jax.rewards.pool import VerifierPool
-from dppo_jax.runtime import assembly, exporting, report, rollouts, summary
+from dppo_jax.runtime import (
+  assembly,
+  exporting,
+  frozen,
+  report,
+  rollouts,
+  summary,
+)
 from dppo_jax.runtime import workdir as workdir_lib
 from dppo_jax.runtime.checkpoints import Checkpoints
 from dppo_jax.runtime.config import Experiment
@@ -59,7 +66,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     CheckpointError: a checkpoint could not be written or read.
   """
   assembly.use_compilation_cache(experiment.compilation_cache)
-  parts = assembly.assemble(experiment)
+  parts = frozen.with_base(experiment, assembly.assemble(experiment))
   schedule = experiment.evaluation
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(stop_on_signals())
@@ -68,6 +75,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     stack.enter_context(contextlib.closing(checkpoints))
     evaluate = compile_evaluation(parts, schedule, pool)
 
+    about = frozen.metadata(parts)
     state = _restore(parts, checkpoints)
     resumed = state is not None
     resumed_step = int(state.step) if resumed else None
@@ -105,7 +113,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       metrics = found.metrics
       recorder.evaluation(0, metrics)
       write_results(workdir, 0, schedule, parts.held_out, found)
-      checkpoints.save(0, state, metrics, {})
+      checkpoints.save(0, state, metrics, about)
 
     iterate = _compile_iteration(
       experiment, parts, pool, model, reference, ledger
@@ -127,7 +135,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       stopping = bool(stop)  # Once: a signal may come between two looks.
       if last or stopping or due(step, experiment.checkpoints.every_n_steps):
         recorder.flush()
-        checkpoints.save(step, state, evaluated, {})
+        checkpoints.save(step, state, evaluated, about)
       if stopping and not last:
         checkpoints.wait()
         raise stop.stop(
@@ -156,10 +164,24 @@ def compile_step(
   loss = experiment.loss
   layout = assembly.vocabulary_layout(experiment, parts.mesh, loss.temperature)
   exact = assembly.keeps_hidden(experiment)
-  return compile_train_step(
-    functools.partial(
-      policy_loss, parts.policy, layout, loss, with_top_k=recording
-    ),
+
+  def loss_fn(
+    params: Params, batch: Any, weights: Array, shared: tuple[Any, Any]
+  ) -> tuple[Array, Any]:
+    anchor_head, base = shared
+    return policy_loss(
+      parts.policy,
+      layout,
+      loss,
+      assembly.complete(parts, base, params),
+      batch,
+      weights,
+      anchor_head,
+      with_top_k=recording,
+    )
+
+  compiled = compile_train_step(
+    loss_fn,
     functools.partial(
       trust_region_metrics, num_minibatches=experiment.step.num_minibatches
     ),
@@ -168,8 +190,15 @@ def compile_step(
     parts.mesh,
     parts.shardings,
     recorded=recording,
-    shared=parallel.head_sharding(parts.mesh) if exact else None,
+    shared=(parallel.head_sharding(parts.mesh) if exact else None, None),
   )
+
+  def step(
+    state: TrainState, batch: Any, anchor_head: Any = None
+  ) -> tuple[Any, ...]:
+    return compiled(state, batch, (anchor_head, parts.base))
+
+  return step
 
 
 def _compile_iteration(
@@ -204,11 +233,11 @@ def _compile_iteration(
     rollout, on_host, completions, verdicts, earned = collected.drawn
     rewards = collected.drawn.rewards()
     recomputed = scorer(state.params, rollout) if recompute else None
-    frozen = None
+    pulled = None
     if reference is not None:  # Its own routers are a part of it.
       unrouted = dataclasses.replace(rollout, routes=None)
-      frozen = scorer(reference, unrouted)
-    batch, metrics = batcher(rollout, jnp.asarray(rewards), recomputed, frozen)
+      pulled = scorer(reference, unrouted)
+    batch, metrics = batcher(rollout, jnp.asarray(rewards), recomputed, pulled)
     if dynamic:
       batch = keep_groups(batch, jnp.asarray(collected.varied))
       metrics['rewards/sampled_mean'] = jnp.float32(collected.reward_mean)
@@ -256,7 +285,8 @@ def _restore(
   """The latest state that is whole, or None in a new folder."""
   if checkpoints.latest_step() is None:
     return None
-  state, _ = checkpoints.restore(assembly.abstract_state(parts))
+  state, stored = checkpoints.restore(assembly.abstract_state(parts))
+  frozen.check(parts, stored)
   return state
 
 
@@ -267,7 +297,10 @@ def _reference_params(
   state: TrainState,
   resumed: bool,
 ) -> Any:
-  """Parameters of the warm start, which a KL penalty pulls toward."""
+  """Parameters of the warm start, which a KL penalty pulls toward.
+
+  Of an adapter they are its first state, over the base that is there anyway.
+  """
   if not experiment.loss.kl_coefficient:
     return None
   store = Checkpoints(workdir / 'reference', 1, '')

@@ -1,7 +1,9 @@
-"""What the keys of section `model` must be to each other."""
+"""What the keys of sections `model` and `lora` must be to each other."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from dppo_jax.models.lora import ATTENTION_TARGETS, TARGETS, LoraConfig
 
 
 def model_problems(config: Mapping[str, Any]) -> Iterator[str]:
@@ -69,4 +71,57 @@ def _router_problems(config: Mapping[str, Any]) -> Iterator[str]:
     yield (
       f'objective.load_balance_coefficient: got {coefficient}; {why} to'
       ' balance; set it to 0.'
+    )
+
+
+def target_of(name: str) -> str:
+  """Our name of a projection, also by its published one ('q_proj').
+
+  >>> target_of('q_proj'), target_of('query')
+  ('query', 'query')
+  """
+  ours = {published: target for target, (published, _) in TARGETS.items()}
+  return ours[name] if name in ours else name
+
+
+def lora_config(section: Mapping[str, Any]) -> LoraConfig | None:
+  """The adapter of a checked section `lora`; None where its rank is 0."""
+  if not section['rank']:
+    return None
+  return LoraConfig(
+    rank=section['rank'],
+    alpha=section['alpha'],
+    targets=tuple(target_of(name) for name in section['targets']),
+  )
+
+
+def lora_problems(config: Mapping[str, Any]) -> Iterator[str]:
+  """What is wrong with section `lora`; arguments as of `model_problems`."""
+  section, model = config['lora'], config['model']
+  if not section['rank']:
+    if section['pretrained']:
+      yield (
+        f'lora.pretrained: got {section["pretrained"]!r}, and lora.rank=0'
+        ' trains no adapter; set the rank of that one.'
+      )
+    return
+  given = section['targets']
+  targets = [target_of(str(name)) for name in given]
+  unknown = [
+    name
+    for name, target in zip(given, targets, strict=True)
+    if target not in TARGETS
+  ]
+  twice = len(set(targets)) < len(targets)
+  if isinstance(given, str) or unknown or twice or not targets:
+    yield (
+      f'lora.targets: got {given!r}; one or several of'
+      f' {", ".join(TARGETS)}, each once, in a tuple.'
+    )
+    return
+  wide = [name for name in targets if name not in ATTENTION_TARGETS]
+  if wide and model['num_experts']:
+    yield (
+      f'lora.targets: got {", ".join(wide)}; experts take no adapters, so a'
+      f' model with experts takes {", ".join(ATTENTION_TARGETS)} only.'
     )

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from dppo_jax.models import moe
-from dppo_jax.runtime import assembly, report
+from dppo_jax.runtime import assembly, frozen, report
 from dppo_jax.runtime.config import Experiment
 
 
@@ -19,7 +19,7 @@ def describe(experiment: Experiment) -> str:
   lines = [
     json.dumps(experiment.resolved, indent=2),
     '',
-    f'parameters         {report.num_parameters(parts):,}',
+    f'parameters         {report.show_parameters(experiment, parts)}',
     f'train steps        {experiment.num_steps:,} of'
     f' {step.num_minibatches} updates',
     f'completions a step {rows:,} ({data.num_prompts} prompts ×'
@@ -74,7 +74,11 @@ def memory(experiment: Experiment, parts: assembly.Parts) -> dict[str, float]:
     saved = model.d_model
   stats = 8 * experiment.sampling.top_k + 8
   parameters = _bytes_a_device(state.params)
+  base = {}
+  if experiment.lora is not None:
+    base['frozen weights'] = _bytes_a_device(frozen.abstract_base(experiment))
   return {
+    **base,
     'parameters': parameters,
     'optimizer state': _bytes_a_device(state.opt_state),
     'gradients': parameters,

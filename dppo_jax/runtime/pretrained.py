@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dppo_jax.base import Array, Params
@@ -37,7 +38,38 @@ def load_params(folder: pathlib.Path, like: Params) -> Params:
     ValueError: tensors are missing, left over or of another shape, or a file
       is damaged.
   """
+  return place_tensors(folder, like, tensor_files.open_folder(folder))
+
+
+def as_stored(folder: pathlib.Path, like: Params) -> Params:
+  """The dtype that each parameter is published in.
+
+  Args:
+    folder: holds safetensors files.
+    like: nested dict of `jax.ShapeDtypeStruct`.
+
+  Returns:
+    `like` in those dtypes; a parameter of several tensors has the widest.
+
+  Raises:
+    ValueError: tensors are missing, left over or of another shape, or a file
+      is damaged.
+  """
   tensors = tensor_files.open_folder(folder)
+  check_tensors(folder, like, tensors)
+  leaves = [
+    leaf.update(
+      dtype=jnp.result_type(*{tensors[n].dtype for n in stack.names.values()})
+    )
+    for leaf, stack in stacks(like)
+  ]
+  return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def place_tensors(
+  folder: pathlib.Path, like: Params, tensors: Mapping[str, StoredTensor]
+) -> Params:
+  """`load_params`, of tensors already opened."""
   check_tensors(folder, like, tensors)
   leaves = [_place(leaf, stack, tensors) for leaf, stack in stacks(like)]
   return jax.tree.unflatten(jax.tree.structure(like), leaves)

@@ -16,7 +16,7 @@ import numpy as np
 from dppo_jax.data.prompts import PromptStream
 from dppo_jax.learner.loss import LossConfig
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
-from dppo_jax.runtime import summary, writers
+from dppo_jax.runtime import frozen, summary, writers
 from dppo_jax.runtime.assembly import Parts, abstract_state
 from dppo_jax.runtime.config import DataConfig, Experiment
 from dppo_jax.runtime.data_problems import SAME, TASK
@@ -29,9 +29,18 @@ _SUBJECT = ('direction', 'side', 'alpha_low', 'alpha_high')
 
 
 def num_parameters(parts: Parts) -> int:
-  """Parameters of the policy."""
+  """Parameters that train."""
   leaves = jax.tree.leaves(abstract_state(parts).params)
   return sum(int(np.prod(leaf.shape)) for leaf in leaves)
+
+
+def show_parameters(experiment: Experiment, parts: Parts) -> str:
+  """How many parameters the policy has, and how many of them train."""
+  shown = f'{num_parameters(parts):,}'
+  if experiment.lora is None:
+    return shown
+  frozen_ones = frozen.num_parameters(experiment)
+  return f'{frozen_ones:,} frozen and {shown} of rank {experiment.lora.rank}'
 
 
 def header(
@@ -63,8 +72,9 @@ def header(
     },
     'held out': f'{_held_out(experiment)}, '
     f'{_prompts(parts.held_out, data.max_prompt_length)}',
-    'policy': f'{num_parameters(parts):,} parameters, {model.num_layers}'
-    f' layers, {model.dtype}; sampler {experiment.sampling.precision}',
+    'policy': f'{show_parameters(experiment, parts)} parameters,'
+    f' {model.num_layers} layers, {model.dtype}; sampler'
+    f' {experiment.sampling.precision}',
     'devices': f'{parts.mesh.size} × {jax.devices()[0].device_kind}, mesh'
     f' {mesh}',
     'rule': _rule(loss),

@@ -280,7 +280,7 @@ def write_folder(
       for i in range(count)
     ]
   for path, shard in zip(paths, shards, strict=True):
-    _write_file(path, shard)
+    write_file(path, shard)
   if count > 1:
     index = {
       'metadata': {'total_size': sum(t.num_bytes for s in shards for t in s)},
@@ -294,7 +294,8 @@ def write_folder(
   return paths
 
 
-def _write_file(path: pathlib.Path, tensors: Sequence[NewTensor]) -> None:
+def write_file(path: pathlib.Path, tensors: Sequence[NewTensor]) -> None:
+  """Writes one file, which has its name once it is complete."""
   header: dict[str, Any] = {'__metadata__': {'format': 'pt'}}
   begin = 0
   for tensor in tensors:

@@ -21,7 +21,7 @@ from dppo_jax.ops.trust_regions import DIRECTIONS, SIDES, TRUST_REGIONS
 from dppo_jax.rewards import checks
 from dppo_jax.rewards.pool import MIN_MEMORY_MB
 from dppo_jax.runtime import data_problems
-from dppo_jax.runtime.model_validation import model_problems
+from dppo_jax.runtime.model_validation import lora_problems, model_problems
 from dppo_jax.runtime.vocabulary import vocabulary_size
 from dppo_jax.sampling.precision import PRECISIONS
 
@@ -35,6 +35,7 @@ CHOICES: dict[str, Collection[str]] = {
   'data.dynamic_sampling': data_problems.DYNAMIC_SAMPLING,
   'model.rope_scaling': ('none', 'linear', 'llama3'),
   'model.dtype': ('float32', 'bfloat16'),
+  'lora.base_dtype': ('', 'float32', 'bfloat16'),
   'model.remat': ('none', *REMAT_POLICIES),
   'sampling.precision': PRECISIONS,
   'advantages.estimator': ADVANTAGES,
@@ -85,6 +86,7 @@ COUNTS = {
   'model.decoder_sparse_step': 1,
   'model.layers_a_loop': 1,
   'model.rope_original_length': 1,
+  'lora.rank': 0,
   'sampling.max_completion_length': 1,
   'sampling.top_k': 0,
   'optimizer.num_warmup_steps': 0,
@@ -120,6 +122,7 @@ RANGES = {
   'model.init_scale': (0.0, False, math.inf),
   'model.rope_low_frequency_factor': (0.0, False, math.inf),
   'model.rope_high_frequency_factor': (0.0, False, math.inf),
+  'lora.alpha': (0.0, False, math.inf),
   'sampling.temperature': (0.0, False, math.inf),
   'evaluation.temperature': (0.0, False, math.inf),
   'evaluation.top_p': (0.0, False, 1.0),
@@ -179,6 +182,7 @@ def find_problems(config: Config, num_devices: int) -> list[str]:
     ),
     *_evaluation(config),
     *model_problems(config),
+    *lora_problems(config),
     *_trust_region(config),
     *_rule(config),
     *_mesh(config, num_devices),

@@ -1,10 +1,10 @@
 """Supervised warm start: imitate demonstrations, then begin anew at step 0."""
 
-import functools
+from typing import Any
 
 import jax
 
-from dppo_jax.base import Demonstrations, TrainState
+from dppo_jax.base import Array, Demonstrations, Params, TrainState
 from dppo_jax.data import builder
 from dppo_jax.data.demonstrations import DemonstrationStream
 from dppo_jax.learner import state as state_lib
@@ -43,18 +43,25 @@ def warm_start(
   optimizer = make_optimizer(config.optimizer)
   shardings = state_lib.state_shardings(parts.policy, optimizer, parts.mesh)
   state = assembly.initial_state(experiment, parts, optimizer, shardings)
+  layout = vocabulary_layout(experiment, parts.mesh, temperature=1.0)
+
+  def loss_fn(
+    params: Params, batch: Demonstrations, weights: Array, shared: tuple[Any]
+  ) -> tuple[Array, Array]:
+    (base,) = shared
+    params = assembly.complete(parts, base, params)
+    return imitation_loss(
+      parts.policy, layout, config.step.prompt_length, params, batch, weights
+    )
+
   step_fn = compile_train_step(
-    functools.partial(
-      imitation_loss,
-      parts.policy,
-      vocabulary_layout(experiment, parts.mesh, temperature=1.0),
-      config.step.prompt_length,
-    ),
+    loss_fn,
     lambda batch, record: {},
     optimizer,
     config.step,
     parts.mesh,
     shardings,
+    shared=(None,),
   )
   stream = DemonstrationStream(
     parts.task,
@@ -70,7 +77,7 @@ def warm_start(
   with Progress(config.num_steps, label='warm start') as progress:
     for step in range(config.num_steps):
       batch = Demonstrations(**stream.batch(step))
-      state, metrics = step_fn(state, batch)
+      state, metrics = step_fn(state, batch, (parts.base,))
       loss = float(jax.device_get(metrics['loss/total']))
       progress.update(step + 1, {'loss': f'{loss:.3f}'})
       if stop:

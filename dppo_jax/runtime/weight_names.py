@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from dppo_jax.models.lora import TARGETS
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -62,6 +64,19 @@ TABLE = {
     _LAYER + 'mlp.experts.{expert}.down_proj.weight', 1
   ),
 }
+_ADAPTED = 'base_model.model.'  # What PEFT puts before every name.
+
+
+def _adapter_rows() -> Iterator[tuple[str, Row]]:
+  for path, row in TABLE.items():
+    part, _, leaf = path.rpartition('/')
+    if leaf == 'kernel' and part.rpartition('/')[2] in TARGETS:
+      name = _ADAPTED + row.template.removesuffix('weight')
+      yield f'{part}/lora_a', Row(f'{name}lora_A.weight', row.num_in)
+      yield f'{part}/lora_b', Row(f'{name}lora_B.weight', 1)
+
+
+TABLE |= dict(_adapter_rows())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

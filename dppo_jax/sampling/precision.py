@@ -2,16 +2,19 @@
 
 Engines sample with weights coarser than the trainer's. Here the weights are
 rounded and the arithmetic stays as it is, so that the mismatch is exactly that
-of the weights. Norms and biases are left alone, as engines do.
+of the weights. Norms and biases are left alone, as engines do. An adapter is
+not merged first: engines keep it beside the rounded base, in 16 bits.
 """
 
 from collections.abc import Callable, Mapping
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from dppo_jax.base import Array, Params
+from dppo_jax.models.policy import AdaptedParams
 
 
 def _through(weights: Array, dtype: Any) -> Array:
@@ -61,18 +64,33 @@ def round_params(params: Params, precision: str) -> Params:
 
   Args:
     params: nested dict; kernels of scanned layers have a leading layer axis.
+      Or AdaptedParams: the adapter is rounded to bfloat16, however coarse the
+      base.
     precision: a key of `PRECISIONS`.
 
   Returns:
-    The same tree, same dtypes.
+    The same tree; weights are f32, or of 16 bits if they were and
+    `precision` is bfloat16.
   """
   rounding = PRECISIONS[precision]
   if rounding is None:
     return params
+  if isinstance(params, AdaptedParams):
+    return dataclasses.replace(
+      params,
+      base=round_params(params.base, precision),
+      adapter=jax.tree.map(
+        lambda leaf: _through(leaf, jnp.bfloat16), params.adapter
+      ),
+    )
 
   def round_leaf(path: Any, leaf: Array) -> Array:
     in_axes = _in_axes(tuple(key.key for key in path))
-    return leaf if in_axes is None else rounding(leaf, in_axes)
+    if in_axes is None:
+      return leaf
+    if precision != 'bfloat16':  # Scales of a base in 16 bits are f32, too.
+      leaf = leaf.astype(jnp.float32)
+    return rounding(leaf, in_axes)
 
   return jax.tree_util.tree_map_with_path(round_leaf, params)
 

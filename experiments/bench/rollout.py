@@ -27,7 +27,7 @@ _SHAPE |= dict(head_dim=128, d_ff=3072, rope_theta=1e6)
 
 def main() -> int:
   """Measures, prints and writes; returns the exit code."""
-  model = default.get_config().model.to_dict()
+  model = default.get_config().to_dict()['model']
   model |= dict(_SHAPE, num_layers=_LAYERS.value, dtype=_DTYPE.value)
   model.pop('pretrained')
   shape = rollout.RolloutShape(

@@ -62,3 +62,10 @@ def test_shards_of_no_size(command, finished, tmp_path):
   code, _, err = command(**given)
   assert code == 1
   assert '--max_shard_gb: got 0.0; a number above 0.' in err
+
+
+def test_a_run_without_an_adapter_keeps_none(command, finished, tmp_path):
+  code, _, err = command(workdir=finished, out=tmp_path / 'hf', lora='adapter')
+  assert code == 1
+  assert "--lora: got 'adapter', and lora.rank=0 trained every weight" in err
+  assert not (tmp_path / 'hf').exists()

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -88,6 +89,17 @@ def test_weight_decay_skips_norms_and_biases():
   np.testing.assert_allclose(key['kernel'], decayed, rtol=1e-6)
   assert not key['bias'].any()
   assert not updates['layers']['norm']['scale'].any()
+
+
+def test_both_factors_of_an_adapter_decay():
+  config = factories.optimizer_config(learning_rate=0.1, weight_decay=0.5)
+  optimizer = make_optimizer(config)
+  ones = np.ones((2, 3), np.float32)
+  params = {'query': {'lora_a': ones, 'lora_b': ones.T}}
+  zero = jax.tree.map(np.zeros_like, params)
+  updates, _ = optimizer.update(zero, optimizer.init(params), params)
+  for leaf in jax.tree.leaves(updates):
+    np.testing.assert_allclose(leaf, -0.1 * 0.5, rtol=1e-6)
 
 
 @pytest.mark.parametrize('clip_norm', [1.0, float('inf')])

@@ -1,6 +1,11 @@
 import pytest
 
-from dppo_jax.runtime.model_validation import model_problems
+from dppo_jax.runtime.model_validation import (
+  lora_config,
+  lora_problems,
+  model_problems,
+  target_of,
+)
 from tests import runs
 
 _EXPERTS = {'num_experts': 4, 'num_experts_per_tok': 2}
@@ -53,3 +58,61 @@ def test_dense_models_have_no_routers_to_set(model):
   ]
   config['model'] |= {**_EXPERTS, 'mlp_only_layers': (0,)}
   assert not list(model_problems(config))
+
+
+@pytest.mark.parametrize(
+  ('section', 'model', 'messages'),
+  [
+    ({}, {}, []),
+    ({'rank': 2}, {}, []),
+    ({'rank': 2, 'targets': ('q_proj', 'down_proj', 'up')}, {}, []),
+    (
+      {'pretrained': 'x'},
+      {},
+      [
+        "lora.pretrained: got 'x', and lora.rank=0 trains no adapter; set the"
+        ' rank of that one.'
+      ],
+    ),
+    *(
+      (
+        {'rank': 2, 'targets': targets},
+        {},
+        [
+          f'lora.targets: got {targets!r}; one or several of query, key, value,'
+          ' output, gate, up, down, each once, in a tuple.'
+        ],
+      )
+      for targets in [
+        (),
+        ('query', 'qeury'),
+        'query',
+        ('query', 'q_proj'),
+        (1,),
+      ]
+    ),
+    (
+      {'rank': 2, 'targets': ('query', 'gate', 'up')},
+      _EXPERTS,
+      [
+        'lora.targets: got gate, up; experts take no adapters, so a model with'
+        ' experts takes query, key, value, output only.'
+      ],
+    ),
+  ],
+)
+def test_each_problem_of_an_adapter_is_a_sentence(section, model, messages):
+  config = runs.config().to_dict()
+  config['lora'] |= section
+  config['model'] |= model
+  assert list(lora_problems(config)) == messages
+
+
+def test_published_names_become_ours():
+  section = runs.config(lora__rank=4, lora__targets=('o_proj', 'up')).lora
+  found = lora_config(section)
+  assert found is not None
+  assert (found.rank, found.scale) == (4, 16.0)
+  assert found.targets == ('output', 'up')
+  assert target_of('query_proj') == 'query_proj'
+  assert lora_config(runs.config().lora) is None

@@ -64,3 +64,20 @@ def test_sizes_have_units():
     '5.0 GiB',
     '4,096.0 GiB',
   ]
+
+
+def test_what_is_frozen_costs_no_gradients():
+  settings = runs.config(lora__rank=2, lora__base_dtype='bfloat16')
+  with runs.devices():
+    experiment = runs.experiment(settings)
+    memory = planning.memory(experiment, assembly.assemble(experiment))
+    text = planning.describe(experiment)
+  whole = planning.memory(runs.experiment(), runs.parts())['parameters']
+  assert memory['frozen weights'] == whole / 2
+  assert memory['gradients'] == memory['parameters'] < whole / 4
+  assert memory['optimizer state'] < 2.1 * memory['parameters']
+  count = int(memory['parameters'] // 4)
+  assert (
+    f'parameters         {int(whole // 4):,} frozen and {count:,} of rank 2'
+    in text.splitlines()
+  )

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dppo_jax.models.policy import AdaptedParams
 from dppo_jax.sampling import precision as precision_lib
 from dppo_jax.sampling.precision import round_params
 from tests import factories
@@ -154,3 +155,35 @@ def test_every_expert_has_scales_of_its_own():
 
 def _nested(kernel):
   return {'mlp': {'experts': {'down': {'kernel': jnp.asarray(kernel)}}}}
+
+
+def _adapted(params):
+  rng = np.random.default_rng(0)
+  b = jnp.asarray(rng.standard_normal((2, 3, 24)), jnp.float32)
+  adapter = {'layers': {'mlp': {'up': {'lora_b': b}}}}
+  return AdaptedParams(base=params, adapter=adapter, scale=2.0)
+
+
+@pytest.mark.parametrize('precision', _LADDER)
+def test_an_adapter_stays_beside_the_rounded_base(params, rounded, precision):
+  whole = _adapted(params)
+  got = jax.jit(lambda p: round_params(p, precision))(whole)
+  jax.tree.map(np.testing.assert_array_equal, got.base, rounded[precision])
+  (before,), (after,) = map(jax.tree.leaves, (whole.adapter, got.adapter))
+  exact = precision == 'float32'
+  expected = before if exact else before.astype(jnp.bfloat16)
+  np.testing.assert_array_equal(after, expected.astype(jnp.float32))
+  assert got.scale == 2.0
+
+
+@pytest.mark.parametrize('precision', ['int8', 'fp8', 'int4'])
+def test_a_base_in_bfloat16_is_rounded_as_in_float32(params, precision):
+  narrow = {'head': params['head'].astype(jnp.bfloat16)}
+  wide = {'head': narrow['head'].astype(jnp.float32)}
+  round_both = jax.jit(lambda p: round_params(p, precision)['head'])
+  got = round_both(narrow)
+  assert got.dtype == jnp.float32
+  np.testing.assert_array_equal(got, round_both(wide))
+  kept = round_params(narrow, 'bfloat16')['head']
+  np.testing.assert_array_equal(kept, narrow['head'])
+  assert kept.dtype == jnp.bfloat16

@@ -71,6 +71,7 @@ def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
       greedy=False,
       top_k=top_k,
       with_hidden=False,
+      with_routes=False,
       precision='float32',
       pad_id=0,
       eos_ids=(),  # Every row goes on to the end.

@@ -1,0 +1,157 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dppo_jax import parallel
+from dppo_jax.models import lora
+from dppo_jax.models.policy import make_policy
+from dppo_jax.runtime import adapter_files, exporting, tensor_files
+from tests import factories
+from tests.runtime import published
+
+_CONFIG = lora.LoraConfig(rank=3, alpha=6.0, targets=tuple(lora.TARGETS))
+
+
+def _like(sizes=(1, 1, 1), config=_CONFIG):
+  policy = lora.adapt(make_policy(factories.transformer_config()), config)
+  boxed = jax.eval_shape(policy.init, jax.random.PRNGKey(0))
+  devices = jax.devices()[: int(np.prod(sizes))]
+  mesh = parallel.make_mesh(*sizes, devices=devices)
+  shardings = parallel.tree_shardings(mesh, boxed)
+  return jax.tree.map(
+    lambda sharding, leaf: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=sharding
+    ),
+    shardings,
+    jax.tree.map(
+      lambda box: box.value, boxed, is_leaf=lambda x: hasattr(x, 'names')
+    ),
+  )
+
+
+def _adapter(sizes=(1, 1, 1)):
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda leaf: jax.device_put(
+      jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype), leaf.sharding
+    ),
+    _like(sizes),
+  )
+
+
+@pytest.fixture
+def folder(tmp_path):
+  exporting.write_adapter(_adapter(), _CONFIG, 'a/base', tmp_path, 'float32')
+  return tmp_path
+
+
+def _stored(folder):
+  found = {}
+  path = folder / adapter_files.WEIGHTS
+  for name, tensor in tensor_files.read_header(path).items():
+    found[name] = np.empty(tensor.shape, tensor.dtype)
+    tensor.read(tensor.shape, [slice(None)] * 2, found[name])
+  return found
+
+
+def test_names_and_orientations(folder):
+  stored = _stored(folder)
+  assert len(stored) == 2 * 2 * 7
+  layers = _adapter()['layers']
+  for layer in range(2):
+    at = f'base_model.model.model.layers.{layer}.'
+    output = layers['attention']['output']
+    # [r, inputs] and [outputs, r]; ours are [inputs…, r] and [r, outputs…].
+    np.testing.assert_array_equal(
+      stored[f'{at}self_attn.o_proj.lora_A.weight'],
+      np.asarray(output['lora_a'][layer]).reshape(24, 3).T,
+    )
+    np.testing.assert_array_equal(
+      stored[f'{at}self_attn.o_proj.lora_B.weight'],
+      np.asarray(output['lora_b'][layer]).T,
+    )
+    key = layers['attention']['key']
+    np.testing.assert_array_equal(
+      stored[f'{at}self_attn.k_proj.lora_B.weight'],
+      np.asarray(key['lora_b'][layer]).reshape(3, 12).T,
+    )
+    up = layers['mlp']['up']['lora_a'][layer]
+    np.testing.assert_array_equal(
+      stored[f'{at}mlp.up_proj.lora_A.weight'], np.asarray(up).T
+    )
+
+
+def test_the_config_is_that_of_peft(folder):
+  config = json.loads((folder / adapter_files.CONFIG).read_text())
+  assert config['peft_type'] == 'LORA'
+  assert config['base_model_name_or_path'] == 'a/base'
+  assert (config['r'], config['lora_alpha']) == (3, 6.0)
+  assert config['target_modules'] == [
+    'down_proj',
+    'gate_proj',
+    'k_proj',
+    'o_proj',
+    'q_proj',
+    'up_proj',
+    'v_proj',
+  ]
+
+
+@pytest.mark.parametrize('sizes', [(1, 1, 1), (2, 2, 2)])
+def test_what_is_written_is_read_back(tmp_path, sizes):
+  adapter = _adapter(sizes)
+  exporting.write_adapter(adapter, _CONFIG, '', tmp_path, 'float32')
+  like = _like(sizes)
+  got = adapter_files.load_adapter(tmp_path, _CONFIG, like)
+  assert jax.tree.structure(got) == jax.tree.structure(adapter)
+  for mine, other, want in zip(
+    *map(jax.tree.leaves, (got, adapter, like)), strict=True
+  ):
+    np.testing.assert_array_equal(mine, other)
+    assert mine.sharding == want.sharding
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'r': 4}, 'r is 4, and section lora says 3'),
+    ({'lora_alpha': 8}, r'lora_alpha is 8, and section lora says 6\.0'),
+    ({'target_modules': ['q_proj']}, r"target_modules is \['q_proj'\], and"),
+    ({'target_modules': 'all-linear'}, "target_modules is 'all-linear', and"),
+    ({'use_rslora': True}, 'use_rslora is True; None or False can be read'),
+    ({'bias': 'all'}, "bias is 'all'; None or 'none' can be read"),
+    ({'peft_type': 'LOHA'}, "peft_type is 'LOHA'; 'LORA' can be read"),
+  ],
+)
+def test_other_adapters_are_refused(folder, changes, message):
+  path = folder / adapter_files.CONFIG
+  path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+  with pytest.raises(ValueError, match=message):
+    adapter_files.load_adapter(folder, _CONFIG, _like())
+
+
+def test_missing_and_damaged_files_are_named(folder):
+  path = folder / adapter_files.WEIGHTS
+  whole = path.read_bytes()
+  path.write_bytes(whole[:-8])
+  with pytest.raises(ValueError, match=r'adapter_model\.safetensors: cut off'):
+    adapter_files.load_adapter(folder, _CONFIG, _like())
+  path.unlink()
+  with pytest.raises(ValueError, match=r'adapter_model\.safetensors: missing'):
+    adapter_files.load_adapter(folder, _CONFIG, _like())
+  (folder / adapter_files.CONFIG).unlink()
+  with pytest.raises(ValueError, match=r'adapter_config\.json: missing'):
+    adapter_files.load_adapter(folder, _CONFIG, _like())
+
+
+def test_missing_tensors_are_named(folder):
+  stored = _stored(folder)
+  name = 'base_model.model.model.layers.1.mlp.up_proj.lora_A.weight'
+  del stored[name]
+  path, *_ = published.rewrite(folder, stored)
+  path.rename(folder / adapter_files.WEIGHTS)
+  with pytest.raises(ValueError, match=rf"lacks '{name}' \[3, 16\]"):
+    adapter_files.load_adapter(folder, _CONFIG, _like())
