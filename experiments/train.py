@@ -27,10 +27,10 @@ _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the plan and exit.')
 def main() -> int:
   """Runs; returns the exit code."""
   config = entry_point.required('config', _CONFIG.value, 'an experiment')
-  experiment = build_experiment(config, jax.device_count())
   if _DRY_RUN.value:
-    print(planning.describe(experiment))
+    print(planning.plan(config, jax.device_count()))
     return 0
+  experiment = build_experiment(config, jax.device_count())
   folder = workdir.open_workdir(
     entry_point.required('workdir', _WORKDIR.value, 'the folder of the run')
   )

@@ -46,14 +46,10 @@ BatchFn = Callable[
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Parts:
-  """What the phases of a run share.
+class ModelParts:
+  """What needs neither data nor a tokenizer.
 
   Attributes:
-    task: of the demonstrations.
-    tokenizer: of the policy.
-    prompts: the stream to train on.
-    held_out: the split to evaluate on.
     mesh: devices.
     policy: the model.
     optimizer: of the reinforcement phase.
@@ -61,10 +57,6 @@ class Parts:
     batch_sharding: where rows live.
   """
 
-  task: tasks.Task
-  tokenizer: Tokenizer
-  prompts: PromptStream
-  held_out: PromptStream
   mesh: Mesh
   policy: policy_lib.Policy
   optimizer: optax.GradientTransformation
@@ -72,26 +64,50 @@ class Parts:
   batch_sharding: NamedSharding
 
 
-def assemble(experiment: Experiment) -> Parts:
-  """Prepares the data and builds the policy; places nothing on a device."""
-  tokenizer = open_tokenizer(vars(experiment.data), experiment.model.vocab_size)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parts(ModelParts):
+  """What the phases of a run share.
+
+  Attributes:
+    task: of the demonstrations.
+    tokenizer: of the policy.
+    prompts: the stream to train on.
+    held_out: the split to evaluate on.
+  """
+
+  task: tasks.Task
+  tokenizer: Tokenizer
+  prompts: PromptStream
+  held_out: PromptStream
+
+
+def assemble_model(experiment: Experiment) -> ModelParts:
+  """Builds the policy and its optimizer; places nothing on a device."""
   mesh = parallel.make_mesh(**dataclasses.asdict(experiment.mesh))
   policy = policy_lib.make_policy(experiment.model, mesh)
   optimizer = make_optimizer(experiment.optimizer)
-
-  def stream(prepared: datasets.Prepared) -> PromptStream:
-    return datasets.open_stream(experiment, tokenizer, prepared)
-
-  return Parts(
-    task=tasks.find_task(experiment.data.task),
-    tokenizer=tokenizer,
-    prompts=stream(datasets.training(experiment.data)),
-    held_out=stream(datasets.held_out(experiment)),
+  return ModelParts(
     mesh=mesh,
     policy=policy,
     optimizer=optimizer,
     shardings=state_lib.state_shardings(policy, optimizer, mesh),
     batch_sharding=parallel.batch_sharding(mesh),
+  )
+
+
+def assemble(experiment: Experiment) -> Parts:
+  """Prepares the data and builds the policy; places nothing on a device."""
+  tokenizer = open_tokenizer(vars(experiment.data), experiment.model.vocab_size)
+
+  def stream(prepared: datasets.Prepared) -> PromptStream:
+    return datasets.open_stream(experiment, tokenizer, prepared)
+
+  return Parts(
+    **vars(assemble_model(experiment)),
+    task=tasks.find_task(experiment.data.task),
+    tokenizer=tokenizer,
+    prompts=stream(datasets.training(experiment.data)),
+    held_out=stream(datasets.held_out(experiment)),
   )
 
 
@@ -124,7 +140,7 @@ def initial_state(
   return state_lib.adopt(optimizer, params, shardings, experiment.seed)
 
 
-def abstract_state(parts: Parts) -> TrainState:
+def abstract_state(parts: ModelParts) -> TrainState:
   """Shapes, dtypes and shardings of the state; allocates nothing."""
   shapes = jax.eval_shape(
     lambda: state_lib.init_state(

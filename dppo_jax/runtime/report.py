@@ -17,7 +17,7 @@ from dppo_jax.data.prompts import PromptStream
 from dppo_jax.learner.loss import LossConfig
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
 from dppo_jax.runtime import summary, writers
-from dppo_jax.runtime.assembly import Parts, abstract_state
+from dppo_jax.runtime.assembly import ModelParts, Parts, abstract_state
 from dppo_jax.runtime.config import DataConfig, Experiment
 from dppo_jax.runtime.data_problems import SAME, TASK
 
@@ -28,7 +28,7 @@ _MAX_SHOWN = 8  # Levels, or sources, that a run names at its start.
 _SUBJECT = ('direction', 'side', 'alpha_low', 'alpha_high')
 
 
-def num_parameters(parts: Parts) -> int:
+def num_parameters(parts: ModelParts) -> int:
   """Parameters of the policy."""
   leaves = jax.tree.leaves(abstract_state(parts).params)
   return sum(int(np.prod(leaf.shape)) for leaf in leaves)
