@@ -11,6 +11,7 @@ with METHOD '' (CPPO), or a preset: grpo_clip_higher, cispo, dppo_topk_tv,
 trm_max, trm_mean. Under dppo_topk_tv add --config.trust_region.delta_low=0.15
 --config.trust_region.delta_high=0.15, the table's scale for dense models.
 
+Plan: --dry_run --num_devices=8 in place of --workdir=DIR.
 Hardware: planned for 8 x H200. Duration: not yet run.
 Expected: avg@16, mean of AIME 24, 25 and 26: CPPO 31.9 %, DPPO 28.2 %, GRPO
 27.9 %. AIME 26 is not among the sources: name its file with

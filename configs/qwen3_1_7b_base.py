@@ -10,6 +10,7 @@ Command: python -m experiments.train --workdir=DIR \
 with METHOD '' (CPPO) or a preset; of figures 6 and 7 grpo_clip_higher,
 relax_high, relax_low, relax_both (the batch of those runs is not published).
 
+Plan: --dry_run --num_devices=8 in place of --workdir=DIR.
 Hardware: planned for 8 x H200. Duration: not yet run.
 Expected: avg@16, mean of AIME 24, 25 and 26: CPPO 12.8 %, CISPO 11.9 %, DPPO
 10.9 %, GRPO 8.9 %. Figure 7: after 500 steps relax_both has the highest

@@ -16,8 +16,9 @@ The thinking model of figure 15 is Qwen3-30B-A3B, of the same shape:
 --config.trust_region.divergence=topk_tv --config.trust_region.delta_low=0.2
 --config.trust_region.delta_high=0.2.
 
-Hardware: planned for 128 x H200; a dry run over as many says why: a batch is
-sampled at once, and its keys and values take most of the memory.
+Plan: --dry_run --num_devices=64 in place of --workdir=DIR.
+Hardware: planned for 64 x H200; the plan says why: a batch is sampled at once,
+and its keys and values take most of the memory.
 Duration: not yet run.
 Expected, read off figures 8 and 13: in 200 steps avg@32 of AIME 24 from .2 to
 about .55 and of AIME 25 from .05 to about .38; CISPO collapses on the way,
@@ -39,8 +40,9 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.data.group_size = 16
   config.sampling.max_completion_length = 16_384
   config.learner.num_minibatches = 8
-  config.learner.num_microbatches = 4
-  config.mesh.update(fsdp=-1, expert=1)
+  config.learner.num_microbatches = 16
+  # Attention scores of one row of 17,408 tokens are 39 GB in float32.
+  config.mesh.update(data=1, fsdp=-1, tensor=4)
   config.evaluation.every_n_steps = 5
   config.evaluation.num_prompts = 128
   config.evaluation.final_num_prompts = 128

@@ -7,6 +7,7 @@ updates of 16 prompts, completions up to 8,000 tokens, cap 5, delta .15 (TV).
 Command: python -m experiments.train --workdir=DIR \
   --config=configs/qwen3_30b_a3b_base_lora.py:METHOD
 
+Plan: --dry_run --num_devices=32 in place of --workdir=DIR.
 Hardware: planned for 32 x H200. Duration: not yet run.
 Expected, read off figure 17: in 900 steps avg@32 of AIME 24 from .2 to about
 .45 and of AIME 25 from .1 to about .33; CISPO fluctuates.
@@ -25,7 +26,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.data.group_size = 8
   config.sampling.max_completion_length = 8000
   config.learner.num_minibatches = 8
-  config.learner.num_microbatches = 4
+  config.learner.num_microbatches = 16
   config.evaluation.every_n_steps = 10
   config.optimizer.learning_rate = 1e-5
   published.set_if_known(config, 'lora.rank', 32)

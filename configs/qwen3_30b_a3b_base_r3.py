@@ -7,7 +7,8 @@ sampler gave it. All else is configs/qwen3_30b_a3b_base.py.
 Command: python -m experiments.train --workdir=DIR \
   --config=configs/qwen3_30b_a3b_base_r3.py:METHOD
 
-Hardware: planned for 128 x H200. Duration: not yet run.
+Plan: --dry_run --num_devices=64 in place of --workdir=DIR.
+Hardware: planned for 64 x H200. Duration: not yet run.
 Expected, read off figures 8 and 14: a little above the run without R3, with
 mean |pi - mu| below .004 throughout; CISPO does not collapse.
 """

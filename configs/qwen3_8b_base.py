@@ -12,6 +12,7 @@ with METHOD dppo_binary_tv (the default), dppo_binary_kl, grpo_clip_higher,
 cispo. CPPO's run (arXiv:2606.10968, table 3) has the same batch; its method is
 cppo_dynamic with --config.trust_region.divergence=topk_tv.
 
+Plan: --dry_run --num_devices=32 in place of --workdir=DIR.
 Hardware: planned for 32 x H200. Duration: not yet run.
 Expected, read off figure 9: in 1,200 steps avg@32 of AIME 24 from .10 to about
 .33, of AIME 25 from .10 to about .28; GRPO with Clip-Higher is slower and ends

@@ -11,6 +11,7 @@ Command: python -m experiments.train --workdir=DIR \
   --config=configs/rlhf_qwen3_4b.py:METHOD
 with METHOD dppo_binary_tv (the default) or grpo.
 
+Plan: --dry_run --num_devices=8 in place of --workdir=DIR.
 Hardware: planned for 8 x H200. Duration: not yet run.
 Expected, table 2: reward at step 150 51.3 under DPPO and 36.7 under GRPO, and
 80.9 % length-controlled wins on AlpacaEval 2.0 (initially 59.4 %); later

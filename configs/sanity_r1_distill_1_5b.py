@@ -15,6 +15,7 @@ with METHOD of figure 3 pg_is, pg_tis, minirl, minirl_tis, grpo_clip_higher,
 dppo_binary_tv (the default), dppo_binary_kl; of figure 4
 dppo_binary_kl_recomputed; of figure 5 mask_0.5, mask_0.8, mask_0.5_recomputed.
 
+Plan: --dry_run --num_devices=8 in place of --workdir=DIR.
 Hardware: planned for 8 x H200. Duration: not yet run.
 Expected: training reward from about .6 to above .95 in 3,500 steps under DPPO,
 mean |pi - mu| flat; PG-IS, PG-TIS, MiniRL and MiniRL-TIS rise, lose control of

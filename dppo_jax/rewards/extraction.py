@@ -95,7 +95,7 @@ def answer_line(text: str) -> str | None:
   if start < 0:
     return None
   line = text[start + len('Answer:') :].lstrip(' \t').split('\n', 1)[0]
-  return line.strip().strip('*$').strip()
+  return line.strip('*$ \t\r')
 
 
 def whole(text: str) -> str | None:

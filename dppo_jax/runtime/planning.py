@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import jax
+from jax.extend import backend
 import ml_collections
 import numpy as np
 
@@ -22,12 +24,14 @@ def plan(config: ml_collections.ConfigDict, num_devices: int) -> str:
 
   Args:
     config: as of `configs/default.py`.
-    num_devices: devices the mesh is laid over.
+    num_devices: devices to plan for, on a machine that need not have them; 0:
+      those here, or as few as the mesh needs where they do not fit it.
 
   Raises:
     ValueError: lists every problem of the config.
   """
   wanted = config.to_dict()
+  num_devices = _have_devices(wanted['mesh'], num_devices)
   missing = downloads.find_missing(wanted)
   experiment = build_experiment(_with_words(config), num_devices)
   if not downloads.has_tokenizer(wanted):
@@ -38,6 +42,19 @@ def plan(config: ml_collections.ConfigDict, num_devices: int) -> str:
     lines += ['', 'Not on this machine, and needed to run:']
     lines += [f'  {problem}' for problem in missing]
   return '\n'.join(lines)
+
+
+def _have_devices(mesh: dict[str, int], wanted: int) -> int:
+  """Pretends to have so many devices; only shapes are asked of them."""
+  here = jax.device_count()
+  fewest = math.prod(size for size in mesh.values() if size > 0)
+  fits = here % fewest == 0 if -1 in mesh.values() else here == fewest
+  number = wanted or (here if fits else fewest)
+  if number != here:
+    backend.clear_backends()
+    jax.config.update('jax_platforms', 'cpu')
+    jax.config.update('jax_num_cpu_devices', number)
+  return number
 
 
 def _with_words(config: ml_collections.ConfigDict) -> Any:
@@ -95,7 +112,8 @@ def peak(estimate: dict[str, float]) -> float:
     estimate: of `memory`.
   """
   sampling = estimate['sampling cache']
-  training = estimate['gradients'] + estimate['activations']
+  names = ('gradients', 'activations', 'attention scores')
+  training = sum(estimate[name] for name in names)
   rest = sum(estimate.values()) - sampling - training
   return rest + max(sampling, training)
 
@@ -147,6 +165,14 @@ def memory(
     * part
     * columns
     / devices,
+    # Of one layer: scores and weights f32, and what flows back to them.
+    'attention scores': 4
+    * 3
+    * part
+    / shards
+    * model.num_heads
+    / parts.mesh.shape['tensor']
+    * columns**2,
     'logits': 4 * 2 * logit_rows * model.vocab_size / parts.mesh.shape['tensor'],
   }
 

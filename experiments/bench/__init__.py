@@ -1,0 +1,1 @@
+"""Measurements; each prints its figures and where it took them."""
