@@ -114,14 +114,34 @@ class HFTokenizer:
     Raises:
       ValueError: the template fails.
     """
+    rendered = self.render_prompt(text)
+    return self._tokenizer.encode(
+      rendered, add_special_tokens=self._render is None
+    ).ids
+
+  def render_prompt(self, text: str, *, opened: bool = True) -> str:
+    """Returns the text that the policy is shown of a prompt.
+
+    Args:
+      text: of the prompt.
+      opened: begins the assistant's turn; without a chat there is none.
+
+    Raises:
+      ValueError: the template fails.
+    """
     # Not str.format: prompts and templates are full of LaTeX's braces.
     text = self._prompt_template.replace('{prompt}', text)
     if self._render is None:
-      return self._tokenizer.encode(text, add_special_tokens=True).ids
+      return text
     messages = [{'role': 'user', 'content': text}]
     if self._system_prompt:
       messages.insert(0, {'role': 'system', 'content': self._system_prompt})
-    return self.encode(self._render(messages))
+    return self._render(messages, opened)
+
+  def spell(self, ids: Any) -> str:
+    """Returns the text of i32 [R] ids, special tokens and ends included."""
+    known = np.asarray(ids, np.int64).tolist()
+    return self._tokenizer.decode(known, skip_special_tokens=False)
 
   def decode(self, ids: Any) -> str:
     """Returns the text of i32 [R] ids, without special tokens and ends.
