@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from dppo_jax.base import Array, Params, PolicyApply, Prompts
+from dppo_jax.models import narrow
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.moe import Routing
 from dppo_jax.models.transformer import Transformer
@@ -106,7 +107,7 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
   model = Transformer(config, mesh if config.num_experts else None)
 
   def run(params: Params, *args: Any, **options: Any) -> Any:
-    return model.apply({'params': params}, *args, **options)
+    return model.apply({'params': narrow.pack(params)}, *args, **options)
 
   def init(key: Array) -> Any:
     token = jnp.zeros((1, 1), jnp.int32)
