@@ -245,9 +245,7 @@ def check_rewards(rewards: np.ndarray, *, warm_start: bool) -> Finding:
   check = 'zero-variance groups'
   equal = rewards.max(axis=1) == rewards.min(axis=1)
   share = float(np.mean(equal))
-  text = (
-    f'{share:.0%} of {equal.size} groups; mean reward {rewards.mean():.3g}'
-  )
+  text = f'{share:.0%} of {equal.size} groups; mean reward {rewards.mean():.3g}'
   if share <= _MOST_EQUAL:
     return Finding(OK, check, text)
   if rewards.shape[1] == 1:

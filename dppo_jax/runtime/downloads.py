@@ -53,9 +53,7 @@ def _files(config: dict[str, Any]) -> Iterator[str]:
       (name, 'train', files, 'data.mixture')
       for name, files, _ in data['mixture']
     ]
-  name, split, files = (
-    evaluation[key] for key in ('source', 'split', 'files')
-  )
+  name, split, files = (evaluation[key] for key in ('source', 'split', 'files'))
   if name == SAME:
     name = data['source']
     files = files or (data['files'] if split == 'train' else '')

@@ -84,9 +84,7 @@ class Meter:
     seconds = time.monotonic() - begin
     peak = resident('VmHWM')
     gc.collect()
-    stage = Stage(
-      name=name, seconds=seconds, peak=peak, kept=resident('VmRSS')
-    )
+    stage = Stage(name=name, seconds=seconds, peak=peak, kept=resident('VmRSS'))
     self.stages.append(stage)
     self._tell(
       f'{name:<10} {seconds:7.1f} s   peak {peak / 1e9:6.2f} GB   kept'

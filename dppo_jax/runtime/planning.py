@@ -173,7 +173,11 @@ def memory(
     * model.num_heads
     / parts.mesh.shape['tensor']
     * columns**2,
-    'logits': 4 * 2 * logit_rows * model.vocab_size / parts.mesh.shape['tensor'],
+    'logits': 4
+    * 2
+    * logit_rows
+    * model.vocab_size
+    / parts.mesh.shape['tensor'],
   }
 
 

@@ -30,7 +30,9 @@ def _levels(findings):
 def test_a_finding_names_cause_and_fix():
   finding = checkup.Finding(checkup.ERROR, 'what', 'why', 'how')
   assert str(finding) == 'ERROR   what: why\n        Fix: how'
-  assert str(checkup.Finding(checkup.OK, 'what', 'fine')) == 'ok      what: fine'
+  assert (
+    str(checkup.Finding(checkup.OK, 'what', 'fine')) == 'ok      what: fine'
+  )
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,9 @@ def test_recorded(experiment, changes, mass, level):
 def test_agreement(experiment, changes, off, level):
   sampled = np.array([-1.0, -2.0, -0.5])
   trained = sampled + off * np.array([1, -1, 1])
-  found = checkup.check_agreement(_with(experiment, **changes), sampled, trained)
+  found = checkup.check_agreement(
+    _with(experiment, **changes), sampled, trained
+  )
   assert found.level == level
 
 

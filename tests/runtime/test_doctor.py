@@ -82,15 +82,16 @@ def test_what_cannot_start_is_found_at_once(overrides, check, cause):
 
 
 def test_without_memory_nothing_is_sampled():
-  with mock.patch.object(doctor, 'capacity', lambda device: 1000.0):
+  with mock.patch.object(doctor, 'capacity', return_value=1000.0):
     found, told = _examine(runs.config())
   assert found['memory'].level == 'error'
   assert told[-1] == 'Not sampling: mend the errors first'
 
 
 def test_a_policy_that_never_earns_is_found():
-  settings = runs.smallest(data__num_prompts=8, data__group_size=4,
-                           rewards__verifier='think_answer')
+  settings = runs.smallest(
+    data__num_prompts=8, data__group_size=4, rewards__verifier='think_answer'
+  )
   found, _ = _examine(settings)
   assert found['zero-variance groups'].level == 'error'
 
@@ -100,7 +101,7 @@ def test_a_trainer_at_another_temperature_is_found():
   experiment = runs.experiment(settings)
   loss = dataclasses.replace(experiment.loss, temperature=0.5)
   sick = dataclasses.replace(experiment, loss=loss)
-  with mock.patch.object(doctor, 'build_experiment', lambda *_: sick):
+  with mock.patch.object(doctor, 'build_experiment', return_value=sick):
     found, told = _examine(settings)
   assert found['temperature'].level == 'error'
   assert 'sampled at 1, trained at 0.5' in found['temperature'].cause

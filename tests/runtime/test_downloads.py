@@ -63,7 +63,8 @@ def test_every_component_of_a_mixture_is_looked_for():
 
 
 def test_the_same_files_are_named_once():
-  found = _missing(data__source='rows', data__files='~/a.jsonl',
-                   evaluation__split='train')
+  found = _missing(
+    data__source='rows', data__files='~/a.jsonl', evaluation__split='train'
+  )
   assert len(found) == 2  # To train on and to evaluate on, two keys.
   assert all('~/a.jsonl' in text for text in found)
