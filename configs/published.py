@@ -164,6 +164,7 @@ def set_if_known(
     path: 'section.key'.
     value: of the key.
   """
-  section, key = path.split('.')
-  if section in config and key in config[section]:
-    config[section][key] = value
+  name, key = path.split('.')
+  section: Any = config[name] if name in config else {}
+  if key in section:
+    section[key] = value

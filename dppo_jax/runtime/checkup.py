@@ -124,7 +124,7 @@ def check_law(experiment: Experiment) -> list[Finding]:
         ERROR,
         'temperature',
         f'sampled at {sampled.temperature:g}, trained at {loss.temperature:g}',
-        'give both sampling.temperature; pi / mu would be wrong at every token.',
+        'give both sampling.temperature; pi / mu would be wrong everywhere.',
       )
     ]
   if sampled.top_p == 1.0 and not sampled.greedy:
@@ -202,13 +202,12 @@ def check_agreement(
   )
   if np.isfinite(off) and off <= limit:
     return Finding(OK, check, text)
-  # Logits that were divided once too often, or not at all.
   return Finding(
     ERROR if exact or not np.isfinite(off) else WARNING,
     check,
     f'{text}; {limit:g} is what {dtype} and a {precision} sampler explain',
     'compare at sampling.precision=float32 and model.dtype=float32: what is'
-    ' left there is no rounding but another law (temperature, filters, weights).',
+    ' left there is not rounding but another law (temperature, weights).',
   )
 
 

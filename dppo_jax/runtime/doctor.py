@@ -194,11 +194,11 @@ def _sample(
   return jax.block_until_ready(sampler(params, prompts, key))
 
 
-def capacity(device: jax.Device) -> float | None:
+def capacity(device: Any) -> float | None:
   """Bytes of memory of a device; None where nobody says.
 
   Args:
-    device: of this process. Devices that are the CPU share its memory.
+    device: a `jax.Device` of this process. Devices that are the CPU share its memory.
   """
   stats = device.memory_stats()
   if stats and 'bytes_limit' in stats:
