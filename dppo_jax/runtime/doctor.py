@@ -5,7 +5,6 @@ import os
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from dppo_jax import hardware, parallel
@@ -21,7 +20,7 @@ TellFn = Callable[[str], None]
 
 
 def examine(
-  config: ml_collections.ConfigDict,
+  config: Any,
   num_devices: int,
   num_prompts: int,
   tell: TellFn,
@@ -198,7 +197,7 @@ def capacity(device: Any) -> float | None:
   """Bytes of memory of a device; None where nobody says.
 
   Args:
-    device: a `jax.Device` of this process. Devices that are the CPU share its memory.
+    device: a `jax.Device` of this process; those of the CPU share its memory.
   """
   stats = device.memory_stats()
   if stats and 'bytes_limit' in stats:

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 from jax.extend import backend
-import ml_collections
 import numpy as np
 
 from dppo_jax import parallel
@@ -16,7 +15,7 @@ from dppo_jax.runtime import assembly, downloads, report
 from dppo_jax.runtime.config import Experiment, build_experiment
 
 
-def plan(config: ml_collections.ConfigDict, num_devices: int) -> str:
+def plan(config: Any, num_devices: int) -> str:
   """What a config asks for, and what of it is not on this machine.
 
   Neither weights nor data are needed: without the folder of the model its
@@ -57,10 +56,9 @@ def _have_devices(mesh: dict[str, int], wanted: int) -> int:
   return number
 
 
-def _with_words(config: ml_collections.ConfigDict) -> Any:
+def _with_words(config: Any) -> Any:
   """The config with the words of a task where the tokenizer is missing."""
-  given: Any = config
-  if downloads.has_tokenizer(config.to_dict()) or not given.model.vocab_size:
+  if downloads.has_tokenizer(config.to_dict()) or not config.model.vocab_size:
     return config
   other: Any = config.copy_and_resolve_references()
   other.data.update(tokenizer='', chat_template=False, system_prompt='')

@@ -10,6 +10,7 @@ import pytest
 from configs import default, published
 from dppo_jax.runtime import planning
 from dppo_jax.runtime.config import build_experiment
+from tests import runs
 
 _FOLDER = pathlib.Path(published.__file__).parent
 _NO_RECIPES = {'__init__', 'default', 'presets', 'published'}
@@ -56,8 +57,11 @@ def _config(name, preset=''):
 
 
 @pytest.mark.parametrize('name', _RECIPES)
-def test_a_config_is_planned_without_its_files(name):
-  text = planning.plan(_config(name), jax.device_count())
+def test_a_config_is_planned_without_its_files(name, monkeypatch):
+  count = 1 if name == 'memory_1_7b' else jax.device_count()
+  monkeypatch.setattr(jax, 'device_count', lambda: count)
+  with runs.devices(count):
+    text = planning.plan(_config(name), count)
   count = re.search(r'^parameters +([\d,]+)$', text, re.MULTILINE)
   assert int(count[1].replace(',', '')) == _PARAMETERS.get(name)
   assert re.search(r'^  at most +[\d,.]+ [GMK]iB$', text, re.MULTILINE)
