@@ -20,6 +20,7 @@ _STEP = flags.DEFINE_string('step', 'latest', 'best, latest or a number.')
 _OUT = flags.DEFINE_string('out', None, 'Every problem, as JSON.')
 _SHOWN = flags.DEFINE_integer('num_shown', 5, 'Completions to print.')
 _OVERRIDES = {  # None keeps what the training was told.
+  'source': flags.DEFINE_string('source', None, 'As data.source.'),
   'split': flags.DEFINE_string('split', None, 'validation, test or train.'),
   'final_num_prompts': flags.DEFINE_integer('num_prompts', None, 'The first.'),
   'num_samples': flags.DEFINE_integer('num_samples', None, 'k of avg@k.'),

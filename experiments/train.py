@@ -22,15 +22,18 @@ _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder of the run; resumes what it holds.'
 )
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the plan and exit.')
+_NUM_DEVICES = flags.DEFINE_integer(
+  'num_devices', 0, 'Of a dry run: devices to plan for; 0: those here.'
+)
 
 
 def main() -> int:
   """Runs; returns the exit code."""
   config = entry_point.required('config', _CONFIG.value, 'an experiment')
-  experiment = build_experiment(config, jax.device_count())
   if _DRY_RUN.value:
-    print(planning.describe(experiment))
+    print(planning.plan(config, _NUM_DEVICES.value))
     return 0
+  experiment = build_experiment(config, jax.device_count())
   folder = workdir.open_workdir(
     entry_point.required('workdir', _WORKDIR.value, 'the folder of the run')
   )

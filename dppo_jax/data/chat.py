@@ -66,24 +66,19 @@ def _now(form: str) -> str:
 
 
 def compile_template(
-  source: str,
-  special_tokens: Mapping[str, str],
-  origin: str,
-  *,
-  before_answer: bool = True,
-) -> Callable[[Messages], str]:
-  """Messages -> the text before the assistant's answer.
+  source: str, special_tokens: Mapping[str, str], origin: str
+) -> Callable[[Messages, bool], str]:
+  """(messages, generation prompt or not) -> the text before the answer.
 
   Args:
     source: of the template.
     special_tokens: 'bos_token', 'eos_token' and so on, to the template by name.
     origin: of the template, for error messages.
-    before_answer: the text goes on to where the assistant answers; otherwise
-      it is that of the messages and no more.
 
   Returns:
-    A function of messages, {'role': …, 'content': …} each. It raises
-    ValueError where the template refuses them, fails, or writes more than
+    A function of messages, {'role': …, 'content': …} each, and whether the
+    assistant's turn is opened, as it is for sampling. It raises ValueError
+    where the template refuses them, fails, or writes more than
     `MAX_TEXT_LENGTH` characters.
 
   Raises:
@@ -109,13 +104,13 @@ def compile_template(
       ' data.chat_template=False.'
     ) from error
 
-  def render(messages: Messages) -> str:
+  def render(messages: Messages, opened: bool = True) -> str:
     pieces, length = [], 0
     try:
       for piece in template.generate(
         **special_tokens,
         messages=[dict(message) for message in messages],
-        add_generation_prompt=before_answer,
+        add_generation_prompt=opened,
         tools=None,
         documents=None,
       ):

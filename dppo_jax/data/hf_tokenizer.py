@@ -61,16 +61,12 @@ class HFTokenizer:
     self.eos_ids = self._find_eos(special, ids)
     self.pad_id = ids.get(special.get('pad_token', ''), self.eos_ids[0])
     self._render = None
-    self._render_whole = None
     self._special = _any_of(self._tokenizer)
     self._prompt_template = prompt_template
     self._system_prompt = system_prompt
     if use_chat_template:
       source, origin = _chat_template(self._folder, settings)
       self._render = chat.compile_template(source, special, origin)
-      self._render_whole = chat.compile_template(
-        source, special, origin, before_answer=False
-      )
     elif system_prompt:
       raise ValueError(
         'data.system_prompt: needs a chat; set data.chat_template=True, or put'
@@ -120,14 +116,34 @@ class HFTokenizer:
     Raises:
       ValueError: the template fails.
     """
+    rendered = self.render_prompt(text)
+    return self._tokenizer.encode(
+      rendered, add_special_tokens=self._render is None
+    ).ids
+
+  def render_prompt(self, text: str, *, opened: bool = True) -> str:
+    """Returns the text that the policy is shown of a prompt.
+
+    Args:
+      text: of the prompt.
+      opened: begins the assistant's turn; without a chat there is none.
+
+    Raises:
+      ValueError: the template fails.
+    """
     # Not str.format: prompts and templates are full of LaTeX's braces.
     text = self._prompt_template.replace('{prompt}', text)
     if self._render is None:
-      return self._tokenizer.encode(text, add_special_tokens=True).ids
+      return text
     messages = [{'role': 'user', 'content': text}]
     if self._system_prompt:
       messages.insert(0, {'role': 'system', 'content': self._system_prompt})
-    return self.encode(self._render(messages))
+    return self._render(messages, opened)
+
+  def spell(self, ids: Any) -> str:
+    """Returns the text of i32 [R] ids, special tokens and ends included."""
+    known = np.asarray(ids, np.int64).tolist()
+    return self._tokenizer.decode(known, skip_special_tokens=False)
 
   def encode_answered(self, prompt: str, completion: str) -> list[int]:
     """Returns the ids of a chat of a user's turn and the assistant's.
@@ -138,7 +154,7 @@ class HFTokenizer:
     Raises:
       ValueError: the template fails, or none was asked for.
     """
-    if self._render_whole is None:
+    if self._render is None:
       raise ValueError(
         'encode_answered: open the tokenizer with use_chat_template=True.'
       )
@@ -147,7 +163,7 @@ class HFTokenizer:
       {'role': role, 'content': self._special.sub(' ', text)}
       for role, text in turns
     ]
-    return self.encode(self._render_whole(messages))
+    return self.encode(self._render(messages, False))
 
   def decode(self, ids: Any) -> str:
     """Returns the text of i32 [R] ids, without special tokens and ends.

@@ -165,6 +165,40 @@ def find_source(name: str, fields: Mapping[str, str]) -> Source:
   )
 
 
+def locate(
+  name: str,
+  split: str,
+  files: str,
+  data_dir: str | os.PathLike[str],
+  fields: Mapping[str, str],
+  key: str,
+) -> list[pathlib.Path]:
+  """Finds the files of a source and reads none; arguments of `load_source`.
+
+  Returns:
+    The files; none of a source that TFDS prepares.
+
+  Raises:
+    ValueError: they are missing.
+  """
+  source = find_source(name, fields)
+  if not files and source.splits and split not in source.splits:
+    raise ValueError(
+      f'data.source: {name!r} has no split {split!r}'
+      f'{tasks.suggest(split, list(source.splits))} Or name a file in {key}.'
+    )
+  folder = pathlib.Path(data_dir).expanduser() / _FOLDER / name
+  found = rows.find_files(files, folder, split if source.splits else '')
+  if not found and (files or source.prepared is None):
+    missing = repr(files) if files else f'file of split {split!r} in {folder}'
+    raise ValueError(
+      f'{key}: no {missing} for the source {name!r}. Published:'
+      f' {source.published}. Put the files into {folder}, or name them in'
+      f' {key}; {", ".join(rows.SUFFIXES)} are read.'
+    )
+  return list(found)
+
+
 def load_source(
   name: str,
   split: str,
@@ -189,15 +223,9 @@ def load_source(
       and the fields it has).
   """
   source = find_source(name, fields)
-  if not files and source.splits and split not in source.splits:
-    raise ValueError(
-      f'data.source: {name!r} has no split {split!r}'
-      f'{tasks.suggest(split, list(source.splits))} Or name a file in {key}.'
-    )
-  home = pathlib.Path(data_dir).expanduser()
-  folder = home / _FOLDER / name
-  found = rows.find_files(files, folder, split if source.splits else '')
-  if not found and not files and source.prepared is not None:
+  found = locate(name, split, files, data_dir, fields, key)
+  if not found and source.prepared is not None:
+    home = pathlib.Path(data_dir).expanduser()
     place = f'{name}, split {split}'
     prepared = source.prepared(split, home)
     stream = (
@@ -205,13 +233,6 @@ def load_source(
       for number, values in enumerate(prepared, 1)
     )
     return _collect(source, stream)
-  if not found:
-    missing = repr(files) if files else f'file of split {split!r} in {folder}'
-    raise ValueError(
-      f'{key}: no {missing} for the source {name!r}. Published:'
-      f' {source.published}. Put the files into {folder}, or name them in'
-      f' {key}; {", ".join(rows.SUFFIXES)} are read.'
-    )
   columns = _columns(source)
   return _collect(
     source, (row for path in found for row in rows.read_rows(path, columns))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from dppo_jax.base import Array
+from dppo_jax.models import narrow
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,7 @@ class Projection(nn.Module):
       ),
       tuple(size for size, _ in axes),
     )
-    kernel = kernel.astype(self.config.dtype)
+    kernel = narrow.unpack(kernel).astype(self.config.dtype)
     count = len(self.in_axes)
     lead = x.shape[: x.ndim - count]
     # Two axes each: with more, the gradient of the kernel sums over several

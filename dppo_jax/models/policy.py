@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from dppo_jax.base import Array, Params, PolicyApply, Prompts
-from dppo_jax.models import moe
+from dppo_jax.models import moe, narrow
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.moe import Routing
 from dppo_jax.models.transformer import Transformer
@@ -279,14 +279,14 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
 def _collections(params: Params) -> dict[str, Any]:
   """Parameters as Flax takes them."""
   if not isinstance(params, AdaptedParams):
-    return {'params': params}
+    return {'params': narrow.pack(params)}
 
   def scaled(path: Any, leaf: Array) -> Array:
     # The smaller factor, instead of activations.
     return leaf * params.scale if path[-1].key == 'lora_b' else leaf
 
   adapter = jax.tree_util.tree_map_with_path(scaled, params.adapter)
-  return {'params': params.base, 'lora': adapter}
+  return {'params': narrow.pack(params.base), 'lora': adapter}
 
 
 def _completion_positions(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from dppo_jax.base import Array
-from dppo_jax.models import attention, layers, moe
+from dppo_jax.models import attention, layers, moe, narrow
 
 Streams = tuple[Array, ...]
 KeyValues = tuple[Array, Array]
@@ -206,8 +206,10 @@ class Transformer(nn.Module):
       values [L, B', S, kv_heads, head_dim] of the last one; and what the
       routers did, None in a dense model.
     """
-    table = self.embedding.astype(self.config.dtype)
-    streams = tuple(jnp.take(table, ids, axis=0) for ids in tokens)
+    # Rows are cast, not the table: a copy of it is a gigabyte.
+    table = narrow.bits(self.embedding)
+    rows = [narrow.unpack(jnp.take(table, ids, axis=0)) for ids in tokens]
+    streams = tuple(row.astype(self.config.dtype) for row in rows)
     angles = tuple(layers.rotary_angles(self.config, p) for p in positions)
     if routes is not None:
       routes = tuple(jnp.moveaxis(x, 2, 0) for x in routes)

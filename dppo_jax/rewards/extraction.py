@@ -1,4 +1,4 @@
-r"""Finds the answer in a completion: \boxed{…}, #### … or <answer>…</answer>.
+r"""Finds the answer in a completion: \boxed{…}, #### …, <answer>…, Answer: ….
 
 Completions are hostile: every function here is linear in the text and neither
 recurs nor searches backward.
@@ -85,6 +85,19 @@ def last_answer_tag(text: str) -> str | None:
   return text[start + len('<answer>') : end] if start >= 0 else None
 
 
+def answer_line(text: str) -> str | None:
+  """The rest of the line after the last 'Answer:', as DAPO's prompts ask.
+
+  >>> answer_line('so Answer: 4' + chr(10) + 'Answer: **5**')
+  '5'
+  """
+  start = text.rfind('Answer:')
+  if start < 0:
+    return None
+  line = text[start + len('Answer:') :].lstrip(' \t').split('\n', 1)[0]
+  return line.strip('*$ \t\r')
+
+
 def whole(text: str) -> str | None:
   """The text itself: the completion is the answer."""
   return text
@@ -95,6 +108,7 @@ EXTRACTORS: dict[str, Callable[[str], str | None]] = {
   'boxed': last_boxed,
   'hashes': after_hashes,
   'answer_tag': last_answer_tag,
+  'answer_line': answer_line,
 }
 
 

@@ -47,14 +47,10 @@ BatchFn = Callable[
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Parts:
-  """What the phases of a run share.
+class ModelParts:
+  """What needs neither data nor a tokenizer.
 
   Attributes:
-    task: of the demonstrations.
-    tokenizer: of the policy.
-    prompts: the stream to train on.
-    held_out: the split to evaluate on.
     mesh: devices.
     policy: the model.
     optimizer: of the reinforcement phase.
@@ -66,10 +62,6 @@ class Parts:
     batch_sharding: where rows live.
   """
 
-  task: tasks.Task
-  tokenizer: Tokenizer
-  prompts: PromptStream
-  held_out: PromptStream
   mesh: Mesh
   policy: policy_lib.Policy
   optimizer: optax.GradientTransformation
@@ -80,21 +72,29 @@ class Parts:
   batch_sharding: NamedSharding
 
 
-def assemble(experiment: Experiment) -> Parts:
-  """Prepares the data and builds the policy; places nothing on a device."""
-  tokenizer = open_tokenizer(vars(experiment.data), experiment.model.vocab_size)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parts(ModelParts):
+  """What the phases of a run share.
+
+  Attributes:
+    task: of the demonstrations.
+    tokenizer: of the policy.
+    prompts: the stream to train on.
+    held_out: the split to evaluate on.
+  """
+
+  task: tasks.Task
+  tokenizer: Tokenizer
+  prompts: PromptStream
+  held_out: PromptStream
+
+
+def assemble_model(experiment: Experiment) -> ModelParts:
+  """Builds the policy and its optimizer; places nothing on a device."""
   mesh = parallel.make_mesh(**dataclasses.asdict(experiment.mesh))
   policy = trained_policy(experiment, mesh)
   optimizer = make_optimizer(experiment.optimizer)
-
-  def stream(prepared: datasets.Prepared) -> PromptStream:
-    return datasets.open_stream(experiment, tokenizer, prepared)
-
-  return Parts(
-    task=tasks.find_task(experiment.data.task),
-    tokenizer=tokenizer,
-    prompts=stream(datasets.training(experiment.data)),
-    held_out=stream(datasets.held_out(experiment)),
+  return ModelParts(
     mesh=mesh,
     policy=policy,
     optimizer=optimizer,
@@ -106,6 +106,22 @@ def assemble(experiment: Experiment) -> Parts:
   )
 
 
+def assemble(experiment: Experiment) -> Parts:
+  """Prepares the data and builds the policy; places nothing on a device."""
+  tokenizer = open_tokenizer(vars(experiment.data), experiment.model.vocab_size)
+
+  def stream(prepared: datasets.Prepared) -> PromptStream:
+    return datasets.open_stream(experiment, tokenizer, prepared)
+
+  return Parts(
+    **vars(assemble_model(experiment)),
+    task=tasks.find_task(experiment.data.task),
+    tokenizer=tokenizer,
+    prompts=stream(datasets.training(experiment.data)),
+    held_out=stream(datasets.held_out(experiment)),
+  )
+
+
 def trained_policy(
   experiment: Experiment, mesh: Mesh | None = None
 ) -> policy_lib.Policy:
@@ -114,7 +130,7 @@ def trained_policy(
   return lora.adapt(policy, experiment.lora) if experiment.lora else policy
 
 
-def complete(parts: Parts, base: Params | None, params: Params) -> Params:
+def complete(parts: ModelParts, base: Params | None, params: Params) -> Params:
   """What the policy takes: what trains, and the base below it.
 
   Args:
@@ -175,7 +191,7 @@ def initial_state(
   return state_lib.adopt(optimizer, params, shardings, experiment.seed)
 
 
-def abstract_state(parts: Parts) -> TrainState:
+def abstract_state(parts: ModelParts) -> TrainState:
   """Shapes, dtypes and shardings of the state; allocates nothing."""
   shapes = jax.eval_shape(
     lambda: state_lib.init_state(

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 from dppo_jax.base import Example, Tokenizer
 from dppo_jax.data import builder, sources
 from dppo_jax.data.prompts import PromptStream
-from dppo_jax.runtime.config import DataConfig, Experiment
+from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.data_problems import SAME, TASK
+from dppo_jax.runtime.sections import DataConfig
 
 
 class Prepared(NamedTuple):

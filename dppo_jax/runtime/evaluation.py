@@ -22,7 +22,7 @@ from dppo_jax.rewards.terms import combine
 from dppo_jax.rewards.verdicts import Verdict
 from dppo_jax.runtime import accuracy, stopping
 from dppo_jax.runtime.assembly import Parts, SampleFn, compile_sampler
-from dppo_jax.runtime.config import EvaluationConfig
+from dppo_jax.runtime.sections import EvaluationConfig
 from dppo_jax.sampling import cut
 
 

@@ -12,9 +12,10 @@ from dppo_jax.runtime import frozen
 from dppo_jax.runtime.accuracy import shown
 from dppo_jax.runtime.assembly import Parts, abstract_state
 from dppo_jax.runtime.checkpoints import Checkpoints
-from dppo_jax.runtime.config import CheckpointsConfig, Experiment
+from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.evaluation import Answers, Evaluation
 from dppo_jax.runtime.results import write_results
+from dppo_jax.runtime.sections import CheckpointsConfig
 from dppo_jax.runtime.workdir import (
   CHECKPOINTS,
   overlay,

@@ -1,25 +1,83 @@
 """What a run will cost, before it starts."""
 
+import dataclasses
 import json
+import math
+from typing import Any
 
 import jax
+from jax.extend import backend
 import numpy as np
 
+from dppo_jax import parallel
 from dppo_jax.models import moe
-from dppo_jax.runtime import assembly, frozen, report
-from dppo_jax.runtime.config import Experiment
+from dppo_jax.runtime import assembly, downloads, frozen, report
+from dppo_jax.runtime.config import Experiment, build_experiment
+
+
+def plan(config: Any, num_devices: int) -> str:
+  """What a config asks for, and what of it is not on this machine.
+
+  Neither weights nor data are needed: without the folder of the model its
+  shape is that of section `model`.
+
+  Args:
+    config: as of `configs/default.py`.
+    num_devices: devices to plan for, on a machine that need not have them; 0:
+      those here, or as few as the mesh needs where they do not fit it.
+
+  Raises:
+    ValueError: lists every problem of the config.
+  """
+  wanted = config.to_dict()
+  num_devices = _have_devices(wanted['mesh'], num_devices)
+  missing = downloads.find_missing(wanted)
+  experiment = build_experiment(_with_words(config), num_devices)
+  if not downloads.has_tokenizer(wanted):
+    resolved = json.loads(json.dumps(wanted))
+    experiment = dataclasses.replace(experiment, resolved=resolved)
+  lines = [describe(experiment)]
+  if missing:
+    lines += ['', 'Not on this machine, and needed to run:']
+    lines += [f'  {problem}' for problem in missing]
+  return '\n'.join(lines)
+
+
+def _have_devices(mesh: dict[str, int], wanted: int) -> int:
+  """Pretends to have so many devices; only shapes are asked of them."""
+  here = jax.device_count()
+  fewest = math.prod(size for size in mesh.values() if size > 0)
+  fits = here % fewest == 0 if -1 in mesh.values() else here == fewest
+  number = wanted or (here if fits else fewest)
+  if number != here:
+    backend.clear_backends()
+    jax.config.update('jax_platforms', 'cpu')
+    jax.config.update('jax_num_cpu_devices', number)
+  return number
+
+
+def _with_words(config: Any) -> Any:
+  """The config with the words of a task where the tokenizer is missing."""
+  if downloads.has_tokenizer(config.to_dict()) or not config.model.vocab_size:
+    return config
+  other: Any = config.copy_and_resolve_references()
+  other.data.update(tokenizer='', chat_template=False, system_prompt='')
+  return other
 
 
 def describe(experiment: Experiment) -> str:
   """The resolved config, parameters, token budget and memory estimate."""
-  parts = assembly.assemble(experiment)
+  parts = assembly.assemble_model(experiment)
   sampling, data, step = experiment.sampling, experiment.data, experiment.step
   rows = data.num_prompts * data.group_size
   columns = data.max_prompt_length + sampling.max_completion_length
+  estimate = memory(experiment, parts)
+  mesh = ' · '.join(f'{axis} {n}' for axis, n in parts.mesh.shape.items())
   lines = [
     json.dumps(experiment.resolved, indent=2),
     '',
     f'parameters         {report.show_parameters(experiment, parts)}',
+    f'devices            {parts.mesh.size}, mesh {mesh}',
     f'train steps        {experiment.num_steps:,} of'
     f' {step.num_minibatches} updates',
     f'completions a step {rows:,} ({data.num_prompts} prompts ×'
@@ -30,10 +88,8 @@ def describe(experiment: Experiment) -> str:
     f'trained tokens     at most {rows * columns:,} a step',
     '',
     'Memory a device, estimated from shapes:',
-    *(
-      f'  {name:<16} {show_bytes(size)}'
-      for name, size in memory(experiment, parts).items()
-    ),
+    *(f'  {name:<16} {show_bytes(size)}' for name, size in estimate.items()),
+    f'  {"at most":<16} {show_bytes(peak(estimate))}',
   ]
   return '\n'.join(lines)
 
@@ -47,12 +103,27 @@ def show_bytes(size: float) -> str:
   return f'{size:,.1f} GiB'
 
 
-def memory(experiment: Experiment, parts: assembly.Parts) -> dict[str, float]:
+def peak(estimate: dict[str, float]) -> float:
+  """Bytes a device at the worst moment: sampling or training, not both.
+
+  Args:
+    estimate: of `memory`.
+  """
+  sampling = estimate['sampling cache']
+  names = ('gradients', 'activations', 'attention scores')
+  training = sum(estimate[name] for name in names)
+  rest = sum(estimate.values()) - sampling - training
+  return rest + max(sampling, training)
+
+
+def memory(
+  experiment: Experiment, parts: assembly.ModelParts
+) -> dict[str, float]:
   """Bytes a device of the largest arrays, by name.
 
-  State and gradients are exact; the cache, the logits and the saved
-  activations are those of one rollout batch and one microbatch, and what the
-  compiler adds or saves is not known here.
+  State and gradients are exact; the cache and the logits are those of a whole
+  rollout batch or a chunk of the head, the activations those of a microbatch;
+  what the compiler adds or saves is not known here.
   """
   model, step = experiment.model, experiment.step
   data = experiment.data
@@ -72,6 +143,9 @@ def memory(experiment: Experiment, parts: assembly.Parts) -> dict[str, float]:
   saved += 3 * (dense * model.d_ff + sum(sparse) * width) / model.num_layers
   if model.remat == 'full':
     saved = model.d_model
+  chunk = assembly.vocabulary_layout(experiment, parts.mesh, 1.0).chunk_rows
+  shards = parallel.num_batch_shards(parts.mesh)
+  logit_rows = max(rows / shards, min(part * completion / shards, chunk))
   stats = 8 * experiment.sampling.top_k + 8
   parameters = _bytes_a_device(state.params)
   base = {}
@@ -93,7 +167,19 @@ def memory(experiment: Experiment, parts: assembly.Parts) -> dict[str, float]:
     * part
     * columns
     / devices,
-    'logits': 4 * 2 * part * completion * model.vocab_size / devices,
+    # Of one layer: scores and weights f32, and what flows back to them.
+    'attention scores': 4
+    * 3
+    * part
+    / shards
+    * model.num_heads
+    / parts.mesh.shape['tensor']
+    * columns**2,
+    'logits': 4
+    * 2
+    * logit_rows
+    * model.vocab_size
+    / parts.mesh.shape['tensor'],
   }
 
 

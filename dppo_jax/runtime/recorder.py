@@ -14,8 +14,9 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from dppo_jax.runtime.config import Experiment, ProfileConfig
+from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.progress import Progress
+from dppo_jax.runtime.sections import ProfileConfig
 from dppo_jax.runtime.writers import MetricWriter, Sample, SampleWriter
 
 

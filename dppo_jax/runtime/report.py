@@ -17,9 +17,10 @@ from dppo_jax.data.prompts import PromptStream
 from dppo_jax.learner.loss import LossConfig
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
 from dppo_jax.runtime import frozen, summary, writers
-from dppo_jax.runtime.assembly import Parts, abstract_state
-from dppo_jax.runtime.config import DataConfig, Experiment
+from dppo_jax.runtime.assembly import ModelParts, Parts, abstract_state
+from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.data_problems import SAME, TASK
+from dppo_jax.runtime.sections import DataConfig
 
 # The first steps compile and are left out of medians.
 _NUM_UNSETTLED = 2
@@ -28,13 +29,13 @@ _MAX_SHOWN = 8  # Levels, or sources, that a run names at its start.
 _SUBJECT = ('direction', 'side', 'alpha_low', 'alpha_high')
 
 
-def num_parameters(parts: Parts) -> int:
+def num_parameters(parts: ModelParts) -> int:
   """Parameters that train."""
   leaves = jax.tree.leaves(abstract_state(parts).params)
   return sum(int(np.prod(leaf.shape)) for leaf in leaves)
 
 
-def show_parameters(experiment: Experiment, parts: Parts) -> str:
+def show_parameters(experiment: Experiment, parts: ModelParts) -> str:
   """How many parameters the policy has, and how many of them train."""
   shown = f'{num_parameters(parts):,}'
   if experiment.lora is None:

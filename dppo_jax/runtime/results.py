@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from dppo_jax.data.prompts import PromptStream
-from dppo_jax.runtime.config import EvaluationConfig
 from dppo_jax.runtime.evaluation import Evaluation
+from dppo_jax.runtime.sections import EvaluationConfig
 from dppo_jax.runtime.workdir import write_atomically
 
 FOLDER = 'evaluations'

@@ -1,1 +1,1 @@
-"""Benchmarks, a command each."""
+"""Measurements; each prints its figures and where it took them."""

@@ -21,8 +21,8 @@ def test_messages_and_special_tokens():
 
 def test_a_whole_chat_does_not_go_on():
   source = 'a{% if add_generation_prompt %}>{% endif %}'
-  whole = chat.compile_template(source, {}, 'FILE', before_answer=False)
-  assert (whole(_MESSAGES), _render(source)) == ('a', 'a>')
+  render = chat.compile_template(source, {}, 'FILE')
+  assert (render(_MESSAGES, False), render(_MESSAGES, True)) == ('a', 'a>')
 
 
 def test_what_published_templates_use():

@@ -129,6 +129,7 @@ def _command(monkeypatch, settings, folder=None, dry_run=False):
     ('_CONFIG', settings),
     ('_WORKDIR', folder and str(folder)),
     ('_DRY_RUN', dry_run),
+    ('_NUM_DEVICES', 0),
   ):
     monkeypatch.setattr(train, name, SimpleNamespace(value=value))
   monkeypatch.setattr(train.jax, 'device_count', lambda: 1)

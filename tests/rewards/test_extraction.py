@@ -36,6 +36,9 @@ from dppo_jax.rewards import extraction
     ('answer_tag', '<answer>1</answer> <answer>2', '1'),
     ('answer_tag', '</answer><answer>', None),
     ('answer_tag', '7</answer>', None),
+    ('answer_line', 'Answer: 1\nAnswer: 1/2\nthat is all', '1/2'),
+    ('answer_line', '**Answer:** $\\frac12$', r'\frac12'),
+    ('answer_line', 'answer: 7', None),
   ],
 )
 def test_answers(name, text, expected):

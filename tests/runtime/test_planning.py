@@ -42,6 +42,29 @@ def test_the_rest_follows_from_the_shapes():
   assert memory['logits'] == 2 * 4 * 16 * 7 * 16
 
 
+def test_the_worst_moment_is_sampling_or_training():
+  estimate = planning.memory(runs.experiment(), runs.parts())
+  # 16 rows of 13 tokens, 4 heads; three arrays.
+  assert estimate['attention scores'] == 4 * 3 * 16 * 4 * 13**2
+  both = sum(estimate.values())
+  for name in ('gradients', 'activations', 'attention scores'):
+    both -= estimate[name]
+  assert planning.peak({**estimate, 'sampling cache': 1e9}) == pytest.approx(
+    both - estimate['sampling cache'] + 1e9
+  )
+  everything = sum(estimate.values()) - estimate['sampling cache']
+  assert planning.peak(estimate) == everything
+
+
+def test_a_plan_is_for_devices_that_are_not_here():
+  config = '--config=configs/tiny.py'
+  four = '--config.mesh.fsdp=2', '--config.mesh.tensor=2'
+  for flags, count in ((('--num_devices=2',), 2), (four, 4)):
+    code, out, err = runs.end(runs.start('train', config, '--dry_run', *flags))
+    assert code == 0, err
+    assert f'devices            {count}, mesh ' in out
+
+
 def test_the_plan_counts_tokens():
   with runs.devices():
     text = planning.describe(runs.experiment())

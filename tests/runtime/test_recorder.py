@@ -5,8 +5,8 @@ import pytest
 
 from dppo_jax.runtime import recorder as recorder_lib
 from dppo_jax.runtime import writers
-from dppo_jax.runtime.config import ProfileConfig
 from dppo_jax.runtime.recorder import NonFiniteError, Recorder, Tracer
+from dppo_jax.runtime.sections import ProfileConfig
 from tests import runs
 
 

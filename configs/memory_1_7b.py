@@ -1,0 +1,34 @@
+"""A model of Qwen3-1.7B's shape in 12 GB of memory: a bar, not an experiment.
+
+Random weights, no paper. Import, 4 completions of 64 tokens, a train step of
+adapters (LoRA, where configs/default.py has it) on a base in bfloat16, export.
+
+Command: python -m experiments.bench.memory --folder=DIR \
+  --config=configs/memory_1_7b.py
+Hardware: 2 CPU cores, 12 GB. Duration: minutes. Expected: figures in README.md,
+"What is measured".
+"""
+
+import ml_collections
+
+from configs import default, presets, published
+
+
+def get_config(preset: str = '') -> ml_collections.ConfigDict:
+  """Returns the smallest run of a model of this size."""
+  config = default.get_config()
+  config.num_steps = 1
+  published.use_model(config, 'Qwen/Qwen3-1.7B')
+  # Words of a task, so that no file is needed but the weights.
+  config.model.pretrained = ''
+  config.data.tokenizer = ''
+  config.data.chat_template = False
+  config.data.num_prompts = 2
+  config.data.group_size = 2
+  config.sampling.max_completion_length = 64
+  config.learner.num_minibatches = 1
+  config.learner.chunk_rows = 128
+  config.evaluation.update(num_prompts=2, final_num_prompts=2, greedy=False)
+  published.set_if_known(config, 'lora.rank', 32)
+  published.set_if_known(config, 'lora.alpha', 64.0)
+  return presets.apply(config, preset)

@@ -1,0 +1,170 @@
+"""Shapes of the published models that recipes train, and what recipes share.
+
+A shape is that of the model's own config.json. Where the folder of the model
+is there, it is read instead; without it, a dry run goes by this table.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from configs import presets
+
+MODELS = '~/models'  # Folders of models, named as they are published.
+
+_QWEN3 = dict(
+  vocab_size=151_936,
+  head_dim=128,
+  qk_norm=True,
+  qkv_bias=False,
+  rope_theta=1_000_000.0,
+)
+_QWEN3_1_7B = _QWEN3 | dict(
+  num_layers=28,
+  d_model=2048,
+  num_heads=16,
+  num_kv_heads=8,
+  d_ff=6144,
+  tied_head=True,
+)
+SHAPES: Mapping[str, dict[str, Any]] = {
+  'deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B': dict(
+    vocab_size=151_936,
+    num_layers=28,
+    d_model=1536,
+    num_heads=12,
+    num_kv_heads=2,
+    head_dim=128,
+    d_ff=8960,
+    qk_norm=False,
+    qkv_bias=True,
+    tied_head=False,
+    rope_theta=10_000.0,
+  ),
+  'Qwen/Qwen3-1.7B': _QWEN3_1_7B,
+  'Qwen/Qwen3-1.7B-Base': _QWEN3_1_7B,
+  'Qwen/Qwen3-4B-Instruct-2507': _QWEN3
+  | dict(
+    num_layers=36,
+    d_model=2560,
+    num_heads=32,
+    num_kv_heads=8,
+    d_ff=9728,
+    tied_head=True,
+    rope_theta=5_000_000.0,
+  ),
+  'Qwen/Qwen3-8B-Base': _QWEN3
+  | dict(
+    num_layers=36,
+    d_model=4096,
+    num_heads=32,
+    num_kv_heads=8,
+    d_ff=12_288,
+    tied_head=False,
+  ),
+  'Qwen/Qwen3-30B-A3B-Base': _QWEN3
+  | dict(
+    num_layers=48,
+    d_model=2048,
+    num_heads=32,
+    num_kv_heads=4,
+    d_ff=6144,
+    num_experts=128,
+    num_experts_per_tok=8,
+    moe_intermediate_size=768,
+    norm_topk_prob=True,
+    tied_head=False,
+  ),
+}
+
+# Read by the problem's end; DAPO's prompts ask for 'Answer: …' as well.
+_BOXED = '{prompt}\n\nReason step by step, and put the answer in \\boxed{}.'
+
+
+def use_model(config: ml_collections.ConfigDict, name: str) -> None:
+  """Weights, tokenizer, chat template and shape of a published model.
+
+  Args:
+    config: changed.
+    name: a key of `SHAPES`.
+  """
+  folder = f'{MODELS}/{name}'
+  config.model.pretrained = folder
+  config.model.update(SHAPES[name])
+  # Both papers train in bfloat16; parameters and moments are float32 here.
+  config.model.dtype = 'bfloat16'
+  config.model.remat = 'full'
+  config.data.tokenizer = folder
+  config.data.chat_template = True
+  config.supervised.num_steps = 0
+
+
+def train_on_math(config: ml_collections.ConfigDict) -> None:
+  """What the papers' runs on mathematics share.
+
+  The papers give the learning rate and no more of the optimizer; the rest are
+  the defaults of the framework they used.
+  """
+  config.data.source = 'dapo_math_17k'
+  config.data.prompt_template = _BOXED
+  config.data.max_prompt_length = 1024
+  config.rewards.verifier = 'math'
+  config.rewards.extraction = 'boxed, answer_line'
+  config.rewards.num_workers = 16
+  config.optimizer.update(
+    learning_rate=1e-6, schedule='constant', b2=0.999, weight_decay=0.01
+  )
+  config.mesh.update(data=1, fsdp=-1)
+  evaluate_on_aime(config, num_samples=32)
+
+
+def evaluate_on_aime(
+  config: ml_collections.ConfigDict, num_samples: int
+) -> None:
+  """avg@k of AIME 2024 at temperature 0.7 and top-p 0.95, as both papers.
+
+  AIME 2025 of a checkpoint: experiments.evaluate --source=aime_2025.
+  """
+  config.evaluation.update(
+    source='aime_2024',
+    num_prompts=64,  # There are 30; a multiple of the devices.
+    final_num_prompts=64,
+    num_samples=num_samples,
+    samples_a_pass=8,
+    temperature=0.7,
+    top_p=0.95,
+    greedy=False,
+  )
+
+
+def apply_scaling_method(
+  config: ml_collections.ConfigDict, preset: str
+) -> ml_collections.ConfigDict:
+  """The methods of DPPO's appendix E, whose cap is 5 whatever the rule.
+
+  Args:
+    config: changed and returned.
+    preset: a key of `presets.PRESETS`.
+  """
+  presets.apply(config, preset)
+  config.objective.ratio_cap = 5.0
+  if preset == 'grpo_clip_higher':
+    config.trust_region.clip_high = 0.27
+  return config
+
+
+def set_if_known(
+  config: ml_collections.ConfigDict, path: str, value: Any
+) -> None:
+  """Sets a key that not every version of configs/default.py has.
+
+  Args:
+    config: changed.
+    path: 'section.key'.
+    value: of the key.
+  """
+  name, key = path.split('.')
+  section: Any = config[name] if name in config else {}
+  if key in section:
+    section[key] = value

@@ -1,0 +1,64 @@
+"""Qwen3-4B-Instruct-2507 on UltraFeedback, rewarded by a reward model.
+
+Paper: arXiv:2602.04879, section 7.2, figure 10, appendix F.1, table 2: GRPO
+and DPPO-Binary-TV with Skywork-Reward-Llama-3.1-8B as the reward. Batch and
+lengths of these runs are not published; those here are of the same order.
+
+Data: HuggingFaceH4/ultrafeedback_binarized, its files train_prefs*.parquet and
+test_prefs*.parquet, into ~/.cache/dppo_jax/data/files/ultrafeedback. Only the
+prompts are read: a reward model needs no answer.
+Command: python -m experiments.train --workdir=DIR \
+  --config=configs/rlhf_qwen3_4b.py:METHOD
+with METHOD dppo_binary_tv (the default) or grpo.
+
+Plan: --dry_run --num_devices=8 in place of --workdir=DIR.
+Hardware: planned for 8 x H200. Duration: not yet run.
+Expected, table 2: reward at step 150 51.3 under DPPO and 36.7 under GRPO, and
+80.9 % length-controlled wins on AlpacaEval 2.0 (initially 59.4 %); later
+checkpoints have more reward and fewer wins.
+"""
+
+import ml_collections
+
+from configs import default, presets, published
+
+_FILES = '~/.cache/dppo_jax/data/files/ultrafeedback'
+
+
+def get_config(preset: str = '') -> ml_collections.ConfigDict:
+  """Returns the run under DPPO-Binary-TV, or under a preset."""
+  config = default.get_config()
+  config.num_steps = 450
+  published.use_model(config, 'Qwen/Qwen3-4B-Instruct-2507')
+  config.data.update(
+    source='rows',
+    files=f'{_FILES}/train_prefs*.parquet',
+    num_prompts=64,
+    group_size=8,
+    max_prompt_length=1024,
+  )
+  # An answer must be named; the reward model reads the prompt alone.
+  config.data.fields.update(prompt='prompt', answer='prompt')
+  published.set_if_known(
+    config,
+    'rewards.model',
+    f'{published.MODELS}/Skywork/Skywork-Reward-Llama-3.1-8B',
+  )
+  config.sampling.max_completion_length = 2048
+  config.learner.num_minibatches = 4
+  config.learner.num_microbatches = 4
+  config.optimizer.update(
+    learning_rate=1e-6, schedule='constant', b2=0.999, weight_decay=0.01
+  )
+  config.mesh.update(data=1, fsdp=-1)
+  config.evaluation.update(
+    source='rows',
+    files=f'{_FILES}/test_prefs*.parquet',
+    num_prompts=64,
+    final_num_prompts=256,
+    num_samples=1,
+    temperature=0.7,
+    top_p=0.95,
+    greedy=False,
+  )
+  return presets.apply(config, preset or 'dppo_binary_tv')

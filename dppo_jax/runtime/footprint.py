@@ -1,0 +1,236 @@
+"""How much memory each stage of a run takes, in this process.
+
+Linux keeps the highest resident size of a process and lets it be set back, so
+each stage has a peak of its own.
+"""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
+import gc
+import pathlib
+import time
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dppo_jax.base import Params, TrainState
+from dppo_jax.learner import state as state_lib
+from dppo_jax.models import policy as policy_lib
+from dppo_jax.rewards.pool import VerifierPool
+from dppo_jax.runtime import (
+  architectures,
+  assembly,
+  exporting,
+  loop,
+  pretrained,
+  rollouts,
+  tensor_files,
+)
+from dppo_jax.runtime.config import Experiment
+from dppo_jax.runtime.recorder import Stopwatch
+from dppo_jax.runtime.tensor_files import DTYPES, NewTensor
+from dppo_jax.runtime.weight_names import stacks
+
+_PROCESS = pathlib.Path('/proc/self')
+_FILE_BYTES = 2 * 10**9  # So that there are several files and an index.
+_MAX_LENGTH = 40_960  # Positions that config.json announces.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+  """What a stage took.
+
+  Attributes:
+    name: of the stage.
+    seconds: wall time.
+    peak: highest resident bytes while it ran.
+    kept: resident bytes after it.
+  """
+
+  name: str
+  seconds: float
+  peak: int
+  kept: int
+
+
+class Meter:
+  """Collects stages, and tells of each as it ends.
+
+  Attributes:
+    stages: those that have ended, in their order.
+  """
+
+  def __init__(self, tell: Callable[[str], None]):
+    """Starts without stages; `tell` takes a line."""
+    self.stages: list[Stage] = []
+    self._tell = tell
+
+  @contextlib.contextmanager
+  def stage(self, name: str) -> Iterator[None]:
+    """Measures what happens inside.
+
+    Raises:
+      ValueError: this system has no /proc.
+    """
+    gc.collect()
+    reset_peak()
+    begin = time.monotonic()
+    yield
+    seconds = time.monotonic() - begin
+    peak = resident('VmHWM')
+    gc.collect()
+    stage = Stage(name=name, seconds=seconds, peak=peak, kept=resident('VmRSS'))
+    self.stages.append(stage)
+    self._tell(
+      f'{name:<10} {seconds:7.1f} s   peak {peak / 1e9:6.2f} GB   kept'
+      f' {stage.kept / 1e9:6.2f} GB'
+    )
+
+
+def reset_peak() -> None:
+  """Lets the highest resident size begin anew.
+
+  Raises:
+    ValueError: this system does not offer it.
+  """
+  try:
+    (_PROCESS / 'clear_refs').write_text('5')
+  except OSError as error:
+    raise ValueError(
+      f'{_PROCESS}/clear_refs: {error.strerror}; peaks are measured on Linux,'
+      ' where a process may write it.'
+    ) from error
+
+
+def resident(key: str) -> int:
+  """Resident bytes of this process: 'VmRSS' now, 'VmHWM' the peak."""
+  for line in (_PROCESS / 'status').read_text().splitlines():
+    if line.startswith(f'{key}:'):
+      return int(line.split()[1]) * 1024
+  raise ValueError(f'{_PROCESS}/status: no line {key!r}.')
+
+
+def write_random_model(experiment: Experiment, folder: pathlib.Path) -> None:
+  """Writes a published folder of random bfloat16 weights, one by one.
+
+  Args:
+    experiment: its model has the shape.
+    folder: made; what it holds is overwritten.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  model = experiment.model
+  policy = policy_lib.make_policy(model)
+  shapes = nn.unbox(jax.eval_shape(policy.init, jax.random.PRNGKey(0)))
+  generator = np.random.default_rng(experiment.seed)
+
+  def make(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    if 'norm' in name:
+      return np.ones(shape, DTYPES['BF16'])
+    drawn = generator.standard_normal(shape, np.float32)
+    drawn *= model.init_scale
+    return drawn.astype(DTYPES['BF16'])
+
+  tensors = [
+    NewTensor(
+      name=name,
+      dtype=DTYPES['BF16'],
+      shape=stack.shape,
+      make=lambda name=name, shape=stack.shape: make(name, shape),
+    )
+    for _, stack in stacks(shapes)
+    for name in stack.names.values()
+  ]
+  tensor_files.write_folder(folder, tensors, _FILE_BYTES)
+  config = architectures.to_published(model, 'bfloat16', _MAX_LENGTH)
+  tensor_files.write_json(folder / architectures.CONFIG, config)
+
+
+def measure(
+  experiment: Experiment,
+  source: pathlib.Path,
+  out: pathlib.Path,
+  *,
+  train: bool,
+  meter: Meter,
+) -> None:
+  """Imports, samples, trains or scores, and exports.
+
+  Args:
+    experiment: of the shape of `source`.
+    source: folder of a published model.
+    out: the new folder.
+    train: takes a train step of the experiment's optimizer. Otherwise the
+      rollout is scored instead, on weights held in bfloat16 without gradients
+      or moments: what a frozen base costs.
+    meter: is told of every stage.
+
+  Raises:
+    ValueError: the weights are not those of the model, or peaks cannot be
+      measured here.
+  """
+  assembly.use_compilation_cache(experiment.compilation_cache)
+  parts = assembly.assemble(experiment)
+  if not train:
+    parts = _without_optimizer(parts)
+  with meter.stage('import'):
+    state = jax.block_until_ready(
+      _import(experiment, parts, source, frozen=not train)
+    )
+  with VerifierPool(**vars(experiment.rewards)) as pool:
+    collect = rollouts.compile_collection(experiment, parts, pool)
+    with meter.stage('sample'):
+      drawn = collect(state, Stopwatch()).drawn
+  rewards = jnp.asarray(drawn.rewards())
+  if train:
+    # Groups that earn the same would teach nothing, and random weights do.
+    rewards = jnp.arange(rewards.size, dtype=jnp.float32) % 2
+    batch, _ = assembly.compile_batcher(parts, experiment)(
+      drawn.rollout, rewards, None, None
+    )
+    with meter.stage('train'):
+      state, _ = jax.block_until_ready(
+        loop.compile_step(experiment, parts)(state, batch, None)
+      )
+  else:
+    with meter.stage('score'):
+      scorer = assembly.compile_scorer(parts, experiment)
+      jax.block_until_ready(scorer(state.params, drawn.rollout))
+  out.mkdir(parents=True, exist_ok=True)
+  with meter.stage('export'):
+    exporting.write_params(state.params, out, 'bfloat16', _FILE_BYTES)
+
+
+def _without_optimizer(parts: assembly.Parts) -> assembly.Parts:
+  optimizer = optax.identity()
+  shardings = state_lib.state_shardings(parts.policy, optimizer, parts.mesh)
+  return dataclasses.replace(parts, optimizer=optimizer, shardings=shardings)
+
+
+def _import(
+  experiment: Experiment,
+  parts: assembly.Parts,
+  source: pathlib.Path,
+  *,
+  frozen: bool,
+) -> TrainState:
+  if not frozen:
+    given = dataclasses.replace(experiment, pretrained=str(source))
+    return assembly.initial_state(
+      given, parts, parts.optimizer, parts.shardings
+    )
+
+  def narrow(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(
+      leaf.shape, jnp.bfloat16, sharding=leaf.sharding
+    )
+
+  like: Params = jax.tree.map(narrow, assembly.abstract_params(experiment))
+  params = pretrained.load_params(source, like)
+  return state_lib.adopt(
+    parts.optimizer, params, parts.shardings, experiment.seed
+  )

@@ -1,0 +1,210 @@
+"""Each kind of sickness is found, and health is not."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from dppo_jax.runtime import checkup
+from tests import runs
+
+
+@pytest.fixture(scope='module')
+def experiment():
+  return runs.experiment()
+
+
+def _with(experiment, **changes):
+  """`sampling__top_p=0.9` replaces a field of a field."""
+  for path, value in changes.items():
+    section, key = path.split('__')
+    part = dataclasses.replace(getattr(experiment, section), **{key: value})
+    experiment = dataclasses.replace(experiment, **{section: part})
+  return experiment
+
+
+def _levels(findings):
+  return {finding.check: finding.level for finding in findings}
+
+
+def test_a_finding_names_cause_and_fix():
+  finding = checkup.Finding(checkup.ERROR, 'what', 'why', 'how')
+  assert str(finding) == 'ERROR   what: why\n        Fix: how'
+  assert (
+    str(checkup.Finding(checkup.OK, 'what', 'fine')) == 'ok      what: fine'
+  )
+
+
+@pytest.mark.parametrize(
+  ('shown', 'spelled', 'level'),
+  [
+    ('<u>Two?<a>', '<u>Two?<a>', 'ok'),
+    ('Two?', '<bos>Two?', 'ok'),
+    ('Two?', 'two?', 'error'),
+    ('Two?', 'Two', 'error'),
+    ('Two?', 'Two??', 'error'),
+  ],
+)
+def test_round_trip(shown, spelled, level):
+  assert checkup.check_round_trip(shown, spelled).level == level
+
+
+def test_a_broken_round_trip_says_where():
+  found = checkup.check_round_trip('abcdef', 'abXdef')
+  assert "character 2 of the prompt comes back as 'Xdef'" in found.cause
+  assert found.fix
+
+
+@pytest.mark.parametrize(
+  ('opened', 'closed', 'level'),
+  [
+    ('<u>Hi</u>\n<a>', '<u>Hi</u>\n', 'ok'),
+    ('<u>Hi</u>', '<u>Hi</u>', 'error'),
+    ('<a>', '<u>Hi</u>', 'error'),
+  ],
+)
+def test_generation_prompt(opened, closed, level):
+  assert checkup.check_generation_prompt(opened, closed).level == level
+
+
+@pytest.mark.parametrize(
+  ('eos_ids', 'level', 'cause'),
+  [
+    ((1,), 'ok', 'ids [1] of 16'),
+    ((1, 15), 'ok', '16'),
+    ((), 'error', 'no id ends'),
+    ((1, 16), 'error', 'ids [16] are not'),
+    ((-1,), 'error', 'ids [-1] are not'),
+  ],
+)
+def test_ends(eos_ids, level, cause):
+  found = checkup.check_ends(eos_ids, 16)
+  assert found.level == level
+  assert cause in found.cause
+
+
+def test_a_healthy_law(experiment):
+  found = checkup.check_law(experiment)
+  assert _levels(found) == {'temperature': 'ok', 'top-p': 'ok'}
+
+
+@pytest.mark.parametrize(
+  ('changes', 'sick'),
+  [
+    (dict(loss__temperature=0.7), 'temperature'),
+    (dict(sampling__temperature=0.7), 'temperature'),
+    (dict(sampling__top_p=0.95), 'top-p'),
+    (dict(sampling__greedy=True), 'top-p'),
+  ],
+)
+def test_a_law_that_is_not_the_same_on_both_sides(experiment, changes, sick):
+  levels = _levels(checkup.check_law(_with(experiment, **changes)))
+  assert levels.pop(sick) == 'error'
+  assert set(levels.values()) == {'ok'}
+
+
+@pytest.mark.parametrize(
+  ('changes', 'mass', 'level'),
+  [
+    ({}, 0.95, 'ok'),
+    ({}, 0.89, 'warning'),
+    ({}, None, 'error'),
+    (dict(sampling__top_k=0), None, 'error'),
+    (dict(sampling__top_k=0, loss__divergence='binary_tv'), None, 'ok'),
+    (dict(loss__divergence='binary_tv'), 0.5, 'ok'),
+    (dict(loss__divergence='binary_tv'), None, 'error'),
+  ],
+)
+def test_recorded(experiment, changes, mass, level):
+  assert checkup.check_recorded(_with(experiment, **changes), mass).level == (
+    level
+  )
+
+
+@pytest.mark.parametrize(
+  ('changes', 'off', 'level'),
+  [
+    ({}, 1e-5, 'ok'),
+    ({}, 1e-2, 'error'),
+    ({}, np.nan, 'error'),
+    (dict(model__dtype='bfloat16'), 1e-2, 'ok'),
+    (dict(model__dtype='bfloat16'), 0.5, 'warning'),
+    (dict(sampling__precision='int4'), 1e-2, 'ok'),
+    (dict(sampling__precision='int4'), np.nan, 'error'),
+  ],
+)
+def test_agreement(experiment, changes, off, level):
+  sampled = np.array([-1.0, -2.0, -0.5])
+  trained = sampled + off * np.array([1, -1, 1])
+  found = checkup.check_agreement(
+    _with(experiment, **changes), sampled, trained
+  )
+  assert found.level == level
+
+
+def test_nothing_sampled_agrees_with_nothing(experiment):
+  nothing = np.zeros(0)
+  found = checkup.check_agreement(experiment, nothing, nothing)
+  assert found.level == 'error'
+
+
+@pytest.mark.parametrize(
+  ('share', 'warm_start', 'level'),
+  [
+    (0.5, False, 'ok'),
+    (0.75, False, 'warning'),
+    (1.0, False, 'error'),
+    (1.0, True, 'warning'),
+  ],
+)
+def test_lengths(share, warm_start, level):
+  truncated = np.arange(8) < 8 * share
+  found = checkup.check_lengths(truncated, 64, warm_start=warm_start)
+  assert found.level == level
+  assert f'{share:.0%} of 8 completions reach 64 tokens' in found.cause
+
+
+@pytest.mark.parametrize(
+  ('rewards', 'warm_start', 'level', 'fix'),
+  [
+    ([[0, 1], [0, 0], [1, 1], [1, 0]], False, 'ok', ''),
+    ([[0, 0]] * 9 + [[0, 1]], False, 'warning', 'too hard'),
+    ([[0, 0]] * 3, False, 'error', 'too hard'),
+    ([[0, 0]] * 3, True, 'warning', 'too hard'),
+    ([[1, 1]] * 3, False, 'error', 'too easy'),
+    ([[1], [0]], True, 'error', 'data.group_size to 2'),
+  ],
+)
+def test_rewards(rewards, warm_start, level, fix):
+  rewards = np.array(rewards, np.float32)
+  found = checkup.check_rewards(rewards, warm_start=warm_start)
+  assert found.level == level
+  assert fix in found.fix
+
+
+@pytest.mark.parametrize(
+  ('changes', 'level'),
+  [
+    ({}, 'ok'),
+    (dict(loss__shared_rows=2), 'warning'),
+    (dict(loss__shared_rows=2, data__max_prompt_length=1), 'ok'),
+  ],
+)
+def test_microbatch(experiment, changes, level):
+  found = checkup.check_microbatch(_with(experiment, **changes))
+  assert found.level == level
+  if level == 'warning':
+    assert 'a prompt is run 2 times' in found.cause
+
+
+@pytest.mark.parametrize(
+  ('estimate', 'capacity', 'level'),
+  [
+    (80e9, 141e9, 'ok'),
+    (130e9, 141e9, 'warning'),
+    (150e9, 141e9, 'error'),
+    (150e9, None, 'ok'),
+  ],
+)
+def test_memory(estimate, capacity, level):
+  assert checkup.check_memory(estimate, capacity).level == level

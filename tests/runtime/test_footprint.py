@@ -1,0 +1,76 @@
+import pathlib
+
+import numpy as np
+import pytest
+
+from configs import memory_1_7b
+from dppo_jax.runtime import footprint
+from dppo_jax.runtime.config import build_experiment
+from tests import runs
+from tests.runtime import published
+
+_MB = 2**20
+
+
+@pytest.fixture(scope='module')
+def experiment():
+  config = memory_1_7b.get_config()
+  config.compilation_cache = ''
+  config.model.update(
+    num_layers=2, d_model=16, d_ff=32, vocab_size=64, head_dim=8, num_heads=2
+  )
+  config.model.num_kv_heads = 2
+  config.sampling.update(max_completion_length=12, top_k=5)
+  return build_experiment(config, 1)
+
+
+def test_a_stage_has_a_peak_of_its_own():
+  told = []
+  meter = footprint.Meter(told.append)
+  with meter.stage('large'):
+    large = np.ones(200 * _MB, np.uint8)
+    del large
+  with meter.stage('small'):
+    small = np.ones(_MB, np.uint8)
+  with meter.stage('kept'):
+    kept = np.ones(100 * _MB, np.uint8)
+  large_stage, small_stage, kept_stage = meter.stages
+  assert large_stage.peak - large_stage.kept > 150 * _MB
+  assert small_stage.peak < large_stage.peak - 150 * _MB
+  assert kept_stage.kept - small_stage.kept > 80 * _MB
+  assert [line.split()[0] for line in told] == ['large', 'small', 'kept']
+  assert small.size + kept.size == 101 * _MB
+
+
+def test_no_proc_is_said(monkeypatch):
+  monkeypatch.setattr(footprint, '_PROCESS', pathlib.Path('/nowhere'))
+  with pytest.raises(ValueError, match=r'/nowhere/clear_refs: .* on Linux'):
+    footprint.reset_peak()
+
+
+def test_import_score_and_export_are_the_same_weights(experiment, tmp_path):
+  source, out = tmp_path / 'in', tmp_path / 'out'
+  footprint.write_random_model(experiment, source)
+  meter = footprint.Meter(lambda line: None)
+  with runs.devices():
+    footprint.measure(experiment, source, out, train=False, meter=meter)
+  names = ['import', 'sample', 'score', 'export']
+  assert [stage.name for stage in meter.stages] == names
+  before, after = published.arrays(source), published.arrays(out)
+  assert before.keys() == after.keys()
+  for name, array in before.items():
+    assert array.tobytes() == after[name].tobytes(), name
+  assert float(before['model.norm.weight'].astype(np.float32).min()) == 1.0
+  spread = before['model.embed_tokens.weight'].astype(np.float32).std()
+  assert spread == pytest.approx(0.02, rel=0.1)
+
+
+def test_a_train_step_changes_the_weights(experiment, tmp_path):
+  source, out = tmp_path / 'in', tmp_path / 'out'
+  footprint.write_random_model(experiment, source)
+  meter = footprint.Meter(lambda line: None)
+  with runs.devices():
+    footprint.measure(experiment, source, out, train=True, meter=meter)
+  assert [stage.name for stage in meter.stages][2] == 'train'
+  before, after = published.arrays(source), published.arrays(out)
+  assert any(before[n].tobytes() != after[n].tobytes() for n in before)
