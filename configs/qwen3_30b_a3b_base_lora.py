@@ -31,6 +31,9 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.optimizer.learning_rate = 1e-5
   published.set_if_known(config, 'lora.rank', 32)
   published.set_if_known(config, 'lora.alpha', 64.0)
+  # Experts take no adapters.
+  targets = ('query', 'key', 'value', 'output')
+  published.set_if_known(config, 'lora.targets', targets)
   if preset in ('', 'dppo_binary_tv'):
     config.trust_region.update(delta_low=0.15, delta_high=0.15)
   return config

@@ -27,6 +27,8 @@ from jax.sharding import PartitionSpec
 
 from dppo_jax.base import Array, TokenStats
 from dppo_jax.ops.vocabulary_pass import (
+  Asked,
+  Gradients,
   HeadLoss,
   Targets,
   VocabularyConfig,
@@ -58,40 +60,54 @@ def head_loss(
   subtracted before the logarithm of the sum, which is then >= 0, so that no
   log-prob exceeds 0. Gradients agree with f64 to 1e-6 relative.
   """
-  loss_value, record, _ = _run(config, loss, head, hidden, targets, False)
+  loss_value, record, _ = _run(config, loss, head, hidden, targets, 'none')
   return loss_value, record
 
 
 def _forward(
   config: VocabularyConfig,
   loss: HeadLoss,
-  head: Array,
-  hidden: Array,
-  targets: Targets,
-) -> tuple[tuple[Array, Any], tuple[Array, Array]]:
-  value, record, gradients = _run(config, loss, head, hidden, targets, True)
-  if gradients is None:
-    raise ValueError('the pass was asked for gradients and gave none')
+  head: Any,
+  hidden: Any,
+  targets: Any,
+) -> tuple[tuple[Array, Any], Gradients]:
+  """Both gradients at once; that of a frozen head is left out."""
+
+  # Each leaf says whether anything is differentiated with respect to it.
+  def plain(tree: Any) -> Any:
+    return jax.tree.map(_value, tree, is_leaf=_is_primal)
+
+  asked = 'both' if head.perturbed else 'hidden'
+  value, record, gradients = _run(
+    config, loss, plain(head), plain(hidden), plain(targets), asked
+  )
   return (value, record), gradients
+
+
+def _is_primal(leaf: Any) -> bool:
+  return hasattr(leaf, 'perturbed')
+
+
+def _value(leaf: Any) -> Array:
+  return leaf.value
 
 
 def _backward(
   config: VocabularyConfig,
   loss: HeadLoss,
-  gradients: tuple[Array, Array],
-  cotangent: tuple[Array, Any],
-) -> tuple[Array, Array, None]:
+  gradients: Gradients,
+  cotangent: tuple[Any, Any],
+) -> tuple[Any, Any, None]:
   del config, loss
   scale = cotangent[0]
-  head, hidden = gradients
-  return (
-    head * scale.astype(head.dtype),
-    hidden * scale.astype(hidden.dtype),
-    None,
-  )
+
+  def scaled(gradient: Array | None) -> Any:
+    return None if gradient is None else gradient * scale.astype(gradient.dtype)
+
+  return scaled(gradients[0]), scaled(gradients[1]), None
 
 
-head_loss.defvjp(_forward, _backward)
+head_loss.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _only_record(
@@ -140,7 +156,7 @@ def head_stats(
     with_entropy=with_entropy,
     with_top_k=top_ids is not None,
   )
-  _, stats, _ = _run(config, loss, head, hidden, targets, False)
+  _, stats, _ = _run(config, loss, head, hidden, targets, 'none')
   return dataclasses.replace(stats, top_ids=top_ids)
 
 
@@ -150,9 +166,9 @@ def _run(
   head: Array,
   hidden: Array,
   targets: Targets,
-  with_gradients: bool,
-) -> tuple[Array, Any, tuple[Array, Array] | None]:
-  """The pass on every device: loss, record, (dhead, dhidden) or None."""
+  asked: Asked,
+) -> tuple[Array, Any, Gradients]:
+  """The pass on every device: loss, record, (dhead, dhidden) as asked."""
   chex.assert_rank([head, hidden, targets.tokens], [2, 3, 2])
   chex.assert_equal_shape([targets.tokens, targets.mask])
   size = head.shape[0]
@@ -165,9 +181,7 @@ def _run(
       padded = jnp.pad(targets.anchor_head, padding)
       targets = dataclasses.replace(targets, anchor_head=padded)
 
-  local = functools.partial(
-    run_on_device, config, loss, size, with_gradients=with_gradients
-  )
+  local = functools.partial(run_on_device, config, loss, size, asked=asked)
   if axes.mesh.size == 1:
     return local(head, hidden, targets)
   columns: Any = PartitionSpec(axes.vocabulary)
@@ -178,13 +192,16 @@ def _run(
   )
   if targets.anchor_head is None:
     spread = dataclasses.replace(spread, anchor_head=None)
+  spread_gradients = (
+    columns if asked == 'both' else None,
+    None if asked == 'none' else rows,
+  )
   value, record, gradients = jax.shard_map(
     local,
     mesh=axes.mesh,
     in_specs=(columns, rows, spread),
-    out_specs=(whole, rows, (columns, rows) if with_gradients else None),
+    out_specs=(whole, rows, spread_gradients),
     check_vma=False,  # The reductions are written out below.
   )(head, hidden, targets)
-  if gradients is not None:
-    gradients = (gradients[0][:size], gradients[1])
-  return value, record, gradients
+  d_head, d_hidden = gradients
+  return value, record, (None if d_head is None else d_head[:size], d_hidden)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.struct
 import jax
@@ -23,6 +23,9 @@ from dppo_jax.ops.vocabulary_shard import (
 DecideFn = Callable[[Any, TokenStats, Array], tuple[Array, Any]]
 # dL / dlog pi and, with an entropy term, dL / dH of every token, [B·R].
 Slopes = tuple[Array, Array | None]
+# Gradients to compute, and those of the head and of the states.
+Asked = Literal['none', 'hidden', 'both']
+Gradients = tuple[Array | None, Array | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,8 +104,8 @@ def run_on_device(
   hidden: Array,
   targets: Targets,
   *,
-  with_gradients: bool,
-) -> tuple[Array, Any, tuple[Array, Array] | None]:
+  asked: Asked,
+) -> tuple[Array, Any, Gradients]:
   """The pass on one device: its rows, and its columns of the vocabulary.
 
   Args:
@@ -112,10 +115,10 @@ def run_on_device(
     head: [columns, D], of this device.
     hidden: [b, R, D], of this device.
     targets: of this device.
-    with_gradients: whether to compute them.
+    asked: which gradients.
 
   Returns:
-    Loss f32 [] of all devices, record, and (dhead, dhidden) or None.
+    Loss f32 [] of all devices, record, and (dhead, dhidden) as asked.
   """
   axes = config.axes
   shard = Shard.of(axes, head.shape[0], size)
@@ -130,25 +133,30 @@ def run_on_device(
     targets=targets,
   )
   known = _nothing_known(loss, targets)
-  if not with_gradients:
+  if asked == 'none':
     known = run.chunks.loop(run.forward, known)
     value, record = run.decide(known)
-    return axes.sum_rows(value), record, None
+    return axes.sum_rows(value), record, (None, None)
 
   settled = None
   if loss.whole:
     known = run.chunks.loop(run.forward, known)
     settled = run.slopes(known)
   states = jnp.zeros((targets.mask.size, hidden.shape[-1]), hidden.dtype)
-  weights = jnp.zeros(run.weights.shape, jnp.float32)
+  weights = None
+  if asked == 'both':
+    weights = jnp.zeros(run.weights.shape, jnp.float32)
   step = functools.partial(run.forward_and_back, settled)
   known, d_hidden, d_head = run.chunks.loop(step, (known, states, weights))
   value, record = run.decide(known)
-  gradients = (
-    axes.sum_rows(d_head[: head.shape[0]].astype(head.dtype)),
-    axes.reduce_sum(d_hidden).reshape(hidden.shape),
-  )
-  return axes.sum_rows(value), record, gradients
+  if d_head is not None:
+    d_head = axes.sum_rows(d_head[: head.shape[0]].astype(head.dtype))
+  d_hidden = axes.reduce_sum(d_hidden).reshape(hidden.shape)
+  return axes.sum_rows(value), record, (d_head, d_hidden)
+
+
+# What is known, d_hidden, d_head.
+_Carry = tuple[Known, Array, Array | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,15 +177,16 @@ class _Pass:
     return self._forward(index, known)[0]
 
   def forward_and_back(
-    self, settled: Slopes | None, index: Any, carry: tuple[Known, Array, Array]
-  ) -> tuple[Known, Array, Array]:
+    self, settled: Slopes | None, index: Any, carry: _Carry
+  ) -> _Carry:
     """A chunk's stats, and its share of both gradients.
 
     Args:
       settled: slopes of all tokens, or None to work them out from what is known
         after this chunk.
       index: of the chunk.
-      carry: what is known, d_hidden [B·R, D] and d_head f32 [width, D].
+      carry: what is known, d_hidden [B·R, D] and d_head f32 [width, D], the
+        last one None for a frozen head.
     """
     known, d_hidden, d_head = carry
     known, chunk, x, tokens = self._forward(index, known)
@@ -195,7 +204,8 @@ class _Pass:
     )
     d_x = vocabulary_shard.product(d_logits, self.weights, 1, 0)
     d_hidden = self.chunks.put(d_hidden, index, d_x.astype(x.dtype))
-    d_head = d_head + vocabulary_shard.product(d_logits, x, 0, 0)
+    if d_head is not None:
+      d_head = d_head + vocabulary_shard.product(d_logits, x, 0, 0)
     return known, d_hidden, d_head
 
   def decide(self, known: Known) -> tuple[Array, Any]:

@@ -155,7 +155,7 @@ def complete(parts: ModelParts, base: Params | None, params: Params) -> Params:
 
 def initial_state(
   experiment: Experiment,
-  parts: Parts,
+  parts: ModelParts,
   optimizer: optax.GradientTransformation,
   shardings: TrainState,
 ) -> TrainState:

@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 from dppo_jax.data import sources
-from dppo_jax.runtime import architectures
+from dppo_jax.runtime import architectures, tensor_files
 from dppo_jax.runtime.data_problems import SAME, TASK
 
 _TOKENIZER = 'tokenizer.json'
@@ -24,6 +24,12 @@ def has_tokenizer(config: dict[str, Any]) -> bool:
   """Whether the tokenizer can be read: its file, or the words of a task."""
   folder = config['data']['tokenizer']
   return not folder or (_folder(folder) / _TOKENIZER).is_file()
+
+
+def has_weights(folder: str) -> bool:
+  """Whether a published folder can be read; '' asks for none."""
+  names = (tensor_files.SINGLE, tensor_files.INDEX)
+  return not folder or any((_folder(folder) / name).is_file() for name in names)
 
 
 def _folder(path: str) -> pathlib.Path:

@@ -10,24 +10,22 @@ import dataclasses
 import gc
 import pathlib
 import time
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from dppo_jax.base import Params, TrainState
-from dppo_jax.learner import state as state_lib
+from dppo_jax.models import lora
 from dppo_jax.models import policy as policy_lib
+from dppo_jax.models.policy import AdaptedParams
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime import (
   architectures,
   assembly,
   exporting,
+  frozen,
   loop,
-  pretrained,
   rollouts,
   tensor_files,
 )
@@ -155,82 +153,45 @@ def measure(
   source: pathlib.Path,
   out: pathlib.Path,
   *,
-  train: bool,
   meter: Meter,
 ) -> None:
-  """Imports, samples, trains or scores, and exports.
+  """Imports, samples, takes a train step and exports.
 
   Args:
     experiment: of the shape of `source`.
     source: folder of a published model.
     out: the new folder.
-    train: takes a train step of the experiment's optimizer. Otherwise the
-      rollout is scored instead, on weights held in bfloat16 without gradients
-      or moments: what a frozen base costs.
     meter: is told of every stage.
 
   Raises:
     ValueError: the weights are not those of the model, or peaks cannot be
       measured here.
   """
+  experiment = dataclasses.replace(experiment, pretrained=str(source))
   assembly.use_compilation_cache(experiment.compilation_cache)
   parts = assembly.assemble(experiment)
-  if not train:
-    parts = _without_optimizer(parts)
   with meter.stage('import'):
-    state = jax.block_until_ready(
-      _import(experiment, parts, source, frozen=not train)
+    parts = frozen.with_base(experiment, parts)
+    state = assembly.initial_state(
+      experiment, parts, parts.optimizer, parts.shardings
     )
+    jax.block_until_ready((parts.base, state))
   with VerifierPool(**vars(experiment.rewards)) as pool:
     collect = rollouts.compile_collection(experiment, parts, pool)
     with meter.stage('sample'):
       drawn = collect(state, Stopwatch()).drawn
-  rewards = jnp.asarray(drawn.rewards())
-  if train:
-    # Groups that earn the same would teach nothing, and random weights do.
-    rewards = jnp.arange(rewards.size, dtype=jnp.float32) % 2
-    batch, _ = assembly.compile_batcher(parts, experiment)(
-      drawn.rollout, rewards, None, None
+  # Groups that earn the same would teach nothing, and random weights do.
+  rewards = jnp.arange(len(drawn.verdicts), dtype=jnp.float32) % 2
+  batch, _ = assembly.compile_batcher(parts, experiment)(
+    drawn.rollout, rewards, None, None
+  )
+  with meter.stage('train'):
+    state, _ = jax.block_until_ready(
+      loop.compile_step(experiment, parts)(state, batch)
     )
-    with meter.stage('train'):
-      state, _ = jax.block_until_ready(
-        loop.compile_step(experiment, parts)(state, batch, None)
-      )
-  else:
-    with meter.stage('score'):
-      scorer = assembly.compile_scorer(parts, experiment)
-      jax.block_until_ready(scorer(state.params, drawn.rollout))
   out.mkdir(parents=True, exist_ok=True)
   with meter.stage('export'):
-    exporting.write_params(state.params, out, 'bfloat16', _FILE_BYTES)
-
-
-def _without_optimizer(parts: assembly.Parts) -> assembly.Parts:
-  optimizer = optax.identity()
-  shardings = state_lib.state_shardings(parts.policy, optimizer, parts.mesh)
-  return dataclasses.replace(parts, optimizer=optimizer, shardings=shardings)
-
-
-def _import(
-  experiment: Experiment,
-  parts: assembly.Parts,
-  source: pathlib.Path,
-  *,
-  frozen: bool,
-) -> TrainState:
-  if not frozen:
-    given = dataclasses.replace(experiment, pretrained=str(source))
-    return assembly.initial_state(
-      given, parts, parts.optimizer, parts.shardings
-    )
-
-  def narrow(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(
-      leaf.shape, jnp.bfloat16, sharding=leaf.sharding
-    )
-
-  like: Params = jax.tree.map(narrow, assembly.abstract_params(experiment))
-  params = pretrained.load_params(source, like)
-  return state_lib.adopt(
-    parts.optimizer, params, parts.shardings, experiment.seed
-  )
+    params = assembly.complete(parts, parts.base, state.params)
+    if isinstance(params, AdaptedParams):
+      params = lora.merge(params)
+    exporting.write_params(params, out, 'bfloat16', _FILE_BYTES)

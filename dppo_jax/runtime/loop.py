@@ -155,7 +155,7 @@ def _open_checkpoints(
 
 
 def compile_step(
-  experiment: Experiment, parts: assembly.Parts, *, recording: bool = False
+  experiment: Experiment, parts: assembly.ModelParts, *, recording: bool = False
 ) -> Callable[..., tuple[Any, ...]]:
   """(state, batch) -> (state, metrics), and a StepRecord when `recording`.
 

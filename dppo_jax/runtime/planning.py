@@ -150,7 +150,15 @@ def memory(
   parameters = _bytes_a_device(state.params)
   base = {}
   if experiment.lora is not None:
-    base['frozen weights'] = _bytes_a_device(frozen.abstract_base(experiment))
+    # Without the folder: published models are in bfloat16.
+    told = experiment.base_dtype or not downloads.has_weights(
+      experiment.pretrained
+    )
+    known = dataclasses.replace(
+      experiment, base_dtype=experiment.base_dtype or 'bfloat16'
+    )
+    abstract = frozen.abstract_base(known if told else experiment)
+    base['frozen weights'] = _bytes_a_device(abstract)
   return {
     **base,
     'parameters': parameters,

@@ -3,7 +3,7 @@
 python -m experiments.bench.memory --config=configs/memory_1_7b.py --folder=DIR
 
 Writes random weights to DIR/in where there are none, and the export to
-DIR/out. --notrain scores the rollout on a bfloat16 base in place of training.
+DIR/out.
 """
 
 import pathlib
@@ -21,7 +21,6 @@ _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Shape of the model and batch.'
 )
 _FOLDER = flags.DEFINE_string('folder', None, 'Takes twice the weights.')
-_TRAIN = flags.DEFINE_bool('train', True, 'Take a train step.')
 _LIMIT = flags.DEFINE_float('limit_gb', 12.0, 'Of the peak, 10^9 bytes.')
 
 
@@ -38,7 +37,7 @@ def main() -> int:
     with meter.stage('write'):
       footprint.write_random_model(experiment, source)
   shutil.rmtree(out, ignore_errors=True)
-  footprint.measure(experiment, source, out, train=_TRAIN.value, meter=meter)
+  footprint.measure(experiment, source, out, meter=meter)
   worst = max(meter.stages, key=lambda stage: stage.peak)
   peak = worst.peak / 1e9
   print(f'peak       {peak:.2f} GB, at {worst.name}; limit {_LIMIT.value:g} GB')

@@ -287,6 +287,20 @@ def test_bfloat16_states_give_float32_results(case):
   assert 1e-4 < distance < 1e-2
 
 
+def test_a_head_that_is_not_differentiated_is_left_out(case):
+  head, hidden, targets = case
+  config = _loss_config()
+  layout = factories.vocabulary_config(chunk_rows=5, temperature=0.8)
+  run = functools.partial(vocabulary.head_loss, layout, _head_loss(config))
+  half = jax.jit(jax.value_and_grad(run, argnums=1, has_aux=True))
+  (loss, _), d_hidden = half(*case)
+  (expected, _), (_, both) = _one_pass(config)(*case)
+  np.testing.assert_array_equal(loss, expected)
+  np.testing.assert_allclose(d_hidden, both, rtol=1e-6)
+  text = half.lower(head, hidden, targets).as_text()
+  assert len(re.findall(r'dot_general', text)) == 2
+
+
 def test_no_completion_token_is_no_loss(case):
   head, hidden, targets = case
   nothing = jnp.zeros_like(targets.mask)

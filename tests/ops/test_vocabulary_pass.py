@@ -29,7 +29,7 @@ def _case(rows=3, length=4):
   return normal(_SIZE, 5), normal(rows, length, 5), targets
 
 
-def _run(decide, *, whole, chunk_rows=2, with_gradients=True):
+def _run(decide, *, whole, chunk_rows=2, asked='both'):
   loss = HeadLoss(
     measure=None,
     integrand=None,
@@ -44,7 +44,7 @@ def _run(decide, *, whole, chunk_rows=2, with_gradients=True):
     config,
     loss,
     _SIZE,
-    with_gradients=with_gradients,
+    asked=asked,
   )
   return jax.jit(run)(*_case())
 
@@ -79,9 +79,9 @@ def test_a_loss_of_tokens_needs_one_pass_only():
 
 
 def test_without_gradients_the_loss_is_the_same():
-  value, record, nothing = _run(_linear, whole=False, with_gradients=False)
+  value, record, nothing = _run(_linear, whole=False, asked='none')
   expected, expected_record, _ = _run(_linear, whole=False)
-  assert nothing is None
+  assert nothing == (None, None)
   assert float(value) == pytest.approx(float(expected), rel=1e-6)
   np.testing.assert_allclose(
     record.log_probs, expected_record.log_probs, rtol=1e-6
@@ -94,3 +94,11 @@ def test_masked_tokens_have_no_stats_and_no_gradient():
   assert (np.asarray(record.log_probs)[mask] < 0).all()
   assert not np.asarray(record.log_probs)[~mask].any()
   assert not np.asarray(d_hidden)[~mask].any()
+
+
+def test_a_frozen_head_costs_no_gradient():
+  value, _, (d_head, d_hidden) = _run(_linear, whole=False, asked='hidden')
+  expected, _, (_, both) = _run(_linear, whole=False)
+  assert d_head is None
+  assert float(value) == pytest.approx(float(expected), rel=1e-6)
+  np.testing.assert_allclose(d_hidden, both, rtol=1e-6)

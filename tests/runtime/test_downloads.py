@@ -68,3 +68,10 @@ def test_the_same_files_are_named_once():
   )
   assert len(found) == 2  # To train on and to evaluate on, two keys.
   assert all('~/a.jsonl' in text for text in found)
+
+
+def test_weights_are_a_file_or_an_index(tmp_path):
+  assert downloads.has_weights('')
+  assert not downloads.has_weights(str(tmp_path))
+  (tmp_path / 'model.safetensors.index.json').write_text('{}')
+  assert downloads.has_weights(str(tmp_path))

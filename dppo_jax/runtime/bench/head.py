@@ -144,6 +144,7 @@ def _config(**options: Any) -> loss_lib.LossConfig:
     kl_coefficient=0.0,
     kl_estimator='k3',
     entropy_coefficient=0.0,
+    load_balance_coefficient=0.0,
   )
   return loss_lib.LossConfig(**{**fields, **options})
 
