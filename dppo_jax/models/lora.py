@@ -107,11 +107,15 @@ def init_adapter(config: LoraConfig, boxed: Any, key: Array) -> Any:
   return unflatten_dict(adapter)
 
 
-def merge(params: AdaptedParams) -> Params:
+def merge(params: AdaptedParams, dtype: Any = jnp.float32) -> Params:
   """The weights W + alpha / r · A B of a policy without an adapter.
 
+  Args:
+    params: base and adapter.
+    dtype: of the adapted kernels; they are added in f32.
+
   Returns:
-    As the base; adapted kernels are f32, the others keep their dtype.
+    As the base; the other weights keep their dtype.
   """
   base: dict[Any, Any] = flatten_dict(params.base)
   adapter: dict[Any, Any] = flatten_dict(params.adapter)
@@ -123,13 +127,23 @@ def merge(params: AdaptedParams) -> Params:
     kernel = base[at]
     lead, inputs, outputs = _split(path[-2], kernel.shape)
     rank = a.shape[-1]
-    added = jnp.matmul(
-      a.reshape(*lead, math.prod(inputs), rank),
-      b.reshape(*lead, rank, math.prod(outputs)),
-      precision=jax.lax.Precision.HIGHEST,
+    flat = (math.prod(lead), math.prod(inputs), math.prod(outputs))
+
+    def add(one: tuple[Array, Array, Array]) -> Array:
+      kernel, a, b = one
+      added = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+      return (kernel.astype(jnp.float32) + params.scale * added).astype(dtype)
+
+    # A layer at a time: all of them in f32 would be the most of the memory.
+    merged = jax.lax.map(
+      add,
+      (
+        kernel.reshape(flat),
+        a.reshape(flat[0], flat[1], rank),
+        b.reshape(flat[0], rank, flat[2]),
+      ),
     )
-    added = params.scale * added.reshape(kernel.shape)
-    base[at] = kernel.astype(jnp.float32) + added
+    base[at] = merged.reshape(kernel.shape)
   return unflatten_dict(base)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import contextlib
+import functools
 import itertools
 import pathlib
 import re
@@ -9,6 +10,7 @@ import shutil
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dppo_jax.base import Array, Params
@@ -114,7 +116,7 @@ def export(
   config = (
     _kept_config(source, dtype) if kept else _new_config(experiment, dtype)
   )
-  params = load_params(experiment, workdir, step)
+  params = load_params(experiment, workdir, step, dtype)
   out.mkdir(parents=True, exist_ok=True)
   names = {GENERATION, *_TOKENIZER_FILES}
   copied = [source / n for n in sorted(names) if (source / n).is_file()]
@@ -148,11 +150,12 @@ def _export_adapter(
 
 
 def load_params(
-  experiment: Experiment, workdir: pathlib.Path, step: str
+  experiment: Experiment, workdir: pathlib.Path, step: str, dtype: str
 ) -> Params:
   """Parameters of a checkpoint, without the state of the optimizer.
 
-  An adapter is merged into the weights below it, which are read again.
+  An adapter is merged into the weights below it, which are read again; what it
+  changes is in `dtype` then.
 
   Raises:
     ValueError: there is no such checkpoint, or those weights are others.
@@ -167,7 +170,8 @@ def load_params(
   adapted = AdaptedParams(
     base=base, adapter=params, scale=experiment.lora.scale
   )
-  return jax.jit(merge, out_shardings=places)(adapted)
+  add = functools.partial(merge, dtype=jnp.dtype(dtype))
+  return jax.jit(add, out_shardings=places)(adapted)
 
 
 def _restore(

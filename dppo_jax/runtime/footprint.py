@@ -7,6 +7,7 @@ each stage has a peak of its own.
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
+import functools
 import gc
 import pathlib
 import time
@@ -193,5 +194,6 @@ def measure(
   with meter.stage('export'):
     params = assembly.complete(parts, parts.base, state.params)
     if isinstance(params, AdaptedParams):
-      params = lora.merge(params)
+      merge = functools.partial(lora.merge, dtype=jnp.bfloat16)
+      params = jax.jit(merge)(params)
     exporting.write_params(params, out, 'bfloat16', _FILE_BYTES)

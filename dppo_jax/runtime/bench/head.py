@@ -21,7 +21,7 @@ from dppo_jax.ops.vocabulary_shard import VocabularyAxes, product
 # Columns of the batch; rows make up the tokens.
 _LENGTH = 32
 BARE = 'three bare products'
-MATERIALIZED = 'Top-K TV, materialized'
+MATERIALIZED = 'materialized'
 _BOUNDS = Bounds(
   direction='away',
   side='both',
@@ -92,7 +92,7 @@ def make_variants(
       ('PPO', 0, dict(rule='ratio_clip', divergence='binary_tv')),
       ('Top-K TV', k, dict(divergence='topk_tv')),
       ('Top-64 TV', 64, dict(divergence='topk_tv')),
-      ('Top-K TV, entropy bonus', k, dict(entropy_coefficient=0.01)),
+      ('Top-K TV + entropy', k, dict(entropy_coefficient=0.01)),
       ('exact TV', 0, dict(divergence='exact_tv')),
       ('exact KL', 0, dict(divergence='exact_kl')),
     )
