@@ -86,9 +86,41 @@ def make_mesh(
   data, fsdp, tensor, expert = axis_sizes(
     data, fsdp, tensor, len(devices), expert
   )
-  sizes = (data, fsdp, expert, tensor)
-  grid = mesh_utils.create_device_mesh(sizes, devices=devices)
-  return Mesh(grid, MESH_AXES)
+  return Mesh(_arrange((data, fsdp, expert, tensor), devices), MESH_AXES)
+
+
+def _arrange(sizes: tuple[int, ...], devices: Sequence[Any]) -> Any:
+  """Devices in the shape of the mesh, neighbors beside each other."""
+  indices = {getattr(device, 'slice_index', 0) for device in devices}
+  if len(indices) > 1 and devices[0].platform == 'tpu':
+    inner, outer = _over_slices(sizes, len(indices))
+    return mesh_utils.create_hybrid_device_mesh(
+      inner, outer, devices=devices, allow_split_physical_axes=True
+    )
+  try:
+    return mesh_utils.create_device_mesh(sizes, devices=devices)
+  except NotImplementedError:  # An axis of the mesh is a part of one of chips.
+    return mesh_utils.create_device_mesh(
+      sizes, devices=devices, allow_split_physical_axes=True
+    )
+
+
+def _over_slices(
+  sizes: tuple[int, ...], num_slices: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+  """Sizes within a slice and over slices: rows cross the slower network."""
+  outer = [1] * len(sizes)
+  for i, axis in enumerate(MESH_AXES):
+    if axis in BATCH_AXES and sizes[i] % num_slices == 0:
+      outer[i] = num_slices
+      return tuple(
+        size // parts for size, parts in zip(sizes, outer, strict=True)
+      ), tuple(outer)
+  raise ValueError(
+    f'mesh: {num_slices} slices, which divide none of'
+    f' {", ".join(BATCH_AXES)}={sizes[:-1]}; make mesh.data a multiple of'
+    f' {num_slices}.'
+  )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

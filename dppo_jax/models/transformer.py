@@ -146,10 +146,12 @@ class Transformer(nn.Module):
 
   Attributes:
     mesh: what experts are laid over; None is one device.
+    platform: of the devices, as `narrow.platform_of` has it.
   """
 
   config: layers.TransformerConfig
-  mesh: Mesh | None = None
+  mesh: Mesh | None
+  platform: str
 
   def setup(self) -> None:
     c = self.config
@@ -207,7 +209,7 @@ class Transformer(nn.Module):
       routers did, None in a dense model.
     """
     # Rows are cast, not the table: a copy of it is a gigabyte.
-    table = narrow.bits(self.embedding)
+    table = narrow.bits(self.embedding, self.platform)
     rows = [narrow.unpack(jnp.take(table, ids, axis=0)) for ids in tokens]
     streams = tuple(row.astype(self.config.dtype) for row in rows)
     angles = tuple(layers.rotary_angles(self.config, p) for p in positions)

@@ -1,10 +1,11 @@
 """The parts of a run, built once from an Experiment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import os
 import pathlib
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -89,9 +90,11 @@ class Parts(ModelParts):
   held_out: PromptStream
 
 
-def assemble_model(experiment: Experiment) -> ModelParts:
-  """Builds the policy and its optimizer; places nothing on a device."""
-  mesh = parallel.make_mesh(**dataclasses.asdict(experiment.mesh))
+def assemble_model(
+  experiment: Experiment, devices: Sequence[Any] | None = None
+) -> ModelParts:
+  """Builds the policy and its optimizer; places nothing on `devices`."""
+  mesh = _mesh(experiment, devices)
   policy = trained_policy(experiment, mesh)
   optimizer = make_optimizer(experiment.optimizer)
   return ModelParts(
@@ -212,13 +215,25 @@ def abstract_params(experiment: Experiment) -> Params:
   return _abstract(experiment, trained_policy(experiment))
 
 
-def abstract_policy(experiment: Experiment) -> Params:
+def abstract_policy(
+  experiment: Experiment, devices: Sequence[Any] | None = None
+) -> Params:
   """Those of all weights but an adapter's, as if they trained."""
-  return _abstract(experiment, policy_lib.make_policy(experiment.model))
+  policy = policy_lib.make_policy(experiment.model)
+  return _abstract(experiment, policy, devices)
 
 
-def _abstract(experiment: Experiment, policy: policy_lib.Policy) -> Params:
-  mesh = parallel.make_mesh(**dataclasses.asdict(experiment.mesh))
+def _mesh(experiment: Experiment, devices: Sequence[Any] | None) -> Mesh:
+  where = {} if devices is None else {'devices': devices}
+  return parallel.make_mesh(**dataclasses.asdict(experiment.mesh), **where)
+
+
+def _abstract(
+  experiment: Experiment,
+  policy: policy_lib.Policy,
+  devices: Sequence[Any] | None = None,
+) -> Params:
+  mesh = _mesh(experiment, devices)
   boxed = jax.eval_shape(policy.init, jax.random.PRNGKey(0))
   return jax.tree.map(
     lambda leaf, sharding: jax.ShapeDtypeStruct(
@@ -274,7 +289,9 @@ def compile_anchor_head(
   return functools.partial(compiled, parts.base)
 
 
-def compile_sampler(parts: Parts, config: decode.SamplingConfig) -> SampleFn:
+def compile_sampler(
+  parts: ModelParts, config: decode.SamplingConfig
+) -> SampleFn:
   """(params, prompts, key) -> Rollout, compiled and sharded."""
   axes = vocabulary_axes(parts.mesh)
 
@@ -297,7 +314,7 @@ def compile_sampler(parts: Parts, config: decode.SamplingConfig) -> SampleFn:
   return functools.partial(compiled, parts.base)
 
 
-def compile_scorer(parts: Parts, experiment: Experiment) -> ScoreFn:
+def compile_scorer(parts: ModelParts, experiment: Experiment) -> ScoreFn:
   """(params, rollout) -> stats of those parameters at its tokens."""
   loss = experiment.loss
   layout = vocabulary_layout(experiment, parts.mesh, loss.temperature)
@@ -325,7 +342,7 @@ def compile_scorer(parts: Parts, experiment: Experiment) -> ScoreFn:
   return functools.partial(compiled, parts.base)
 
 
-def compile_batcher(parts: Parts, experiment: Experiment) -> BatchFn:
+def compile_batcher(parts: ModelParts, experiment: Experiment) -> BatchFn:
   """(rollout, rewards, recomputed, reference) -> (batch, metrics)."""
   group_size = experiment.sampling.group_size
 
