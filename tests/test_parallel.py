@@ -169,9 +169,7 @@ def test_slices_split_the_rows(monkeypatch, sizes, inner, outer):
     asked.append(args)
     return np.array(devices).reshape(8, 1, 1, 1)
 
-  monkeypatch.setattr(
-    parallel.mesh_utils, 'create_hybrid_device_mesh', make
-  )
+  monkeypatch.setattr(parallel.mesh_utils, 'create_hybrid_device_mesh', make)
   monkeypatch.setattr(parallel, 'Mesh', lambda grid, axes: grid)
   parallel.make_mesh(*sizes, chips)
   assert asked == [(inner, outer)]

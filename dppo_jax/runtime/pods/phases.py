@@ -87,13 +87,13 @@ class Program:
   Attributes:
     runs: how often it runs a step.
     jitted: has `lower`.
-    arguments: of ShapeDtypeStruct.
+    arguments: of ShapeDtypeStruct, by name, in order.
     beside: parts of the state that it is not given.
   """
 
   runs: int
   jitted: Any
-  arguments: tuple[Any, ...]
+  arguments: dict[str, Any]
   beside: Any
 
 
@@ -142,13 +142,14 @@ def _programs(
     mask=rows(shape, jnp.bool_),
     example_id=rows(shape[:1], jnp.int32),
   )
-  # Partial applications of jitted functions to the base.
+  # Jitted functions, applied to the base.
   sampler: Any = assembly.compile_sampler(parts, experiment.sampling)
   scorer: Any = assembly.compile_scorer(parts, experiment)
-  drawn = (*sampler.args, state.params, prompts, state.key)
-  rollout = spread(jax.eval_shape(sampler.func, *drawn))
-  scored = (*scorer.args, state.params, rollout)
-  stats = spread(jax.eval_shape(scorer.func, *scored))
+  drawn = dict(base=parts.base, params=state.params, prompts=prompts)
+  drawn['key'] = state.key
+  rollout = spread(jax.eval_shape(sampler.func, *drawn.values()))
+  scored = dict(base=parts.base, params=state.params, rollout=rollout)
+  stats = spread(jax.eval_shape(scorer.func, *scored.values()))
   recompute, refer = loss.anchor == 'recomputed', bool(loss.kl_coefficient)
   batcher = assembly.compile_batcher(parts, experiment)
   batch, _ = jax.eval_shape(
@@ -184,7 +185,9 @@ def _programs(
     TRAINING: Program(
       runs=1,
       jitted=step,
-      arguments=(state, spread(batch), (head, parts.base)),
+      arguments=dict(
+        state=state, batch=spread(batch), shared=(head, parts.base)
+      ),
       beside=(reference,),
     ),
   }
@@ -197,7 +200,7 @@ def _compile(
   parts: assembly.ModelParts,
 ) -> Phase:
   begin = time.monotonic()
-  lowered = program.jitted.lower(*program.arguments)
+  lowered = program.jitted.lower(*program.arguments.values())
   beside = bytes_a_device(program.beside)
   common = dict(
     name=name,

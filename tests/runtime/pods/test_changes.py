@@ -35,7 +35,9 @@ def test_a_change_is_enough_and_legal(config):
   found = changes.find_change(config, 8, phases.TRAINING, 260.0, estimate)
   assert found == ({'learner.num_microbatches': 4}, 250.0)
   # 32 rows, 8 devices: 8 parts would have fewer rows than devices.
-  assert changes.find_change(config, 8, phases.TRAINING, 130.0, estimate) is None
+  assert (
+    changes.find_change(config, 8, phases.TRAINING, 130.0, estimate) is None
+  )
   assert max(seen) == 4
 
 
