@@ -34,11 +34,15 @@ def test_a_change_is_enough_and_legal(config):
 
   found = changes.find_change(config, 8, phases.TRAINING, 260.0, estimate)
   assert found == ({'learner.num_microbatches': 4}, 250.0)
-  # 32 rows, 8 devices: 8 parts would have fewer rows than devices.
-  assert (
-    changes.find_change(config, 8, phases.TRAINING, 130.0, estimate) is None
-  )
-  assert max(seen) == 4
+  # 32 rows, 8 devices: 8 parts need devices that share a row.
+  found = changes.find_change(config, 8, phases.TRAINING, 130.0, estimate)
+  assert found is not None
+  assert found[0]['mesh.tensor'] == 2
+  assert found[1] == 125.0
+  # More of them share no row: there are two heads of keys.
+  found = changes.find_change(config, 8, phases.TRAINING, 100.0, estimate)
+  assert found is None
+  assert max(seen) == 8
 
 
 def test_sampling_takes_fewer_prompts_and_nothing_of_the_learner(config):
