@@ -41,6 +41,7 @@ from dppo_jax.sampling import decode
 from dppo_jax.sampling.precision import round_params
 
 SampleFn = Callable[[Params, Prompts, Array], Rollout]
+Devices = Sequence[Any] | None
 ScoreFn = Callable[[Params, Rollout], TokenStats]
 BatchFn = Callable[
   [Rollout, Array, TokenStats | None, TokenStats | None], tuple[Batch, Metrics]
@@ -91,7 +92,7 @@ class Parts(ModelParts):
 
 
 def assemble_model(
-  experiment: Experiment, devices: Sequence[Any] | None = None
+  experiment: Experiment, devices: Devices = None
 ) -> ModelParts:
   """Builds the policy and its optimizer; places nothing on `devices`."""
   mesh = _mesh(experiment, devices)
@@ -215,23 +216,21 @@ def abstract_params(experiment: Experiment) -> Params:
   return _abstract(experiment, trained_policy(experiment))
 
 
-def abstract_policy(
-  experiment: Experiment, devices: Sequence[Any] | None = None
-) -> Params:
+def abstract_policy(experiment: Experiment, devices: Devices = None) -> Params:
   """Those of all weights but an adapter's, as if they trained."""
   policy = policy_lib.make_policy(experiment.model)
   return _abstract(experiment, policy, devices)
 
 
-def _mesh(experiment: Experiment, devices: Sequence[Any] | None) -> Mesh:
-  where = {} if devices is None else {'devices': devices}
+def _mesh(experiment: Experiment, devices: Devices) -> Mesh:
+  where: Any = {} if devices is None else {'devices': devices}
   return parallel.make_mesh(**dataclasses.asdict(experiment.mesh), **where)
 
 
 def _abstract(
   experiment: Experiment,
   policy: policy_lib.Policy,
-  devices: Sequence[Any] | None = None,
+  devices: Devices = None,
 ) -> Params:
   mesh = _mesh(experiment, devices)
   boxed = jax.eval_shape(policy.init, jax.random.PRNGKey(0))
@@ -259,9 +258,7 @@ def vocabulary_layout(
     columns = -(-experiment.model.vocab_size // mesh.shape['tensor'])
     rows = hardware.chunk_rows(kind, columns)
   return VocabularyConfig(
-    axes=vocabulary_axes(mesh),
-    chunk_rows=rows,
-    temperature=temperature,
+    axes=vocabulary_axes(mesh), chunk_rows=rows, temperature=temperature
   )
 
 
@@ -271,7 +268,7 @@ def keeps_hidden(experiment: Experiment) -> bool:
 
 
 def compile_anchor_head(
-  parts: Parts, experiment: Experiment
+  parts: ModelParts, experiment: Experiment
 ) -> Callable[[Params], Array]:
   """params -> a copy of the head [V, D] that the anchor was sampled with."""
   sampled = experiment.loss.anchor == 'rollout'
@@ -319,19 +316,22 @@ def compile_scorer(parts: ModelParts, experiment: Experiment) -> ScoreFn:
   loss = experiment.loss
   layout = vocabulary_layout(experiment, parts.mesh, loss.temperature)
 
+  count = experiment.step.num_minibatches * experiment.step.num_microbatches
+
   def score(
     base: Params | None, params: Params, rollout: Rollout
   ) -> TokenStats:
-    stats = scoring.score(
+    score_part = functools.partial(
+      scoring.score,
       parts.policy,
       layout,
       complete(parts, base, params),
-      rollout,
       prompt_length=loss.prompt_length,
       shared_rows=loss.shared_rows,
       with_entropy=False,
       with_hidden=keeps_hidden(experiment),
     )
+    stats = scoring.by_parts(parts.mesh, count, score_part, rollout)
     return scoring.aligned(stats, rollout.completion_mask)
 
   compiled = jax.jit(

@@ -64,8 +64,8 @@ class Phase:
     arrays: the largest that it makes.
     collectives: of one run.
     loops: whose trips the compiler does not state.
-    refused: why the compiler gave up, '' if it did not; then only the total of
-      `memory` is known, as temporaries.
+    refused: why the compiler gave up, '' if it did not; then outputs are not
+      known, and arguments may be counted among the temporaries.
   """
 
   name: str
@@ -130,7 +130,7 @@ def _programs(
   state = assembly.abstract_state(parts)
   by_rows = parallel.batch_sharding(parts.mesh)
 
-  def rows(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+  def rows(shape: tuple[int, ...], dtype: Any) -> Any:
     return jax.ShapeDtypeStruct(shape, dtype, sharding=by_rows)
 
   def spread(tree: Any) -> Any:
@@ -202,7 +202,7 @@ def _compile(
   begin = time.monotonic()
   lowered = program.jitted.lower(*program.arguments.values())
   beside = bytes_a_device(program.beside)
-  common = dict(
+  common: dict[str, Any] = dict(
     name=name,
     runs=program.runs,
     arguments=_largest_arguments(program.arguments),
@@ -210,11 +210,16 @@ def _compile(
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    total = needed(str(error))
-    if total is None:
+    found = needed(str(error))
+    if found is None:
       raise
+    size, whole = found
     memory = Memory(
-      arguments=0, outputs=0, temporaries=total, code=0, beside=beside
+      arguments=0 if whole else bytes_a_device(program.arguments),
+      outputs=0,
+      temporaries=size,
+      code=0,
+      beside=beside,
     )
     return Phase(
       **common,
@@ -283,10 +288,19 @@ def _cache_bytes(module: hlo.Module, experiment: Experiment) -> float:
   )
 
 
-def needed(message: str) -> float | None:
-  """Bytes that a program needs, of a compiler's refusal; None of another."""
-  found = re.search(r'Used ([\d.]+)([KMGT]?)i?B? of', message)
-  return float(found[1]) * _UNITS[found[2]] if found else None
+def needed(message: str) -> tuple[float, bool] | None:
+  """Bytes that a program needs, of a compiler's refusal; None of another.
+
+  Returns:
+    Bytes, and whether arguments are among them.
+  """
+  size = r'([\d.]+)([KMGT]?)'
+  whole = re.search(rf'Used {size}i?B? of', message)
+  part = re.search(rf'required for HLO temporaries \({size}\)', message)
+  found = whole or part
+  if found is None:
+    return None
+  return float(found[1]) * _UNITS[found[2]], bool(whole)
 
 
 def refused_arrays(message: str) -> list[hlo.NamedArray]:

@@ -102,7 +102,15 @@ def test_a_narrow_base_is_not_packed_for_a_tpu():
 
 
 def test_a_refusal_says_what_was_needed():
-  assert phases.needed(_REFUSAL) == pytest.approx(42.73 * 2**30)
+  size, whole = phases.needed(_REFUSAL)
+  assert size == pytest.approx(42.73 * 2**30)
+  assert whole
+  short = (
+    'RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM,'
+    ' the total memory required for HLO temporaries (57.61G) exceeds available'
+    ' HBM (15.75G). HLO module: jit_score.'
+  )
+  assert phases.needed(short) == (pytest.approx(57.61 * 2**30), False)
   assert phases.needed('INTERNAL: something else') is None
   first, second = phases.refused_arrays(_REFUSAL)
   assert first.shape == 'f32[1,4,9024,9024]'
