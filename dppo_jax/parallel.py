@@ -143,6 +143,21 @@ def num_batch_shards(mesh: Mesh) -> int:
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
+def constrain_rows(mesh: Mesh | None, x: jax.Array) -> jax.Array:
+  """Activations [B, ...] with their rows split over the batch axes.
+
+  A compiler left alone may split the width instead, as the parameters are, and
+  then adds up activations after every product.
+
+  Args:
+    mesh: devices, or None.
+    x: as it is where B is no multiple of the shards.
+  """
+  if mesh is None or mesh.size == 1 or x.shape[0] % num_batch_shards(mesh):
+    return x
+  return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
+
+
 def tree_shardings(mesh: Mesh, boxed: Any) -> Any:
   """Shardings of a tree whose arrays may carry logical axis names.
 

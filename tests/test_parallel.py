@@ -179,3 +179,15 @@ def test_slices_that_no_axis_of_rows_is_a_multiple_of():
   chips = [_Chip(i // 2) for i in range(8)]
   with pytest.raises(ValueError, match=r'4 slices.*make mesh.data a multiple'):
     parallel.make_mesh(1, 2, 4, chips)
+
+
+def test_rows_are_split_where_they_can_be():
+  mesh = parallel.make_mesh(2, 2, 2)
+  split = jax.jit(lambda x: parallel.constrain_rows(mesh, x))
+  by_rows = parallel.batch_sharding(mesh)
+  rows = split(np.ones((8, 3)))
+  assert rows.sharding.is_equivalent_to(by_rows, 2)
+  assert rows.addressable_shards[0].data.shape == (2, 3)
+  odd = np.ones((3, 3))
+  assert parallel.constrain_rows(mesh, odd) is odd
+  assert parallel.constrain_rows(None, odd) is odd

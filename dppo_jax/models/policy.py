@@ -119,11 +119,11 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
 
   Args:
     config: its shape.
-    mesh: what experts are laid over, and whose devices it is for; None is one
-      device of those here.
+    mesh: what rows and experts are laid over, and whose devices it is for; None
+      is one device of those here.
   """
   platform = narrow.platform_of(mesh)
-  model = Transformer(config, mesh if config.num_experts else None, platform)
+  model = Transformer(config, mesh, platform)
 
   def run(params: Params, *args: Any, **options: Any) -> Any:
     return model.apply(_collections(params, platform), *args, **options)
