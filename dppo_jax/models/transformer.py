@@ -92,8 +92,7 @@ class Layer(nn.Module):
       mlp = layers.FeedForward(c, name='mlp')
       added = tuple(mlp(x) for x in normed)
     pairs = zip(outputs, added, strict=True)
-    summed = (x + more for x, more in pairs)
-    streams = tuple(parallel.constrain_rows(self.mesh, x) for x in summed)
+    streams = tuple(_by_rows(self.mesh, x + more) for x, more in pairs)
     return streams, (own, routing)
 
 
@@ -142,6 +141,15 @@ def _layer_class(config: layers.TransformerConfig) -> Any:
     policy=REMAT_POLICIES[config.remat],
     prevent_cse=len(moe.block_of(config)) > 1,
   )
+
+
+def _by_rows(mesh: Mesh | None, x: Array) -> Array:
+  """Splits rows of sequences; of single tokens the compiler decides.
+
+  While decoding the weights outweigh the activations: to add up activations
+  that are split over the width is cheaper than to gather weights.
+  """
+  return parallel.constrain_rows(mesh, x) if x.shape[1] > 1 else x
 
 
 class Transformer(nn.Module):
@@ -215,8 +223,7 @@ class Transformer(nn.Module):
     table = narrow.bits(self.embedding, self.platform)
     rows = [narrow.unpack(jnp.take(table, ids, axis=0)) for ids in tokens]
     streams = tuple(
-      parallel.constrain_rows(self.mesh, row.astype(self.config.dtype))
-      for row in rows
+      _by_rows(self.mesh, row.astype(self.config.dtype)) for row in rows
     )
     angles = tuple(layers.rotary_angles(self.config, p) for p in positions)
     if routes is not None:

@@ -39,7 +39,7 @@ def test_what_does_not_fit_ends_with_code_1():
   ('arguments', 'message'),
   [
     ((_CONFIG,), 'error: --topology: missing'),
-    ((_CONFIG, '--topology=v5e:9x9'), "unknown 'v5e:9x9'. Known: v5e:1x1"),
+    ((_CONFIG, '--topology=v5e:9x9'), "unknown 'v5e:9x9'. Known: v5e:2x2"),
     (('--topology=local',), 'error: --config: missing'),
     (
       (_CONFIG, '--topology=gpu:2xh100', '--config.mesh.tensor=3'),

@@ -27,6 +27,7 @@ _COLLECTIVES = (
   'ragged-all-to-all',
   'collective-permute',
   'collective-broadcast',
+  'send',  # From slice to slice.
 )
 # Make no array of their own.
 _VIEWS = {'parameter', 'tuple', 'get-tuple-element', 'bitcast', 'while'}
@@ -321,7 +322,9 @@ def _branches(one: Instruction) -> list[str]:
 def _sent(kind: str, one: Instruction) -> float:
   result = one.type
   if one.opcode in ('all-gather-start', 'collective-permute-start'):
-    result = _second(result)  # (operand, result, …)
+    result = _part(result, 1)  # (operand, result, …)
+  elif kind == 'send':
+    return type_bytes(_part(result, 0))  # (operand, context, token)
   size, group = type_bytes(result), _group_size(one.text)
   share = (group - 1) / group if group else 1.0
   if kind == 'all-reduce':
@@ -331,8 +334,8 @@ def _sent(kind: str, one: Instruction) -> float:
   return size if kind.startswith('collective') else size * share
 
 
-def _second(text: str) -> str:
-  """The second part of a tuple type."""
+def _part(text: str, number: int) -> str:
+  """A part of a tuple type."""
   inner, depth, parts = text[1:-1], 0, ['']
   for letter in inner:
     depth += (letter in '([{') - (letter in ')]}')
@@ -340,7 +343,7 @@ def _second(text: str) -> str:
       parts.append('')
     else:
       parts[-1] += letter
-  return parts[1] if len(parts) > 1 else text
+  return parts[number] if len(parts) > number else text
 
 
 def _group_size(text: str) -> int:

@@ -66,6 +66,8 @@ class Phase:
     loops: whose trips the compiler does not state.
     refused: why the compiler gave up, '' if it did not; then outputs are not
       known, and arguments may be counted among the temporaries.
+    unread: why the compiled program could not be read, '' if it was; then its
+      arrays and collectives are not known.
   """
 
   name: str
@@ -78,6 +80,7 @@ class Phase:
   collectives: list[hlo.Collective]
   loops: list[hlo.Loop]
   refused: str
+  unread: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -230,18 +233,32 @@ def _compile(
       collectives=[],
       loops=[],
       refused='the compiler found no room for it',
+      unread='',
     )
-  module = hlo.Module(compiled.as_text())
-  found, loops = hlo.collectives(module, _trips(experiment, parts))
-  return Phase(
+  memory = _memory(compiled.memory_analysis(), beside)
+  phase = Phase(
     **common,
     seconds=time.monotonic() - begin,
-    memory=_memory(compiled.memory_analysis(), beside),
+    memory=memory,
+    cache=0,
+    arrays=[],
+    collectives=[],
+    loops=[],
+    refused='',
+    unread='',
+  )
+  try:
+    module = hlo.Module(compiled.as_text())
+  except jax.errors.JaxRuntimeError as error:
+    # A compiler of another age than jaxlib writes what that cannot read.
+    return dataclasses.replace(phase, unread=str(error).splitlines()[0])
+  found, loops = hlo.collectives(module, _trips(experiment, parts))
+  return dataclasses.replace(
+    phase,
     cache=_cache_bytes(module, experiment) if name == SAMPLING else 0,
     arrays=hlo.largest_arrays(module, _NUM_LARGEST),
     collectives=found,
     loops=loops,
-    refused='',
   )
 
 

@@ -56,10 +56,11 @@ def _phase(phase: PhasePlan, plan: Plan) -> Iterator[str]:
   )
   if phase.estimate is not None:
     spent = phase.estimate
+    read = found is not None and not found.unread and not found.refused
     yield (
       f'  estimate         at least {_seconds(spent.seconds)}: compute'
       f' {_seconds(spent.compute_s)}, memory {_seconds(spent.memory_s)}, links'
-      f' {_seconds(spent.links_s) if found else "not known"}'
+      f' {_seconds(spent.links_s) if read else "not known"}'
     )
   yield f'  {_verdict(phase, plan.capacity)}'
 
@@ -75,6 +76,12 @@ def _compiled(found: Any) -> Iterator[str]:
   yield f'    code           {show_bytes(memory.code)}'
   yield f'    state beside   {show_bytes(memory.beside)}'
   yield from _arrays('arguments', found.arguments)
+  if found.unread:
+    yield (
+      '  collectives      not known: libtpu and jaxlib do not match'
+      f' ({found.unread}); jax[tpu] brings the libtpu that does'
+    )
+    return
   yield from _arrays('arrays', found.arrays)
   yield f'  collectives      {"" if found.collectives else "none"}'.rstrip()
   for one in found.collectives:

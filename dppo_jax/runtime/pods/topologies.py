@@ -29,7 +29,7 @@ class TpuKind(NamedTuple):
   shapes: tuple[str, ...]
 
 
-_FLAT = ('1x1', '2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
+_FLAT = ('2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
 _SOLID = ('2x2x1', '2x2x2', '2x2x4', '2x4x4', '4x4x4', '4x4x8', '4x8x8')
 _SOLID = (*_SOLID, '8x8x8', '8x8x16', '8x16x16', '16x16x16')
 TPUS: Mapping[str, TpuKind] = {

@@ -58,6 +58,7 @@ ENTRY %main (p0: f32[64,8]) -> f32[64,8] {
   %p0 = f32[64,8]{1,0} parameter(0)
   %while.1 = (s32[], f32[64,8], /*index=2*/bf16[2,4,6,2,8]) while(%t), condition=%cond, body=%body, metadata={op_name="jit(step)/while"}
   %while.3 = (s32[], f32[4]) while(%t), condition=%inner_cond, body=%known, backend_config={"known_trip_count":{"n":"36"},"x":1}
+  %send = (f32[3,4]{1,0}, u32[], token[]) send(%p0, %after-all), channel_id=2, is_host_transfer=true
   ROOT %permute = f32[64,8]{1,0} collective-permute(%p0), source_target_pairs={{0,1},{1,0}}
 }
 """
@@ -78,6 +79,7 @@ def test_collectives_are_counted_once_for_every_turn():
     # 36 stated turns; among two, each sends half of it twice.
     'all-reduce': (36, 36 * 4 * 4),
     'collective-permute': (1, 64 * 8 * 4),
+    'send': (1, 48),
   }
   assert [(one.origin, one.trips, one.known) for one in loops] == [
     ('jit(step)/while', 10, True),

@@ -35,6 +35,7 @@ def _phase(**changed):
       hlo.Loop(origin='b', trips=1, known=False),
     ],
     refused='',
+    unread='',
   )
   settings = dict(
     name=phases.SAMPLING,
@@ -107,6 +108,14 @@ def test_a_refusal_is_not_taken_apart():
   assert '3.5 GiB: the compiler gave up' in text
   assert 'jit(step)/div' in text
   assert 'temporaries' not in text
+
+
+def test_a_program_that_cannot_be_read_has_unknown_collectives():
+  phase = _phase(compiled=dict(unread='INTERNAL: no such opcode'))
+  text = report.show(_plan(phases=(phase,)))
+  assert 'do not match (INTERNAL: no such opcode)' in text
+  assert 'links not known' in text
+  assert 'all-gather' not in text
 
 
 def test_without_a_compiler_links_are_not_known():

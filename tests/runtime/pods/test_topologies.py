@@ -29,8 +29,8 @@ def test_a_name_says_what_machine_it_is(name, slices, platform, kind, count):
 @pytest.mark.parametrize(
   ('name', 'slices', 'message'),
   [
-    ('v5e:3x5', 1, "unknown 'v5e:3x5'. Known: v5e:1x1, .*, v5e:16x16"),
-    ('v5e', 1, "unknown 'v5e'. Known: v5e:1x1"),
+    ('v5e:3x5', 1, "unknown 'v5e:3x5'. Known: v5e:2x2, .*, v5e:16x16"),
+    ('v5e', 1, "unknown 'v5e'. Known: v5e:2x2"),
     ('v5litepod:4x4', 1, "unknown 'v5litepod:4x4'; .* Known: .*gpu:8xh100"),
     ('v6p:16x16', 1, "did you mean 'v6e:16x16'"),
     ('gpu:h100', 1, "unknown 'gpu:h100'; gpu:NUMBERxKIND"),
