@@ -79,7 +79,7 @@ setuptools.setup(
     'test': _TEST,
     'gpu': ['jax[cuda12]'],  # NVIDIA driver 525 or later.
     'gpu_cuda13': ['jax[cuda13]'],  # NVIDIA driver 580 or later.
-    'tpu': ['jax[tpu]'],
+    'tpu': ['jax[tpu]'],  # With the libtpu of its age; compiles anywhere.
   },
   classifiers=[
     'Programming Language :: Python :: 3.11',

@@ -63,6 +63,15 @@ SHAPES: Mapping[str, dict[str, Any]] = {
     d_ff=12_288,
     tied_head=False,
   ),
+  'Qwen/Qwen3-32B': _QWEN3
+  | dict(
+    num_layers=64,
+    d_model=5120,
+    num_heads=64,
+    num_kv_heads=8,
+    d_ff=25_600,
+    tied_head=False,
+  ),
   'Qwen/Qwen3-30B-A3B-Base': _QWEN3
   | dict(
     num_layers=48,

@@ -40,6 +40,19 @@ DEVICES: Mapping[str, Device] = {
   'NVIDIA H200': Device(989e12, 4.8e12, 141e9, 'NVIDIA, H200 SXM'),
   'NVIDIA B200': Device(2250e12, 8.0e12, 180e9, 'NVIDIA, HGX B200'),
 }
+# What a device sends to others of its slice or its node, bytes/s over all links
+# in one direction; data sheets of DEVICES, which often state both directions.
+LINKS: Mapping[str, float] = {
+  'TPU v4': 0.3e12,
+  'TPU v5 lite': 0.2e12,
+  'TPU v5': 0.6e12,
+  'TPU v6 lite': 0.4e12,
+  'TPU7x': 0.3e12,
+  'NVIDIA A100': 0.3e12,
+  'NVIDIA H100': 0.45e12,
+  'NVIDIA H200': 0.45e12,
+  'NVIDIA B200': 0.9e12,
+}
 # Where the device is not in the table, a CPU above all. Measured on 2 cores,
 # D = 512, V = 151,936: 256 rows cost 1.13 times the bare products, 512 rows
 # 1.03, 1,024 rows 1.05.
@@ -56,8 +69,23 @@ def find_device(kind: str) -> Device | None:
   >>> find_device('NVIDIA H200 141GB').source
   'NVIDIA, H200 SXM'
   """
+  name = _row_of(kind)
+  return DEVICES[name] if name else None
+
+
+def find_link(kind: str) -> float | None:
+  """Bytes/s to other devices of a `jax.Device.device_kind`, or None.
+
+  >>> find_link('TPU v5 lite')
+  200000000000.0
+  """
+  name = _row_of(kind)
+  return LINKS[name] if name else None
+
+
+def _row_of(kind: str) -> str:
   fitting = [name for name in DEVICES if kind.startswith(name)]
-  return DEVICES[max(fitting, key=len)] if fitting else None
+  return max(fitting, key=len) if fitting else ''
 
 
 def chunk_rows(kind: str, columns: int) -> int:

@@ -86,9 +86,41 @@ def make_mesh(
   data, fsdp, tensor, expert = axis_sizes(
     data, fsdp, tensor, len(devices), expert
   )
-  sizes = (data, fsdp, expert, tensor)
-  grid = mesh_utils.create_device_mesh(sizes, devices=devices)
-  return Mesh(grid, MESH_AXES)
+  return Mesh(_arrange((data, fsdp, expert, tensor), devices), MESH_AXES)
+
+
+def _arrange(sizes: tuple[int, ...], devices: Sequence[Any]) -> Any:
+  """Devices in the shape of the mesh, neighbors beside each other."""
+  indices = {getattr(device, 'slice_index', 0) for device in devices}
+  if len(indices) > 1 and devices[0].platform == 'tpu':
+    inner, outer = _over_slices(sizes, len(indices))
+    return mesh_utils.create_hybrid_device_mesh(
+      inner, outer, devices=devices, allow_split_physical_axes=True
+    )
+  try:
+    return mesh_utils.create_device_mesh(sizes, devices=devices)
+  except NotImplementedError:  # An axis of the mesh is a part of one of chips.
+    return mesh_utils.create_device_mesh(
+      sizes, devices=devices, allow_split_physical_axes=True
+    )
+
+
+def _over_slices(
+  sizes: tuple[int, ...], num_slices: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+  """Sizes within a slice and over slices: rows cross the slower network."""
+  outer = [1] * len(sizes)
+  for i, axis in enumerate(MESH_AXES):
+    if axis in BATCH_AXES and sizes[i] % num_slices == 0:
+      outer[i] = num_slices
+      return tuple(
+        size // parts for size, parts in zip(sizes, outer, strict=True)
+      ), tuple(outer)
+  raise ValueError(
+    f'mesh: {num_slices} slices, which divide none of'
+    f' {", ".join(BATCH_AXES)}={sizes[:-1]}; make mesh.data a multiple of'
+    f' {num_slices}.'
+  )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -109,6 +141,21 @@ def head_sharding(mesh: Mesh) -> NamedSharding:
 def num_batch_shards(mesh: Mesh) -> int:
   """Into how many parts the rows of a batch are split."""
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def constrain_rows(mesh: Mesh | None, x: jax.Array) -> jax.Array:
+  """Activations [B, ...] with their rows split over the batch axes.
+
+  A compiler left alone may split the width instead, as the parameters are, and
+  then adds up activations after every product.
+
+  Args:
+    mesh: devices, or None.
+    x: as it is where B is no multiple of the shards.
+  """
+  if mesh is None or mesh.size == 1 or x.shape[0] % num_batch_shards(mesh):
+    return x
+  return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
 
 
 def tree_shardings(mesh: Mesh, boxed: Any) -> Any:

@@ -34,3 +34,10 @@ def test_a_chunk_is_compute_bound(kind):
 def test_few_columns_take_more_rows():
   assert hardware.chunk_rows('cpu', 151_936) == hardware.OTHER_CHUNK_ROWS
   assert hardware.chunk_rows('cpu', 20) > 100_000
+
+
+def test_every_device_has_a_link():
+  assert set(hardware.LINKS) == set(hardware.DEVICES)
+  assert hardware.find_link('NVIDIA H100 80GB HBM3') == 0.45e12
+  assert hardware.find_link('TPU v5 lite') == 0.2e12
+  assert hardware.find_link('cpu') is None

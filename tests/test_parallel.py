@@ -145,3 +145,49 @@ def test_every_mesh_axis_of_the_table_exists():
   for _, axes in parallel.AXIS_RULES:
     axes = (axes,) if isinstance(axes, str) else axes or ()
     assert set(axes) <= set(parallel.MESH_AXES)
+
+
+class _Chip:
+  platform = 'tpu'
+
+  def __init__(self, slice_index):
+    self.slice_index = slice_index
+
+
+@pytest.mark.parametrize(
+  ('sizes', 'inner', 'outer'),
+  [
+    ((4, 2, 1), (1, 2, 1, 1), (4, 1, 1, 1)),
+    ((1, 8, 1), (1, 2, 1, 1), (1, 4, 1, 1)),  # No data axis to split.
+  ],
+)
+def test_slices_split_the_rows(monkeypatch, sizes, inner, outer):
+  chips = [_Chip(i // 2) for i in range(8)]
+  asked = []
+
+  def make(*args, devices, **options):
+    asked.append(args)
+    return np.array(devices).reshape(8, 1, 1, 1)
+
+  monkeypatch.setattr(parallel.mesh_utils, 'create_hybrid_device_mesh', make)
+  monkeypatch.setattr(parallel, 'Mesh', lambda grid, axes: grid)
+  parallel.make_mesh(*sizes, chips)
+  assert asked == [(inner, outer)]
+
+
+def test_slices_that_no_axis_of_rows_is_a_multiple_of():
+  chips = [_Chip(i // 2) for i in range(8)]
+  with pytest.raises(ValueError, match=r'4 slices.*make mesh.data a multiple'):
+    parallel.make_mesh(1, 2, 4, chips)
+
+
+def test_rows_are_split_where_they_can_be():
+  mesh = parallel.make_mesh(2, 2, 2)
+  split = jax.jit(lambda x: parallel.constrain_rows(mesh, x))
+  by_rows = parallel.batch_sharding(mesh)
+  rows = split(np.ones((8, 3)))
+  assert rows.sharding.is_equivalent_to(by_rows, 2)
+  assert rows.addressable_shards[0].data.shape == (2, 3)
+  odd = np.ones((3, 3))
+  assert parallel.constrain_rows(mesh, odd) is odd
+  assert parallel.constrain_rows(None, odd) is odd

@@ -4,12 +4,15 @@ Everything here works on completion columns [B, R], R = T - P; the columns of
 the prompt are never put through the head.
 """
 
+from collections.abc import Callable
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from dppo_jax.base import Array, Batch, Params, Rollout, TokenStats
+from dppo_jax.learner.train_step import join_rows, split_rows
 from dppo_jax.models.moe import Routing
 from dppo_jax.models.policy import Policy
 from dppo_jax.ops import log_probs as log_probs_lib
@@ -109,6 +112,29 @@ def score(
     with_entropy=with_entropy,
   )
   return dataclasses.replace(stats, hidden=hidden if with_hidden else None)
+
+
+def by_parts(
+  mesh: Mesh,
+  count: int,
+  score_part: Callable[[Rollout], TokenStats],
+  rollout: Rollout,
+) -> TokenStats:
+  """Scores so many equal parts of the rows one after another.
+
+  A rollout batch is larger than what a device holds the scores of attention
+  of; the parts are those that training takes.
+
+  Args:
+    mesh: where rows live.
+    count: parts; divides the rows into whole groups.
+    score_part: of the rows of a part.
+    rollout: all rows.
+  """
+  if count == 1:
+    return score_part(rollout)
+  parts = split_rows(mesh, rollout, count)
+  return join_rows(jax.lax.map(score_part, parts))
 
 
 def aligned(stats: TokenStats, mask: Array) -> TokenStats:

@@ -117,7 +117,7 @@ def recorded_train_step(
     columns = jnp.arange(config.group_size)[None]
     rows = (order[:, None] * config.group_size + columns).reshape(-1)
     batch = jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), batch)
-  minibatches = _split(mesh, batch, config.num_minibatches)
+  minibatches = split_rows(mesh, batch, config.num_minibatches)
 
   def update(
     carry: tuple[Params, Any], minibatch: Any
@@ -134,7 +134,7 @@ def recorded_train_step(
   (params, opt_state), (losses, norms, record) = jax.lax.scan(
     update, (state.params, state.opt_state), minibatches
   )
-  record = _join(record)
+  record = join_rows(record)
   in_a_row, total = nonfinite_counts(opt_state)
   metrics = {
     **metrics_fn(batch, record),
@@ -179,10 +179,10 @@ def gradients_of(
     (loss, record), gradients = differentiate(params, part)
     return jax.tree.map(jnp.add, carry, (gradients, loss)), record
 
-  parts = _split(mesh, (batch, weights), config.num_microbatches)
+  parts = split_rows(mesh, (batch, weights), config.num_microbatches)
   zero = (jax.tree.map(jnp.zeros_like, params), jnp.zeros(()))
   (gradients, loss), record = jax.lax.scan(add_part, zero, parts)
-  return gradients, loss, _join(record)
+  return gradients, loss, join_rows(record)
 
 
 def compile_train_step(
@@ -231,7 +231,7 @@ def compile_train_step(
   )
 
 
-def _split(mesh: Mesh, tree: Any, count: int) -> Any:
+def split_rows(mesh: Mesh, tree: Any, count: int) -> Any:
   """[B, ...] leaves to [count, B / count, ...], rows still sharded."""
   sharding = NamedSharding(
     mesh, PartitionSpec(None, *parallel.batch_sharding(mesh).spec)
@@ -244,6 +244,6 @@ def _split(mesh: Mesh, tree: Any, count: int) -> Any:
   return jax.tree.map(split, tree)
 
 
-def _join(tree: Any) -> Any:
-  """Undoes `_split`."""
+def join_rows(tree: Any) -> Any:
+  """Undoes `split_rows`."""
   return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from dppo_jax.base import Array, Params
 
@@ -18,11 +19,19 @@ _BITS = jnp.uint16
 _OTHERS = {'experts', 'router'}
 
 
-def pack(params: Params) -> Params:
+def platform_of(mesh: Mesh | None) -> str:
+  """Whose devices a program is for, which need not be those that trace it."""
+  if mesh is None:
+    return jax.default_backend()
+  return mesh.devices.flat[0].platform
+
+
+def pack(params: Params, platform: str) -> Params:
   """Kernels of the layers as bits, where they are bfloat16 on a CPU.
 
   Args:
     params: nested dict of arrays.
+    platform: of `platform_of`.
 
   Returns:
     The same tree; what is packed cannot be differentiated.
@@ -31,14 +40,14 @@ def pack(params: Params) -> Params:
   def pack_leaf(path: Any, leaf: Array) -> Array:
     names = [str(key.key) for key in path]
     stacked = 'layers' in names and names[-1] == 'kernel'
-    return bits(leaf) if stacked and not _OTHERS & {*names} else leaf
+    return bits(leaf, platform) if stacked and not _OTHERS & {*names} else leaf
 
   return jax.tree_util.tree_map_with_path(pack_leaf, params)
 
 
-def bits(weights: Array) -> Array:
+def bits(weights: Array, platform: str) -> Array:
   """The bits of bfloat16 weights on a CPU; others as they are."""
-  if weights.dtype != jnp.bfloat16 or jax.default_backend() != 'cpu':
+  if weights.dtype != jnp.bfloat16 or platform != 'cpu':
     return weights
   return _to_bits(weights)
 

@@ -119,12 +119,14 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
 
   Args:
     config: its shape.
-    mesh: what experts are laid over; only a model with experts asks.
+    mesh: what rows and experts are laid over, and whose devices it is for; None
+      is one device of those here.
   """
-  model = Transformer(config, mesh if config.num_experts else None)
+  platform = narrow.platform_of(mesh)
+  model = Transformer(config, mesh, platform)
 
   def run(params: Params, *args: Any, **options: Any) -> Any:
-    return model.apply(_collections(params), *args, **options)
+    return model.apply(_collections(params, platform), *args, **options)
 
   def init(key: Array) -> Any:
     token = jnp.zeros((1, 1), jnp.int32)
@@ -252,7 +254,7 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
     return streams[0][:, 0], cache
 
   def head(params: Params) -> Array:
-    weights: Any = model.apply(_collections(params), method='head')
+    weights: Any = model.apply(_collections(params, platform), method='head')
     return weights
 
   def logits(params: Params, hidden: Array) -> Array:
@@ -276,17 +278,17 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
   )
 
 
-def _collections(params: Params) -> dict[str, Any]:
+def _collections(params: Params, platform: str) -> dict[str, Any]:
   """Parameters as Flax takes them."""
   if not isinstance(params, AdaptedParams):
-    return {'params': narrow.pack(params)}
+    return {'params': narrow.pack(params, platform)}
 
   def scaled(path: Any, leaf: Array) -> Array:
     # The smaller factor, instead of activations.
     return leaf * params.scale if path[-1].key == 'lora_b' else leaf
 
   adapter = jax.tree_util.tree_map_with_path(scaled, params.adapter)
-  return {'params': narrow.pack(params.base), 'lora': adapter}
+  return {'params': narrow.pack(params.base, platform), 'lora': adapter}
 
 
 def _completion_positions(

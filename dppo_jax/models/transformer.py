@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from dppo_jax import parallel
 from dppo_jax.base import Array
 from dppo_jax.models import attention, layers, moe, narrow
 
@@ -32,7 +33,7 @@ class Layer(nn.Module):
 
   Attributes:
     is_sparse: the second part is routed experts.
-    mesh: what they are laid over.
+    mesh: what they and the rows are laid over.
   """
 
   config: layers.TransformerConfig
@@ -91,7 +92,8 @@ class Layer(nn.Module):
       mlp = layers.FeedForward(c, name='mlp')
       added = tuple(mlp(x) for x in normed)
     pairs = zip(outputs, added, strict=True)
-    return tuple(x + more for x, more in pairs), (own, routing)
+    streams = tuple(_by_rows(self.mesh, x + more) for x, more in pairs)
+    return streams, (own, routing)
 
 
 class Block(nn.Module):
@@ -141,15 +143,26 @@ def _layer_class(config: layers.TransformerConfig) -> Any:
   )
 
 
+def _by_rows(mesh: Mesh | None, x: Array) -> Array:
+  """Splits rows of sequences; of single tokens the compiler decides.
+
+  While decoding the weights outweigh the activations: to add up activations
+  that are split over the width is cheaper than to gather weights.
+  """
+  return parallel.constrain_rows(mesh, x) if x.shape[1] > 1 else x
+
+
 class Transformer(nn.Module):
   """Embedding, scanned layers, final norm, head.
 
   Attributes:
-    mesh: what experts are laid over; None is one device.
+    mesh: what rows and experts are laid over; None is one device.
+    platform: of the devices, as `narrow.platform_of` has it.
   """
 
   config: layers.TransformerConfig
-  mesh: Mesh | None = None
+  mesh: Mesh | None
+  platform: str
 
   def setup(self) -> None:
     c = self.config
@@ -207,9 +220,11 @@ class Transformer(nn.Module):
       routers did, None in a dense model.
     """
     # Rows are cast, not the table: a copy of it is a gigabyte.
-    table = narrow.bits(self.embedding)
+    table = narrow.bits(self.embedding, self.platform)
     rows = [narrow.unpack(jnp.take(table, ids, axis=0)) for ids in tokens]
-    streams = tuple(row.astype(self.config.dtype) for row in rows)
+    streams = tuple(
+      _by_rows(self.mesh, row.astype(self.config.dtype)) for row in rows
+    )
     angles = tuple(layers.rotary_angles(self.config, p) for p in positions)
     if routes is not None:
       routes = tuple(jnp.moveaxis(x, 2, 0) for x in routes)

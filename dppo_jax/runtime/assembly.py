@@ -1,10 +1,11 @@
 """The parts of a run, built once from an Experiment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import os
 import pathlib
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -40,6 +41,7 @@ from dppo_jax.sampling import decode
 from dppo_jax.sampling.precision import round_params
 
 SampleFn = Callable[[Params, Prompts, Array], Rollout]
+Devices = Sequence[Any] | None
 ScoreFn = Callable[[Params, Rollout], TokenStats]
 BatchFn = Callable[
   [Rollout, Array, TokenStats | None, TokenStats | None], tuple[Batch, Metrics]
@@ -89,9 +91,11 @@ class Parts(ModelParts):
   held_out: PromptStream
 
 
-def assemble_model(experiment: Experiment) -> ModelParts:
-  """Builds the policy and its optimizer; places nothing on a device."""
-  mesh = parallel.make_mesh(**dataclasses.asdict(experiment.mesh))
+def assemble_model(
+  experiment: Experiment, devices: Devices = None
+) -> ModelParts:
+  """Builds the policy and its optimizer; places nothing on `devices`."""
+  mesh = _mesh(experiment, devices)
   policy = trained_policy(experiment, mesh)
   optimizer = make_optimizer(experiment.optimizer)
   return ModelParts(
@@ -212,13 +216,23 @@ def abstract_params(experiment: Experiment) -> Params:
   return _abstract(experiment, trained_policy(experiment))
 
 
-def abstract_policy(experiment: Experiment) -> Params:
+def abstract_policy(experiment: Experiment, devices: Devices = None) -> Params:
   """Those of all weights but an adapter's, as if they trained."""
-  return _abstract(experiment, policy_lib.make_policy(experiment.model))
+  policy = policy_lib.make_policy(experiment.model)
+  return _abstract(experiment, policy, devices)
 
 
-def _abstract(experiment: Experiment, policy: policy_lib.Policy) -> Params:
-  mesh = parallel.make_mesh(**dataclasses.asdict(experiment.mesh))
+def _mesh(experiment: Experiment, devices: Devices) -> Mesh:
+  where: Any = {} if devices is None else {'devices': devices}
+  return parallel.make_mesh(**dataclasses.asdict(experiment.mesh), **where)
+
+
+def _abstract(
+  experiment: Experiment,
+  policy: policy_lib.Policy,
+  devices: Devices = None,
+) -> Params:
+  mesh = _mesh(experiment, devices)
   boxed = jax.eval_shape(policy.init, jax.random.PRNGKey(0))
   return jax.tree.map(
     lambda leaf, sharding: jax.ShapeDtypeStruct(
@@ -244,9 +258,7 @@ def vocabulary_layout(
     columns = -(-experiment.model.vocab_size // mesh.shape['tensor'])
     rows = hardware.chunk_rows(kind, columns)
   return VocabularyConfig(
-    axes=vocabulary_axes(mesh),
-    chunk_rows=rows,
-    temperature=temperature,
+    axes=vocabulary_axes(mesh), chunk_rows=rows, temperature=temperature
   )
 
 
@@ -256,7 +268,7 @@ def keeps_hidden(experiment: Experiment) -> bool:
 
 
 def compile_anchor_head(
-  parts: Parts, experiment: Experiment
+  parts: ModelParts, experiment: Experiment
 ) -> Callable[[Params], Array]:
   """params -> a copy of the head [V, D] that the anchor was sampled with."""
   sampled = experiment.loss.anchor == 'rollout'
@@ -274,7 +286,9 @@ def compile_anchor_head(
   return functools.partial(compiled, parts.base)
 
 
-def compile_sampler(parts: Parts, config: decode.SamplingConfig) -> SampleFn:
+def compile_sampler(
+  parts: ModelParts, config: decode.SamplingConfig
+) -> SampleFn:
   """(params, prompts, key) -> Rollout, compiled and sharded."""
   axes = vocabulary_axes(parts.mesh)
 
@@ -297,24 +311,27 @@ def compile_sampler(parts: Parts, config: decode.SamplingConfig) -> SampleFn:
   return functools.partial(compiled, parts.base)
 
 
-def compile_scorer(parts: Parts, experiment: Experiment) -> ScoreFn:
+def compile_scorer(parts: ModelParts, experiment: Experiment) -> ScoreFn:
   """(params, rollout) -> stats of those parameters at its tokens."""
   loss = experiment.loss
   layout = vocabulary_layout(experiment, parts.mesh, loss.temperature)
 
+  count = experiment.step.num_minibatches * experiment.step.num_microbatches
+
   def score(
     base: Params | None, params: Params, rollout: Rollout
   ) -> TokenStats:
-    stats = scoring.score(
+    score_part = functools.partial(
+      scoring.score,
       parts.policy,
       layout,
       complete(parts, base, params),
-      rollout,
       prompt_length=loss.prompt_length,
       shared_rows=loss.shared_rows,
       with_entropy=False,
       with_hidden=keeps_hidden(experiment),
     )
+    stats = scoring.by_parts(parts.mesh, count, score_part, rollout)
     return scoring.aligned(stats, rollout.completion_mask)
 
   compiled = jax.jit(
@@ -325,7 +342,7 @@ def compile_scorer(parts: Parts, experiment: Experiment) -> ScoreFn:
   return functools.partial(compiled, parts.base)
 
 
-def compile_batcher(parts: Parts, experiment: Experiment) -> BatchFn:
+def compile_batcher(parts: ModelParts, experiment: Experiment) -> BatchFn:
   """(rollout, rewards, recomputed, reference) -> (batch, metrics)."""
   group_size = experiment.sampling.group_size
 

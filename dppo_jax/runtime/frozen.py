@@ -5,7 +5,7 @@ first, or draws them again from the seed; a fingerprint in every checkpoint
 refuses others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import hashlib
@@ -41,13 +41,19 @@ def with_base(experiment: Experiment, parts: assembly.Parts) -> assembly.Parts:
   )
 
 
-def abstract_base(experiment: Experiment) -> Params:
+def abstract_base(
+  experiment: Experiment, devices: Sequence[Any] | None = None
+) -> Params:
   """Shapes, dtypes and shardings of the frozen weights.
+
+  Args:
+    experiment: the run.
+    devices: of the mesh; None for those here.
 
   Raises:
     ValueError: the folder of the pretrained model is gone or damaged.
   """
-  like = assembly.abstract_policy(experiment)
+  like = assembly.abstract_policy(experiment, devices)
   if experiment.base_dtype:
     dtype = jnp.dtype(experiment.base_dtype)
     return jax.tree.map(lambda leaf: leaf.update(dtype=dtype), like)

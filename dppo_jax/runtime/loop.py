@@ -161,6 +161,23 @@ def compile_step(
 
   For a divergence of whole distributions it takes the anchor's head, too.
   """
+  compiled = jit_step(experiment, parts, recording=recording)
+
+  def step(
+    state: TrainState, batch: Any, anchor_head: Any = None
+  ) -> tuple[Any, ...]:
+    return compiled(state, batch, (anchor_head, parts.base))
+
+  return step
+
+
+def jit_step(
+  experiment: Experiment, parts: assembly.ModelParts, *, recording: bool
+) -> Callable[..., tuple[Any, ...]]:
+  """`compile_step` as a jitted function of (state, batch, (head, base)).
+
+  Head is that of the anchor, or None; base the frozen weights, or None.
+  """
   loss = experiment.loss
   layout = assembly.vocabulary_layout(experiment, parts.mesh, loss.temperature)
   exact = assembly.keeps_hidden(experiment)
@@ -180,7 +197,7 @@ def compile_step(
       with_top_k=recording,
     )
 
-  compiled = compile_train_step(
+  return compile_train_step(
     loss_fn,
     functools.partial(
       trust_region_metrics, num_minibatches=experiment.step.num_minibatches
@@ -192,13 +209,6 @@ def compile_step(
     recorded=recording,
     shared=(parallel.head_sharding(parts.mesh) if exact else None, None),
   )
-
-  def step(
-    state: TrainState, batch: Any, anchor_head: Any = None
-  ) -> tuple[Any, ...]:
-    return compiled(state, batch, (anchor_head, parts.base))
-
-  return step
 
 
 def _compile_iteration(

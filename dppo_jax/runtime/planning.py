@@ -30,20 +30,30 @@ def plan(config: Any, num_devices: int) -> str:
     ValueError: lists every problem of the config.
   """
   wanted = config.to_dict()
-  num_devices = _have_devices(wanted['mesh'], num_devices)
+  num_devices = have_devices(wanted['mesh'], num_devices)
   missing = downloads.find_missing(wanted)
-  experiment = build_experiment(_with_words(config), num_devices)
-  if not downloads.has_tokenizer(wanted):
-    resolved = json.loads(json.dumps(wanted))
-    experiment = dataclasses.replace(experiment, resolved=resolved)
-  lines = [describe(experiment)]
+  lines = [describe(build(config, num_devices))]
   if missing:
     lines += ['', 'Not on this machine, and needed to run:']
     lines += [f'  {problem}' for problem in missing]
   return '\n'.join(lines)
 
 
-def _have_devices(mesh: dict[str, int], wanted: int) -> int:
+def build(config: Any, num_devices: int) -> Experiment:
+  """The experiment of a config whose tokenizer need not be here.
+
+  Raises:
+    ValueError: lists every problem of the config.
+  """
+  wanted = config.to_dict()
+  experiment = build_experiment(_with_words(config), num_devices)
+  if downloads.has_tokenizer(wanted):
+    return experiment
+  resolved = json.loads(json.dumps(wanted))
+  return dataclasses.replace(experiment, resolved=resolved)
+
+
+def have_devices(mesh: dict[str, int], wanted: int) -> int:
   """Pretends to have so many devices; only shapes are asked of them."""
   here = jax.device_count()
   fewest = math.prod(size for size in mesh.values() if size > 0)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dppo_jax import parallel
 from dppo_jax.base import TokenStats
 from dppo_jax.learner import scoring
 from dppo_jax.models.policy import make_policy
@@ -244,3 +245,18 @@ def test_routers_are_counted_alike_where_prompts_are_shared(routed, replay):
   if replay:
     free = routed.route(_free(rollout), 1)
     np.testing.assert_allclose(whole.expert_share, free.expert_share, atol=1e-3)
+
+
+@pytest.mark.parametrize('count', [1, 3])
+def test_parts_of_the_rows_are_scored_alike(count):
+  mesh = parallel.make_mesh(1, 1, 1, jax.devices()[:1])
+  rollout = factories.make_batch(3, _GROUP, _WIDTH, 4)
+  seen = []
+
+  def score_part(part):
+    seen.append(part.tokens.shape[0])
+    return TokenStats(log_probs=part.tokens * 2.0)
+
+  stats = scoring.by_parts(mesh, count, score_part, rollout)
+  assert set(seen) == {3 * _GROUP // count}
+  np.testing.assert_array_equal(stats.log_probs, rollout.tokens * 2.0)

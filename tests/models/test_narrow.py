@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dppo_jax import parallel
 from dppo_jax.models import narrow
 from dppo_jax.runtime import assembly
 from tests import runs
@@ -21,7 +22,7 @@ def _params(dtype):
 
 def test_kernels_of_layers_become_bits_and_come_back():
   params = _params(jnp.bfloat16)
-  packed = narrow.pack(params)
+  packed = narrow.pack(params, 'cpu')
   kernel = packed['layers']['attention']['query']['kernel']
   assert kernel.dtype == jnp.uint16
   np.testing.assert_array_equal(narrow.unpack(kernel), params['embedding'])
@@ -31,22 +32,30 @@ def test_kernels_of_layers_become_bits_and_come_back():
 
 def test_wide_weights_stay_as_they_are():
   params = _params(jnp.float32)
-  packed = narrow.pack(params)
+  packed = narrow.pack(params, 'cpu')
   assert jax.tree.all(jax.tree.map(lambda a, b: a is b, packed, params))
   assert narrow.unpack(params['embedding']) is params['embedding']
 
 
 def test_elsewhere_nothing_is_packed(monkeypatch):
-  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   weights = jnp.ones(3, jnp.bfloat16)
-  assert narrow.bits(weights) is weights
+  assert narrow.bits(weights, 'gpu') is weights
+  assert narrow.platform_of(None) == 'cpu'
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert narrow.platform_of(None) == 'gpu'
+
+
+def test_the_devices_of_the_mesh_count_not_those_that_trace(monkeypatch):
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+  mesh = parallel.make_mesh(1, 1, 1, jax.devices()[:1])
+  assert narrow.platform_of(mesh) == 'cpu'
 
 
 def test_what_is_packed_cannot_be_trained_in_silence():
   weights = jnp.ones(3, jnp.bfloat16)
 
   def loss(weights):
-    wide = narrow.unpack(narrow.bits(weights)).astype(jnp.float32)
+    wide = narrow.unpack(narrow.bits(weights, 'cpu')).astype(jnp.float32)
     return jnp.sum(wide)
 
   with pytest.raises(ValueError, match='bfloat16 parameters are frozen'):

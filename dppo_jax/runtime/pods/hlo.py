@@ -1,0 +1,355 @@
+"""What a compiled program says of itself: loops, collectives, large arrays.
+
+Reads the text of an optimized HLO module. A loop's body stands there once, so
+what is inside is multiplied by its trips: those that the compiler knows, those
+that the loop's condition bounds, or those that the caller gives.
+"""
+
+from collections.abc import Iterator, Mapping
+import dataclasses
+import math
+import re
+
+_ITEMSIZES = {'pred': 1, 's4': 0.5, 'u4': 0.5, 'token': 0}
+_SHAPE = re.compile(r'\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]')
+_COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
+_INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%?([\w.\-]+) = ')
+_CALLED = re.compile(r'\b(?:calls|to_apply)=%?([\w.\-]+)')
+_BRANCHES = re.compile(
+  r'\b(?:branch_computations=\{([^}]*)\}'
+  r'|(?:true|false)_computation=%?([\w.\-]+))'
+)
+_COLLECTIVES = (
+  'all-gather',
+  'all-reduce',
+  'reduce-scatter',
+  'all-to-all',
+  'ragged-all-to-all',
+  'collective-permute',
+  'collective-broadcast',
+  'send',  # From slice to slice.
+)
+# Make no array of their own.
+_VIEWS = {'parameter', 'tuple', 'get-tuple-element', 'bitcast', 'while'}
+_VIEWS |= {'conditional', 'call', 'constant', 'optimization-barrier'}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Instruction:
+  """A line of a computation.
+
+  Attributes:
+    type: as written, layouts included.
+    opcode: what it does.
+    text: all that follows the opcode.
+  """
+
+  type: str
+  opcode: str
+  text: str
+
+  @property
+  def origin(self) -> str:
+    """Where in the program it comes from: JAX's name stack."""
+    return _first(r'op_name="([^"]*)"', self.text) or ''
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Collective:
+  """Exchanges of one kind, by one device, in one run of the program.
+
+  Attributes:
+    kind: all-gather, all-reduce, …
+    count: how often one runs.
+    num_bytes: a device sends, on a ring: (g - 1) / g of what g devices gather,
+      twice that of what they reduce, once where the sum stays scattered.
+  """
+
+  kind: str
+  count: float
+  num_bytes: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loop:
+  """A loop whose trips the compiler does not state.
+
+  Attributes:
+    origin: where it comes from.
+    trips: what its body was multiplied by.
+    known: from a bound, or given; otherwise the body counts once.
+  """
+
+  origin: str
+  trips: int
+  known: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NamedArray:
+  """An array of one device.
+
+  Attributes:
+    name: where it comes from.
+    shape: 'bf16[36,4,8000]'.
+    num_bytes: unpadded.
+  """
+
+  name: str
+  shape: str
+  num_bytes: float
+
+
+class Module:
+  """A parsed module.
+
+  Attributes:
+    computations: instructions by name.
+    entry: name of the outermost.
+  """
+
+  def __init__(self, text: str):
+    """Parses; raises ValueError where there is no entry."""
+    self.computations: dict[str, list[Instruction]] = {}
+    self.entry = ''
+    current: list[Instruction] = []
+    for line in text.splitlines():
+      head = _COMPUTATION.match(line)
+      if head:
+        current = self.computations.setdefault(head[2], [])
+        self.entry = head[2] if head[1] else self.entry
+      elif _INSTRUCTION.match(line):
+        current.append(_parse(line))
+    if not self.entry:
+      raise ValueError('not the text of an HLO module: no ENTRY computation.')
+
+  def walk(
+    self, given: Mapping[str, int]
+  ) -> tuple[list[tuple[str, Instruction, float]], list[Loop]]:
+    """Every instruction that runs outside of fusions, and how often.
+
+    Args:
+      given: trips of loops the text says nothing of, by a part of their origin;
+        the first that fits counts.
+
+    Returns:
+      (computation, instruction, times), collectives of fusions included; and
+      the loops whose trips are bounded, given or not known.
+    """
+    found: list[tuple[str, Instruction, float]] = []
+    loops: list[Loop] = []
+
+    def visit(name: str, times: float, fused: bool) -> None:
+      for one in self.computations.get(name, ()):
+        if not fused or _kind(one.opcode):
+          found.append((name, one, times))
+        if one.opcode == 'while':
+          trips = self._trips(one, given, loops)
+          condition = _first(r'condition=%?([\w.\-]+)', one.text)
+          visit(condition, times * trips, fused)
+          visit(_first(r'body=%?([\w.\-]+)', one.text), times * trips, fused)
+        for branch in _branches(one):
+          visit(branch, times, fused)
+        called = _CALLED.search(one.text)
+        if called and not _kind(one.opcode) and not _finishes(one.opcode):
+          inside = fused or one.opcode != 'call'
+          visit(called[1], times, inside)
+
+    visit(self.entry, 1.0, False)
+    return found, loops
+
+  def _trips(
+    self, loop: Instruction, given: Mapping[str, int], loops: list[Loop]
+  ) -> int:
+    stated = _first(r'"known_trip_count":\{"n":"(\d+)"', loop.text)
+    if stated:
+      return int(stated)
+    origin = loop.origin
+    bound = self._bound(_first(r'condition=%?([\w.\-]+)', loop.text))
+    trips = next((n for part, n in given.items() if part in origin), bound)
+    known = trips is not None
+    loops.append(Loop(origin=origin, trips=trips or 1, known=known))
+    return trips or 1
+
+  def _bound(self, condition: str) -> int | None:
+    """n of `i < n`, the one comparison of the condition with a constant."""
+    names = [condition]
+    lines = list(self.computations.get(condition, ()))
+    for one in self.computations.get(condition, ()):
+      called = _CALLED.search(one.text)
+      if called and called[1] not in names:
+        names.append(called[1])
+        lines += self.computations.get(called[1], ())
+    compares = [
+      one for one in lines
+      if one.opcode == 'compare' and 'direction=LT' in one.text
+    ]  # fmt: skip
+    constants = [
+      int(one.text[: one.text.index(')')])
+      for one in lines
+      if one.opcode == 'constant' and re.match(r'\d+\)', one.text)
+      and one.type.startswith('s32[]')
+    ]  # fmt: skip
+    return constants[0] if len(compares) == len(constants) == 1 else None
+
+
+def collectives(
+  module: Module, given: Mapping[str, int]
+) -> tuple[list[Collective], list[Loop]]:
+  """Exchanges between devices by kind, the largest first; and doubtful loops.
+
+  Args:
+    module: the program.
+    given: as in `Module.walk`.
+
+  Returns:
+    The collectives, and those of the loops with one inside that are not exact.
+  """
+  sums: dict[str, list[float]] = {}
+  found, loops = module.walk(given)
+  for name, one, times in found:
+    kind = _kind(one.opcode)
+    if not kind:
+      continue
+    if kind == 'all-reduce' and name.startswith('all-reduce-scatter'):
+      kind = 'reduce-scatter'
+      size = _sent('all-reduce', one) / 2
+    else:
+      size = _sent(kind, one)
+    total = sums.setdefault(kind, [0.0, 0.0])
+    total[0] += times
+    total[1] += times * size
+  listed = [
+    Collective(kind=kind, count=count, num_bytes=size)
+    for kind, (count, size) in sums.items()
+  ]
+  return sorted(listed, key=lambda one: -one.num_bytes), loops
+
+
+def largest_arrays(module: Module, number: int) -> list[NamedArray]:
+  """The largest arrays that a program makes; some may share memory."""
+  seen: dict[tuple[str, str], NamedArray] = {}
+  for _, one, _ in module.walk({})[0]:
+    if one.opcode in _VIEWS or _finishes(one.opcode) or one.type[0] == '(':
+      continue
+    shape = one.type.partition('{')[0]
+    name = one.origin or one.opcode
+    seen[name, shape] = NamedArray(
+      name=name, shape=shape, num_bytes=type_bytes(shape)
+    )
+  ranked = sorted(seen.values(), key=lambda array: -array.num_bytes)
+  return ranked[:number]
+
+
+def carried(
+  module: Module,
+) -> Iterator[list[tuple[str, tuple[int, ...]]]]:
+  """For each loop, type and dimensions of every array that it carries."""
+  for _, one, _ in module.walk({})[0]:
+    if one.opcode == 'while':
+      yield [
+        (f'{dtype}[{dims}]', _dimensions(dims))
+        for dtype, dims in _SHAPE.findall(one.type)
+      ]
+
+
+def type_bytes(text: str) -> float:
+  """Bytes of a type as HLO writes it, those of a tuple added up.
+
+  >>> type_bytes('(f32[2,3]{1,0}, bf16[4])')
+  32.0
+  """
+  return float(
+    sum(
+      _itemsize(dtype) * math.prod(_dimensions(dims))
+      for dtype, dims in _SHAPE.findall(text)
+    )
+  )
+
+
+def _itemsize(dtype: str) -> float:
+  if dtype in _ITEMSIZES:
+    return _ITEMSIZES[dtype]
+  bits = re.search(r'\d+', dtype)  # f8e4m3fn, bf16, s32, c64, …
+  return int(bits[0]) / 8 if bits else 0
+
+
+def _dimensions(text: str) -> tuple[int, ...]:
+  return tuple(int(size) for size in text.split(',') if size)
+
+
+def _first(pattern: str, text: str) -> str:
+  found = re.search(pattern, text)
+  return found[1] if found else ''
+
+
+def _parse(line: str) -> Instruction:
+  rest = line.split(' = ', 1)[1]
+  end = _end_of_type(rest)
+  opcode, _, text = rest[end:].strip().partition('(')
+  return Instruction(type=rest[:end], opcode=opcode, text=text)
+
+
+def _end_of_type(text: str) -> int:
+  if not text.startswith('('):
+    return text.index(' ')
+  depth = 0
+  for i, letter in enumerate(text):
+    depth += (letter == '(') - (letter == ')')
+    if not depth:
+      return i + 1
+  raise ValueError(f'not an HLO type: {text[:80]!r}')
+
+
+def _kind(opcode: str) -> str:
+  """'all-gather' of all-gather and all-gather-start; '' of all else."""
+  kind = opcode.removesuffix('-start')
+  return kind if kind in _COLLECTIVES else ''
+
+
+def _finishes(opcode: str) -> bool:
+  return opcode.endswith(('-done', '-update'))
+
+
+def _branches(one: Instruction) -> list[str]:
+  names = []
+  for several, single in _BRANCHES.findall(one.text):
+    names += [part.strip().lstrip('%') for part in several.split(',') if part]
+    names += [single] if single else []
+  return names
+
+
+def _sent(kind: str, one: Instruction) -> float:
+  result = one.type
+  if one.opcode in ('all-gather-start', 'collective-permute-start'):
+    result = _part(result, 1)  # (operand, result, …)
+  elif kind == 'send':
+    return type_bytes(_part(result, 0))  # (operand, context, token)
+  size, group = type_bytes(result), _group_size(one.text)
+  share = (group - 1) / group if group else 1.0
+  if kind == 'all-reduce':
+    return 2 * size * share
+  if kind == 'reduce-scatter':
+    return size * max(group - 1, 1)
+  return size if kind.startswith('collective') else size * share
+
+
+def _part(text: str, number: int) -> str:
+  """A part of a tuple type."""
+  inner, depth, parts = text[1:-1], 0, ['']
+  for letter in inner:
+    depth += (letter in '([{') - (letter in ')]}')
+    if letter == ',' and not depth:
+      parts.append('')
+    else:
+      parts[-1] += letter
+  return parts[number] if len(parts) > number else text
+
+
+def _group_size(text: str) -> int:
+  """Devices that exchange with each other; 0 where it is not written."""
+  iota = _first(r'replica_groups=\[\d+,(\d+)\]', text)
+  if iota:
+    return int(iota)
+  listed = _first(r'replica_groups=\{\{([\d,]+)\}', text)
+  return len(listed.split(',')) if listed else 0

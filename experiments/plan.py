@@ -1,0 +1,58 @@
+"""Plans a run for a machine that need not be here: does it fit, how fast?
+
+python -m experiments.plan --config=configs/qwen3_8b_base.py \
+  --config.mesh.tensor=8 --topology=v5e:16x16
+
+Compiles the real programs for TPUs; GPUs and local devices by shape alone.
+Exit code 1 if it does not fit.
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from dppo_jax.runtime import entry_point
+from dppo_jax.runtime.pods import child, phases, plan, report, topologies
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Experiment, configs/qwen3_8b_base.py say; --config.KEY=…'
+)
+_TOPOLOGY = flags.DEFINE_string(
+  'topology', None, 'v5e:16x16, v5p:8x16x16, v6e:…, tpu7x:…, gpu:8xh100, local.'
+)
+_SLICES = flags.DEFINE_integer('slices', 1, 'TPU slices of that shape.')
+_PHASES = flags.DEFINE_multi_enum(
+  'phases', phases.PHASES, phases.PHASES, 'What to plan.'
+)
+_COMPILE = flags.DEFINE_bool('compile', True, 'Or go by shapes alone.')
+_JSON = flags.DEFINE_string('json', '', 'File to write the plan to as well.')
+_HERE = flags.DEFINE_bool(
+  child.FLAG.strip('-'), False, 'Internal: the environment is prepared.'
+)
+
+
+def main() -> int:
+  """Plans; returns the exit code."""
+  config = entry_point.required('config', _CONFIG.value, 'an experiment')
+  name = entry_point.required('topology', _TOPOLOGY.value, 'a machine')
+  topology = topologies.parse(name, _SLICES.value)
+  compiling = _COMPILE.value and topology.platform == 'tpu'
+  if topology.platform == 'tpu' and not _HERE.value:
+    return child.run('experiments.plan', sys.argv[1:])
+  made = plan.make_plan(
+    config,
+    topology,
+    _PHASES.value,
+    compiling=compiling,
+    tell=lambda line: print(line, file=sys.stderr, flush=True),
+  )
+  print(report.show(made))
+  if _JSON.value:
+    pathlib.Path(_JSON.value).expanduser().write_text(report.to_json(made))
+  return int(not made.fits)
+
+
+if __name__ == '__main__':
+  entry_point.run(main)
