@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
+import time
 from typing import Any
 
 import jax
@@ -142,7 +143,12 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       stopping = stop.agreed()  # Once: a signal may come between two looks.
       if last or stopping or due(step, experiment.checkpoints.every_n_steps):
         recorder.flush()
+        begin = time.perf_counter()
         checkpoints.save(step, state, evaluated, about)
+        lost_s = time.perf_counter() - begin
+        recorder.progress.note(
+          f'step {step}: checkpoint, {lost_s:.2f} s of training lost'
+        )
       if stopping and not last:
         checkpoints.wait()
         raise stop.stop(
