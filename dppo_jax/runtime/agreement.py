@@ -90,8 +90,7 @@ def barrier(what: str, time_limit_s: float | None = None) -> None:
 
 def _missing(key: str) -> list[int]:
   came = {
-    int(path.rpartition('/')[2])
-    for path, _ in _client().key_value_dir_get(key)
+    int(path.rpartition('/')[2]) for path, _ in _client().key_value_dir_get(key)
   }
   return [p for p in range(jax.process_count()) if p not in came]
 
@@ -188,9 +187,7 @@ def gather(mine: bytes) -> list[bytes]:
   padded = np.zeros(width, np.uint8)
   padded[: len(mine)] = np.frombuffer(mine, np.uint8)
   rows = np.asarray(multihost_utils.process_allgather(padded))
-  return [
-    row[:size].tobytes() for row, size in zip(rows, sizes, strict=True)
-  ]
+  return [row[:size].tobytes() for row, size in zip(rows, sizes, strict=True)]
 
 
 def largest(number: int) -> int:

@@ -177,7 +177,13 @@ def verify_terms(
   """
   if own is not None:
     return _verify_shared(
-      tokenizer, stream, pool, rollout, prompt_length, stop_strings, own,
+      tokenizer,
+      stream,
+      pool,
+      rollout,
+      prompt_length,
+      stop_strings,
+      own,
       num_texts,
     )
   decoded = tokenizer.decode_batch(

@@ -58,7 +58,13 @@ def reward(
     num_texts: completions of other hosts to return, from the first row on.
   """
   texts, found = verify_terms(
-    tokenizer, stream, pool, rollout, prompt_length, stop_strings, own,
+    tokenizer,
+    stream,
+    pool,
+    rollout,
+    prompt_length,
+    stop_strings,
+    own,
     num_texts,
   )
   verdicts = combine(pool.terms, found)

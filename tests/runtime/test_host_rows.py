@@ -1,6 +1,6 @@
 """Rows of eight devices, which two processes share in thought."""
 
-from types import SimpleNamespace
+from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -32,11 +32,16 @@ def test_alone_everything_is_read_and_passed_on():
     np.testing.assert_array_equal(got['b'], tree['b'])
 
 
+class _Device(NamedTuple):
+  id: int
+  process_index: int
+
+
 class _Sharding:
   """Devices 0 to 3 hold two rows each, the last two also those of device 0."""
 
   def __init__(self, process_of):
-    self._devices = [SimpleNamespace(process_index=p) for p in process_of]
+    self._devices = [_Device(i, p) for i, p in enumerate(process_of)]
 
   def devices_indices_map(self, shape):
     assert shape == (8,)

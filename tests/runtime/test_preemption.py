@@ -52,9 +52,7 @@ def test_processes_stop_together(monkeypatch, mine, theirs, notice, agreed):
     return notice
 
   monkeypatch.setattr(agreement, 'alone', lambda: False)
-  monkeypatch.setattr(
-    agreement, 'largest', lambda number: max(number, theirs)
-  )
+  monkeypatch.setattr(agreement, 'largest', lambda number: max(number, theirs))
   monkeypatch.setattr(
     preemption.multihost_utils, 'reached_preemption_sync_point', reached
   )
