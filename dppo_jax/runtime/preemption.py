@@ -4,7 +4,7 @@ Of several processes one may get the signal, or the notice of the platform,
 alone; they agree after every step, so that all of them save the same one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
 import signal
 from types import FrameType
@@ -41,13 +41,16 @@ class StopRequest:
 
   def agreed(self) -> bool:
     """Whether any process was asked to stop; all come here equally often."""
-    if not agreement.alone():
-      self._num_looks += 1
-      number = self.signal_number or 0
-      if multihost_utils.reached_preemption_sync_point(self._num_looks):
-        number = max(number, signal.SIGTERM)
-      self.signal_number = agreement.largest(number) or None
-    return bool(self)
+    if agreement.alone():
+      return bool(self)
+    self._num_looks += 1
+    number = self.signal_number or 0
+    if multihost_utils.reached_preemption_sync_point(self._num_looks):
+      number = max(number, signal.SIGTERM)
+    number = agreement.largest(number)
+    if number:  # Else a signal that came meanwhile waits for the next look.
+      self.signal_number = number
+    return bool(number)
 
   def stop(self, message: str) -> Preempted:
     """The exception to raise once everything is saved."""
@@ -76,7 +79,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     _install(before)
 
 
-def _install(handlers: dict[int, Any]) -> None:
+def _install(handlers: Mapping[Any, Any]) -> None:
   for number, handler in handlers.items():
     # None: not of Python, but of JAX's preemption service, which cannot be
     # put back.

@@ -69,3 +69,15 @@ def test_a_lone_process_agrees_with_itself():
   assert not request.agreed()
   request.signal_number = signal.SIGTERM
   assert request.agreed()
+
+
+def test_a_signal_during_the_agreement_is_not_lost(monkeypatch):
+  request = preemption.StopRequest()
+
+  def largest(number):
+    request.signal_number = signal.SIGTERM
+    return number
+
+  monkeypatch.setattr(agreement, 'alone', lambda: False)
+  monkeypatch.setattr(agreement, 'largest', largest)
+  assert [request.agreed() for _ in range(2)] == [False, True]
