@@ -20,6 +20,7 @@ import numpy as np
 _HOST = 'dppo_jax/host'
 _FAILURE = 'dppo_jax/failure'
 _LEFT = 'dppo_jax/left'
+_PULSE = 'dppo_jax/pulse'
 _MAX_TEXT = 4000
 _GONE_S = 5.0
 
@@ -197,11 +198,55 @@ def largest(number: int) -> int:
   return int(np.max(multihost_utils.process_allgather(np.int32(number))))
 
 
+class Pulse:
+  """Tells the others that this process lives, and sees who no longer does.
+
+  JAX's service notices, too, and then aborts every process at once; this one
+  comes first and says which host it was. Process 0 watches all, and they it.
+  """
+
+  def __init__(
+    self,
+    time_limit_s: float,
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    self._time_limit_s = time_limit_s
+    self._clock = clock
+    self._num_beats = 0
+    self._changes: dict[int, tuple[str, float]] = {}
+
+  def look(self) -> str:
+    """Beats once; returns who has been silent for too long, or ''."""
+    self._num_beats += 1
+    now, beat = self._clock(), str(self._num_beats)
+    mine = f'{_PULSE}/{jax.process_index()}'
+    _quietly(lambda: _client().key_value_set(mine, beat, True))
+    for process in self._watched():
+      last = _read(f'{_PULSE}/{process}') or ''
+      before, since = self._changes.get(process, (None, now))
+      if last != before:
+        self._changes[process] = (last, now)
+      elif now - since > self._time_limit_s:
+        return (
+          f'{name(process)} has been silent for {self._time_limit_s:g} s: it'
+          ' was killed, lost its network, or its machine is gone.'
+        )
+    return ''
+
+  def _watched(self) -> Sequence[int]:
+    return range(1, jax.process_count()) if first() else [0]
+
+
 def report_failure(text: str) -> None:
   """Leaves the cause of a failure with the others; the first one counts."""
   if not _read(_HOST + '/0'):
     return
   line = f'{name(jax.process_index())} failed: {text}'[:_MAX_TEXT]
+  publish_failure(line)
+
+
+def publish_failure(line: str) -> None:
+  """Leaves a line about any process with all of them; the first counts."""
   _leaving.set()
   _quietly(lambda: _client().key_value_set(_FAILURE, line))
 

@@ -24,7 +24,7 @@ from dppo_jax.runtime import agreement
 # Exit code of a process that ends because another one failed.
 PEER_FAILED = 75
 _POLL_S = 0.5
-_LINGER_S = 10.0
+_LINGER_S = 3.0
 
 _COORDINATOR = 'JAX_COORDINATOR_ADDRESS'
 _NUM_PROCESSES = 'JAX_NUM_PROCESSES'
@@ -188,7 +188,8 @@ def start(launch: Launch) -> None:
     jax.distributed.initialize(
       **known,
       initialization_timeout=launch.time_limit_s,
-      heartbeat_timeout_seconds=launch.time_limit_s,
+      # Should every thread of Python hang; else `_watch` is first.
+      heartbeat_timeout_seconds=launch.time_limit_s + 15,
       shutdown_timeout_seconds=launch.time_limit_s,
     )
   except (RuntimeError, ValueError) as error:
@@ -202,7 +203,12 @@ def start(launch: Launch) -> None:
     return
   agreement.introduce(socket.gethostname(), launch.time_limit_s)
   agreement.barrier('start')
-  threading.Thread(target=_watch, name='failures', daemon=True).start()
+  threading.Thread(
+    target=_watch,
+    args=(agreement.Pulse(launch.time_limit_s),),
+    name='failures',
+    daemon=True,
+  ).start()
 
 
 def fail(code: int, error: BaseException | str) -> int:
@@ -233,18 +239,20 @@ def explain(error: Exception) -> int:
   if cause:
     print(f'error: {cause}', file=sys.stderr)
     print(f'  Seen here as: {_first_line(error)}', file=sys.stderr)
-    agreement.report_failure(cause)
+    agreement.publish_failure(cause)
     _leave(PEER_FAILED)
   traceback.print_exception(error)
   return fail(1, f'{type(error).__name__}: {_first_line(error)}')
 
 
-def _watch() -> None:
-  """Ends this process once another one has failed; in a thread."""
+def _watch(pulse: agreement.Pulse) -> None:
+  """Ends this process once another one failed or fell silent; in a thread."""
   while True:
     time.sleep(_POLL_S)
-    cause = agreement.read_failure()
-    if cause is not None and not agreement.leaving():
+    silent = pulse.look()
+    cause = agreement.read_failure() or silent
+    if cause and not agreement.leaving():
+      agreement.publish_failure(cause)
       print(
         f'error: {cause}\n  Process {jax.process_index()} ends because of it.',
         file=sys.stderr,

@@ -119,6 +119,16 @@ def test_who_is_gone_is_found(service, monkeypatch):
   assert 'process 1 (b) did not come' in agreement.find_cause()
 
 
+def test_a_silent_process_is_noticed(service):
+  times = iter([0.0, 2.0, 3.0, 5.0, 6.5])
+  pulse = agreement.Pulse(3.0, lambda: next(times))
+  assert [pulse.look(), pulse.look()] == ['', '']
+  assert service.values['dppo_jax/pulse/0'] == '2'
+  service.key_value_set('dppo_jax/pulse/1', '1')
+  assert [pulse.look(), pulse.look()] == ['', '']
+  assert 'process 1 (b) has been silent for 3 s' in pulse.look()
+
+
 def test_leaves_are_awaited(service):
   agreement.take_leave()
   service.key_value_set('dppo_jax/left/1', 'left')
