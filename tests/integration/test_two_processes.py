@@ -1,6 +1,6 @@
 """Two real processes of two devices each: they train as one of four does."""
 
-import re
+import contextlib
 import signal
 import socket
 import time
@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dppo_jax.runtime import distributed, workdir, writers
-from tests import runs
+from dppo_jax.runtime import assembly, distributed, workdir, writers
+from dppo_jax.runtime.checkpoints import Checkpoints
+from tests import factories, runs
 
-_NUM_STEPS = 10
-_TIME_LIMIT_S = 15
+_NUM_STEPS = 8
+_TIME_LIMIT_S = 8
 _SETTINGS = {
   'num_steps': _NUM_STEPS,
   'data.num_prompts': 4,
@@ -21,16 +22,15 @@ _SETTINGS = {
   'learner.num_minibatches': 1,
   'learner.share_prompts': False,
   'supervised.num_steps': 3,
-  'evaluation.every_n_steps': 5,
+  'evaluation.every_n_steps': 0,
   'evaluation.greedy': False,
   'evaluation.num_prompts': 4,
   'evaluation.final_num_prompts': 8,
-  'checkpoints.every_n_steps': 2,
+  'checkpoints.every_n_steps': 50,
   'writers.samples_every_n_steps': 1,
   'writers.num_samples': 8,  # Every completion.
   'mesh.fsdp': 2,
 }
-_CONFIG = runs.config(**_SETTINGS)
 
 
 def _devices(count):
@@ -92,18 +92,65 @@ def _await_step(processes, folder, step):
 
 
 @pytest.fixture(scope='module')
-def unbroken(tmp_path_factory):
-  """A run of two processes that nothing stopped."""
+def life(tmp_path_factory):
+  """A run of two processes: stopped, then one of them killed, then finished."""
   folder = tmp_path_factory.mktemp('two') / 'run'
-  ended = _end(_pair(folder))
-  assert [each.code for each in ended] == [0, 0], ended
-  return SimpleNamespace(folder=folder, ended=ended)
+  pair = _pair(folder)
+  _await_step(pair, folder, 1)
+  pair[1].send_signal(signal.SIGTERM)
+  stopped = _end(pair)
+
+  pair = _pair(folder)
+  step = max(int(p.name) for p in _checkpoints(folder).glob('[0-9]*'))
+  _await_step(pair, folder, step + 2)
+  pair[1].kill()
+  begin = time.monotonic()
+  killed = _end(pair)
+  waited_s = time.monotonic() - begin
+  rows_before = runs.rows(folder)
+  return SimpleNamespace(
+    folder=folder,
+    stopped=stopped,
+    step=step,
+    killed=killed,
+    waited_s=waited_s,
+    rows_before=rows_before,
+    finished=_end(_pair(folder)),
+  )
 
 
-def test_two_processes_train_as_one_does(tmp_path, unbroken):
+def _checkpoints(folder):
+  return folder / workdir.CHECKPOINTS
+
+
+def test_a_signal_to_one_process_stops_both_after_the_same_step(life):
+  assert [each.code for each in life.stopped] == [143, 143], life.stopped
+  for each in life.stopped:
+    assert f'Stopped after step {life.step} of {_NUM_STEPS}' in each.err
+
+
+def test_a_killed_process_ends_the_other_in_time(life):
+  first = life.killed[0]
+  assert f'Resuming from step {life.step} of {_NUM_STEPS}.' in first.err
+  assert first.code == distributed.PEER_FAILED
+  assert f'process 1 ({socket.gethostname()})' in first.err
+  assert life.waited_s < _TIME_LIMIT_S + 15
+
+
+def test_a_restart_repeats_the_lost_steps_bit_for_bit(life):
+  assert [each.code for each in life.finished] == [0, 0], life.finished
+  assert f'Resuming from step {life.step}' in life.finished[0].err
+  lost = [row for row in life.rows_before if row['step'] > life.step]
+  again = [row for row in runs.rows(life.folder) if row['step'] > life.step]
+  assert len(lost) >= 2
+  assert again[: len(lost)] == lost
+  assert again[-1]['step'] == _NUM_STEPS
+
+
+def test_two_processes_train_as_one_does(tmp_path, life):
   code, _, err = runs.end(_train(tmp_path / 'one', **_devices(4)))
   assert code == 0, err
-  one, two = runs.rows(tmp_path / 'one'), runs.rows(unbroken.folder)
+  one, two = runs.rows(tmp_path / 'one'), runs.rows(life.folder)
   assert [row.keys() for row in one] == [row.keys() for row in two]
   for mine, theirs in zip(one, two, strict=True):
     for key, value in mine.items():
@@ -118,50 +165,31 @@ def test_two_processes_train_as_one_does(tmp_path, unbroken):
   np.testing.assert_allclose(*losses, rtol=0, atol=1e-5)
   samples = [
     (folder / writers.SAMPLES_FILE).read_text()
-    for folder in (tmp_path / 'one', unbroken.folder)
+    for folder in (tmp_path / 'one', life.folder)
   ]
   assert samples[0] == samples[1]
   assert samples[0].count('\n') == _NUM_STEPS * 8
+  # What two processes saved, one restores on a single device.
+  states = [_restored(f) for f in (tmp_path / 'one', life.folder)]
+  assert int(states[1].step) == _NUM_STEPS
+  assert factories.relative_distance(states[1].params, states[0].params) < 1e-3
 
 
-def test_only_the_first_process_speaks(unbroken):
-  first, second = unbroken.ended
+def _restored(folder):
+  store = Checkpoints(_checkpoints(folder), 1, '', read_only=True)
+  parts = runs.parts(runs.config(**_SETTINGS | {'mesh.fsdp': 1}))
+  with contextlib.closing(store):
+    return store.restore(assembly.abstract_state(parts))[0]
+
+
+def test_only_the_first_process_speaks(life):
+  first, second = life.finished
   assert '4 × cpu, 2 processes, mesh data 2 · fsdp 2' in first.err
   assert 'held_out_after' in first.out
   said = [s for s in second.out.splitlines() if not s.startswith('[Gloo]')]
   assert (said, second.err) == ([], '')
-  lines = (unbroken.folder / writers.METRICS_FILE).read_text().splitlines()
+  lines = (life.folder / writers.METRICS_FILE).read_text().splitlines()
   assert len(lines) == len(set(lines))
-
-
-def test_a_life_of_interruptions_ends_as_the_unbroken_one(tmp_path, unbroken):
-  folder = tmp_path / 'run'
-  pair = _pair(folder)
-  _await_step(pair, folder, 2)
-  pair[1].send_signal(signal.SIGTERM)
-  ended = _end(pair)
-  assert [each.code for each in ended] == [143, 143], ended
-  steps = {
-    re.search(r'Stopped after step (\d+) of', each.err)[1] for each in ended
-  }
-  assert len(steps) == 1
-  step = int(steps.pop())
-  assert (folder / workdir.CHECKPOINTS / str(step)).is_dir()
-
-  pair = _pair(folder)
-  _await_step(pair, folder, step + 2)
-  pair[1].kill()
-  begin = time.monotonic()
-  first, _ = _end(pair)
-  assert time.monotonic() - begin < _TIME_LIMIT_S + 10
-  assert f'Resuming from step {step} of {_NUM_STEPS}.' in first.err
-  assert first.code == distributed.PEER_FAILED
-  assert f'process 1 ({socket.gethostname()})' in first.err
-
-  ended = _end(_pair(folder))
-  assert [each.code for each in ended] == [0, 0], ended
-  assert 'Resuming from step' in ended[0].err
-  runs.assert_same(folder, unbroken.folder, _CONFIG)
 
 
 def test_another_config_is_an_error_on_every_host(tmp_path):
