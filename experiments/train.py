@@ -11,7 +11,15 @@ from absl import flags
 import jax
 from ml_collections import config_flags
 
-from dppo_jax.runtime import entry_point, loop, planning, report, workdir
+from dppo_jax.runtime import (
+  agreement,
+  distributed,
+  entry_point,
+  loop,
+  planning,
+  report,
+  run_folder,
+)
 from dppo_jax.runtime.config import build_experiment
 
 _BEGIN = time.monotonic()
@@ -25,6 +33,7 @@ _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the plan and exit.')
 _NUM_DEVICES = flags.DEFINE_integer(
   'num_devices', 0, 'Of a dry run: devices to plan for; 0: those here.'
 )
+_LAUNCH = distributed.define_flags()
 
 
 def main() -> int:
@@ -33,15 +42,17 @@ def main() -> int:
   if _DRY_RUN.value:
     print(planning.plan(config, _NUM_DEVICES.value))
     return 0
+  distributed.start(_LAUNCH())
+  run_folder.check_hosts(config.to_dict())
   experiment = build_experiment(config, jax.device_count())
-  folder = workdir.open_workdir(
-    entry_point.required('workdir', _WORKDIR.value, 'the folder of the run')
+  named = entry_point.required(
+    'workdir', _WORKDIR.value, 'the folder of the run'
   )
-  with workdir.locked(folder):
-    workdir.check_config(folder, experiment.resolved)
+  with run_folder.opened(named, experiment.resolved) as folder:
     facts = loop.run(experiment, folder)
     facts.setdefault('process_s', round(time.monotonic() - _BEGIN, 1))
-    print(report.finish(folder, facts, sys.argv[1:]))
+    if agreement.first():
+      print(report.finish(folder, facts, sys.argv[1:]))
   return 0
 
 

@@ -243,19 +243,26 @@ class PromptStream:
       example_id=self._ids[indices],
     )
 
-  def prompts(self, step: int, attempt: int = 0) -> base.Prompts:
+  def prompts(
+    self, step: int, attempt: int = 0, rows: np.ndarray | None = None
+  ) -> base.Prompts:
     """Returns the N prompts of a step, as NumPy arrays.
 
     Args:
       step: from 0.
       attempt: each has a stream of its own; 0 is the one that goes through
         all examples, epoch by epoch, whatever other attempts take.
+      rows: which of the N, i64 [M]; None for all.
     """
+    indices = self._indices(step, attempt)
+    return self._take(indices if rows is None else indices[rows])
+
+  def _indices(self, step: int, attempt: int) -> np.ndarray:
+    """Which examples a step takes, i64 [N]."""
     positions = int(step) * self.num_prompts + np.arange(self.num_prompts)
     if len(self._members) == 1 and not attempt:
       stream = ()
-      indices = epoch_indices(positions, self.num_examples, self._seed, stream)
-      return self._take(indices)
+      return epoch_indices(positions, self.num_examples, self._seed, stream)
     component, ordinal = mixture.draw(
       positions, self._weights, self._seed, attempt
     )
@@ -266,7 +273,7 @@ class PromptStream:
       indices[drawn] = members[
         epoch_indices(ordinal[drawn], len(members), self._seed, stream)
       ]
-    return self._take(indices)
+    return indices
 
   def facts(self) -> dict[str, collections.Counter[str]]:
     """Returns how many examples have which 'level' and which 'source'."""

@@ -13,6 +13,8 @@ over.
 """
 
 from collections.abc import Mapping
+import functools
+import json
 import logging
 import math
 import os
@@ -24,7 +26,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from dppo_jax.base import Params, TrainState
-from dppo_jax.runtime import checksums, named_arrays
+from dppo_jax.runtime import agreement, checksums, named_arrays
 
 _ARRAYS = 'state'
 _METADATA = 'metadata'
@@ -92,7 +94,11 @@ class Checkpoints:
 
   def latest_step(self) -> int | None:
     """Returns the step of the latest complete checkpoint, or None."""
-    return max(self.steps(), default=None)
+    return max(self._known_steps(), default=None)
+
+  def _known_steps(self) -> list[int]:
+    """The steps as process 0 sees them, while it may be changing them."""
+    return agreement.from_first(self.steps, 'the checkpoints')
 
   def best_step(self) -> int | None:
     """Returns the step with the largest `best_metric`, or None.
@@ -127,7 +133,7 @@ class Checkpoints:
         checkpoints are intact.
     """
     self.wait()
-    for later in self.steps():
+    for later in self._known_steps():
       if later >= step:
         self._set_aside(later, 'superseded')
     named = named_arrays.flatten(state)
@@ -221,7 +227,7 @@ class Checkpoints:
   ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The named arrays, all or `partial`, and the metadata."""
     wanted = named_arrays.flatten(abstract)
-    steps = self.steps()
+    steps = self._known_steps()
     if not steps or (step is not None and step not in steps):
       wanted = 'no checkpoint' if step is None else f'no checkpoint {step}'
       raise FileNotFoundError(
@@ -231,21 +237,25 @@ class Checkpoints:
     for candidate in reversed(steps) if step is None else [step]:
       if damaged:
         _log.error('checkpoints: trying step %d instead', candidate)
-      try:
-        checksums.check(self.directory / str(candidate), _ITEMS)
-        record = self._read_record(candidate)
-      except Exception as error:
-        damaged[candidate] = self._report_damage(candidate, error)
+      record, problem = agreement.from_first(
+        functools.partial(self._check_record, candidate), 'a checkpoint'
+      )
+      if problem:
+        damaged[candidate] = self._report_damage(candidate, problem)
         continue
       stored = record['arrays']
       if partial:
         parts = tuple(f'{part}.' for part in abstract)
         stored = {k: v for k, v in stored.items() if k.startswith(parts)}
       _check_same_arrays(stored, wanted, candidate)
+      named, problem = {}, ''
       try:
         named = self._read_arrays(candidate, wanted)
       except Exception as error:
-        damaged[candidate] = self._report_damage(candidate, error)
+        problem = _first_line(error)
+      problem = agreement.first_problem(problem)
+      if problem:
+        damaged[candidate] = self._report_damage(candidate, problem)
         continue
       if not self._read_only:
         for passed_over in damaged:
@@ -278,10 +288,18 @@ class Checkpoints:
     for folder in self.directory.glob(pattern):
       checksums.write(folder, _ITEMS)
 
+  def _check_record(self, step: int) -> tuple[dict[str, Any], str]:
+    """The record of a whole checkpoint, or what is wrong with it."""
+    try:
+      checksums.check(self.directory / str(step), _ITEMS)
+      return self._read_record(step), ''
+    except Exception as error:
+      return {}, _first_line(error)
+
   def _read_record(self, step: int) -> dict[str, Any]:
-    args = ocp.args.Composite(**{_METADATA: ocp.args.JsonRestore()})
-    path = self.directory / str(step)
-    return self._checkpointer.restore(path, args=args)[_METADATA]
+    # Not by Orbax, whose readers wait for each other: one process asks.
+    path = self.directory / str(step) / _METADATA / _METADATA
+    return json.loads(path.read_text(encoding='utf-8'))
 
   def _read_arrays(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
     args = ocp.args.PyTreeRestore(
@@ -293,8 +311,8 @@ class Checkpoints:
       self.directory / str(step), args=ocp.args.Composite(**{_ARRAYS: args})
     )[_ARRAYS]
 
-  def _report_damage(self, step: int, error: Exception) -> str:
-    reason = f'step {step} is damaged ({_first_line(error)})'
+  def _report_damage(self, step: int, problem: str) -> str:
+    reason = f'step {step} is damaged ({problem})'
     _log.error('checkpoints: %s in %s', reason, self.directory)
     return reason
 

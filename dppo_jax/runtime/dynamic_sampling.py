@@ -16,6 +16,7 @@ import numpy as np
 
 from dppo_jax.base import Array, Rollout
 from dppo_jax.rewards.verdicts import Verdict
+from dppo_jax.runtime import host_rows
 
 
 class Drawn(NamedTuple):
@@ -100,16 +101,21 @@ def collect(
   drawn = draw(0)
   rewards = drawn.rewards()
   useful = varied(rewards, group_size)
-  num_tokens = int(np.sum(drawn.on_host.completion_mask))
+  num_tokens = _count(drawn)
   means = [float(rewards.mean())]
   while not useful.all() and len(means) < max_attempts:
     further = draw(len(means))
     means.append(float(further.rewards().mean()))
-    num_tokens += int(np.sum(further.on_host.completion_mask))
+    num_tokens += _count(further)
     groups, useful = _replacements(drawn, further, useful, group_size)
     rows = groups[:, None] * group_size + np.arange(group_size)
     drawn = _join(drawn, further, rows.reshape(-1), merge_fn)
   return Collected(drawn, useful, len(means), num_tokens, float(np.mean(means)))
+
+
+def _count(drawn: Drawn) -> int:
+  """Completion tokens of all rows."""
+  return int(host_rows.total(np.sum(drawn.on_host.completion_mask)))
 
 
 def _replacements(

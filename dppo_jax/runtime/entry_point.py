@@ -9,6 +9,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from dppo_jax.runtime import distributed
 from dppo_jax.runtime.checkpoints import CheckpointError
 from dppo_jax.runtime.preemption import Preempted
 from dppo_jax.runtime.recorder import NonFiniteError
@@ -46,11 +47,13 @@ def guard(main: Callable[[], int], argv: list[str]) -> int:
     return stopped.exit_code
   except KeyboardInterrupt:
     print('Interrupted.', file=sys.stderr)
-    return _INTERRUPTED
+    return distributed.fail(_INTERRUPTED, 'Interrupted.')
   except _MENDABLE as error:
     logging.debug('Where it was raised:', exc_info=True)  # --verbosity=1.
     print(f'error: {error}', file=sys.stderr)
-    return 1
+    return distributed.fail(1, error)
+  except Exception as error:
+    return distributed.explain(error)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ from dppo_jax.data.prompts import PromptStream
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.terms import combine
 from dppo_jax.rewards.verdicts import Verdict
-from dppo_jax.runtime import accuracy, stopping
+from dppo_jax.runtime import accuracy, host_rows, stopping
 from dppo_jax.runtime.assembly import Parts, SampleFn, compile_sampler
 from dppo_jax.runtime.sections import EvaluationConfig
 from dppo_jax.sampling import cut
@@ -166,8 +166,26 @@ def verify_terms(
   rollout: Rollout,
   prompt_length: int,
   stop_strings: tuple[str, ...] = (),
+  own: np.ndarray | None = None,
+  num_texts: int = 0,
 ) -> tuple[list[str], list[list[Verdict]]]:
-  """As `verify`, with B verdicts for each term of the reward."""
+  """As `verify`, with B verdicts for each term of the reward.
+
+  Given `own`, rows of `host_rows.own_rows`, only those are decoded and
+  verified here, and verdicts shared; a text of another host is '' from row
+  `num_texts` on.
+  """
+  if own is not None:
+    return _verify_shared(
+      tokenizer,
+      stream,
+      pool,
+      rollout,
+      prompt_length,
+      stop_strings,
+      own,
+      num_texts,
+    )
   decoded = tokenizer.decode_batch(
     rollout.tokens[:, prompt_length:],
     rollout.completion_mask[:, prompt_length:],
@@ -178,6 +196,40 @@ def verify_terms(
     texts = [stopping.trim(text, stop_strings) for text in texts]
   examples = stream.examples(rollout.example_id)
   return texts, pool.verify_terms(texts, examples, rollout.truncated)
+
+
+def _verify_shared(
+  tokenizer: Tokenizer,
+  stream: PromptStream,
+  pool: VerifierPool,
+  rollout: Rollout,
+  prompt_length: int,
+  stop_strings: tuple[str, ...],
+  own: np.ndarray,
+  num_texts: int,
+) -> tuple[list[str], list[list[Verdict]]]:
+  """`verify_terms` of all rows, by all processes; a collective."""
+  texts, found = verify_terms(
+    tokenizer,
+    stream,
+    pool,
+    jax.tree.map(lambda leaf: leaf[own], rollout),
+    prompt_length,
+    stop_strings,
+  )
+  mine = [
+    (text if row < num_texts else '', [[v.reward, v.reason] for v in verdicts])
+    for row, text, *verdicts in zip(own.tolist(), texts, *found, strict=True)
+  ]
+  count = len(rollout.example_id)
+  whole = host_rows.share(mine, own, count)
+  everything = [text for text, _ in whole]
+  for row, text in zip(own.tolist(), texts, strict=True):
+    everything[row] = text
+  return everything, [
+    [Verdict(*verdicts[term]) for _, verdicts in whole]
+    for term in range(len(found))
+  ]
 
 
 def answer(
@@ -218,15 +270,21 @@ def answer(
     group_size = num_passes = 1
     while len(drawn) < num_passes:
       number = chunk + len(drawn) * num_chunks
-      rollout = sampler(params, part, jax.random.fold_in(key, number))
+      rollout = sampler(
+        params,
+        host_rows.put(parts.batch_sharding, part),
+        jax.random.fold_in(key, number),
+      )
       group_size = rollout.tokens.shape[0] // chunk_size
       num_passes = -(-num_samples // group_size)
       drawn.append(
         jax.tree.map(
           lambda leaf, used=counted * group_size: leaf[:used],
-          jax.device_get(rollout),
+          host_rows.read(parts.batch_sharding, rollout),
         )
       )
+    size = chunk_size * group_size
+    own = host_rows.own_rows(parts.batch_sharding, size)
     # Passes are apart; the samples of a prompt belong together.
     order = np.arange(num_passes * counted * group_size)
     order = order.reshape(num_passes, counted, group_size).swapaxes(0, 1)
@@ -234,19 +292,32 @@ def answer(
     rollout = jax.tree.map(
       lambda *leaves, order=order: np.concatenate(leaves)[order], *drawn
     )
+    if own is not None:
+      # Rows of a pass on, in the order of the samples.
+      used = counted * group_size
+      mine = np.isin(order % used, own)
+      own = np.flatnonzero(mine)
     if stop_strings:
+      found = stopping.find(parts.tokenizer, stop_strings, rollout, width)
       rollout = cut.cut(
         rollout,
-        *stopping.find(parts.tokenizer, stop_strings, rollout, width),
+        *host_rows.total(found),
         prompt_length=width,
         pad_id=parts.tokenizer.pad_id,
       )
     read, judged = verify_terms(
-      parts.tokenizer, parts.held_out, pool, rollout, width, stop_strings
+      parts.tokenizer,
+      parts.held_out,
+      pool,
+      rollout,
+      width,
+      stop_strings,
+      own,
     )
     texts += read
     verdicts += judged[0]
-    lengths.append(np.asarray(rollout.completion_mask).sum(axis=1))
+    counts = np.asarray(rollout.completion_mask).sum(axis=1)
+    lengths.append(host_rows.total(counts))
     truncated.append(np.asarray(rollout.truncated))
   return Answers(
     np.asarray(prompts.example_id),

@@ -16,7 +16,7 @@ import zlib
 
 import numpy as np
 
-from dppo_jax.runtime import ledger
+from dppo_jax.runtime import agreement, ledger
 
 FOLDER = 'ledger'
 FORMAT = 1
@@ -37,6 +37,8 @@ class LedgerWriter:
     """Drops the records of steps after `kept_step`; None drops all."""
     self.every_n_steps = every_n_steps
     self._folder = workdir / FOLDER
+    if not agreement.first():
+      return
     last = -1 if kept_step is None else kept_step
     for step, path in _files(self._folder).items():
       if step > last:
@@ -50,9 +52,10 @@ class LedgerWriter:
 
   def write(self, record: ledger.Record) -> pathlib.Path:
     """Writes the file of a step, whole or not at all; returns its path."""
-    self._folder.mkdir(exist_ok=True)
     path = self._folder / f'step_{int(record.step[0]):06d}.npz'
-    save(path, record)
+    if agreement.first():
+      self._folder.mkdir(exist_ok=True)
+      save(path, record)
     return path
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
+import time
 from typing import Any
 
 import jax
@@ -24,9 +25,11 @@ from dppo_jax.learner.optimizer import learning_rate_of
 from dppo_jax.learner.train_step import compile_train_step
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime import (
+  agreement,
   assembly,
   exporting,
   frozen,
+  host_rows,
   report,
   rollouts,
   summary,
@@ -79,20 +82,23 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     state = _restore(parts, checkpoints)
     resumed = state is not None
     resumed_step = int(state.step) if resumed else None
-    print(
-      report.header(experiment, parts, workdir, resumed_step),
-      file=sys.stderr,
-      flush=True,
-    )
+    if agreement.first():
+      print(
+        report.header(experiment, parts, workdir, resumed_step),
+        file=sys.stderr,
+        flush=True,
+      )
     if resumed_step == experiment.num_steps:
-      finished = summary.read_summary(workdir)
+      finished = agreement.from_first(
+        lambda: summary.read_summary(workdir), 'the summary'
+      )
       if finished is not None:
         return finished
     model = None
     if experiment.reward_model.folder:
       model = RewardModel(experiment.reward_model, parts.mesh)
     if state is None:
-      if experiment.pretrained:
+      if experiment.pretrained and agreement.first():
         exporting.keep_source(experiment.pretrained, workdir)
       state = warm_start(experiment, parts, stop)
     start_step = int(state.step)
@@ -112,7 +118,8 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       found = evaluate(state, schedule.final_num_prompts)
       metrics = found.metrics
       recorder.evaluation(0, metrics)
-      write_results(workdir, 0, schedule, parts.held_out, found)
+      if agreement.first():
+        write_results(workdir, 0, schedule, parts.held_out, found)
       checkpoints.save(0, state, metrics, about)
 
     iterate = _compile_iteration(
@@ -131,11 +138,17 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
         found = evaluate(state, size)
         evaluated = found.metrics
         recorder.evaluation(step, evaluated)
-        write_results(workdir, step, schedule, parts.held_out, found)
-      stopping = bool(stop)  # Once: a signal may come between two looks.
+        if agreement.first():
+          write_results(workdir, step, schedule, parts.held_out, found)
+      stopping = stop.agreed()  # Once: a signal may come between two looks.
       if last or stopping or due(step, experiment.checkpoints.every_n_steps):
         recorder.flush()
+        begin = time.perf_counter()
         checkpoints.save(step, state, evaluated, about)
+        lost_s = time.perf_counter() - begin
+        recorder.progress.note(
+          f'step {step}: checkpoint, {lost_s:.2f} s of training lost'
+        )
       if stopping and not last:
         checkpoints.wait()
         raise stop.stop(
@@ -143,6 +156,8 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
           ' saved. Run the same command to resume.'
         )
     checkpoints.wait()
+  if not agreement.first():
+    return {}
   return report.summarize(experiment, parts, workdir)
 
 
@@ -247,6 +262,7 @@ def _compile_iteration(
     if reference is not None:  # Its own routers are a part of it.
       unrouted = dataclasses.replace(rollout, routes=None)
       pulled = scorer(reference, unrouted)
+    rewards = host_rows.put(parts.batch_sharding, rewards)
     batch, metrics = batcher(rollout, jnp.asarray(rewards), recomputed, pulled)
     if dynamic:
       batch = keep_groups(batch, jnp.asarray(collected.varied))
@@ -267,7 +283,9 @@ def _compile_iteration(
       )
     ]
     if ledger.due(step + 1):
-      used, recorded = jax.device_get((batch, outcome[2]))
+      used, recorded = host_rows.fetch((batch, outcome[2]))
+      if not agreement.alone():
+        on_host = host_rows.fetch(rollout)
       region = experiment.resolved['trust_region']
       ledger.write(
         make_record(
@@ -281,7 +299,7 @@ def _compile_iteration(
       **earned,
       **clock.metrics(
         sampled=collected.num_tokens,
-        trained=int(on_host.token_mask.sum()),
+        trained=int(host_rows.total(on_host.token_mask.sum())),
       ),
     }
     return state, metrics, rows

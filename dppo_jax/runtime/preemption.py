@@ -1,9 +1,18 @@
-"""SIGTERM and Ctrl-C: finish the step, save, leave."""
+"""SIGTERM and Ctrl-C: finish the step, save, leave.
 
-from collections.abc import Iterator
+Of several processes one may get the signal, or the notice of the platform,
+alone; they agree after every step, so that all of them save the same one.
+"""
+
+from collections.abc import Iterator, Mapping
 import contextlib
 import signal
 from types import FrameType
+from typing import Any
+
+from jax.experimental import multihost_utils
+
+from dppo_jax.runtime import agreement
 
 
 class Preempted(Exception):
@@ -25,9 +34,23 @@ class StopRequest:
 
   def __init__(self) -> None:
     self.signal_number: int | None = None
+    self._num_looks = 0
 
   def __bool__(self) -> bool:
     return self.signal_number is not None
+
+  def agreed(self) -> bool:
+    """Whether any process was asked to stop; all come here equally often."""
+    if agreement.alone():
+      return bool(self)
+    self._num_looks += 1
+    number = self.signal_number or 0
+    if multihost_utils.reached_preemption_sync_point(self._num_looks):
+      number = max(number, signal.SIGTERM)
+    number = agreement.largest(number)
+    if number:  # Else a signal that came meanwhile waits for the next look.
+      self.signal_number = number
+    return bool(number)
 
   def stop(self, message: str) -> Preempted:
     """The exception to raise once everything is saved."""
@@ -46,13 +69,18 @@ def stop_on_signals() -> Iterator[StopRequest]:
   def on_signal(number: int, frame: FrameType | None) -> None:
     del frame
     request.signal_number = number
-    for each, handler in before.items():
-      signal.signal(each, handler)
+    _install(before)
 
   for each in before:
     signal.signal(each, on_signal)
   try:
     yield request
   finally:
-    for each, handler in before.items():
-      signal.signal(each, handler)
+    _install(before)
+
+
+def _install(handlers: Mapping[Any, Any]) -> None:
+  for number, handler in handlers.items():
+    # None: not of Python, but of JAX's preemption service, which cannot be
+    # put back.
+    signal.signal(number, signal.SIG_DFL if handler is None else handler)

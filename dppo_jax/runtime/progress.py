@@ -7,6 +7,8 @@ from typing import Any, Self, TextIO
 
 import tqdm
 
+from dppo_jax.runtime import agreement
+
 _NUM_LINES = 10
 
 
@@ -28,19 +30,20 @@ class Progress:
       num_steps: step at which the run is complete.
       start_step: step it resumes from.
       label: what is under way.
-      file: where to write; stderr if None.
+      file: where to write; None is stderr, of the first process alone.
       clock: seconds.
     """
     self._num_steps = num_steps
     self._step = start_step
     self._label = label
     self._file = sys.stderr if file is None else file
+    self._silent = file is None and not agreement.first()
     self._clock = clock
     # The first step compiles, so the pace is measured from its end.
     self._first: tuple[int, float] | None = None
     self._tenth = _tenth(start_step, num_steps)
     self._bar: Any = None
-    if self._file.isatty():
+    if self._file.isatty() and not self._silent:
       self._bar = tqdm.tqdm(
         total=num_steps,
         initial=start_step,
@@ -101,7 +104,8 @@ class Progress:
     return f', {pace:.2f} s/step, {left} left'
 
   def _print(self, text: str) -> None:
-    print(text, file=self._file, flush=True)
+    if not self._silent:
+      print(text, file=self._file, flush=True)
 
 
 def format_seconds(seconds: float) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from dppo_jax.runtime import agreement
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.progress import Progress
 from dppo_jax.runtime.sections import ProfileConfig
@@ -44,10 +45,15 @@ class Recorder:
     self._max_nonfinite = experiment.max_nonfinite
     self._stack = contextlib.ExitStack()
     kept_step = start_step if resumed else None
-    self._metrics = self._stack.enter_context(
-      MetricWriter(workdir, self._config.tensorboard, kept_step)
-    )
-    self._samples = self._stack.enter_context(SampleWriter(workdir, kept_step))
+    self._metrics: MetricWriter | None = None
+    self._samples: SampleWriter | None = None
+    if agreement.first():  # The others only look for gradients.
+      self._metrics = self._stack.enter_context(
+        MetricWriter(workdir, self._config.tensorboard, kept_step)
+      )
+      self._samples = self._stack.enter_context(
+        SampleWriter(workdir, kept_step)
+      )
     self.progress = self._stack.enter_context(
       Progress(experiment.num_steps, start_step, label='train')
     )
@@ -64,7 +70,7 @@ class Recorder:
   ) -> None:
     """Takes what a step reports; `flush` writes it."""
     self._held = (step, metrics)
-    if due(step, self._config.samples_every_n_steps):
+    if self._samples and due(step, self._config.samples_every_n_steps):
       self._samples.write(step, samples[: self._config.num_samples])
 
   def flush(self) -> None:
@@ -78,7 +84,8 @@ class Recorder:
     step, metrics = self._held
     self._held = None
     metrics = {name: np.asarray(value) for name, value in metrics.items()}
-    self._metrics.write(step, metrics)
+    if self._metrics is not None:
+      self._metrics.write(step, metrics)
     self.progress.update(step, bar_facts(metrics))
     if due(step, self._config.console_every_n_steps):
       self.progress.note(console_line(step, metrics))
@@ -96,7 +103,8 @@ class Recorder:
   def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
     """Writes held-out accuracy, after the metrics held."""
     self.flush()
-    self._metrics.write(step, metrics)
+    if self._metrics is not None:
+      self._metrics.write(step, metrics)
     line = f'step {step}: held-out sampled '
     line += f'{metrics["evaluation/sampled_accuracy"]:.3f}'
     if 'evaluation/greedy_accuracy' in metrics:
@@ -153,7 +161,8 @@ class Tracer:
     note: Callable[[str], None],
   ):
     self._folder = workdir / 'profile'
-    self._steps = range(config.start_step, config.start_step + config.num_steps)
+    count = config.num_steps if agreement.first() else 0
+    self._steps = range(config.start_step, config.start_step + count)
     self._tracing = False
     self._note = note
 

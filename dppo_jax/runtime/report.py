@@ -76,8 +76,8 @@ def header(
     'policy': f'{show_parameters(experiment, parts)} parameters,'
     f' {model.num_layers} layers, {model.dtype}; sampler'
     f' {experiment.sampling.precision}',
-    'devices': f'{parts.mesh.size} × {jax.devices()[0].device_kind}, mesh'
-    f' {mesh}',
+    'devices': f'{parts.mesh.size} × {jax.devices()[0].device_kind},'
+    f'{_processes()} mesh {mesh}',
     'rule': _rule(loss),
     'loss': f'{loss.form} form, pi/mu by {loss.importance}, cap'
     f' {_show(loss.ratio_cap)}, floor {_show(loss.ratio_floor)} ·'
@@ -94,6 +94,11 @@ def header(
       f'Resuming from step {resumed_step} of {experiment.num_steps}.'
     )
   return '\n'.join(lines)
+
+
+def _processes() -> str:
+  count = jax.process_count()
+  return f' {count} processes,' if count > 1 else ''
 
 
 def _origin(data: DataConfig) -> str:

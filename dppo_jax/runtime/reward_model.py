@@ -22,7 +22,7 @@ from dppo_jax.base import Array, Params
 from dppo_jax.data.hf_tokenizer import HFTokenizer
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.policy import make_policy
-from dppo_jax.runtime import architectures, pretrained
+from dppo_jax.runtime import architectures, host_rows, pretrained
 
 _MIN_COLUMNS = 32  # Widths are powers of two from here: few programs.
 
@@ -102,6 +102,7 @@ class RewardModel:
       )
     except ValueError as error:
       raise ValueError(f'rewards.model: {error}') from error
+    self._by_rows = parallel.batch_sharding(mesh)
     self._score_fn = _compile(model, mesh, self._params)
 
   def _check_sizes(self, model: TransformerConfig, mesh: Mesh) -> None:
@@ -140,6 +141,7 @@ class RewardModel:
     for start in range(0, len(order), size):
       part = order[start : start + size]
       batch = self._pad([rows[i][-limit:] for i in part])
+      batch = host_rows.put(self._by_rows, batch)
       found = jax.device_get(self._score_fn(self._params, *batch))
       scores[part] = found[: len(part)]
     failed = ~np.isfinite(scores)

@@ -10,6 +10,7 @@ from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.shaping import ShapingConfig, shape
 from dppo_jax.rewards.terms import Term, combine
 from dppo_jax.rewards.verdicts import Verdict, failure_counts, reason_shares
+from dppo_jax.runtime import host_rows
 from dppo_jax.runtime.evaluation import verify_terms
 from dppo_jax.runtime.reward_model import RewardModel
 
@@ -38,6 +39,8 @@ def reward(
   shaping: ShapingConfig,
   stop_strings: tuple[str, ...] = (),
   model: RewardModel | None = None,
+  own: np.ndarray | None = None,
+  num_texts: int = 0,
 ) -> Rewarded:
   """Has a rollout verified, and adds what its lengths and a model give.
 
@@ -51,12 +54,22 @@ def reward(
     shaping: what lengths add.
     stop_strings: a text ends with the first of them.
     model: reads the prompts as their rows have them, and the completions.
+    own: rows to verify here, of `host_rows.own_rows`; None for all.
+    num_texts: completions of other hosts to return, from the first row on.
   """
   texts, found = verify_terms(
-    tokenizer, stream, pool, rollout, prompt_length, stop_strings
+    tokenizer,
+    stream,
+    pool,
+    rollout,
+    prompt_length,
+    stop_strings,
+    own,
+    num_texts,
   )
   verdicts = combine(pool.terms, found)
   lengths = np.asarray(rollout.completion_mask).sum(axis=1)
+  lengths = host_rows.total(lengths)
   added = shape(
     lengths, [verdict.reward for verdict in verdicts], group_size, shaping
   )

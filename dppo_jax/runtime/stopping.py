@@ -9,6 +9,7 @@ import numpy as np
 
 from dppo_jax.base import Rollout, Tokenizer
 from dppo_jax.data import stops
+from dppo_jax.runtime import host_rows
 from dppo_jax.runtime.assembly import Parts
 from dppo_jax.sampling import cut
 
@@ -42,6 +43,7 @@ def compile_cut(
 
   def end(rollout: Rollout, on_host: Rollout) -> Rollout:
     found = find(parts.tokenizer, stop_strings, on_host, prompt_length)
+    found = host_rows.put(parts.batch_sharding, host_rows.total(found))
     return on_device(rollout, *found)
 
   return end

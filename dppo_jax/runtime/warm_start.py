@@ -11,7 +11,7 @@ from dppo_jax.learner import state as state_lib
 from dppo_jax.learner.loss import imitation_loss
 from dppo_jax.learner.optimizer import make_optimizer
 from dppo_jax.learner.train_step import compile_train_step
-from dppo_jax.runtime import assembly
+from dppo_jax.runtime import assembly, host_rows
 from dppo_jax.runtime.assembly import Parts, vocabulary_layout
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.preemption import StopRequest
@@ -76,11 +76,13 @@ def warm_start(
   )
   with Progress(config.num_steps, label='warm start') as progress:
     for step in range(config.num_steps):
-      batch = Demonstrations(**stream.batch(step))
+      batch = host_rows.put(
+        parts.batch_sharding, Demonstrations(**stream.batch(step))
+      )
       state, metrics = step_fn(state, batch, (parts.base,))
       loss = float(jax.device_get(metrics['loss/total']))
       progress.update(step + 1, {'loss': f'{loss:.3f}'})
-      if stop:
+      if stop.agreed():
         raise stop.stop(
           f'Stopped after step {step + 1} of the warm start, before anything'
           ' was saved. Run the same command to begin anew.'

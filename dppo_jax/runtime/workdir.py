@@ -1,6 +1,6 @@
 """The folder of a run: its config, and who may write to it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 import contextlib
 import fcntl
 import json
@@ -142,16 +142,21 @@ def _paths(tree: dict[str, Any], prefix: str = '') -> Iterator[str]:
       yield f'{prefix}{key}'
 
 
-def differences(recorded: Any, mine: Any, path: str = '') -> Iterator[str]:
+def differences(
+  recorded: Any,
+  mine: Any,
+  path: str = '',
+  free_keys: Collection[str] = FREE_KEYS,
+) -> Iterator[str]:
   """'path: recorded -> mine' for each key that differs and is not free."""
-  if path in FREE_KEYS:
+  if path in free_keys:
     return
   if isinstance(recorded, dict) and isinstance(mine, dict):
     for key in sorted(recorded.keys() | mine.keys()):
       below = f'{path}.{key}' if path else key
       missing = 'absent'
       yield from differences(
-        recorded.get(key, missing), mine.get(key, missing), below
+        recorded.get(key, missing), mine.get(key, missing), below, free_keys
       )
   elif recorded != mine:
     yield f'{path}: {recorded!r} -> {mine!r}'

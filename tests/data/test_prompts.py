@@ -54,6 +54,18 @@ def test_a_step_gives_the_same_prompts_in_any_order_of_asking():
   assert len({tuple(ids) for ids in expected}) > 6
 
 
+@pytest.mark.parametrize('attempt', [0, 2])
+def test_hosts_take_their_rows_of_a_step(attempt):
+  stream = _stream()
+  whole = stream.prompts(3, attempt)
+  parts = [stream.prompts(3, attempt, np.array(r)) for r in ([1, 3], [0, 2])]
+  for name in ('tokens', 'mask', 'example_id'):
+    for rows, part in zip(([1, 3], [0, 2]), parts, strict=True):
+      np.testing.assert_array_equal(
+        getattr(part, name), getattr(whole, name)[rows]
+      )
+
+
 @given(
   num_examples=st.integers(1, 40),
   batch_size=st.integers(1, 50),

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dppo_jax.runtime import entry_point, workdir, writers
+from dppo_jax.runtime import distributed, entry_point, workdir, writers
 from experiments import train
 from tests import runs
 
@@ -132,6 +132,8 @@ def _command(monkeypatch, settings, folder=None, dry_run=False):
     ('_NUM_DEVICES', 0),
   ):
     monkeypatch.setattr(train, name, SimpleNamespace(value=value))
+  launch = distributed.make_launch(None, 1, 0, 60, {})
+  monkeypatch.setattr(train, '_LAUNCH', lambda: launch)
   monkeypatch.setattr(train.jax, 'device_count', lambda: 1)
   with runs.devices():
     return entry_point.guard(train.main, ['train'])

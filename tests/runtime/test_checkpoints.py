@@ -124,6 +124,32 @@ def test_restores_into_the_given_shardings(tmp_path, opened):
   assert len(restored.key.devices()) == 8
 
 
+def test_a_run_moves_to_fewer_devices(tmp_path, opened):
+  state = _state(1)
+  for step, count in enumerate((8, 2, 1), start=1):
+    mesh = Mesh(np.array(jax.devices()[:count]), ('fsdp',))
+    split = NamedSharding(mesh, PartitionSpec('fsdp'))
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def target(leaf, split=split, whole=whole):
+      sharding = split if leaf.shape == (8, 16) else whole
+      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    abstract = jax.tree.map(target, _state(0))
+    if step == 1:
+      moved = jax.tree.map(
+        lambda leaf, like: jax.device_put(leaf, like.sharding), state, abstract
+      )
+    else:
+      moved, _ = opened(tmp_path).restore(abstract)
+    _assert_same_bits(moved, state)
+    shards = moved.params['embedding'].addressable_shards
+    assert [s.data.shape for s in shards] == [(8 // count, 16)] * count
+    store = opened(tmp_path)
+    store.save(step, moved, {}, {})
+    store.wait()
+
+
 def test_a_sharded_state_is_saved_whole(tmp_path, opened):
   mesh = Mesh(np.array(jax.devices()), ('data',))
   state = _state(1)

@@ -3,6 +3,7 @@ import signal
 
 import pytest
 
+from dppo_jax.runtime import agreement, preemption
 from dppo_jax.runtime.preemption import Preempted, stop_on_signals
 
 
@@ -32,3 +33,51 @@ def test_the_handlers_come_back():
   with stop_on_signals():
     assert [signal.getsignal(number) for number in numbers] != before
   assert [signal.getsignal(number) for number in numbers] == before
+
+
+@pytest.mark.parametrize(
+  ('mine', 'theirs', 'notice', 'agreed'),
+  [
+    (None, 0, False, None),
+    (None, signal.SIGINT, False, signal.SIGINT),
+    (signal.SIGTERM, 0, False, signal.SIGTERM),
+    (None, 0, True, signal.SIGTERM),
+  ],
+)
+def test_processes_stop_together(monkeypatch, mine, theirs, notice, agreed):
+  looks = []
+
+  def reached(number):
+    looks.append(number)
+    return notice
+
+  monkeypatch.setattr(agreement, 'alone', lambda: False)
+  monkeypatch.setattr(agreement, 'largest', lambda number: max(number, theirs))
+  monkeypatch.setattr(
+    preemption.multihost_utils, 'reached_preemption_sync_point', reached
+  )
+  request = preemption.StopRequest()
+  request.signal_number = mine
+  for _ in range(2):
+    assert request.agreed() == (agreed is not None)
+  assert request.signal_number == agreed
+  assert looks == [1, 2]
+
+
+def test_a_lone_process_agrees_with_itself():
+  request = preemption.StopRequest()
+  assert not request.agreed()
+  request.signal_number = signal.SIGTERM
+  assert request.agreed()
+
+
+def test_a_signal_during_the_agreement_is_not_lost(monkeypatch):
+  request = preemption.StopRequest()
+
+  def largest(number):
+    request.signal_number = signal.SIGTERM
+    return number
+
+  monkeypatch.setattr(agreement, 'alone', lambda: False)
+  monkeypatch.setattr(agreement, 'largest', largest)
+  assert [request.agreed() for _ in range(2)] == [False, True]

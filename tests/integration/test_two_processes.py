@@ -1,0 +1,214 @@
+"""Two real processes of two devices each: they train as one of four does."""
+
+import contextlib
+import signal
+import socket
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from dppo_jax.runtime import assembly, distributed, workdir, writers
+from dppo_jax.runtime.checkpoints import Checkpoints
+from tests import factories, runs
+
+_NUM_STEPS = 8
+_TIME_LIMIT_S = 8
+_SETTINGS = {
+  'num_steps': _NUM_STEPS,
+  'data.num_prompts': 4,
+  'data.group_size': 2,
+  'learner.num_minibatches': 1,
+  'learner.share_prompts': False,
+  'supervised.num_steps': 3,
+  'evaluation.every_n_steps': 0,
+  'evaluation.greedy': False,
+  'evaluation.num_prompts': 4,
+  'evaluation.final_num_prompts': 8,
+  'checkpoints.every_n_steps': 50,
+  'writers.samples_every_n_steps': 1,
+  'writers.num_samples': 8,  # Every completion.
+  'mesh.fsdp': 2,
+}
+
+
+def _devices(count):
+  return {'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}'}
+
+
+def _train(folder, *more, **environment):
+  settings = [f'--config.{key}={value}' for key, value in _SETTINGS.items()]
+  return runs.train(folder, *settings, *more, **environment)
+
+
+def _free_port():
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    return probe.getsockname()[1]
+
+
+def _pair(folder, *of_second):
+  """Two processes of one job; the second may get flags of its own."""
+  flags = (
+    f'--coordinator=127.0.0.1:{_free_port()}',
+    '--num_processes=2',
+    f'--host_time_limit_s={_TIME_LIMIT_S}',
+  )
+  return [
+    _train(
+      folder,
+      *flags,
+      f'--process_id={index}',
+      *(of_second if index else ()),
+      **_devices(2),
+    )
+    for index in range(2)
+  ]
+
+
+def _end(processes):
+  return [SimpleNamespace(**_ended(process)) for process in processes]
+
+
+def _ended(process):
+  return dict(zip(('code', 'out', 'err'), runs.end(process), strict=True))
+
+
+def _last_step(folder):
+  rows = writers.read_rows(folder / writers.METRICS_FILE)
+  return rows[-1]['step'] if rows else -1
+
+
+def _await_step(processes, folder, step):
+  deadline = time.monotonic() + 120
+  while _last_step(folder) < step:
+    ended = [process.poll() is not None for process in processes]
+    if any(ended) or time.monotonic() > deadline:
+      for process in processes:
+        process.kill()
+      pytest.fail(str([process.communicate()[1] for process in processes]))
+    time.sleep(0.005)
+
+
+@pytest.fixture(scope='module')
+def life(tmp_path_factory):
+  """A run of two processes: stopped, then one of them killed, then finished."""
+  folder = tmp_path_factory.mktemp('two') / 'run'
+  pair = _pair(folder)
+  _await_step(pair, folder, 1)
+  pair[1].send_signal(signal.SIGTERM)
+  stopped = _end(pair)
+
+  pair = _pair(folder)
+  step = max(int(p.name) for p in _checkpoints(folder).glob('[0-9]*'))
+  _await_step(pair, folder, step + 2)
+  pair[1].kill()
+  begin = time.monotonic()
+  killed = _end(pair)
+  waited_s = time.monotonic() - begin
+  rows_before = runs.rows(folder)
+  return SimpleNamespace(
+    folder=folder,
+    stopped=stopped,
+    step=step,
+    killed=killed,
+    waited_s=waited_s,
+    rows_before=rows_before,
+    finished=_end(_pair(folder)),
+  )
+
+
+def _checkpoints(folder):
+  return folder / workdir.CHECKPOINTS
+
+
+def test_a_signal_to_one_process_stops_both_after_the_same_step(life):
+  assert [each.code for each in life.stopped] == [143, 143], life.stopped
+  for each in life.stopped:
+    assert f'Stopped after step {life.step} of {_NUM_STEPS}' in each.err
+
+
+def test_a_killed_process_ends_the_other_in_time(life):
+  first = life.killed[0]
+  assert f'Resuming from step {life.step} of {_NUM_STEPS}.' in first.err
+  assert first.code == distributed.PEER_FAILED
+  assert f'process 1 ({socket.gethostname()})' in first.err
+  assert life.waited_s < _TIME_LIMIT_S + 15
+
+
+def test_a_restart_repeats_the_lost_steps_bit_for_bit(life):
+  assert [each.code for each in life.finished] == [0, 0], life.finished
+  assert f'Resuming from step {life.step}' in life.finished[0].err
+  lost = [row for row in life.rows_before if row['step'] > life.step]
+  again = [row for row in runs.rows(life.folder) if row['step'] > life.step]
+  assert len(lost) >= 2
+  assert again[: len(lost)] == lost
+  assert again[-1]['step'] == _NUM_STEPS
+
+
+def test_two_processes_train_as_one_does(tmp_path, life):
+  code, _, err = runs.end(_train(tmp_path / 'one', **_devices(4)))
+  assert code == 0, err
+  one, two = runs.rows(tmp_path / 'one'), runs.rows(life.folder)
+  assert [row.keys() for row in one] == [row.keys() for row in two]
+  for mine, theirs in zip(one, two, strict=True):
+    for key, value in mine.items():
+      np.testing.assert_allclose(
+        float(theirs[key]), float(value), rtol=1e-4, atol=1e-5, err_msg=key
+      )
+  losses = [
+    [row['loss/total'] for row in each if 'loss/total' in row]
+    for each in (one, two)
+  ]
+  assert len(losses[0]) == _NUM_STEPS
+  np.testing.assert_allclose(*losses, rtol=0, atol=1e-5)
+  samples = [
+    (folder / writers.SAMPLES_FILE).read_text()
+    for folder in (tmp_path / 'one', life.folder)
+  ]
+  assert samples[0] == samples[1]
+  assert samples[0].count('\n') == _NUM_STEPS * 8
+  # What two processes saved, one restores on a single device.
+  states = [_restored(f) for f in (tmp_path / 'one', life.folder)]
+  assert int(states[1].step) == _NUM_STEPS
+  assert factories.relative_distance(states[1].params, states[0].params) < 1e-3
+
+
+def _restored(folder):
+  store = Checkpoints(_checkpoints(folder), 1, '', read_only=True)
+  parts = runs.parts(runs.config(**_SETTINGS | {'mesh.fsdp': 1}))
+  with contextlib.closing(store):
+    return store.restore(assembly.abstract_state(parts))[0]
+
+
+def test_only_the_first_process_speaks(life):
+  first, second = life.finished
+  assert '4 × cpu, 2 processes, mesh data 2 · fsdp 2' in first.err
+  assert 'held_out_after' in first.out
+  said = [s for s in second.out.splitlines() if not s.startswith('[Gloo]')]
+  assert (said, second.err) == ([], '')
+  lines = (life.folder / writers.METRICS_FILE).read_text().splitlines()
+  assert len(lines) == len(set(lines))
+
+
+def test_another_config_is_an_error_on_every_host(tmp_path):
+  ended = _end(_pair(tmp_path / 'run', '--config.seed=7'))
+  for each in ended:
+    assert each.code in (1, 75), each
+    assert 'process 1' in each.err
+    assert 'seed: 0 -> 7' in each.err
+  assert not (tmp_path / 'run' / workdir.CONFIG).exists()
+
+
+def test_an_error_of_one_host_ends_both_with_it(tmp_path):
+  damaged = tmp_path / 'data'
+  damaged.write_text('a file where a folder should be')
+  begin = time.monotonic()
+  ended = _end(_pair(tmp_path / 'run', f'--config.data.data_dir={damaged}'))
+  assert time.monotonic() - begin < _TIME_LIMIT_S + 10
+  assert ended[1].code == 1
+  assert ended[0].code != 0
+  for each in ended:
+    assert 'data.data_dir: cannot prepare' in each.err
+  assert 'process 1' in ended[0].err
