@@ -107,44 +107,66 @@ def init_adapter(config: LoraConfig, boxed: Any, key: Array) -> Any:
   return unflatten_dict(adapter)
 
 
-def merge(params: AdaptedParams, dtype: Any = jnp.float32) -> Params:
-  """The weights W + alpha / r · A B of a policy without an adapter.
+@dataclasses.dataclass(frozen=True)
+class MergedKernel:
+  """W + alpha / r · A B, added in f32 where it is indexed and no sooner.
 
-  Args:
-    params: base and adapter.
-    dtype: of the adapted kernels; they are added in f32.
+  A model as large as memory can be written a layer at a time.
 
-  Returns:
-    As the base; the other weights keep their dtype.
+  Attributes:
+    target: which projection.
+    kernel: W, stacked over layers.
+    a: A, stacked alike.
+    b: B, stacked alike.
+    scale: alpha / r.
+  """
+
+  target: str
+  kernel: Array
+  a: Array
+  b: Array
+  scale: float
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """That of the kernel."""
+    return tuple(self.kernel.shape)
+
+  def __getitem__(self, at: Any) -> Array:
+    """The kernel of one layer, or of several."""
+    kernel, a, b = self.kernel[at], self.a[at], self.b[at]
+    lead, inputs, outputs = _split(self.target, kernel.shape)
+    added = jnp.matmul(
+      a.reshape(*lead, math.prod(inputs), a.shape[-1]),
+      b.reshape(*lead, a.shape[-1], math.prod(outputs)),
+      precision=jax.lax.Precision.HIGHEST,
+    )
+    return kernel.astype(jnp.float32) + self.scale * added.reshape(kernel.shape)
+
+
+def merge_lazily(params: AdaptedParams) -> Params:
+  """The weights of a policy without an adapter: as the base.
+
+  Adapted kernels are `MergedKernel`s.
   """
   base: dict[Any, Any] = flatten_dict(params.base)
   adapter: dict[Any, Any] = flatten_dict(params.adapter)
   for path, a in adapter.items():
     if path[-1] != 'lora_a':
       continue
-    b = adapter[(*path[:-1], 'lora_b')]
     at = (*path[:-1], 'kernel')
-    kernel = base[at]
-    lead, inputs, outputs = _split(path[-2], kernel.shape)
-    rank = a.shape[-1]
-    flat = (math.prod(lead), math.prod(inputs), math.prod(outputs))
-
-    def add(one: tuple[Array, Array, Array]) -> Array:
-      kernel, a, b = one
-      added = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-      return (kernel.astype(jnp.float32) + params.scale * added).astype(dtype)
-
-    # A layer at a time: all of them in f32 would be the most of the memory.
-    merged = jax.lax.map(
-      add,
-      (
-        kernel.reshape(flat),
-        a.reshape(flat[0], flat[1], rank),
-        b.reshape(flat[0], rank, flat[2]),
-      ),
-    )
-    base[at] = merged.reshape(kernel.shape)
+    b = adapter[(*path[:-1], 'lora_b')]
+    base[at] = MergedKernel(path[-2], base[at], a, b, params.scale)
   return unflatten_dict(base)
+
+
+def merge(params: AdaptedParams) -> Params:
+  """The same as arrays; adapted kernels are f32, the others as they were."""
+
+  def whole(leaf: Any) -> Array:
+    return leaf[...] if isinstance(leaf, MergedKernel) else leaf
+
+  return jax.tree.map(whole, merge_lazily(params))
 
 
 def _split(

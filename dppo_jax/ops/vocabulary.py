@@ -100,6 +100,8 @@ def _backward(
 ) -> tuple[Any, Any, None]:
   del config, loss
   scale = cotangent[0]
+  if isinstance(scale, jax.custom_derivatives.SymbolicZero):
+    scale = jnp.zeros(())  # Only the record was asked about.
 
   def scaled(gradient: Array | None) -> Any:
     return None if gradient is None else gradient * scale.astype(gradient.dtype)

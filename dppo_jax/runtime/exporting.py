@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 import contextlib
-import functools
 import itertools
 import pathlib
 import re
@@ -10,11 +9,10 @@ import shutil
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dppo_jax.base import Array, Params
-from dppo_jax.models.lora import LoraConfig, merge
+from dppo_jax.models.lora import LoraConfig, merge_lazily
 from dppo_jax.models.policy import AdaptedParams
 from dppo_jax.runtime import (
   adapter_files,
@@ -116,7 +114,7 @@ def export(
   config = (
     _kept_config(source, dtype) if kept else _new_config(experiment, dtype)
   )
-  params = load_params(experiment, workdir, step, dtype)
+  params = load_params(experiment, workdir, step)
   out.mkdir(parents=True, exist_ok=True)
   names = {GENERATION, *_TOKENIZER_FILES}
   copied = [source / n for n in sorted(names) if (source / n).is_file()]
@@ -150,12 +148,12 @@ def _export_adapter(
 
 
 def load_params(
-  experiment: Experiment, workdir: pathlib.Path, step: str, dtype: str
+  experiment: Experiment, workdir: pathlib.Path, step: str
 ) -> Params:
   """Parameters of a checkpoint, without the state of the optimizer.
 
-  An adapter is merged into the weights below it, which are read again; what it
-  changes is in `dtype` then.
+  An adapter is merged into the weights below it, which are read again, where
+  they are written.
 
   Raises:
     ValueError: there is no such checkpoint, or those weights are others.
@@ -166,12 +164,10 @@ def load_params(
     return params
   base = frozen.load_base(experiment)
   frozen.check_fingerprint(frozen.fingerprint(base), stored)
-  places = jax.tree.map(lambda leaf: leaf.sharding, base)
   adapted = AdaptedParams(
     base=base, adapter=params, scale=experiment.lora.scale
   )
-  add = functools.partial(merge, dtype=jnp.dtype(dtype))
-  return jax.jit(add, out_shardings=places)(adapted)
+  return merge_lazily(adapted)
 
 
 def _restore(

@@ -7,7 +7,6 @@ each stage has a peak of its own.
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
-import functools
 import gc
 import pathlib
 import time
@@ -194,6 +193,5 @@ def measure(
   with meter.stage('export'):
     params = assembly.complete(parts, parts.base, state.params)
     if isinstance(params, AdaptedParams):
-      merge = functools.partial(lora.merge, dtype=jnp.bfloat16)
-      params = jax.jit(merge)(params)
+      params = lora.merge_lazily(params)
     exporting.write_params(params, out, 'bfloat16', _FILE_BYTES)

@@ -63,7 +63,9 @@ def test_a_config_is_planned_without_its_files(name, monkeypatch):
   monkeypatch.setattr(jax, 'device_count', lambda: count)
   with runs.devices(count):
     text = planning.plan(_config(name), count)
-  count = re.search(r'^parameters +([\d,]+)(?: frozen and .*)?$', text, re.MULTILINE)
+  count = re.search(
+    r'^parameters +([\d,]+)(?: frozen and .*)?$', text, re.MULTILINE
+  )
   assert int(count[1].replace(',', '')) == _PARAMETERS.get(name)
   assert re.search(r'^  at most +[\d,.]+ [GMK]iB$', text, re.MULTILINE)
   config = _config(name)

@@ -187,7 +187,9 @@ def test_only_the_first_process_speaks(life):
   assert '4 × cpu, 2 processes, mesh data 2 · fsdp 2' in first.err
   assert 'held_out_after' in first.out
   said = [s for s in second.out.splitlines() if not s.startswith('[Gloo]')]
-  assert (said, second.err) == ([], '')
+  # The compiler warns of resharding in every process that compiles.
+  warned = [s for s in second.err.splitlines() if 'spmd_partitioner' not in s]
+  assert (said, warned) == ([], [])
   lines = (life.folder / writers.METRICS_FILE).read_text().splitlines()
   assert len(lines) == len(set(lines))
 
