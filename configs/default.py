@@ -168,6 +168,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     batch_size=128,  # Demonstrations a step.
     learning_rate=2e-3,
     noise=0.1,  # Share of demonstration digits replaced at random.
+    cache='',  # Folder of warm starts that runs alike share; '' keeps none.
   )
 
   # Sizes of the axes; -1 takes what is left.

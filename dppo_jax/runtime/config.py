@@ -265,6 +265,7 @@ def _supervised(c: Any) -> SupervisedConfig:
     num_steps=c.supervised.num_steps,
     batch_size=c.supervised.batch_size,
     noise=c.supervised.noise,
+    cache=c.supervised.cache,
     step=StepConfig(
       num_minibatches=1,
       num_microbatches=1,

@@ -16,7 +16,12 @@ import jax
 from dppo_jax.runtime import agreement, workdir
 
 # Keys that may differ from host to host: where each keeps its own files.
-HOST_KEYS = ('compilation_cache', 'data.data_dir', 'rewards.num_workers')
+HOST_KEYS = (
+  'compilation_cache',
+  'data.data_dir',
+  'rewards.num_workers',
+  'supervised.cache',
+)
 _TOKEN = 'hosts'
 _SOURCES = ('dppo_jax', 'configs', 'experiments')
 
@@ -52,11 +57,23 @@ def _differences(mine: dict[str, Any], theirs: dict[str, Any]) -> Sequence[str]:
   return [*lines, *changes]
 
 
-def code_version(root: pathlib.Path) -> str:
-  """Names the sources below `root`: 16 hexadecimal digits."""
+def code_version(
+  root: pathlib.Path,
+  folders: Sequence[str] = _SOURCES,
+  without: Sequence[str] = (),
+) -> str:
+  """Names the sources below `root`: 16 hexadecimal digits.
+
+  Args:
+    root: of the repository.
+    folders: of it that count.
+    without: folders below them that do not.
+  """
   digest = hashlib.sha256()
-  for folder in _SOURCES:
+  for folder in folders:
     for path in sorted((root / folder).rglob('*.py')):
+      if any(path.is_relative_to(root / other) for other in without):
+        continue
       digest.update(str(path.relative_to(root)).encode())
       digest.update(path.read_bytes())
   return digest.hexdigest()[:16]

@@ -50,6 +50,7 @@ class SupervisedConfig:
   num_steps: int
   batch_size: int
   noise: float
+  cache: str
   step: StepConfig
   optimizer: OptimizerConfig
 

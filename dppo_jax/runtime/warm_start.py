@@ -11,7 +11,7 @@ from dppo_jax.learner import state as state_lib
 from dppo_jax.learner.loss import imitation_loss
 from dppo_jax.learner.optimizer import make_optimizer
 from dppo_jax.learner.train_step import compile_train_step
-from dppo_jax.runtime import assembly, host_rows
+from dppo_jax.runtime import assembly, host_rows, warm_cache
 from dppo_jax.runtime.assembly import Parts, vocabulary_layout
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.preemption import StopRequest
@@ -39,6 +39,11 @@ def warm_start(
   if not config.num_steps:
     return assembly.initial_state(
       experiment, parts, parts.optimizer, parts.shardings
+    )
+  kept = warm_cache.load(experiment)
+  if kept is not None:
+    return state_lib.adopt(
+      parts.optimizer, kept, parts.shardings, experiment.seed
     )
   optimizer = make_optimizer(config.optimizer)
   shardings = state_lib.state_shardings(parts.policy, optimizer, parts.mesh)
@@ -87,4 +92,5 @@ def warm_start(
           f'Stopped after step {step + 1} of the warm start, before anything'
           ' was saved. Run the same command to begin anew.'
         )
+  warm_cache.save(experiment, state.params)
   return state_lib.restart(parts.optimizer, state, parts.shardings)

@@ -21,6 +21,7 @@ FREE_KEYS = (
   'ledger',
   'profile',
   'rewards.num_workers',
+  'supervised.cache',
   'writers',
 )
 

@@ -38,6 +38,7 @@ _FREE = {
   'rewards.model',
   'rewards.shaping',
   'rewards.verifier',
+  'supervised.cache',
   'sampling.stop_strings',
   'writers.tensorboard',
   'mesh.data',

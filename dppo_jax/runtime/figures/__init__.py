@@ -1,0 +1,1 @@
+"""Figures of the papers: runs to points, points to a picture and a verdict."""

@@ -1,0 +1,166 @@
+"""Panels of a picture: series of numbers with how they are to be drawn."""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from dppo_jax.runtime.figures.points import Points
+
+Kind = Literal['line', 'marks', 'steps', 'bars', 'dots']
+
+
+class Style(NamedTuple):
+  """Color, and dashes or a marker."""
+
+  color: str
+  line: str = '-'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Series:
+  """Numbers under one label.
+
+  Attributes:
+    label: in the legend; series of one label look alike in all panels.
+    x: f64 [n].
+    y: f64 [n].
+    low: f64 [n], lower end of a band or an error bar; None without.
+    high: f64 [n], its upper end.
+    kind: how they are drawn: 'line', 'marks' (a line with marks), 'dots', or
+      'bars'.
+  """
+
+  label: str
+  x: np.ndarray
+  y: np.ndarray
+  low: np.ndarray | None = None
+  high: np.ndarray | None = None
+  kind: Kind = 'line'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Panel:
+  """A plot.
+
+  Attributes:
+    title: what it shows.
+    x_label: of the horizontal axis, with its unit.
+    y_label: of the vertical one.
+    series: what is drawn.
+    x_log: whether the horizontal axis is logarithmic.
+    y_log: whether the vertical one is.
+    ticks: names of x = 0, 1, …; () numbers them.
+  """
+
+  title: str
+  x_label: str
+  y_label: str
+  series: Sequence[Series]
+  x_log: bool = False
+  y_log: bool = False
+  ticks: Sequence[str] = ()
+
+
+PanelsFn = Callable[[Points], Sequence[Panel]]
+
+
+def over_steps(
+  points: Points,
+  column: str,
+  title: str,
+  y_label: str,
+  *,
+  variants: Sequence[str] | None = None,
+  y_log: bool = False,
+  suffix: str = '',
+) -> Panel:
+  """A curve a variant: the mean of its seeds, in a band from least to most.
+
+  Args:
+    points: with columns variant, seed and step.
+    column: what is drawn.
+    title: of the panel.
+    y_label: of its vertical axis.
+    variants: which of them; None takes all.
+    y_log: whether that is logarithmic.
+    suffix: added to the labels.
+  """
+  series = []
+  for variant in points.values('variant') if variants is None else variants:
+    chosen = points.where(variant=variant)
+    if not chosen.rows:
+      continue
+    steps = chosen.numbers('step')
+    values = chosen.numbers(column)
+    there = ~np.isnan(values)
+    x = np.unique(steps[there])
+    if not x.size:
+      continue
+    columns = [values[there & (steps == step)] for step in x]
+    series.append(
+      Series(
+        label=f'{variant}{suffix}',
+        x=x,
+        y=np.array([c.mean() for c in columns]),
+        low=np.array([c.min() for c in columns]),
+        high=np.array([c.max() for c in columns]),
+      )
+    )
+  return Panel(
+    title=title,
+    x_label='train step',
+    y_label=y_label,
+    series=series,
+    y_log=y_log,
+  )
+
+
+def bars(
+  points: Points,
+  column: str,
+  title: str,
+  y_label: str,
+  *,
+  by: str = 'variant',
+) -> Panel:
+  """A bar a variant: the mean of its seeds, with an error bar least to most.
+
+  Args:
+    points: with columns `by` and seed.
+    column: averaged over the rows of a seed.
+    title: of the panel.
+    y_label: of its vertical axis.
+    by: column whose values get a bar each.
+  """
+  names = [
+    name
+    for name in points.values(by)
+    if points.by_seed(column, **{by: name}).size
+  ]
+  series = []
+  for place, name in enumerate(names):
+    means = points.by_seed(column, **{by: name})
+    series.append(
+      Series(
+        label=name,
+        x=np.array([float(place)]),
+        y=np.array([means.mean()]),
+        low=np.array([means.min()]),
+        high=np.array([means.max()]),
+        kind='bars',
+      )
+    )
+  return Panel(
+    title=title, x_label='', y_label=y_label, series=series, ticks=names
+  )
+
+
+def series_by_name(panels: Sequence[Panel]) -> Mapping[str, Series]:
+  """Every series by the name that it has in the SVG: 'panel/number'."""
+  return {
+    f'series-{i}-{j}': one
+    for i, panel in enumerate(panels)
+    for j, one in enumerate(panel.series)
+  }

@@ -1,0 +1,106 @@
+"""The tiers that figures share, and how methods look in all of them."""
+
+from typing import Any
+
+from configs import presets, stale_digits
+from dppo_jax.runtime.figures.figure import Tier
+from dppo_jax.runtime.figures.panels import Style
+
+# Methods of the papers by the names that their figures give them.
+METHODS = {
+  name: presets.PRESETS[key]
+  for name, key in (
+    ('PG-IS', 'pg_is'),
+    ('PG-TIS', 'pg_tis'),
+    ('MiniRL', 'minirl'),
+    ('MiniRL-TIS', 'minirl_tis'),
+    ('GRPO-ClipHigher', 'grpo_clip_higher'),
+    ('DPPO-Binary-TV', 'dppo_binary_tv'),
+    ('DPPO-Binary-KL', 'dppo_binary_kl'),
+    ('DPPO-TopK-TV', 'dppo_topk_tv'),
+    ('DPPO-TopK-KL', 'dppo_topk_kl'),
+    ('CPPO', 'cppo'),
+  )
+}
+DPPO = tuple(name for name in METHODS if name.startswith('DPPO'))
+# Column of the points -> metric of a run.
+COLUMNS = {
+  'reward': 'rewards/mean',
+  'mean_abs': 'mismatch/mean_abs',
+  'max': 'mismatch/max',
+  'min': 'mismatch/min',
+  'masked': 'trust_region/fraction_masked',
+  'masked_rare': 'trust_region/fraction_masked_rare',
+  'bad_updates': 'trust_region/bad_updates',
+  'entropy': 'rollout/entropy_mean',
+  'held_out': 'evaluation/sampled_accuracy',
+}
+STYLES = {
+  'PG-IS': Style('#c53030', '--'),
+  'PG-TIS': Style('#d97706', '--'),
+  'GRPO-ClipHigher': Style('#4b5563'),
+  'MiniRL': Style('#6b46c1'),
+  'MiniRL-TIS': Style('#b83280'),
+  'DPPO-Binary-TV': Style('#2b6cb0'),
+  'DPPO-Binary-KL': Style('#0e7490'),
+  'DPPO-TopK-TV': Style('#2f855a'),
+  'DPPO-TopK-KL': Style('#84a01c'),
+  'CPPO': Style('#1a202c'),
+}
+
+
+def smoke() -> Any:
+  """Two steps of a tiny policy: whether everything works, nothing more."""
+  config: Any = stale_digits.get_config()
+  config.num_steps = 2
+  config.data.num_prompts = 4
+  config.data.group_size = 4
+  config.model.d_model = 16
+  config.model.head_dim = 8
+  config.model.d_ff = 32
+  config.supervised.num_steps = 2
+  config.supervised.batch_size = 8
+  config.learner.num_minibatches = 4
+  config.evaluation.num_prompts = 8
+  config.evaluation.final_num_prompts = 8
+  return config
+
+
+def large() -> Any:
+  """Sixteen digits and 25 M parameters, for one accelerator."""
+  config: Any = stale_digits.get_config()
+  config.num_steps = 200
+  config.data.num_prompts = 128
+  config.data.group_size = 16
+  config.model.num_layers = 8
+  config.model.d_model = 512
+  config.model.num_heads = 8
+  config.model.num_kv_heads = 8
+  config.model.head_dim = 64
+  config.model.d_ff = 1536
+  config.supervised.num_steps = 600
+  config.supervised.learning_rate = 5e-4
+  config.optimizer.learning_rate = 1e-4
+  return config
+
+
+def stale_tiers(*only_in_smoke: str) -> dict[str, Tier]:
+  """The tiers of a figure on stale data.
+
+  Args:
+    *only_in_smoke: variants that its smoke tier runs.
+  """
+  return {
+    'smoke': Tier(config=smoke, num_seeds=1, only=only_in_smoke),
+    'cpu': Tier(config=stale_digits.get_config, num_seeds=3),
+    'gpu': Tier(config=large, num_seeds=3),
+  }
+
+
+def pod(*names: str) -> tuple[str, ...]:
+  """Commands of the sanity test of DPPO section 5, a preset each."""
+  return tuple(
+    'python -m experiments.train'
+    f' --config=configs/sanity_r1_distill_1_5b.py:{name} --workdir=runs/{name}'
+    for name in names
+  )
