@@ -11,6 +11,8 @@ ARGS ?=
 EXTRAS ?= test
 PYTEST_ARGS ?=
 WORKERS ?= 2
+FIGURES ?= runs/figures
+TIER ?= cpu
 
 BIN := .venv/bin
 STAMP := .venv/.installed-$(EXTRAS)
@@ -18,13 +20,14 @@ STAMP := .venv/.installed-$(EXTRAS)
 PYTEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest $(PYTEST_ARGS)
 SOURCES := dppo_jax configs experiments notebooks tests setup.py
 
-.PHONY: help .venv train format lint types layers tests notebooks doctests test \
-  clean
+.PHONY: help .venv train figures format lint types layers tests notebooks doctests \
+  test clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' \
 	  Makefile
 	@echo 'Variables: WORKDIR=$(WORKDIR) CONFIG=$(CONFIG) ARGS= PYTHON='
+	@echo '           FIGURES=$(FIGURES) TIER=$(TIER)'
 	@echo '           EXTRAS=$(EXTRAS) (also test,gpu or test,tpu) PYTEST_ARGS='
 
 .venv: $(STAMP) ## Make the environment of constraints.txt; PYTHON= picks one.
@@ -73,6 +76,10 @@ types: $(STAMP) ## Check types, strictly in ops and base.
 
 layers: $(STAMP) ## Check the layer contract.
 	@$(BIN)/lint-imports
+
+figures: $(STAMP) ## Make all figures into FIGURES=; goes on where it stopped.
+	@$(BIN)/python -m experiments.figures --tier=$(TIER) --out=$(FIGURES) \
+	  $(ARGS)
 
 tests: $(STAMP) ## Run the tests, in WORKERS processes, a file in one of them.
 	@$(PYTEST) --numprocesses=$(WORKERS) --dist=loadfile

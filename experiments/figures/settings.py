@@ -1,11 +1,11 @@
-"""The tiers that figures share, and how methods look in all of them."""
+"""The methods and the tiers that figures share."""
 
 from typing import Any
 
 from configs import presets, stale_digits
 from dppo_jax.runtime.figures.figure import Tier
-from dppo_jax.runtime.figures.panels import Style
 
+PRESETS = presets.PRESETS
 # Methods of the papers by the names that their figures give them.
 METHODS = {
   name: presets.PRESETS[key]
@@ -23,30 +23,6 @@ METHODS = {
   )
 }
 DPPO = tuple(name for name in METHODS if name.startswith('DPPO'))
-# Column of the points -> metric of a run.
-COLUMNS = {
-  'reward': 'rewards/mean',
-  'mean_abs': 'mismatch/mean_abs',
-  'max': 'mismatch/max',
-  'min': 'mismatch/min',
-  'masked': 'trust_region/fraction_masked',
-  'masked_rare': 'trust_region/fraction_masked_rare',
-  'bad_updates': 'trust_region/bad_updates',
-  'entropy': 'rollout/entropy_mean',
-  'held_out': 'evaluation/sampled_accuracy',
-}
-STYLES = {
-  'PG-IS': Style('#c53030', '--'),
-  'PG-TIS': Style('#d97706', '--'),
-  'GRPO-ClipHigher': Style('#4b5563'),
-  'MiniRL': Style('#6b46c1'),
-  'MiniRL-TIS': Style('#b83280'),
-  'DPPO-Binary-TV': Style('#2b6cb0'),
-  'DPPO-Binary-KL': Style('#0e7490'),
-  'DPPO-TopK-TV': Style('#2f855a'),
-  'DPPO-TopK-KL': Style('#84a01c'),
-  'CPPO': Style('#1a202c'),
-}
 
 
 def smoke() -> Any:
@@ -95,6 +71,21 @@ def stale_tiers(*only_in_smoke: str) -> dict[str, Tier]:
     'cpu': Tier(config=stale_digits.get_config, num_seeds=3),
     'gpu': Tier(config=large, num_seeds=3),
   }
+
+
+def thresholds(
+  preset: str, what: str, low: float, high: float
+) -> dict[str, Any]:
+  """A preset with other bounds.
+
+  Args:
+    preset: a key of `PRESETS`.
+    what: 'delta' or 'clip'.
+    low: for A < 0.
+    high: for A > 0.
+  """
+  ends = {f'trust_region.{what}_low': low, f'trust_region.{what}_high': high}
+  return {**PRESETS[preset], **ends}
 
 
 def pod(*names: str) -> tuple[str, ...]:

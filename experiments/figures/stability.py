@@ -6,7 +6,7 @@ MiniRL's. The mismatch is the mean of |pi - mu| over tokens, updates and steps.
 
 from collections.abc import Sequence
 
-from dppo_jax.runtime.figures import collect, command, panels
+from dppo_jax.runtime.figures import command, panels
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.points import Points
 from dppo_jax.runtime.figures.verdicts import Finding, contrast
@@ -17,20 +17,18 @@ _MASKED = tuple(name for name in settings.METHODS if name not in _UNMASKED)
 
 
 def _judge(points: Points) -> Sequence[Finding]:
-  least, most, mean = {'least': _MASKED}, {'most': _UNMASKED}, 'mean'
   one = 'Without a trust region training collapses, with one it does not.'
   two = 'MiniRL, anchored on recomputed probabilities, falls behind DPPO.'
   three = 'Truncated importance sampling makes PG-IS collapse sooner.'
   four = 'Truncated importance sampling makes MiniRL collapse sooner.'
   five = 'DPPO keeps the mismatch lower than the methods without a mask.'
-  dppo = {mean: settings.DPPO}
-  mini, tis = {mean: ('MiniRL',)}, {mean: ('MiniRL-TIS',)}
-  pg, pg_tis = {mean: ('PG-IS',)}, {mean: ('PG-TIS',)}
+  dppo, lost = {'mean': settings.DPPO}, {'most': _UNMASKED}
+  kept, levels = {'least': _MASKED}, (0.40, 0.25)
   return (
-    contrast(points, one, 'reward', least, most, 0.15, levels=(0.40, 0.25)),
-    contrast(points, two, 'reward', dppo, mini, 0.10),
-    contrast(points, three, 'reward', pg, pg_tis, 0.05),
-    contrast(points, four, 'reward', mini, tis, 0.05),
+    contrast(points, one, 'reward', kept, lost, 0.15, levels=levels),
+    contrast(points, two, 'reward', dppo, 'MiniRL', 0.10),
+    contrast(points, three, 'reward', 'PG-IS', 'PG-TIS', 0.05),
+    contrast(points, four, 'reward', 'MiniRL', 'MiniRL-TIS', 0.05),
     contrast(points, five, 'mean_abs', {'least': _UNMASKED}, dppo, 0.005),
   )
 
@@ -43,7 +41,6 @@ FIGURE = Figure(
   ' (MiniRL), |π − μ| grows and the reward collapses; DPPO stays stable.',
   variants=settings.METHODS,
   tiers=settings.stale_tiers('PG-IS', 'DPPO-Binary-TV'),
-  rows=collect.step_rows(settings.COLUMNS),
   panels=lambda points: [
     panels.over_steps(points, 'reward', 'Reward', 'mean reward'),
     panels.over_steps(points, 'mean_abs', 'Mean of |π − μ|', 'probability'),
@@ -52,7 +49,6 @@ FIGURE = Figure(
   ],
   judge=_judge,
   pod=settings.pod('pg_is', 'minirl', 'dppo_binary_tv', 'dppo_binary_kl'),
-  styles=settings.STYLES,
 )
 
 if __name__ == '__main__':

@@ -16,7 +16,7 @@ from absl import flags
 
 from dppo_jax.runtime import entry_point, workdir
 from dppo_jax.runtime.figures import drawing, points, readme
-from dppo_jax.runtime.figures.figure import POD, Figure, find_tier, jobs
+from dppo_jax.runtime.figures.figure import POD, Figure, check_tier, jobs
 from dppo_jax.runtime.jobs import pool
 from dppo_jax.runtime.jobs.job import Outcome
 
@@ -77,10 +77,11 @@ def make(
     ValueError: there is no such tier, a folder cannot be written, or no run
       left a point.
   """
+  check_tier(figure, tier_name)
   if tier_name == POD:
     print(readme.pod_lines(figure))
     return 0
-  tier = find_tier(figure, tier_name)
+  tier = figure.tiers[tier_name]
   begin, begin_cpu = time.monotonic(), time.process_time()
   out = workdir.open_workdir(out)
   outcomes = pool.run_jobs(jobs(figure, tier), runs, parallel=parallel)
@@ -118,7 +119,7 @@ def redraw(figure: Figure, docs: str | None, out: pathlib.Path) -> None:
     raise ValueError(f'{out / FACTS}: cannot be read ({error}).') from error
   title = f'{figure.title}\n{figure.paper} · {readme.about(facts)}'
   drawn = figure.panels(found)
-  drawing.draw(out / figure.name, title, drawn, figure.styles)
+  drawing.draw(out / figure.name, title, drawn)
   findings = figure.judge(found)
   text = readme.write(figure, docs, facts, findings)
   workdir.write_atomically(out / 'README.md', text)

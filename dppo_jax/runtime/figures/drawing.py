@@ -1,6 +1,6 @@
 """Panels to a PNG and an SVG, in the style of the house."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import io
 import math
 import pathlib
@@ -10,6 +10,19 @@ import numpy as np
 
 from dppo_jax.runtime.figures.panels import Panel, Series, Style
 
+# The methods of the papers look the same in every figure.
+STYLES = {
+  'PG-IS': Style('#c53030', '--'),
+  'PG-TIS': Style('#d97706', '--'),
+  'GRPO-ClipHigher': Style('#4b5563'),
+  'MiniRL': Style('#6b46c1'),
+  'MiniRL-TIS': Style('#b83280'),
+  'DPPO-Binary-TV': Style('#2b6cb0'),
+  'DPPO-Binary-KL': Style('#0e7490'),
+  'DPPO-TopK-TV': Style('#2f855a'),
+  'DPPO-TopK-KL': Style('#84a01c'),
+  'CPPO': Style('#1a202c'),
+}
 _COLORS = (
   '#2b6cb0',
   '#d97706',
@@ -38,7 +51,6 @@ def draw(
   path: pathlib.Path,
   title: str,
   panels: Sequence[Panel],
-  styles: Mapping[str, Style],
 ) -> None:
   """Writes `path` with the endings .png and .svg.
 
@@ -46,7 +58,6 @@ def draw(
     path: without ending; the files are old or new, never half.
     title: above the panels; may have several lines.
     panels: at least one.
-    styles: of labels; others take colors in their order.
   """
   # Only here: the import takes longer than any other of the package.
   import matplotlib
@@ -63,7 +74,7 @@ def draw(
     FigureCanvasAgg(figure)
     axes = figure.subplots(num_rows, num_columns, squeeze=False).flat
     figure.suptitle(title, fontsize=11)
-    chosen = _all_styles(panels, styles)
+    chosen = _all_styles(panels)
     handles: dict[str, Any] = {}
     for i, (panel, axis) in enumerate(zip(panels, axes, strict=False)):
       for j, series in enumerate(panel.series):
@@ -92,11 +103,10 @@ def draw(
       unfinished.replace(path.with_name(f'{path.name}.{ending}'))
 
 
-def _all_styles(
-  panels: Sequence[Panel], styles: Mapping[str, Style]
-) -> dict[str, Style]:
+def _all_styles(panels: Sequence[Panel]) -> dict[str, Style]:
+  """Of every label; those that have none take free colors in their order."""
   labels = dict.fromkeys(s.label for p in panels for s in p.series)
-  found = {label: styles[label] for label in labels if label in styles}
+  found = {label: STYLES[label] for label in labels if label in STYLES}
   taken = {style.color for style in found.values()}
   free = [color for color in _COLORS if color not in taken] or list(_COLORS)
   others = [label for label in labels if label not in found]

@@ -6,7 +6,6 @@ A module of experiments/figures states one and hands it to `command.run`:
     name='stability', title='…', paper='DPPO Fig. 3', claim='…',
     variants={'PG-IS': presets.PRESETS['pg_is'], …},
     tiers={'cpu': Tier(config=stale_digits.get_config, num_seeds=3), …},
-    rows=collect.step_rows({'reward': 'rewards/mean'}),
     panels=lambda points: [panels.over_steps(points, 'reward', …)],
     judge=judge, pod=('python -m experiments.train …',),
   )
@@ -20,10 +19,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 from typing import Any
 
-from dppo_jax.runtime.figures.panels import PanelsFn, Style
+from dppo_jax.runtime.figures import collect
+from dppo_jax.runtime.figures.panels import PanelsFn
 from dppo_jax.runtime.figures.points import Points, Row
 from dppo_jax.runtime.figures.verdicts import Finding
 from dppo_jax.runtime.jobs.job import Job, Outcome, make_job
+from dppo_jax.runtime.validation import suggest
 
 RowsFn = Callable[[Sequence[Outcome]], Iterable[Row]]
 JudgeFn = Callable[[Points], Sequence[Finding]]
@@ -56,11 +57,10 @@ class Figure:
     claim: of the paper, in our words.
     variants: overrides by name, of keys of configs/default.py.
     tiers: by name; 'pod' is not among them.
-    rows: finished runs to points.
     panels: points to what is drawn.
     judge: points to verdicts.
     pod: commands of the paper's own setting.
-    styles: of labels.
+    rows: finished runs to points.
   """
 
   name: str
@@ -69,11 +69,12 @@ class Figure:
   claim: str
   variants: Mapping[str, Mapping[str, Any]]
   tiers: Mapping[str, Tier]
-  rows: RowsFn
   panels: PanelsFn
   judge: JudgeFn
   pod: Sequence[str]
-  styles: Mapping[str, Style] = dataclasses.field(default_factory=dict)
+  rows: RowsFn = dataclasses.field(
+    default_factory=lambda: collect.step_rows(collect.COLUMNS)
+  )
 
 
 def jobs(figure: Figure, tier: Tier) -> list[Job]:
@@ -94,13 +95,12 @@ def jobs(figure: Figure, tier: Tier) -> list[Job]:
   ]
 
 
-def find_tier(figure: Figure, name: str) -> Tier:
-  """A tier by name.
+def check_tier(figure: Figure, name: str) -> None:
+  """Checks the name of a tier.
 
   Raises:
     ValueError: there is none of that name; lists them.
   """
-  if name not in figure.tiers:
-    known = ', '.join([*figure.tiers, POD])
-    raise ValueError(f'--tier: unknown {name!r} for {figure.name}; {known}.')
-  return figure.tiers[name]
+  known = (*figure.tiers, POD)
+  if name not in known:
+    raise ValueError(f'--tier: unknown {name!r}{suggest(name, known)}')

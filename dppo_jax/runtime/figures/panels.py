@@ -8,7 +8,7 @@ import numpy as np
 
 from dppo_jax.runtime.figures.points import Points
 
-Kind = Literal['line', 'marks', 'steps', 'bars', 'dots']
+Kind = Literal['line', 'marks', 'bars', 'dots']
 
 
 class Style(NamedTuple):
@@ -74,7 +74,6 @@ def over_steps(
   *,
   variants: Sequence[str] | None = None,
   y_log: bool = False,
-  suffix: str = '',
 ) -> Panel:
   """A curve a variant: the mean of its seeds, in a band from least to most.
 
@@ -85,7 +84,6 @@ def over_steps(
     y_label: of its vertical axis.
     variants: which of them; None takes all.
     y_log: whether that is logarithmic.
-    suffix: added to the labels.
   """
   series = []
   for variant in points.values('variant') if variants is None else variants:
@@ -101,7 +99,7 @@ def over_steps(
     columns = [values[there & (steps == step)] for step in x]
     series.append(
       Series(
-        label=f'{variant}{suffix}',
+        label=variant,
         x=x,
         y=np.array([c.mean() for c in columns]),
         low=np.array([c.min() for c in columns]),
@@ -114,6 +112,28 @@ def over_steps(
     y_label=y_label,
     series=series,
     y_log=y_log,
+  )
+
+
+def columns_over_steps(
+  points: Points, columns: Sequence[str], title: str, y_label: str
+) -> Panel:
+  """A curve a column, of all rows: means, in a band from least to most.
+
+  Args:
+    points: with columns seed and step.
+    columns: what is drawn.
+    title: of the panel.
+    y_label: of its vertical axis.
+  """
+  series = []
+  for column in columns:
+    named = [
+      {**row, 'variant': column} for row in points.rows if row[column] != ''
+    ]
+    series += over_steps(Points(named), column, title, y_label).series
+  return Panel(
+    title=title, x_label='train step', y_label=y_label, series=series
   )
 
 
@@ -155,6 +175,97 @@ def bars(
   return Panel(
     title=title, x_label='', y_label=y_label, series=series, ticks=names
   )
+
+
+def grouped(points: Points, column: str, title: str, y_label: str) -> Panel:
+  """A mark for each variant at each label: means over seeds.
+
+  Args:
+    points: with columns variant, seed and label.
+    column: of numbers.
+    title: of the panel.
+    y_label: of its vertical axis.
+  """
+  labels = points.values('label')
+  series = []
+  for variant in points.values('variant'):
+    found = [
+      points.by_seed(column, variant=variant, label=label) for label in labels
+    ]
+    there = [place for place, seeds in enumerate(found) if seeds.size]
+    series.append(
+      Series(
+        label=variant,
+        x=np.array(there, np.float64),
+        y=np.array([found[place].mean() for place in there]),
+        low=np.array([found[place].min() for place in there]),
+        high=np.array([found[place].max() for place in there]),
+        kind='marks',
+      )
+    )
+  return Panel(
+    title=title, x_label='', y_label=y_label, series=series, ticks=labels
+  )
+
+
+def dots(
+  points: Points,
+  x_column: str,
+  y_column: str,
+  title: str,
+  *,
+  y_log: bool = False,
+) -> Panel:
+  """A dot a row and a color a variant; x is logarithmic."""
+  series = [
+    Series(
+      label=variant,
+      x=points.where(variant=variant).numbers(x_column),
+      y=points.where(variant=variant).numbers(y_column),
+      kind='dots',
+    )
+    for variant in points.values('variant')
+  ]
+  return Panel(
+    title=title,
+    x_label=x_column,
+    y_label=y_column,
+    series=series,
+    x_log=True,
+    y_log=y_log,
+  )
+
+
+def against(
+  points: Points,
+  x_column: str,
+  y_column: str,
+  title: str,
+  families: Mapping[str, Sequence[str]],
+) -> Panel:
+  """A line a family of variants, each a mark: means over steps and seeds.
+
+  Args:
+    points: with columns variant and seed.
+    x_column: of the horizontal axis, and its name.
+    y_column: of the vertical one.
+    title: of the panel.
+    families: variants by name of the family.
+  """
+  series = []
+  for name, variants in families.items():
+    pairs = []
+    for variant in variants:
+      x = points.by_seed(x_column, variant=variant)
+      y = points.by_seed(y_column, variant=variant)
+      if x.size and y.size:
+        pairs.append((x.mean(), y.mean(), y.min(), y.max()))
+    if pairs:
+      x, y, low, high = np.array(sorted(pairs)).T
+      series.append(
+        Series(label=name, x=x, y=y, low=low, high=high, kind='marks')
+      )
+  return Panel(title=title, x_label=x_column, y_label=y_column, series=series)
 
 
 def series_by_name(panels: Sequence[Panel]) -> Mapping[str, Series]:

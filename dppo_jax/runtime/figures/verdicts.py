@@ -29,6 +29,7 @@ GROUPINGS: Mapping[str, Callable[..., np.floating]] = {
   'most': np.max,
   'mean': np.mean,
 }
+Group = str | Mapping[str, Sequence[str]]
 WORDS = (REPRODUCED, NOT_REPRODUCED, OPPOSITE, NOT_DISTINGUISHABLE)
 
 
@@ -87,8 +88,8 @@ def contrast(
   points: Points,
   claim: str,
   column: str,
-  high: Mapping[str, Sequence[str]],
-  low: Mapping[str, Sequence[str]],
+  high: Group,
+  low: Group,
   effect: float,
   *,
   where: Mapping[str, str] | None = None,
@@ -100,8 +101,8 @@ def contrast(
     points: with columns variant and seed.
     claim: that the first group is higher.
     column: of numbers.
-    high: how the group is taken together ('least', 'most' or 'mean') -> its
-      variants.
+    high: a variant; or how a group is taken together ('least', 'most' or
+      'mean') -> its variants.
     low: the same of the group that is expected to be lower.
     effect: least mean difference that counts.
     where: further columns and their values.
@@ -111,7 +112,8 @@ def contrast(
   Returns:
     Its differences are of the seeds that every variant has.
   """
-  (how_high, highs), (how_low, lows) = *high.items(), *low.items()
+  how_high, highs = _as_group(high)
+  how_low, lows = _as_group(low)
   seeds = _shared_seeds(points, (*highs, *lows), column, where or {})
   upper, lower = (
     np.array(
@@ -142,6 +144,26 @@ def contrast(
   return found
 
 
+def alike(
+  points: Points, claim: str, column: str, one: str, other: str, most: float
+) -> Finding:
+  """A finding about two variants that are said to differ by little.
+
+  Its differences are what is left of `most`, the largest that counts as alike.
+  """
+  seeds = _shared_seeds(points, (one, other), column, {})
+  both = [
+    [points.by_seed(column, variant=v, seed=s)[0] for s in seeds]
+    for v in (one, other)
+  ]
+  left = [most - abs(a - b) for a, b in zip(*both, strict=True)]
+  seen = ''
+  if seeds:
+    seen = f'{np.mean(both[0]):.3g} and {np.mean(both[1]):.3g}'
+  rule = f'{most:g} − |{one} − {other}| > 0'
+  return difference(claim, rule, left, 0.0, seen)
+
+
 def _shared_seeds(
   points: Points,
   variants: Sequence[str],
@@ -157,6 +179,13 @@ def _shared_seeds(
       for v in variants
     )
   ]
+
+
+def _as_group(group: Group) -> tuple[str, Sequence[str]]:
+  if isinstance(group, str):
+    return 'mean', (group,)
+  ((how, variants),) = group.items()
+  return how, variants
 
 
 def _group(how: str, variants: Sequence[str]) -> str:

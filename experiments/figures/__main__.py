@@ -1,0 +1,52 @@
+"""Makes all figures, or some: CSV, pictures and verdicts, a folder each.
+
+python -m experiments.figures --tier=cpu --out=DIR --only=stability,anchor
+"""
+
+import importlib
+import pathlib
+import sys
+
+from absl import flags
+
+from dppo_jax.runtime import entry_point
+from dppo_jax.runtime.figures import command
+from dppo_jax.runtime.figures.figure import check_tier
+from dppo_jax.runtime.validation import suggest
+
+_ONLY = flags.DEFINE_list('only', [], 'Names of figures; all without.')
+_READ = command.define_flags()
+_FOLDER = pathlib.Path(__file__).parent
+_NO_FIGURES = ('settings',)
+
+
+def known() -> list[str]:
+  """Names of the figures, which are those of their modules."""
+  names = (path.stem for path in sorted(_FOLDER.glob('[a-z]*.py')))
+  return [name for name in names if name not in _NO_FIGURES]
+
+
+def main() -> int:
+  """Makes one after another; returns the exit code, 1 if any run failed."""
+  tier, out, runs, parallel = _READ()
+  names = known()
+  for name in _ONLY.value:
+    if name not in names:
+      raise ValueError(f'--only: unknown {name!r}{suggest(name, names)}')
+  folder = pathlib.Path(entry_point.required('out', out, 'where to put them'))
+  code = 0
+  for name in _ONLY.value or names:
+    module = importlib.import_module(f'experiments.figures.{name}')
+    figure, docs = module.FIGURE, module.__doc__
+    check_tier(figure, tier)
+    try:
+      made = command.make(figure, docs, tier, folder / name, runs, parallel)
+    except ValueError as error:  # The others do not need it.
+      print(f'error: {name}: {error}', file=sys.stderr)
+      made = 1
+    code = max(code, made)
+  return code
+
+
+if __name__ == '__main__':
+  entry_point.run(main)

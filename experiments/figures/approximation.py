@@ -1,0 +1,55 @@
+"""Verdicts compare the mean reward over a run; alike is a difference below .10.
+
+TopK-TV k keeps the k most likely of 20 tokens, and the sampled one; binary
+knows the sampled one alone. The top-K mass is that of mu, over recorded steps;
+near one is .95 and above.
+"""
+
+from dppo_jax.runtime.figures import collect, command, judging, panels
+from dppo_jax.runtime.figures.figure import Figure
+from dppo_jax.runtime.figures.verdicts import alike
+from experiments.figures import settings
+
+_TOP = {1: 'TopK-TV 1', 2: 'TopK-TV 2', 10: 'TopK-TV 10'}
+_TV = settings.METHODS['DPPO-TopK-TV']
+_VARIANTS = {
+  **{name: settings.METHODS[name] for name in settings.DPPO},
+  **{name: {**_TV, 'sampling.top_k': k} for k, name in _TOP.items()},
+  'Exact-TV': settings.PRESETS['dppo_exact_tv'],
+  'Exact-KL': settings.PRESETS['dppo_exact_kl'],
+}
+_MASS = {f'mass_{k}': collect.top_k_mass(k) for k in (1, 2, 5, 10)}
+_PAIRS = (
+  ('DPPO-Binary-TV', 'DPPO-TopK-TV'),
+  ('DPPO-Binary-KL', 'DPPO-TopK-KL'),
+  ('DPPO-Binary-TV', 'Exact-TV'),
+  ('DPPO-Binary-KL', 'Exact-KL'),
+)
+FIGURE = Figure(
+  name='approximation',
+  title='Binary, Top-K and exact divergences',
+  paper='DPPO Fig. 11, 12, 18',
+  claim='Binary and Top-K (K = 20) perform alike, as the most likely tokens'
+  ' hold nearly all mass.',
+  variants=_VARIANTS,
+  tiers=settings.stale_tiers('DPPO-Binary-TV', 'Exact-TV'),
+  rows=collect.with_ledger(collect.COLUMNS, _MASS),
+  panels=lambda points: [
+    panels.bars(points, 'reward', 'Reward over the run', 'mean reward'),
+    panels.bars(points, 'masked', 'Masked', 'share of tokens'),
+    panels.columns_over_steps(
+      points.where(variant='TopK-TV 10'), tuple(_MASS), 'Mass', 'Top-K of μ'
+    ),
+  ],
+  judge=lambda points: [
+    *(
+      alike(points, f'{one} and {other} earn alike.', 'reward', one, other, 0.1)
+      for one, other in _PAIRS
+    ),
+    judging.level(points, 'The top 5 hold nearly all mass.', 'mass_5', 0.95),
+  ],
+  pod=settings.pod('dppo_binary_tv', 'dppo_topk_tv', 'dppo_topk_kl'),
+)
+
+if __name__ == '__main__':
+  command.run(FIGURE, __doc__)

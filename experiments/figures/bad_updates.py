@@ -1,0 +1,61 @@
+"""Verdicts compare rewards over a run, and held-out accuracy after it.
+
+An update is bad where A < 0 and mu - pi >= .5. The one-sided masks are those of
+DPPO-Binary-TV, asked about tokens of one sign of the advantage only. The
+sampler is exact here, so Mask-0.5-Recompute is Mask-0.5 but for rounding.
+"""
+
+from collections.abc import Sequence
+
+from dppo_jax.runtime.figures import command, panels
+from dppo_jax.runtime.figures.figure import Figure
+from dppo_jax.runtime.figures.points import Points
+from dppo_jax.runtime.figures.verdicts import Finding, contrast
+from experiments.figures import settings
+
+_TV = settings.METHODS['DPPO-Binary-TV']
+_VARIANTS = {
+  'PG-IS': settings.METHODS['PG-IS'],
+  'Mask-0.5': settings.PRESETS['mask_0.5'],
+  'Mask-0.8': settings.PRESETS['mask_0.8'],
+  'Mask-0.5-Recompute': settings.PRESETS['mask_0.5_recomputed'],
+  'both sides': _TV,
+  'negatives only': {**_TV, 'trust_region.side': 'negative'},
+  'positives only': {**_TV, 'trust_region.side': 'positive'},
+}
+_NEGATIVE, _POSITIVE = tuple(_VARIANTS)[5:]
+_TIGHT, _ONE = 'Mask-0.5', 'Masking the bad updates alone stabilizes PG-IS.'
+
+
+def _judge(points: Points) -> Sequence[Finding]:
+  last = {'step': points.values('step')[-1]}
+  three = 'Nor does an anchor on recomputed probabilities.'
+  four = 'Accuracy after the run depends on masking negatives.'
+  looser, recomputed = 'Mask-0.8', 'Mask-0.5-Recompute'
+  return (
+    contrast(points, _ONE, 'reward', _TIGHT, 'PG-IS', 0.15),
+    contrast(points, 'Delta .8 does not.', 'reward', _TIGHT, looser, 0.10),
+    contrast(points, three, 'reward', _TIGHT, recomputed, 0.10),
+    contrast(points, four, 'held_out', _NEGATIVE, _POSITIVE, 0.3, where=last),
+  )
+
+
+FIGURE = Figure(
+  name='bad_updates',
+  title='Which updates destabilize',
+  paper='DPPO Fig. 5',
+  claim='at most 0.5 % of updates push a token of a negative sample down by'
+  ' half or more, and masking those alone stabilizes PG-IS.',
+  variants=_VARIANTS,
+  tiers=settings.stale_tiers('PG-IS', 'Mask-0.5'),
+  panels=lambda points: [
+    panels.over_steps(points, 'reward', 'Reward', 'mean reward'),
+    panels.over_steps(points, 'bad_updates', 'Bad updates', 'share of tokens'),
+    panels.bars(points, 'reward', 'Reward over the run', 'mean reward'),
+  ],
+  judge=_judge,
+  pod=settings.pod('pg_is', 'mask_0.5', 'mask_0.8', 'mask_0.5_recomputed'),
+)
+
+if __name__ == '__main__':
+  command.run(FIGURE, __doc__)

@@ -1,0 +1,61 @@
+"""Verdicts are about a policy and itself, sampled in five precisions.
+
+The learning rate is 0, so mu and pi have the same parameters; all tokens of a
+batch are measured, and every ninth is a point. At int4 the means over rare
+tokens, mu < .1, and common ones, mu >= .5, are compared: of |log r|, where .05
+is an effect, and of TV, .005.
+"""
+
+import dataclasses
+
+from dppo_jax.runtime.figures import collect, command, judging, panels
+from dppo_jax.runtime.figures.figure import Figure
+from dppo_jax.runtime.figures.panels import Panel
+from dppo_jax.runtime.figures.points import Points
+from experiments.figures import settings
+
+_LADDER = ('float32', 'bfloat16', 'int8', 'fp8', 'int4')
+_STILL = {
+  'optimizer.learning_rate': 0.0,
+  'ledger.every_n_steps': 1,
+  'num_steps': 1,
+}
+_COLUMNS = (
+  ('The ratio is volatile for rare tokens.', 'log_rare', 'log_common', 0.05),
+  ('TV is not larger for them.', 'tv_common', 'tv_rare', 0.005),
+)
+
+
+def _panels(points: Points) -> list[Panel]:
+  runs, tokens = points.where(kind='run'), points.where(kind='token')
+  far = tokens.where(variant='int4')
+  means = panels.bars(runs, 'mean_abs', 'Mean of |π − μ|', 'probability')
+  return [
+    panels.dots(far, 'mu', 'ratio', 'Ratio π / μ, int4', y_log=True),
+    panels.dots(far, 'mu', 'tv', 'TV |π − μ|, int4'),
+    dataclasses.replace(means, y_log=True),
+  ]
+
+
+FIGURE = Figure(
+  name='ratio_vs_tv',
+  title='Ratio and TV of equal parameters',
+  paper='DPPO Fig. 1, 2',
+  claim='between a sampler and a trainer of equal parameters the ratio is'
+  ' volatile where μ is small, and TV is not.',
+  variants={
+    name: {**settings.PRESETS['pg_is'], **_STILL, 'sampling.precision': name}
+    for name in _LADDER
+  },
+  tiers=settings.stale_tiers('float32', 'int4'),
+  rows=collect.token_rows,
+  panels=_panels,
+  judge=lambda points: [
+    judging.ladder(points, 'Coarser is further.', 'mean_abs', _LADDER, 1e-5),
+    *(judging.columns_differ(points, 'int4', *row) for row in _COLUMNS),
+  ],
+  pod=(),
+)
+
+if __name__ == '__main__':
+  command.run(FIGURE, __doc__)

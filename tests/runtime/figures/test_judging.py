@@ -1,0 +1,105 @@
+import pytest
+
+from dppo_jax.runtime.figures import judging
+from tests.runtime.figures.tables import table
+
+
+def _masks(clip_rare, bound_rare):
+  values = {'clip': [0.04, 0.05], 'bound': [0.04, 0.02]}
+  shares = {'clip': clip_rare, 'bound': bound_rare}
+  return table(values, 'masked', masked_rare=shares)
+
+
+@pytest.mark.parametrize(
+  ('bound', 'word'),
+  [
+    ([0.0, 0.0005], 'reproduced'),
+    ([0.0079, 0.0005], 'not distinguishable'),
+    ([0.0079, 0.004], 'opposite'),
+  ],
+)
+def test_rare_share(bound, word):
+  # A fifth of what the clip masks is rare.
+  found = judging.rare_share(_masks([0.008, 0.01], bound), 'clip', 'bound')
+  assert found.verdict == word
+  assert found.num_seeds == 2
+  assert found.seen.startswith('20.00% against')
+
+
+def test_rare_share_without_a_mask_has_no_seed():
+  points = table(
+    {'clip': [0.01], 'bound': [0.01]},
+    'masked',
+    masked_rare={'clip': [0.0], 'bound': [0.0]},
+  )
+  points.rows[:] = [row | {'masked': '0'} for row in points.rows]
+  assert judging.rare_share(points, 'clip', 'bound').num_seeds == 0
+
+
+def test_level():
+  points = table({'a': [0.97, 0.99]})
+  assert judging.level(points, '', 'reward', 0.95).verdict == 'reproduced'
+  assert judging.level(points, '', 'reward', 0.98).verdict == (
+    'not distinguishable'
+  )
+
+
+def test_columns_differ():
+  points = table({'a': [0.5, 0.6]}, low={'a': [0.1, 0.1]})
+  found = judging.columns_differ(points, 'a', '', 'reward', 'low', 0.4)
+  assert found.verdict == 'reproduced'
+  assert (
+    judging.columns_differ(points, 'nobody', '', 'reward', 'low', 0.4).num_seeds
+    == 0
+  )
+
+
+_FAMILIES = {'one': ('a', 'b'), 'other': ('c', 'd')}
+
+
+def test_less_sensitive():
+  points = table(
+    {'a': [0.5, 0.5], 'b': [0.6, 0.4], 'c': [0.5, 0.9], 'd': [0.1, 0.4]}
+  )
+  found = judging.less_sensitive(
+    points, 'reward', _FAMILIES, 'one', 'other', 0.3
+  )
+  assert '+0.3, +0.4; mean +0.35' in found.seen
+  assert found.verdict == 'reproduced'
+
+
+def test_at_equal_mask():
+  # Both mask .2 to .4 in common; there one has .5 and the other .3.
+  points = table(
+    {'a': [0.4, 0.4], 'b': [0.6, 0.6], 'c': [0.2, 0.2], 'd': [0.4, 0.4]},
+    masked={'a': [0.1] * 2, 'b': [0.5] * 2, 'c': [0.2] * 2, 'd': [0.4] * 2},
+  )
+  found = judging.at_equal_mask(
+    points, 'reward', _FAMILIES, 'one', 'other', 0.1
+  )
+  assert '+0.2, +0.2' in found.seen
+  assert found.verdict == 'reproduced'
+
+
+def test_ranges_that_do_not_meet_are_not_compared():
+  points = table(
+    {'a': [0.4], 'b': [0.6], 'c': [0.2], 'd': [0.4]},
+    masked={'a': [0.1], 'b': [0.2], 'c': [0.3], 'd': [0.4]},
+  )
+  found = judging.at_equal_mask(
+    points, 'reward', _FAMILIES, 'one', 'other', 0.1
+  )
+  assert found.num_seeds == 0
+
+
+@pytest.mark.parametrize(
+  ('first', 'values', 'word'),
+  [
+    (0.2, {'a': [0.1, 0.1], 'b': [0.5, 0.3]}, 'reproduced'),
+    (0.05, {'a': [0.1, 0.1], 'b': [0.5, 0.3]}, 'opposite'),
+    (0.2, {'a': [0.1, 0.1], 'b': [0.05, 0.3]}, 'not distinguishable'),
+  ],
+)
+def test_ladder(first, values, word):
+  found = judging.ladder(table(values), '', 'reward', ('a', 'b'), first)
+  assert found.verdict == word
