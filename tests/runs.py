@@ -11,11 +11,12 @@ from unittest import mock
 import jax
 import numpy as np
 
-from configs import tiny
+from configs import default, tiny
 from dppo_jax import parallel
 from dppo_jax.runtime import assembly, loop, report, workdir, writers
 from dppo_jax.runtime.checkpoints import Checkpoints
 from dppo_jax.runtime.config import build_experiment
+from dppo_jax.runtime.jobs import pool, worker
 
 ROOT = pathlib.Path(__file__).parents[1]
 _CACHE = jax.config.jax_compilation_cache_dir
@@ -68,6 +69,28 @@ def devices(count=1):
       yield
   finally:
     jax.config.update('jax_disable_most_optimizations', before)
+
+
+@contextlib.contextmanager
+def jobs_in_process():
+  """Has the jobs of `jobs.pool` run here, on one device, and quickly."""
+
+  def run_here(missing, parallel, show):
+    del parallel, show
+    for folder, job in missing.items():
+      settings = workdir.overlay(default.get_config(), dict(job.config))
+      worker.execute(settings, folder)
+    return {}
+
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(devices())
+    for target, name, value in (
+      (jax, 'device_count', lambda: 1),
+      (assembly, 'use_compilation_cache', lambda folder: None),
+      (pool, '_run_missing', run_here),
+    ):
+      stack.enter_context(mock.patch.object(target, name, value))
+    yield
 
 
 def run(settings, folder, num_devices=1):

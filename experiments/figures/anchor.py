@@ -32,7 +32,7 @@ FIGURE = Figure(
     for sampler, changes in _SAMPLERS.items()
     for anchor, preset in _ANCHORS.items()
   },
-  tiers=settings.stale_tiers('int4: rollout', 'int4: recomputed'),
+  tiers=settings.stale_tiers('int4: recomputed'),
   panels=lambda points: [
     panels.over_steps(points, 'reward', 'Reward', 'mean, by that sampler'),
     panels.over_steps(points, 'mean_abs', 'Mean of |π − μ|', 'probability'),

@@ -35,7 +35,7 @@ FIGURE = Figure(
   claim='the clip hits mostly rare tokens of high entropy; exempting those with'
   ' mu < .1 learns faster, and exempting both signs is best.',
   variants=_VARIANTS,
-  tiers=settings.stale_tiers(_BASE, _BOTH),
+  tiers=settings.stale_tiers(_BASE, 'DPPO-Binary-TV'),
   rows=collect.with_ledger(collect.COLUMNS, collect.MASKED),
   panels=lambda points: [
     panels.over_steps(points, 'reward', 'Reward', 'mean reward'),

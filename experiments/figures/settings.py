@@ -29,6 +29,7 @@ def smoke() -> Any:
   """Two steps of a tiny policy: whether everything works, nothing more."""
   config: Any = stale_digits.get_config()
   config.num_steps = 2
+  config.ledger.every_n_steps = 1
   config.data.num_prompts = 4
   config.data.group_size = 4
   config.model.d_model = 16
@@ -36,7 +37,11 @@ def smoke() -> Any:
   config.model.d_ff = 32
   config.supervised.num_steps = 2
   config.supervised.batch_size = 8
-  config.learner.num_minibatches = 4
+  config.supervised.cache = ''
+  config.model.num_layers = 1
+  config.model.layers_a_loop = 1
+  config.learner.num_minibatches = 2
+  config.learner.share_prompts = False  # Half the time to compile.
   config.evaluation.num_prompts = 8
   config.evaluation.final_num_prompts = 8
   return config

@@ -1,0 +1,116 @@
+"""Every figure in its smallest size, and those that are kept."""
+
+import importlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from dppo_jax.runtime.figures import command, points, verdicts
+from experiments.figures import __main__ as every_figure
+from tests import runs
+from tests.runtime.figures import pictures
+
+_RESULTS = runs.ROOT / 'experiments' / 'figures' / 'results'
+_FIGURES = every_figure.known()
+_KEPT = sorted(path.name for path in _RESULTS.glob('*') if path.is_dir())
+# Several command lines in one process, as importing takes seconds.
+_DRIVER = """
+import contextlib, io, json, sys
+from absl import flags
+from dppo_jax.runtime import entry_point
+from experiments.figures import __main__ as figures
+ends = []
+for arguments in json.loads(sys.argv[1]):
+  for name in ('tier', 'out', 'only'):
+    flags.FLAGS[name].unparse()
+  out, err = io.StringIO(), io.StringIO()
+  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    argv = entry_point.parse_flags(['figures', *arguments])
+    code = entry_point.guard(figures.main, argv)
+  ends.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(ends))
+"""
+
+
+def _module(name):
+  return importlib.import_module(f'experiments.figures.{name}')
+
+
+@pytest.fixture(scope='module')
+def shared_runs(tmp_path_factory):
+  """A folder of runs, so that figures share those they have in common."""
+  return tmp_path_factory.mktemp('runs')
+
+
+@pytest.mark.parametrize('name', _FIGURES)
+def test_smoke(name, shared_runs, tmp_path):
+  module = _module(name)
+  assert module.FIGURE.name == name
+  with runs.jobs_in_process():
+    code = command.make(
+      module.FIGURE, module.__doc__, 'smoke', tmp_path, shared_runs, 1
+    )
+  assert code == 0
+  table = points.read(tmp_path / f'{name}.csv')
+  panels = module.FIGURE.panels(table)
+  pictures.assert_shows(tmp_path / f'{name}.svg', panels)
+  assert sum(len(panel.series) for panel in panels) > 0
+  text = (tmp_path / 'README.md').read_text()
+  for finding in module.FIGURE.judge(table):
+    assert finding.verdict in verdicts.WORDS
+    assert f'**{finding.verdict}** | {finding.num_seeds} |' in text
+
+
+@pytest.mark.parametrize('name', _KEPT)
+def test_what_is_kept_is_drawn_from_its_points(name):
+  figure, folder = _module(name).FIGURE, _RESULTS / name
+  table = points.read(folder / f'{name}.csv')
+  pictures.assert_shows(folder / f'{name}.svg', figure.panels(table))
+  assert (folder / f'{name}.png').stat().st_size > 1000
+  text = (folder / 'README.md').read_text()
+  for finding in figure.judge(table):
+    claim = finding.claim.replace('|', '\\|')
+    assert f'| {claim} | **{finding.verdict}** | {finding.num_seeds} |' in text
+
+
+def test_every_module_is_short():
+  for name in _FIGURES:
+    path = pathlib.Path(_module(name).__file__)
+    assert len(path.read_text().splitlines()) <= 60, name
+
+
+def test_every_claim_has_a_docstring_with_its_rule():
+  for name in _FIGURES:
+    assert 'erdict' in (_module(name).__doc__ or ''), name
+
+
+def test_commands_that_cannot_be():
+  lines = [
+    ['--tier=cpu', '--out=/tmp/x', '--only=stabilty'],
+    ['--tier=cpus', '--out=/tmp/x', '--only=stability'],
+    ['--tier=pod', '--out=/tmp/x', '--only=stability'],
+    ['--tier=cpu', '--only=stability'],
+  ]
+  done = subprocess.run(
+    [sys.executable, '-c', _DRIVER, json.dumps(lines)],
+    cwd=runs.ROOT,
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  figure, tier, pod, out = json.loads(done.stdout.splitlines()[-1])
+  assert figure[0] == 1
+  assert "--only: unknown 'stabilty'; did you mean 'stability'?" in figure[2]
+  assert 'bad_updates' in figure[2]
+  assert tier[0] == 1
+  assert "--tier: unknown 'cpus'; did you mean 'cpu'?" in tier[2]
+  assert pod[0] == 0
+  assert 'not yet run' in pod[1]
+  assert out[0] == 1
+  assert '--out: missing' in out[2]
