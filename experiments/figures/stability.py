@@ -46,6 +46,7 @@ FIGURE = Figure(
     panels.over_steps(points, 'mean_abs', 'Mean of |π − μ|', 'probability'),
     panels.over_steps(points, 'max', 'Max of π − μ', 'probability'),
     panels.over_steps(points, 'min', 'Min of π − μ', 'probability'),
+    panels.bars(points, 'reward', 'Reward over the run', 'mean reward'),
   ],
   judge=_judge,
   pod=settings.pod('pg_is', 'minirl', 'dppo_binary_tv', 'dppo_binary_kl'),

@@ -128,9 +128,9 @@ def masked_rows(outcomes: Sequence[Outcome]) -> Iterator[Row]:
 
   Yields:
     Rows of kind 'run', of all steps, and of kinds 'mu' and 'token', of the
-    recorded ones. 'masked' and 'masked_rare' are shares of all tokens,
-    'masked_negative' and 'masked_positive' shares of the tokens of the label
-    with A < 0 and A > 0; 'tokens' counts those of the label.
+    recorded ones; no seldom token. 'masked' and 'masked_rare' are shares of
+    all tokens, 'masked_negative' and 'masked_positive' shares of the tokens of
+    the label with A < 0 and A > 0; 'tokens' counts those of the label.
   """
   for outcome in outcomes:
     named = {'variant': outcome.job.name, 'seed': outcome.job.seed}
@@ -153,6 +153,7 @@ def masked_rows(outcomes: Sequence[Outcome]) -> Iterator[Row]:
       'token': [
         ledger_tables.share(record, decided, piece, record.token == i)
         for i, piece in sorted(record.pieces.items())
+        if np.mean(record.token == i) >= _SELDOM
       ],
     }
     for kind, shares in kinds.items():
@@ -169,6 +170,8 @@ def masked_rows(outcomes: Sequence[Outcome]) -> Iterator[Row]:
         }
 
 
+# Of a token that is seldomer, a share that is masked says nothing.
+_SELDOM = 0.001
 # Of the tokens of a batch, every so many is a point.
 _EVERY = 9
 # DPPO section 6: rare below, and what is called common here.

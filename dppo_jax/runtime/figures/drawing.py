@@ -45,6 +45,8 @@ _RC: dict[Any, Any] = {
   'font.family': 'DejaVu Sans',
 }
 _MAX_COLUMNS = 4
+# From so many curves on they are thinner, and their bands fainter.
+_CROWD = 4
 
 
 def draw(
@@ -78,7 +80,8 @@ def draw(
     handles: dict[str, Any] = {}
     for i, (panel, axis) in enumerate(zip(panels, axes, strict=False)):
       for j, series in enumerate(panel.series):
-        artist = _draw_series(axis, series, chosen[series.label])
+        crowded = len(panel.series) > _CROWD
+        artist = _draw_series(axis, series, chosen[series.label], crowded)
         artist.set_gid(f'series-{i}-{j}')
         if series.label not in panel.ticks:
           handles.setdefault(series.label, artist)
@@ -115,7 +118,7 @@ def _all_styles(panels: Sequence[Panel]) -> dict[str, Style]:
   return found
 
 
-def _draw_series(axis: Any, series: Series, style: Style) -> Any:
+def _draw_series(axis: Any, series: Series, style: Style, crowded: bool) -> Any:
   """Draws one series; returns the artist that holds its numbers."""
   spread = series.low is not None and series.high is not None
   if series.kind == 'bars':
@@ -132,7 +135,12 @@ def _draw_series(axis: Any, series: Series, style: Style) -> Any:
     )[0]
   if spread:
     axis.fill_between(
-      series.x, series.low, series.high, color=style.color, alpha=0.13, lw=0
+      series.x,
+      series.low,
+      series.high,
+      color=style.color,
+      alpha=0.04 if crowded else 0.13,
+      lw=0,
     )
   mark = 'o' if series.kind == 'marks' else ''
   return axis.plot(
@@ -141,7 +149,7 @@ def _draw_series(axis: Any, series: Series, style: Style) -> Any:
     style.line,
     marker=mark,
     ms=4,
-    lw=1.6,
+    lw=1.1 if crowded else 1.6,
     color=style.color,
   )[0]
 

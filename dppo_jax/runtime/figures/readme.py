@@ -103,23 +103,19 @@ def write(
     f' [{figure.name}.svg]({figure.name}.svg) is drawn',
   ]
   made += [f'- Failed: {failure}' for failure in facts['failed']]
-  settings = [
-    f'| {name} | {_cell(_overrides(overrides))} |'
-    for name, overrides in figure.variants.items()
-  ]
   parts = [
     f'# {figure.title}',
     f'{figure.paper}: {figure.claim}',
     f'![{figure.title}]({figure.name}.png)',
     '\n'.join(table),
     (docs or '').strip(),
-    'The words: ' + _indented(verdicts.__doc__ or ''),
+    'The words:',
+    f'```\n{_after_title(verdicts.__doc__ or "")}\n```',
     '## How it was made',
     '\n'.join(made),
   ]
-  if settings:
-    head = ['## Variants', '', '| variant | settings |', '|---|---|']
-    parts.append('\n'.join(head + settings))
+  if figure.variants:
+    parts += ['## Variants', _variants(figure)]
   parts.append('## In the setting of the paper')
   parts.append('Not yet run.')
   if figure.pod:
@@ -127,13 +123,26 @@ def write(
   return '\n\n'.join(parts) + '\n'
 
 
-def _overrides(overrides: Mapping[str, Any]) -> str:
-  """Settings by key, without the sections' plain ones."""
-  return ', '.join(f'{key}={value}' for key, value in overrides.items())
+def _variants(figure: Figure) -> str:
+  """What all variants set, and a table of what each sets beside it."""
+  every = [dict(overrides) for overrides in figure.variants.values()]
+  shared = {
+    key: value
+    for key, value in every[0].items()
+    if all(key in one and one[key] == value for one in every)
+  }
+  table = ['| variant | settings |', '|---|---|']
+  for name, overrides in figure.variants.items():
+    own = {k: v for k, v in overrides.items() if k not in shared}
+    table.append(f'| {_cell(name)} | {_cell(_settings(own))} |')
+  return '\n\n'.join([f'All: {_settings(shared)}.', '\n'.join(table)])
 
 
-def _indented(docs: str) -> str:
-  """The part of a docstring after its first line."""
+def _settings(overrides: Mapping[str, Any]) -> str:
+  return ', '.join(f'`{k}={v}`' for k, v in overrides.items()) or 'nothing'
+
+
+def _after_title(docs: str) -> str:
   return docs.partition('\n')[2].strip()
 
 

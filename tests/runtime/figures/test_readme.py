@@ -38,3 +38,12 @@ def test_the_commit_is_named():
 
 def test_sources_are_named():
   assert re.fullmatch('[0-9a-f]{16}', readme.figures_version())
+
+
+def test_variants_show_what_sets_them_apart():
+  text = readme.write(figures.FIGURE, None, _FACTS, [])
+  shared, _, table = text.partition('| variant | settings |')
+  assert '`objective.form=score`' in shared
+  assert '`objective.form=score`' not in table
+  assert '| PG-IS | `trust_region.rule=none` |' in table
+  assert '`trust_region.divergence=binary_tv`' in table
