@@ -74,7 +74,7 @@ def draw(
     size = (max(4.4 * num_columns, 7.0), 3.6 * num_rows + 1.2)
     figure = Figure(figsize=size, dpi=110, layout='constrained')
     FigureCanvasAgg(figure)
-    axes = figure.subplots(num_rows, num_columns, squeeze=False).flat
+    axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     figure.suptitle(title, fontsize=11)
     chosen = _all_styles(panels)
     handles: dict[str, Any] = {}
@@ -86,7 +86,7 @@ def draw(
         if series.label not in panel.ticks:
           handles.setdefault(series.label, artist)
       _dress(axis, panel)
-    for axis in list(axes)[len(panels) :]:
+    for axis in axes[len(panels) :]:
       axis.set_axis_off()
     if len(handles) > 1:
       figure.legend(

@@ -77,6 +77,14 @@ def test_a_method_has_its_color(shown):
   assert svg.count(drawing.STYLES['PG-IS'].color) >= 3
 
 
+def test_a_place_without_a_panel_has_no_axes(shown):
+  path, drawn = shown
+  assert len(drawn) == 5  # Of six places, three to a row.
+  svg = path.with_suffix('.svg').read_text()
+  assert svg.count('id="axes_') == 5 + 1
+  assert svg.count('id="matplotlib.axis_') == 2 * 5
+
+
 def test_names_of_series_are_those_of_the_svg(shown):
   path, drawn = shown
   places = pictures.drawn(path.with_suffix('.svg'))
