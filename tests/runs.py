@@ -145,12 +145,13 @@ def assert_same(got, expected, settings=None):
   assert state(got, settings) == state(expected, settings)
 
 
-def start(module, *arguments, **environment):
+def start(module, *arguments, stdin=False, **environment):
   """Starts a command as a user does: one device, the cache of the tests."""
   return subprocess.Popen(
     [sys.executable, '-m', f'experiments.{module}', *arguments],
     cwd=ROOT,
     env={**os.environ, **_PLAIN, **environment},
+    stdin=subprocess.PIPE if stdin else None,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,

@@ -1,7 +1,7 @@
-"""Verdicts compare rewards over a run, and, which is noisier, accuracy after it.
+"""Verdicts compare rewards over a run, and the noisier accuracy after it.
 
-Bad is A < 0 and mu - pi >= .5. One-sided masks are DPPO-Binary-TV's for one sign
-of A. The sampler is exact, so Mask-0.5-Recompute is Mask-0.5 itself.
+Bad is A < 0 and mu - pi >= .5. One-sided masks are DPPO-Binary-TV's, for one
+sign of A. The sampler is exact, so Mask-0.5-Recompute is Mask-0.5 itself.
 """
 
 from collections.abc import Sequence
