@@ -131,7 +131,7 @@ def _draw_series(axis: Any, series: Series, style: Style, crowded: bool) -> Any:
     return bar
   if series.kind == 'dots':
     return axis.plot(
-      series.x, series.y, '.', ms=2.5, alpha=0.45, mew=0, color=style.color
+      series.x, series.y, '.', ms=4, alpha=0.45, mew=0, color=style.color
     )[0]
   if spread:
     axis.fill_between(
@@ -165,7 +165,9 @@ def _dress(axis: Any, panel: Panel) -> None:
   if panel.x_log:
     axis.set_xscale('log')
   if panel.y_log:
-    axis.set_yscale('log', nonpositive='mask')
+    # A bar begins at 0, which is below every logarithmic axis.
+    bars = any(series.kind == 'bars' for series in panel.series)
+    axis.set_yscale('log', nonpositive='clip' if bars else 'mask')
   if panel.ticks:
     axis.set_xticks(
       np.arange(len(panel.ticks)),

@@ -8,6 +8,14 @@ import numpy as np
 
 from dppo_jax.runtime.figures.points import Points
 
+# Columns as they stand at an axis.
+_NAMES = {
+  'mu': 'μ, probability of the sampler',
+  'ratio': 'ratio π / μ',
+  'tv': 'TV |π − μ|',
+  'masked': 'share of tokens masked',
+  'reward': 'mean reward',
+}
 Kind = Literal['line', 'marks', 'bars', 'dots']
 
 
@@ -228,8 +236,8 @@ def dots(
   ]
   return Panel(
     title=title,
-    x_label=x_column,
-    y_label=y_column,
+    x_label=_NAMES.get(x_column, x_column),
+    y_label=_NAMES.get(y_column, y_column),
     series=series,
     x_log=True,
     y_log=y_log,
@@ -265,7 +273,12 @@ def against(
       series.append(
         Series(label=name, x=x, y=y, low=low, high=high, kind='marks')
       )
-  return Panel(title=title, x_label=x_column, y_label=y_column, series=series)
+  return Panel(
+    title=title,
+    x_label=_NAMES.get(x_column, x_column),
+    y_label=_NAMES.get(y_column, y_column),
+    series=series,
+  )
 
 
 def series_by_name(panels: Sequence[Panel]) -> Mapping[str, Series]:
