@@ -89,6 +89,7 @@ COUNTS = {
   'lora.rank': 0,
   'sampling.max_completion_length': 1,
   'sampling.top_k': 0,
+  'sampling.lag': 0,
   'optimizer.num_warmup_steps': 0,
   'optimizer.max_nonfinite': 1,
   'learner.num_minibatches': 1,

@@ -42,7 +42,7 @@ def collect():
       function = rollouts.compile_collection(
         runs.experiment(settings), parts, pool
       )
-      return function(state, Stopwatch()), pool.completions
+      return function(state, Stopwatch())[0], pool.completions
 
   return run
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from dppo_jax import parallel
 from dppo_jax.base import Prompts
-from dppo_jax.runtime import assembly, frozen, loop
+from dppo_jax.runtime import assembly, frozen, hand_over, loop
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.pods import hlo
 
@@ -146,9 +146,11 @@ def _programs(
     example_id=rows(shape[:1], jnp.int32),
   )
   # Jitted functions, applied to the base.
-  sampler: Any = assembly.compile_sampler(parts, experiment.sampling)
+  handed = hand_over.compile_hand_over(parts, experiment)
+  weights = handed.abstract_weights
+  sampler: Any = assembly.compile_sampler(handed.parts, handed.config)
   scorer: Any = assembly.compile_scorer(parts, experiment)
-  drawn = dict(base=parts.base, params=state.params, prompts=prompts)
+  drawn = dict(base=handed.parts.base, params=weights, prompts=prompts)
   drawn['key'] = state.key
   rollout = spread(jax.eval_shape(sampler.func, *drawn.values()))
   scored = dict(base=parts.base, params=state.params, rollout=rollout)
@@ -166,24 +168,38 @@ def _programs(
   step: Any = loop.jit_step(experiment, parts, recording=recording)
   head = None
   if assembly.keeps_hidden(experiment):
-    copy_head: Any = assembly.compile_anchor_head(parts, experiment)
-    head = jax.eval_shape(copy_head, state.params)
+    sampled = loss.anchor == 'rollout'
+    copy_head: Any = assembly.compile_anchor_head(
+      handed.parts if sampled else parts
+    )
+    head = jax.eval_shape(copy_head, weights if sampled else state.params)
     where = parallel.head_sharding(parts.mesh)
     head = jax.ShapeDtypeStruct(head.shape, head.dtype, sharding=where)
   # Parameters that the KL penalty pulls toward.
   reference = state.params if refer else None
+  # What is sampled ahead, and the policies it is from.
+  kept = weights if hand_over.keeps_weights(experiment) else None
+  ahead = ((rollout, kept, None if recompute else head),) * experiment.lag
+  bases = parts.base, handed.parts.base
+  resting, handed_base = (None, None) if bases[0] is bases[1] else bases
   return {
     SAMPLING: Program(
       runs=1,
       jitted=sampler.func,
       arguments=drawn,
-      beside=(state.opt_state, reference),
+      beside=(
+        state.opt_state,
+        reference,
+        ahead,
+        resting,
+        None if handed.move is None else state.params,
+      ),
     ),
     SCORING: Program(
       runs=recompute + refer,
       jitted=scorer.func,
       arguments=scored,
-      beside=(state.opt_state, reference),
+      beside=(state.opt_state, reference, ahead, handed_base),
     ),
     TRAINING: Program(
       runs=1,
@@ -191,7 +207,7 @@ def _programs(
       arguments=dict(
         state=state, batch=spread(batch), shared=(head, parts.base)
       ),
-      beside=(reference,),
+      beside=(reference, ahead, handed_base),
     ),
   }
 
