@@ -15,6 +15,7 @@ from dppo_jax.base import Array, Params, PolicyApply, Prompts
 from dppo_jax.models import moe, narrow
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.moe import Routing
+from dppo_jax.models.slots import Slots, make_slots
 from dppo_jax.models.transformer import Transformer
 
 
@@ -80,6 +81,7 @@ class Policy(NamedTuple):
       routes of (prompts [N, P, M, k], completions [B, R, M, k]) or None. A
       sampler finds both in its cache. The Routing counts a prompt as often as
       it is shared, as if it were run for every row.
+    slots: decoding where rows begin and end one by one.
   """
 
   init: Callable[[Array], Any]
@@ -96,6 +98,7 @@ class Policy(NamedTuple):
     [Params, Array, Array, Array, Array | None, tuple[Array, Array] | None],
     tuple[Array, Routing | None],
   ]
+  slots: Slots
 
 
 def positions_of(mask: Array) -> Array:
@@ -275,6 +278,7 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
     logits,
     apply_routed,
     apply_grouped_routed,
+    make_slots(config, mesh, run),
   )
 
 

@@ -37,7 +37,7 @@ from dppo_jax.ops.vocabulary_shard import VocabularyAxes
 from dppo_jax.runtime import adapter_files, datasets, pretrained
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.vocabulary import open_tokenizer
-from dppo_jax.sampling import decode
+from dppo_jax.sampling import decode, refill
 from dppo_jax.sampling.precision import round_params
 
 SampleFn = Callable[[Params, Prompts, Array], Rollout]
@@ -296,7 +296,7 @@ def compile_sampler(
     base: Params | None, params: Params, prompts: Prompts, key: Array
   ) -> Rollout:
     params = complete(parts, base, params)
-    return decode.sample(parts.policy, axes, config, params, prompts, key)
+    return refill.sample(parts.policy, axes, config, params, prompts, key)
 
   compiled = jax.jit(
     sample,

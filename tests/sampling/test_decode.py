@@ -284,7 +284,7 @@ def _toy_policy():
 
   missing = None
   return Policy(
-    missing, missing, missing, prefill, step_on, None, logits, None, None
+    missing, missing, missing, prefill, step_on, None, logits, None, None, None
   )
 
 
