@@ -16,14 +16,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dppo_jax import parallel
-from dppo_jax.base import Array, Params
-from dppo_jax.models import moe
-from dppo_jax.models.layers import TransformerConfig
+from dppo_jax.base import Array
 
-KeyValues = tuple[Array, Array]
+# Keys and values as in `policy.Cache`: a tree of arrays.
+KeyValues = Any
 
-# Axis of the rows in keys and values.
-_ROWS = 1
+# Axes of rows and columns in its leaves, which may begin with one of layers.
+_ROWS, _COLUMNS = -4, -2
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -31,9 +30,9 @@ class SlotCache:
   """Keys and values of the rows in S slots.
 
   Attributes:
-    prompt: (keys, values), each [L, S, P, kv_heads, head_dim].
+    prompt: of N = S prompts.
     prompt_mask: bool [S, P].
-    completion: (keys, values), each [L, S, R, kv_heads, head_dim].
+    completion: of B = S completions.
   """
 
   prompt: KeyValues
@@ -45,56 +44,60 @@ class Slots(NamedTuple):
   """Pure functions over a cache of S slots, S / D of them on each of D shards.
 
   Attributes:
-    empty: (S, P, R) -> the cache of free slots.
+    empty: (prompt, S, R) -> the cache of free slots, for prompts of that shape;
+      of theirs only shapes are read.
     fill: (cache, prompt, prompt_mask, slots i32 [D, F]) -> the cache with F
       rows of each shard in its slots; S / D stands for nowhere. Prompts are
       D·M of a `Cache`, and each of them goes into F / M slots that adjoin.
-    decode: (params, cache, tokens i32 [S], steps i32 [S]) -> hidden after the
+    decode: (weights, cache, tokens i32 [S], steps i32 [S]) -> hidden after the
       tokens, the cache, and their experts, unsigned [S, M, k], or None in a
       dense model. A token is number `steps` of its row's completion.
   """
 
-  empty: Callable[[int, int, int], SlotCache]
+  empty: Callable[[KeyValues, int, int], SlotCache]
   fill: Callable[[SlotCache, KeyValues, Array, Array], SlotCache]
   decode: Callable[
-    [Params, SlotCache, Array, Array], tuple[Array, SlotCache, Array | None]
+    [Any, SlotCache, Array, Array], tuple[Array, SlotCache, Array | None]
   ]
 
 
-def make_slots(
-  config: TransformerConfig, mesh: Mesh | None, run: Callable[..., Any]
-) -> Slots:
+def make_slots(mesh: Mesh | None, run_token: Callable[..., Any]) -> Slots:
   """Builds the functions.
 
   Args:
-    config: shape of the transformer.
     mesh: what rows are laid over; None is one device.
-    run: (params, *args of `Transformer.__call__`) -> what that returns.
+    run_token: (weights, tokens i32 [S], positions i32 [S, 1], segments of keys
+      and values, their masks) -> hidden [S, D], keys and values of the tokens,
+      and their experts or None.
   """
   shards = 1 if mesh is None else parallel.num_batch_shards(mesh)
 
-  def empty(num_slots: int, num_prompt: int, num_columns: int) -> SlotCache:
-    def zeros(columns: int) -> Array:
-      shape = (config.num_layers, num_slots, columns)
-      shape += (config.num_kv_heads, config.head_dim)
-      return _split_rows(mesh, jnp.zeros(shape, config.dtype))
+  def empty(prompt: KeyValues, num_slots: int, num_columns: int) -> SlotCache:
+    def zeros(like: Any, columns: int) -> Array:
+      shape = list(like.shape)
+      shape[_ROWS], shape[_COLUMNS] = num_slots, columns
+      return _split_rows(mesh, jnp.zeros(shape, like.dtype))
 
+    num_prompt = jax.tree.leaves(prompt)[0].shape[_COLUMNS]
     return SlotCache(
-      prompt=(zeros(num_prompt), zeros(num_prompt)),
+      prompt=jax.tree.map(lambda x: zeros(x, num_prompt), prompt),
       prompt_mask=jnp.zeros((num_slots, num_prompt), bool),
-      completion=(zeros(num_columns), zeros(num_columns)),
+      completion=jax.tree.map(lambda x: zeros(x, num_columns), prompt),
     )
 
   def fill(
     cache: SlotCache, prompt: KeyValues, prompt_mask: Array, slots: Array
   ) -> SlotCache:
     def put(old: Array, new: Array, axis: int) -> Array:
+      axis %= old.ndim
       new = jnp.repeat(new, slots.size // new.shape[axis], axis=axis)
       return _by_shard(shards, axis, _put(axis), old, new, slots)
 
     def clear(old: Array) -> Array:
       # What a row left behind is masked, but 0 times infinity is not 0.
-      return put(old, jnp.zeros_like(old[:, : slots.size]), _ROWS)
+      shape = list(old.shape)
+      shape[_ROWS] = slots.size
+      return put(old, jnp.zeros(shape, old.dtype), _ROWS)
 
     def put_rows(old: Array, new: Array) -> Array:
       return put(old, new.astype(old.dtype), _ROWS)
@@ -106,33 +109,26 @@ def make_slots(
     )
 
   def decode(
-    params: Params, cache: SlotCache, tokens: Array, steps: Array
+    weights: Any, cache: SlotCache, tokens: Array, steps: Array
   ) -> tuple[Array, SlotCache, Array | None]:
-    columns = jnp.arange(cache.completion[0].shape[2])
+    num_columns = jax.tree.leaves(cache.completion)[0].shape[_COLUMNS]
     lengths = jnp.sum(cache.prompt_mask, axis=1, dtype=jnp.int32)
-    written = columns[None] < steps[:, None]
-    streams, own, routing = run(
-      params,
-      (tokens[:, None],),
-      ((lengths + steps)[:, None],),
-      (jnp.ones((1, 1, 1), bool),),
+    written = jnp.arange(num_columns)[None] < steps[:, None]
+    hidden, own, routes = run_token(
+      weights,
+      tokens,
+      (lengths + steps)[:, None],
       (cache.prompt, cache.completion),
       (cache.prompt_mask[:, None, :], written[:, None, :]),
     )
+    columns = steps.reshape(shards, -1)
 
     def write(old: Array, new: Array) -> Array:
-      new = new[:, :, 0].astype(old.dtype)
-      at = steps.reshape(shards, -1)
-      return _by_shard(shards, _ROWS, _write_column, old, new, at)
+      axis, new = old.ndim + _ROWS, new.astype(old.dtype)
+      return _by_shard(shards, axis, _write_column, old, new, columns)
 
-    cache = dataclasses.replace(
-      cache, completion=jax.tree.map(write, cache.completion, own)
-    )
-    routes = None
-    if routing is not None:
-      routes = routing.routes[0][:, 0]
-      routes = routes.astype(moe.route_dtype(config.num_experts))
-    return streams[0][:, 0], cache, routes
+    completion = jax.tree.map(write, cache.completion, own)
+    return hidden, dataclasses.replace(cache, completion=completion), routes
 
   return Slots(empty, fill, decode)
 
@@ -163,9 +159,10 @@ def _put(axis: int) -> Callable[[Array, Array, Array], Array]:
 
 
 def _write_column(old: Array, new: Array, columns: Array) -> Array:
-  """old[:, i, columns[i]] = new[:, i] for every row i."""
-  rows = jnp.arange(len(columns))
-  return old.at[:, rows, columns].set(new, unique_indices=True)
+  """old[…, i, :, columns[i], :] = new[…, i, :, 0, :] for every row i."""
+  new = jnp.moveaxis(jnp.squeeze(new, _COLUMNS), _ROWS + 1, 0)
+  at = (..., jnp.arange(len(columns)), slice(None), columns, slice(None))
+  return old.at[at].set(new, unique_indices=True)
 
 
 def _split_rows(mesh: Mesh | None, x: Array) -> Array:
@@ -173,5 +170,7 @@ def _split_rows(mesh: Mesh | None, x: Array) -> Array:
   if mesh is None or mesh.size == 1:
     return x
   free = PartitionSpec.UNCONSTRAINED
-  spec = PartitionSpec(None, parallel.BATCH_AXES, *[free] * (x.ndim - 2))
+  spec = PartitionSpec(
+    *[None] * (x.ndim + _ROWS), parallel.BATCH_AXES, *[free] * (-_ROWS - 1)
+  )
   return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))

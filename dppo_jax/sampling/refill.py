@@ -141,7 +141,8 @@ def sample(
   if plan is None:
     return decode.sample(policy, axes, config, params, prompts, key)
   params = precision_lib.round_params(params, config.precision)
-  sampler = _Sampler(policy, axes, config, plan, params, prompts, key)
+  weights = policy.for_decoding(params)
+  sampler = _Sampler(policy, axes, config, plan, params, weights, prompts, key)
 
   def waiting(state: SlotState) -> Array:
     return jnp.any(state.next_row < plan.rows)  # Rows have not begun.
@@ -201,6 +202,7 @@ class _Sampler:
   config: SamplingConfig
   plan: SlotPlan
   params: Params
+  weights: Any
   prompts: Prompts
   key: Array
 
@@ -236,7 +238,7 @@ class _Sampler:
       step=per_slot(jnp.int32),
       token=per_slot(jnp.int32),
       cache=self.policy.slots.empty(
-        num_slots, self.prompts.tokens.shape[1], config.max_completion_length
+        fresh.prompt, num_slots, config.max_completion_length
       ),
       tokens=tokens,
       mask=mask,
@@ -302,7 +304,7 @@ class _Sampler:
     """Runs the last token of every slot and draws its next one."""
     live, last = state.live, jnp.maximum(state.step - 1, 0)
     hidden, cache, routes = self.policy.slots.decode(
-      self.params, state.cache, state.token.reshape(-1), last.reshape(-1)
+      self.weights, state.cache, state.token.reshape(-1), last.reshape(-1)
     )
     one = jnp.ones(live.shape, jnp.int32)
     all_routes = state.routes

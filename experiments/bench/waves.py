@@ -14,11 +14,11 @@ from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.runtime import entry_point
 from dppo_jax.runtime.bench import timing, waves
 
-_PROMPTS = flags.DEFINE_integer('prompts', 128, 'N.')
+_PROMPTS = flags.DEFINE_integer('prompts', 64, 'N.')
 _GROUP = flags.DEFINE_integer('group_size', 16, 'G.')
-_AT_ONCE = flags.DEFINE_integer('rows_at_once', 32, 'S.')
-_NEW = flags.DEFINE_integer('new_tokens', 512, 'R, the limit.')
-_MEDIAN = flags.DEFINE_float('median', 64.0, 'Of the lengths, tokens.')
+_AT_ONCE = flags.DEFINE_integer('rows_at_once', 16, 'S.')
+_NEW = flags.DEFINE_integer('new_tokens', 256, 'R, the limit.')
+_MEDIAN = flags.DEFINE_float('median', 32.0, 'Of the lengths, tokens.')
 _SIGMA = flags.DEFINE_float('sigma', 1.0, 'Deviation of their logarithm.')
 _REPEATS = flags.DEFINE_integer('repeats', 3, 'Rounds.')
 _OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')

@@ -168,9 +168,9 @@ def _toy_policy():
   """That of `test_decode`, in slots: the state is the number of the token."""
   policy = test_decode._toy_policy()
 
-  def empty(num_slots, num_prompt, num_columns):
-    del num_columns
-    one = jnp.zeros((num_slots, num_prompt))
+  def empty(prompt, num_slots, num_columns):
+    del prompt, num_columns
+    one = jnp.zeros((num_slots, 1))
     return SlotCache(prompt=(one, one), prompt_mask=one, completion=(one, one))
 
   def step_on(params, cache, tokens, steps):
