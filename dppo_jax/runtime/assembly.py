@@ -38,7 +38,7 @@ from dppo_jax.ops.vocabulary_shard import VocabularyAxes
 from dppo_jax.runtime import adapter_files, datasets, pretrained
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.vocabulary import open_tokenizer
-from dppo_jax.sampling import decode
+from dppo_jax.sampling import decode, refill
 
 SampleFn = Callable[[Params, Prompts, Array], Rollout]
 Devices = Sequence[Any] | None
@@ -291,7 +291,7 @@ def compile_sampler(
     base: Params | None, params: Params, prompts: Prompts, key: Array
   ) -> Rollout:
     params = complete(parts, base, params)
-    return decode.sample(parts.policy, axes, config, params, prompts, key)
+    return refill.sample(parts.policy, axes, config, params, prompts, key)
 
   compiled = jax.jit(
     sample,

@@ -274,6 +274,9 @@ def _compile_iteration(
       pulled = scorer(reference, unrouted)
     rewards = host_rows.put(parts.batch_sharding, rewards)
     batch, metrics = batcher(rollout, jnp.asarray(rewards), recomputed, pulled)
+    metrics['rollout/useful_decode_share'] = jnp.float32(
+      collected.useful_decode_share
+    )
     if dynamic:
       batch = keep_groups(batch, jnp.asarray(collected.varied))
       metrics['rewards/sampled_mean'] = jnp.float32(collected.reward_mean)

@@ -18,6 +18,7 @@ from dppo_jax.base import Prompts
 from dppo_jax.runtime import assembly, frozen, hand_over, loop
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.pods import hlo
+from dppo_jax.sampling import refill
 
 SAMPLING, SCORING, TRAINING = 'sampling', 'scoring', 'training'
 PHASES = (SAMPLING, SCORING, TRAINING)
@@ -281,14 +282,26 @@ def _compile(
 def _trips(
   experiment: Experiment, parts: assembly.ModelParts
 ) -> Mapping[str, int]:
-  """Turns of the head's loop, which depend on the data: those of full rows."""
+  """Turns of loops that depend on the data: those of full rows."""
   step, data = experiment.step, experiment.data
   rows = data.num_prompts * data.group_size
   rows //= step.num_minibatches * step.num_microbatches
   tokens = rows * experiment.sampling.max_completion_length
   tokens //= parallel.num_batch_shards(parts.mesh)
   layout = assembly.vocabulary_layout(experiment, parts.mesh, 1.0)
-  return {'shard_map': -(-tokens // layout.chunk_rows)}
+  trips = {'shard_map': -(-tokens // layout.chunk_rows)}
+  slots = refill.plan_for(
+    experiment.sampling,
+    data.num_prompts,
+    parallel.num_batch_shards(parts.mesh),
+  )
+  if slots is None:
+    return trips
+  turns = slots.rows // slots.refill
+  columns = experiment.sampling.max_completion_length
+  decoded = -(-slots.rows * (columns - 1) // (slots.slots * turns))
+  # The loop of decode steps stands in that of refills.
+  return {**trips, refill.DECODE_LOOP: decoded, refill.REFILL_LOOP: turns}
 
 
 def _memory(found: Any, beside: float) -> Memory:
