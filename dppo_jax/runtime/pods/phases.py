@@ -315,15 +315,18 @@ def _memory(found: Any, beside: float) -> Memory:
 
 
 def _cache_bytes(module: hlo.Module, experiment: Experiment) -> float:
-  """Keys and values [L, rows, columns, heads, width] that a loop carries."""
+  """Keys and values [L, rows, heads, columns, width] that a loop carries.
+
+  Those of unrolled layers have no axis of layers.
+  """
   columns = {
     experiment.data.max_prompt_length,
     experiment.sampling.max_completion_length,
   }
 
   def is_cache(shape: tuple[int, ...]) -> bool:
-    deep = len(shape) == 5 and shape[0] == experiment.model.num_layers
-    return deep and shape[2] in columns
+    stacked = len(shape) == 5 and shape[0] == experiment.model.num_layers
+    return (stacked or len(shape) == 4) and shape[-2] in columns
 
   return max(
     (
