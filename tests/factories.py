@@ -101,6 +101,7 @@ def sampling_config(**overrides) -> SamplingConfig:
     precision='float32',
     pad_id=PAD_ID,
     eos_ids=(EOS_ID,),
+    rows_at_once=0,
   )
   return SamplingConfig(**{**fields, **overrides})
 
@@ -268,6 +269,7 @@ def table_policy(prompt_length: int) -> Policy:
     apply=apply,
     apply_grouped=missing,
     prefill=missing,
+    for_decoding=missing,
     decode=missing,
     head=lambda params: jnp.eye(params.shape[-1], dtype=params.dtype),
     logits=lambda params, hidden: hidden,
@@ -276,6 +278,7 @@ def table_policy(prompt_length: int) -> Policy:
       None,
     ),
     apply_grouped_routed=missing,
+    slots=missing,
   )
 
 
