@@ -1,0 +1,200 @@
+"""The report of a sweep: tables to print, points, pictures and a page.
+
+WORKDIR/report holds points.csv, every step of every finished run; sweep.png
+and sweep.svg; report.html, which needs no other file. All are made anew.
+"""
+
+from collections.abc import Iterable, Sequence
+import math
+import pathlib
+
+from dppo_jax.runtime.accuracy import Estimate
+from dppo_jax.runtime.figures import collect, drawing, panels, points
+from dppo_jax.runtime.figures.panels import Panel
+from dppo_jax.runtime.figures.points import Points
+from dppo_jax.runtime.jobs.job import Outcome
+from dppo_jax.runtime.sweeps import estimates, page
+from dppo_jax.runtime.sweeps.estimates import Aligned, Line, Runs
+from dppo_jax.runtime.sweeps.page import Part, Picture, Table, Text
+from dppo_jax.runtime.sweeps.plan import Sweep
+from dppo_jax.runtime.sweeps.variants import Variant
+from dppo_jax.runtime.validation import suggest
+
+FOLDER = 'report'
+PAGE = 'report.html'
+PICTURE = 'sweep'
+POINTS = 'points.csv'
+# More could not be told apart in a picture.
+MAX_CURVES = 12
+_NONE = '–'
+
+
+def choose_baseline(variants: Sequence[Variant], asked: str | None) -> str:
+  """The variant that others are compared with: the first unless asked.
+
+  Raises:
+    ValueError: there is none of that name.
+  """
+  names = [variant.name for variant in variants]
+  if asked is None:
+    return names[0]
+  if asked not in names:
+    raise ValueError(f'--baseline: unknown {asked!r}{suggest(asked, names)}')
+  return asked
+
+
+def make(
+  folder: pathlib.Path,
+  sweep: Sweep,
+  outcomes: Sequence[Outcome],
+  baseline: str,
+) -> str:
+  """Writes the report; returns what to print.
+
+  Args:
+    folder: workdir of the sweep.
+    sweep: which.
+    outcomes: one a run; those with an error are listed and left out.
+    baseline: name of a variant.
+  """
+  finished = [outcome for outcome in outcomes if not outcome.error]
+  failed = [outcome for outcome in outcomes if outcome.error]
+  missing = [_failures(failed)] if failed else []
+  if not finished:
+    return '\n\n'.join([*map(page.to_text, missing), 'No run was finished.'])
+  out = folder / FOLDER
+  out.mkdir(exist_ok=True)
+  # Read back, so that nothing is shown that the file does not hold.
+  points.write(out / POINTS, collect.step_rows(collect.COLUMNS)(finished))
+  found = points.read(out / POINTS)
+  runs = Runs(found)
+  condensed = runs.condensed()
+  names = [variant.name for variant in sweep.variants]
+  families = estimates.families(sweep.variants)
+  lines = list(estimates.lines(runs, condensed, names, baseline))
+  aligned = list(estimates.aligned(condensed, families, baseline))
+  tables = [_lines(lines, baseline, sweep.num_seeds)]
+  tables += [_aligned(aligned)] if aligned else []
+  tables += missing
+  about = (
+    f'{len(names)} variants × {sweep.num_seeds} seeds, {len(finished)} runs'
+    f' finished, {len(failed)} not'
+  )
+  drawn = _panels(found, condensed, names, families)
+  drawing.draw(out / PICTURE, f'Sweep: {about}', drawn)
+  parts: list[Part] = [*tables, Picture('Pictures', out / f'{PICTURE}.png')]
+  rules = Text('How it is computed', estimates.__doc__ or '')
+  parts += [_settings(sweep), rules]
+  page.write(out / PAGE, f'Sweep: {about}', parts)
+  printed = [about, *map(page.to_text, tables), f'Page: {out / PAGE}']
+  return '\n\n'.join(printed)
+
+
+def _lines(lines: Iterable[Line], baseline: str, num_seeds: int) -> Table:
+  heads = ['variant', 'n', 'reward', '95 %', 'held-out', '95 %', 'masked']
+  heads += ['− baseline', '95 %', 'pairs', 'collapsed']
+  rows = [
+    [
+      line.variant,
+      f'{line.num_seeds}/{num_seeds}',
+      *_estimate(line.reward),
+      *_estimate(line.held_out),
+      _number(line.masked.value, '.2%'),
+      *_estimate(line.difference, '+.3f'),
+      str(line.num_pairs) if line.num_pairs else _NONE,
+      _collapsed(line),
+    ]
+    for line in lines
+  ]
+  note = (
+    f'Baseline: {baseline}. Reward: mean over the run; held-out: its last;'
+    ' intervals: bootstrap over seeds, too narrow where they are few.'
+  )
+  return Table('Variants', heads, rows, note)
+
+
+def _aligned(lines: Iterable[Aligned]) -> Table:
+  heads = ['family', 'against', 'pairs', 'masked', 'reward', "other's"]
+  heads += ['difference', '95 %']
+  rows = [
+    [
+      line.family,
+      line.other,
+      str(line.num_pairs),
+      _number(line.masked, '.2%'),
+      _number(line.reward),
+      _number(line.other_reward),
+      *_estimate(line.difference, '+.3f'),
+    ]
+    for line in lines
+  ]
+  note = (
+    'Straight lines between the thresholds of a family, read in the middle of'
+    ' the masked shares that both have; a seed without any is left out.'
+  )
+  return Table('At equal masked share', heads, rows, note)
+
+
+def _failures(failed: Sequence[Outcome]) -> Table:
+  rows = [
+    [f'{one.job.name}, seed {one.job.seed}', one.error, str(one.folder)]
+    for one in failed
+  ]
+  note = 'Run the command again to try them again; log.txt there says more.'
+  return Table('Not finished', ['run', 'why', 'folder'], rows, note)
+
+
+def _settings(sweep: Sweep) -> Text:
+  lines = [' '.join(sweep.arguments), '']
+  for variant in sweep.variants:
+    listed = ', '.join(f'{k}={v}' for k, v in variant.overrides.items())
+    lines.append(f'{variant.name}: {listed or "as in the config"}')
+  return Text('What was run', '\n'.join(lines))
+
+
+def _panels(
+  found: Points,
+  condensed: Points,
+  names: Sequence[str],
+  families: dict[str, list[str]],
+) -> list[Panel]:
+  """What is drawn: the first variants only, if they are many."""
+  first = set(names[:MAX_CURVES])
+  few = ''
+  if len(names) > MAX_CURVES:
+    few = f', first {MAX_CURVES} of {len(names)}'
+  curves = _labeled(found, first)
+  drawn = [
+    panels.over_steps(curves, 'reward', f'Reward{few}', 'mean reward'),
+    panels.over_steps(curves, 'masked', 'Masked', 'share of tokens'),
+    panels.bars(
+      _labeled(condensed, first), 'reward', 'Over the run', 'mean reward'
+    ),
+  ]
+  many = {page.label(k): v for k, v in families.items() if len(v) > 1}
+  if many:
+    title = 'By masked share'
+    drawn.append(panels.against(condensed, 'masked', 'reward', title, many))
+  return drawn
+
+
+def _labeled(found: Points, names: set[str]) -> Points:
+  rows = [row for row in found.rows if row['variant'] in names]
+  return Points([{**r, 'variant': page.label(r['variant'])} for r in rows])
+
+
+def _collapsed(line: Line) -> str:
+  if not line.num_judged:
+    return _NONE
+  seeds = f': {", ".join(line.collapsed)}' if line.collapsed else ''
+  return f'{len(line.collapsed)}/{line.num_judged}{seeds}'
+
+
+def _estimate(found: Estimate, form: str = '.3f') -> list[str]:
+  ends = [_number(end, form) for end in (found.low, found.high)]
+  interval = _NONE if _NONE in ends else f'[{ends[0]}, {ends[1]}]'
+  return [_number(found.value, form), interval]
+
+
+def _number(value: float, form: str = '.3f') -> str:
+  return format(value, form) if math.isfinite(value) else _NONE
