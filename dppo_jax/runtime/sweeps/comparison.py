@@ -234,7 +234,8 @@ def _masked_table(records: Mapping[str, Any], common: Sequence[int]) -> Table:
 
 
 def _overlap_table(records: Mapping[str, Any]) -> Table:
-  heads = ['runs', 'shared tokens', 'masked by both', 'first', 'second', 'both']
+  heads = ['runs', 'shared tokens', 'masked by both', 'first only']
+  heads += ['second only', 'both of any']
   rows = []
   for (a, first), (b, second) in itertools.combinations(records.items(), 2):
     found = masked_sets.overlap(first, second)
@@ -244,7 +245,7 @@ def _overlap_table(records: Mapping[str, Any]) -> Table:
     rows.append([f'{a} | {b}', *(f'{n:,}' for n in counts), shown])
   note = (
     'Shared: of completions that both runs sampled in the same place, token'
-    ' for token; then masked by both, by one alone, and both of any.'
+    ' for token; both of any: masked by both, of those masked by either.'
   )
   return Table('Masked sets', heads, rows, note)
 

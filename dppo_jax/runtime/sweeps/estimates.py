@@ -11,6 +11,7 @@ of fewer than two windows, or whose rewards are never above 0, is not judged.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from dppo_jax.runtime import accuracy
 from dppo_jax.runtime.accuracy import Estimate
 from dppo_jax.runtime.figures import judging
-from dppo_jax.runtime.figures.points import Points
+from dppo_jax.runtime.figures.points import Points, Row
 from dppo_jax.runtime.sweeps import variants as variants_lib
 from dppo_jax.runtime.sweeps.variants import Variant
 
@@ -119,61 +120,50 @@ def collapsed(rewards: Sequence[float] | np.ndarray) -> bool | None:
   return bool(whole[-1] < whole.max() / 2)
 
 
-class Runs:
-  """The points of a sweep, a run at a time."""
+def condense(steps: Sequence[Row]) -> Row:
+  """The row of a run from those of its steps, at least one.
 
-  def __init__(self, points: Points):
-    """Groups `points` once: their tables can be long."""
-    rows: dict[tuple[str, str], list[Mapping[str, str]]] = {}
-    for row in points.rows:
-      rows.setdefault((row['variant'], row['seed']), []).append(row)
-    self.runs = {key: Points(found) for key, found in rows.items()}
+  Args:
+    steps: with variant, seed, and columns of `collect.COLUMNS`.
 
-  def condensed(self) -> Points:
-    """A row a run: the means over its steps, and its last held-out accuracy."""
-    rows = []
-    for (variant, seed), points in self.runs.items():
-      row = {'variant': variant, 'seed': seed}
-      for name in (*MEANS, LAST):
-        values = _finite(points.numbers(name))
-        number = values[-1:] if name == LAST else values
-        row[name] = repr(float(number.mean())) if number.size else ''
-      rows.append(row)
-    return Points(rows)
-
-  def seeds(self, variant: str) -> list[str]:
-    """Seeds of a variant that left points."""
-    return [seed for name, seed in self.runs if name == variant]
-
-  def collapsed(self, variant: str) -> dict[str, bool]:
-    """Whether each seed of a variant collapsed; those not judged are absent."""
-    found = {
-      seed: collapsed(self.runs[variant, seed].numbers('reward'))
-      for seed in self.seeds(variant)
-    }
-    return {seed: one for seed, one in found.items() if one is not None}
+  Returns:
+    Means over the steps, the last held-out accuracy, NaN what was never
+    measured; 'collapsed' is 'yes', 'no' or '' if not judged.
+  """
+  row: dict[str, str | int | float] = {
+    name: steps[0][name] for name in ('variant', 'seed')
+  }
+  for name in (*MEANS, LAST):
+    values = np.array([float(step[name]) for step in steps])
+    values = values[np.isfinite(values)]
+    if name == LAST:
+      values = values[-1:]
+    row[name] = float(values.mean()) if values.size else math.nan
+  rewards = [float(step['reward']) for step in steps]
+  row['collapsed'] = {True: 'yes', False: 'no', None: ''}[collapsed(rewards)]
+  return row
 
 
 def lines(
-  runs: Runs, points: Points, names: Sequence[str], baseline: str
+  points: Points, names: Sequence[str], baseline: str
 ) -> Iterator[Line]:
   """A line a variant.
 
   Args:
-    runs: of the sweep.
-    points: `runs.condensed()`.
+    points: a row of `condense` a run.
     names: of the variants.
     baseline: the one that the others are compared with.
   """
   rewards = {name: _by_seed(points, name, 'reward') for name in names}
   for name in names:
-    judged = runs.collapsed(name)
+    chosen = points.where(variant=name)
+    judged = [row for row in chosen.rows if row['collapsed']]
     shared = [s for s in rewards[name] if s in rewards[baseline]]
     if name == baseline:
       shared = []
     yield Line(
       variant=name,
-      num_seeds=len(runs.seeds(name)),
+      num_seeds=len(chosen.rows),
       reward=estimate(list(rewards[name].values())),
       held_out=estimate(list(_by_seed(points, name, LAST).values())),
       masked=estimate(list(_by_seed(points, name, 'masked').values())),
@@ -181,7 +171,7 @@ def lines(
         [rewards[name][s] - rewards[baseline][s] for s in shared]
       ),
       num_pairs=len(shared),
-      collapsed=[seed for seed, did in judged.items() if did],
+      collapsed=[r['seed'] for r in judged if r['collapsed'] == 'yes'],
       num_judged=len(judged),
     )
 
@@ -204,7 +194,7 @@ def aligned(
   its thresholds; it is read in the middle of the range that both have.
 
   Args:
-    points: `Runs.condensed()`.
+    points: a row of `condense` a run.
     found: variants by name of the family.
     baseline: a variant.
   """
@@ -234,7 +224,3 @@ def _by_seed(points: Points, variant: str, column: str) -> dict[str, float]:
     for row, number in zip(chosen.rows, numbers, strict=True)
     if np.isfinite(number)
   }
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-  return values[np.isfinite(values)]

@@ -1,7 +1,8 @@
 """The report of a sweep: tables to print, points, pictures and a page.
 
-WORKDIR/report holds points.csv, every step of every finished run; sweep.png
-and sweep.svg; report.html, which needs no other file. All are made anew.
+WORKDIR/report holds runs.csv, a row a finished run with its folder; points.csv,
+the steps of what is drawn; sweep.png and sweep.svg; report.html, which needs no
+other file. All are made anew, the tables from runs.csv alone.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from dppo_jax.runtime.figures.panels import Panel
 from dppo_jax.runtime.figures.points import Points
 from dppo_jax.runtime.jobs.job import Outcome
 from dppo_jax.runtime.sweeps import estimates, page
-from dppo_jax.runtime.sweeps.estimates import Aligned, Line, Runs
+from dppo_jax.runtime.sweeps.estimates import Aligned, Line
 from dppo_jax.runtime.sweeps.page import Part, Picture, Table, Text
 from dppo_jax.runtime.sweeps.plan import Sweep
 from dppo_jax.runtime.sweeps.variants import Variant
@@ -23,9 +24,11 @@ from dppo_jax.runtime.validation import suggest
 FOLDER = 'report'
 PAGE = 'report.html'
 PICTURE = 'sweep'
-POINTS = 'points.csv'
-# More could not be told apart in a picture.
+RUNS, POINTS = 'runs.csv', 'points.csv'
+# Variants: more could not be told apart in a picture.
 MAX_CURVES = 12
+# Rows of points.csv; of longer runs every so many steps are kept.
+MAX_POINTS = 200_000
 _NONE = '–'
 
 
@@ -64,14 +67,12 @@ def make(
     return '\n\n'.join([*map(page.to_text, missing), 'No run was finished.'])
   out = folder / FOLDER
   out.mkdir(exist_ok=True)
-  # Read back, so that nothing is shown that the file does not hold.
-  points.write(out / POINTS, collect.step_rows(collect.COLUMNS)(finished))
-  found = points.read(out / POINTS)
-  runs = Runs(found)
-  condensed = runs.condensed()
   names = [variant.name for variant in sweep.variants]
+  there = {outcome.job.name for outcome in finished}
+  drawn = [name for name in names if name in there][:MAX_CURVES]
+  condensed, found = _collect(out, finished, drawn)
   families = estimates.families(sweep.variants)
-  lines = list(estimates.lines(runs, condensed, names, baseline))
+  lines = list(estimates.lines(condensed, names, baseline))
   aligned = list(estimates.aligned(condensed, families, baseline))
   tables = [_lines(lines, baseline, sweep.num_seeds)]
   tables += [_aligned(aligned)] if aligned else []
@@ -80,14 +81,34 @@ def make(
     f'{len(names)} variants × {sweep.num_seeds} seeds, {len(finished)} runs'
     f' finished, {len(failed)} not'
   )
-  drawn = _panels(found, condensed, names, families)
-  drawing.draw(out / PICTURE, f'Sweep: {about}', drawn)
+  shown = _panels(found, condensed, len(names), families)
+  drawing.draw(out / PICTURE, f'Sweep: {about}', shown)
   parts: list[Part] = [*tables, Picture('Pictures', out / f'{PICTURE}.png')]
   rules = Text('How it is computed', estimates.__doc__ or '')
   parts += [_settings(sweep), rules]
   page.write(out / PAGE, f'Sweep: {about}', parts)
   printed = [about, *map(page.to_text, tables), f'Page: {out / PAGE}']
   return '\n\n'.join(printed)
+
+
+def _collect(
+  out: pathlib.Path, finished: Sequence[Outcome], drawn: Sequence[str]
+) -> tuple[Points, Points]:
+  """Writes and reads back a row a run, and the steps of variants to draw."""
+  read = collect.step_rows(collect.COLUMNS)
+  num_drawn = sum(outcome.job.name in drawn for outcome in finished)
+  most = max(MAX_POINTS // max(num_drawn, 1), 1)
+  rows, steps = [], []
+  for outcome in finished:
+    listed = list(read([outcome]))
+    if listed:
+      row = estimates.condense(listed)
+      rows.append({**row, 'folder': outcome.folder.name})
+    if outcome.job.name in drawn:
+      steps += listed[:: -(-len(listed) // most) or 1]
+  points.write(out / RUNS, rows)
+  points.write(out / POINTS, steps)
+  return points.read(out / RUNS), points.read(out / POINTS)
 
 
 def _lines(lines: Iterable[Line], baseline: str, num_seeds: int) -> Table:
@@ -149,27 +170,26 @@ def _settings(sweep: Sweep) -> Text:
   for variant in sweep.variants:
     listed = ', '.join(f'{k}={v}' for k, v in variant.overrides.items())
     lines.append(f'{variant.name}: {listed or "as in the config"}')
+  lines += ['', f'{RUNS} names the folder of every run.']
   return Text('What was run', '\n'.join(lines))
 
 
 def _panels(
   found: Points,
   condensed: Points,
-  names: Sequence[str],
+  num_variants: int,
   families: dict[str, list[str]],
 ) -> list[Panel]:
   """What is drawn: the first variants only, if they are many."""
-  first = set(names[:MAX_CURVES])
+  names = found.values('variant')
   few = ''
-  if len(names) > MAX_CURVES:
-    few = f', first {MAX_CURVES} of {len(names)}'
-  curves = _labeled(found, first)
+  if len(names) < num_variants:
+    few = f', first {len(names)} of {num_variants}'
+  curves, bars = _labeled(found, names), _labeled(condensed, names)
   drawn = [
     panels.over_steps(curves, 'reward', f'Reward{few}', 'mean reward'),
     panels.over_steps(curves, 'masked', 'Masked', 'share of tokens'),
-    panels.bars(
-      _labeled(condensed, first), 'reward', 'Over the run', 'mean reward'
-    ),
+    panels.bars(bars, 'reward', 'Over the run', 'mean reward'),
   ]
   many = {page.label(k): v for k, v in families.items() if len(v) > 1}
   if many:
@@ -178,7 +198,7 @@ def _panels(
   return drawn
 
 
-def _labeled(found: Points, names: set[str]) -> Points:
+def _labeled(found: Points, names: Sequence[str]) -> Points:
   rows = [row for row in found.rows if row['variant'] in names]
   return Points([{**r, 'variant': page.label(r['variant'])} for r in rows])
 

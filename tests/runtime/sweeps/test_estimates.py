@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -6,23 +8,26 @@ from dppo_jax.runtime.sweeps import estimates
 from tests.runtime.sweeps import made_up
 
 
-def _points(runs):
-  """Points of {(variant, seed): (rewards, masked)}."""
-  return Points(
-    [
-      {
-        'variant': variant,
-        'seed': str(seed),
-        'step': str(step),
-        'reward': str(reward),
-        'masked': str(masked),
-        'mean_abs': '0.5',
-        'held_out': '' if step else '0.25',
-      }
-      for (variant, seed), (rewards, masked) in runs.items()
-      for step, reward in enumerate(rewards)
-    ]
-  )
+def _condensed(runs):
+  """Rows of {(variant, seed): (rewards, masked)} as a file gives them back."""
+  rows = [
+    estimates.condense(
+      [
+        {
+          'variant': variant,
+          'seed': seed,
+          'step': step,
+          'reward': reward,
+          'masked': masked,
+          'mean_abs': 0.5,
+          'held_out': math.nan if step else 0.25,
+        }
+        for step, reward in enumerate(rewards)
+      ]
+    )
+    for (variant, seed), (rewards, masked) in runs.items()
+  ]
+  return Points([{name: str(v) for name, v in row.items()} for row in rows])
 
 
 def test_an_interval_is_the_bootstrap_over_seeds():
@@ -62,17 +67,15 @@ def test_collapsed(rewards, expected):
 
 
 def test_lines():
-  runs = estimates.Runs(
-    _points(
-      {
-        ('a', 0): ([0.2] * 8, 0.1),
-        ('a', 1): ([0.4] * 8, 0.3),
-        ('b', 1): ([0.9] * 4 + [0.1] * 4, 0.0),
-        ('b', 2): ([0.1] * 8, 0.0),
-      }
-    )
+  points = _condensed(
+    {
+      ('a', 0): ([0.2] * 8, 0.1),
+      ('a', 1): ([0.4] * 8, 0.3),
+      ('b', 1): ([0.9] * 4 + [0.1] * 4, 0.0),
+      ('b', 2): ([0.1] * 8, 0.0),
+    }
   )
-  a, b, c = estimates.lines(runs, runs.condensed(), ['a', 'b', 'c'], 'a')
+  a, b, c = estimates.lines(points, ['a', 'b', 'c'], 'a')
   assert a.num_seeds == 2
   assert a.reward.value == pytest.approx(0.3)
   assert a.masked.value == pytest.approx(0.2)
@@ -86,13 +89,23 @@ def test_lines():
   assert (c.num_seeds, c.num_judged) == (0, 0)
 
 
-def test_the_last_held_out_counts():
-  points = _points({('a', 0): ([0.2] * 3, 0.1)})
-  points.rows[2]['held_out'] = '0.75'
-  points.rows[2]['reward'] = ''
-  (row,) = estimates.Runs(points).condensed().rows
-  assert float(row['held_out']) == 0.75
-  assert float(row['reward']) == pytest.approx(0.2)
+def test_a_run_is_condensed_to_what_was_measured():
+  steps = [
+    {'variant': 'a', 'seed': 3, 'step': step, 'masked': math.nan} | more
+    for step, more in enumerate(
+      (
+        {'reward': math.nan, 'held_out': 0.25, 'mean_abs': 0.1},
+        {'reward': 0.2, 'held_out': 0.75, 'mean_abs': 0.2},
+        {'reward': 0.4, 'held_out': math.nan, 'mean_abs': 0.3},
+      )
+    )
+  ]
+  row = estimates.condense(steps)
+  assert (row['variant'], row['seed'], row['collapsed']) == ('a', 3, '')
+  assert row['held_out'] == 0.75
+  assert row['reward'] == pytest.approx(0.3)
+  assert row['mean_abs'] == pytest.approx(0.2)
+  assert math.isnan(row['masked'])
 
 
 def test_families_differ_in_thresholds_alone():
@@ -114,27 +127,25 @@ def test_families_differ_in_thresholds_alone():
 
 
 def test_aligned_reads_families_where_both_mask_equally_much():
-  runs = estimates.Runs(
-    _points(
-      {
-        # A line from .2 at 10 % to .4 at 30 %, and one that is .1 above.
-        ('a', 0): ([0.2], 0.1),
-        ('b', 0): ([0.4], 0.3),
-        ('c', 0): ([0.4], 0.2),
-        ('d', 0): ([0.6], 0.4),
-        # Ranges that do not meet.
-        ('a', 1): ([0.2], 0.1),
-        ('b', 1): ([0.4], 0.2),
-        ('c', 1): ([0.4], 0.3),
-        ('d', 1): ([0.6], 0.4),
-      }
-    )
+  points = _condensed(
+    {
+      # A line from .2 at 10 % to .4 at 30 %, and one that is .1 above.
+      ('a', 0): ([0.2], 0.1),
+      ('b', 0): ([0.4], 0.3),
+      ('c', 0): ([0.4], 0.2),
+      ('d', 0): ([0.6], 0.4),
+      # Ranges that do not meet.
+      ('a', 1): ([0.2], 0.1),
+      ('b', 1): ([0.4], 0.2),
+      ('c', 1): ([0.4], 0.3),
+      ('d', 1): ([0.6], 0.4),
+    }
   )
   families = {'one': ['a', 'b'], 'two': ['c', 'd'], 'single': ['e']}
-  (found,) = estimates.aligned(runs.condensed(), families, 'b')
+  (found,) = estimates.aligned(points, families, 'b')
   assert (found.family, found.other, found.num_pairs) == ('two', 'one', 1)
   assert found.masked == pytest.approx(0.25)
   assert found.reward == pytest.approx(0.45)
   assert found.other_reward == pytest.approx(0.35)
   assert found.difference.value == pytest.approx(0.1)
-  assert not list(estimates.aligned(runs.condensed(), families, 'e') or ())
+  assert not list(estimates.aligned(points, families, 'e') or ())

@@ -64,6 +64,9 @@ def test_the_page_and_the_pictures(reported):
   assert 'A seed collapsed if' in text
   table = points.read(out / report.POINTS)
   assert len(table.values('variant')) == 4
+  kept = points.read(out / report.RUNS)
+  assert len(kept.rows) == 7
+  assert all((folder / plan.RUNS / r['folder']).is_dir() for r in kept.rows)
   drawn = pictures.drawn(out / f'{report.PICTURE}.svg')
   # Curves, masked shares and bars of each; a line a family.
   assert len(drawn) == 3 * 4 + 2
@@ -81,6 +84,23 @@ def test_many_variants_are_not_all_drawn(tmp_path):
   svg = (tmp_path / report.FOLDER / f'{report.PICTURE}.svg').read_text()
   assert 'first 12 of 14' in svg
   assert len(pictures.drawn(tmp_path / report.FOLDER / 'sweep.svg')) == 36
+
+
+def test_long_runs_are_thinned_and_runs_without_metrics_left_out(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(report, 'MAX_POINTS', 8)
+  sweep = made_up.sweep('num_steps=2,3', num_seeds=1)
+  first, second = plan.jobs(sweep, made_up.defaults())
+  outcomes = [
+    Outcome(job=first, folder=made_up.run(tmp_path / 'a', [0.1] * 9), error=''),
+    Outcome(job=second, folder=tmp_path / 'nowhere', error=''),
+  ]
+  text = report.make(tmp_path, sweep, outcomes, 'num_steps=3')
+  assert _line(text, 'num_steps=2')[1:3] == ['1/1', '0.100']
+  assert _line(text, 'num_steps=3')[1:3] == ['0/1', '–']
+  table = points.read(tmp_path / report.FOLDER / report.POINTS)
+  assert [row['step'] for row in table.rows] == ['1', '4', '7']
 
 
 def test_no_run_at_all_is_told(tmp_path):
