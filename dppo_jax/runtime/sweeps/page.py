@@ -71,8 +71,15 @@ class Picture(NamedTuple):
 Part = Table | Text | Picture
 
 
-def to_text(table: Table) -> str:
-  """A table for a terminal, whatever stands in its cells."""
+def to_text(part: Table | Text) -> str:
+  """A part for a terminal, whatever stands in it."""
+  if isinstance(part, Table):
+    return _aligned(part)
+  lines = [f'  {plain(line)}' for line in part.text.split('\n')]
+  return '\n'.join([part.title, *lines])
+
+
+def _aligned(table: Table) -> str:
   cells = [[plain(c) for c in row] for row in (table.heads, *table.rows)]
   widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
   lines = [table.title]

@@ -74,7 +74,7 @@ def make(
   families = estimates.families(sweep.variants)
   lines = list(estimates.lines(condensed, names, baseline))
   aligned = list(estimates.aligned(condensed, families, baseline))
-  tables = [_lines(lines, baseline, sweep.num_seeds)]
+  tables: list[Table | Text] = [_lines(lines, baseline, sweep.num_seeds)]
   tables += [_aligned(aligned)] if aligned else []
   tables += missing
   about = (
@@ -156,13 +156,12 @@ def _aligned(lines: Iterable[Aligned]) -> Table:
   return Table('At equal masked share', heads, rows, note)
 
 
-def _failures(failed: Sequence[Outcome]) -> Table:
-  rows = [
-    [f'{one.job.name}, seed {one.job.seed}', one.error, str(one.folder)]
-    for one in failed
-  ]
-  note = 'Run the command again to try them again; log.txt there says more.'
-  return Table('Not finished', ['run', 'why', 'folder'], rows, note)
+def _failures(failed: Sequence[Outcome]) -> Text:
+  lines = ['The same command tries them again; log.txt in a folder says more.']
+  for one in failed:
+    lines += [f'{one.job.name}, seed {one.job.seed}: {one.error}']
+    lines += [f'  {one.folder}']
+  return Text('Not finished', '\n'.join(lines))
 
 
 def _settings(sweep: Sweep) -> Text:

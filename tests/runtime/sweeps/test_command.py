@@ -24,7 +24,7 @@ def test_a_failure_is_reported_and_not_fatal(
   assert _run(sweep, tmp_path) == 1
   text = capsys.readouterr().out
   assert '3 runs finished, 1 not' in text
-  assert 'num_steps=3, seed 1  ValueError: <b>broken</b>' in text
+  assert 'num_steps=3, seed 1: ValueError: <b>broken</b>' in text
   assert (tmp_path / report.FOLDER / report.PAGE).exists()
   # And said again by who only looks.
   assert command.show(tmp_path, made_up.defaults(), None) == 1
@@ -49,7 +49,7 @@ def test_an_interrupted_sweep_can_be_looked_at(
   assert command.show(tmp_path, made_up.defaults(), None) == 1
   text = capsys.readouterr().out
   assert '3 runs finished, 1 not' in text
-  assert 'num_steps=3, seed 1  not finished' in text
+  assert 'num_steps=3, seed 1: not finished' in text
 
 
 def test_nothing_is_made_before_all_is_well(monkeypatch, tmp_path, sweep):

@@ -77,6 +77,7 @@ def test_tables_are_aligned_and_on_one_line_a_row():
     'Title\n  a        bb\n  first\\n   1\n  x        22\n  Note.'
   )
   assert page.to_text(Table('T', ['a'], [])) == 'T\n  a'
+  assert page.to_text(Text('T', 'a\nb\x1b')) == 'T\n  a\n  b\\x1b'
 
 
 def test_labels_hold_no_mathematics():
