@@ -13,6 +13,10 @@ import flax.linen as nn
 import jax
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
+
+# Of a mesh, to be arranged or as they are arranged; None for all that are here.
+Devices = Sequence[Any] | np.ndarray | None
 
 MESH_AXES = ('data', 'fsdp', 'expert', 'tensor')
 # What the rows of a batch are split over. Devices that share out experts have
@@ -66,7 +70,7 @@ def make_mesh(
   data: int,
   fsdp: int,
   tensor: int,
-  devices: Sequence[Any] | None = None,
+  devices: Devices = None,
   *,
   expert: int = 1,
 ) -> Mesh:
@@ -76,17 +80,21 @@ def make_mesh(
     data: size of the data axis; -1 takes the devices that are left.
     fsdp: size of the axis over which parameters and batch are split.
     tensor: size of the axis over which heads and vocabulary are split.
-    devices: the devices.
+    devices: the devices; an array of them is taken in its order, else those
+      that are neighbors come to lie beside each other.
     expert: size of the axis over which experts, and the batch, are split.
 
   Raises:
     ValueError: the sizes do not multiply to the number of devices.
   """
-  devices = jax.devices() if devices is None else list(devices)
+  placed = isinstance(devices, np.ndarray)
+  found = jax.devices() if devices is None else list(np.ravel(devices))
   data, fsdp, tensor, expert = axis_sizes(
-    data, fsdp, tensor, len(devices), expert
+    data, fsdp, tensor, len(found), expert
   )
-  return Mesh(_arrange((data, fsdp, expert, tensor), devices), MESH_AXES)
+  sizes = (data, fsdp, expert, tensor)
+  grid = np.reshape(devices, sizes) if placed else _arrange(sizes, found)
+  return Mesh(grid, MESH_AXES)
 
 
 def _arrange(sizes: tuple[int, ...], devices: Sequence[Any]) -> Any:
