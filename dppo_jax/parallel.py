@@ -24,6 +24,9 @@ MESH_AXES = ('data', 'fsdp', 'expert', 'tensor')
 BATCH_AXES = ('data', 'fsdp', 'expert')
 # What columns of the vocabulary are split over.
 VOCAB_AXIS = 'tensor'
+# What columns of the residual stream may be split over: there each device of
+# the axis would hold the same.
+SEQUENCE_AXIS = 'tensor'
 
 # Logical axis -> mesh axis (or axes). Absent means replicated.
 AXIS_RULES = (
@@ -151,8 +154,10 @@ def num_batch_shards(mesh: Mesh) -> int:
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-def constrain_rows(mesh: Mesh | None, x: jax.Array) -> jax.Array:
-  """Activations [B, ...] with their rows split over the batch axes.
+def constrain_rows(
+  mesh: Mesh | None, x: jax.Array, *, columns: bool = False
+) -> jax.Array:
+  """Activations [B, S, ...] with their rows split over the batch axes.
 
   A compiler left alone may split the width instead, as the parameters are, and
   then adds up activations after every product.
@@ -160,10 +165,15 @@ def constrain_rows(mesh: Mesh | None, x: jax.Array) -> jax.Array:
   Args:
     mesh: devices, or None.
     x: as it is where B is no multiple of the shards.
+    columns: split S over the tensor axis, too, where that divides it.
   """
   if mesh is None or mesh.size == 1 or x.shape[0] % num_batch_shards(mesh):
     return x
-  return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
+  axes = [BATCH_AXES]
+  if columns and x.shape[1] % mesh.shape[SEQUENCE_AXIS] == 0:
+    axes.append(SEQUENCE_AXIS)
+  sharding = NamedSharding(mesh, PartitionSpec(*axes))
+  return jax.lax.with_sharding_constraint(x, sharding)
 
 
 def tree_shardings(mesh: Mesh, boxed: Any) -> Any:

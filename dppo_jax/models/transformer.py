@@ -80,7 +80,10 @@ class Layer(nn.Module):
     own: Any = None
     for x, angle, mask in zip(streams, angles, masks, strict=True):
       mixed, own = attend(attention_norm(x), angle, seen, mask)
-      outputs.append(x + mixed)
+      x += mixed
+      if c.shard_sequence:
+        x = _by_rows(c, self.mesh, x)
+      outputs.append(x)
       keys, values = own
       seen.append(attention.Segment(keys, values, mask[:, -1:]))
     normed = tuple(mlp_norm(x) for x in outputs)
@@ -92,7 +95,7 @@ class Layer(nn.Module):
       mlp = layers.FeedForward(c, name='mlp')
       added = tuple(mlp(x) for x in normed)
     pairs = zip(outputs, added, strict=True)
-    streams = tuple(_by_rows(self.mesh, x + more) for x, more in pairs)
+    streams = tuple(_by_rows(c, self.mesh, x + more) for x, more in pairs)
     return streams, (own, routing)
 
 
@@ -143,13 +146,19 @@ def _layer_class(config: layers.TransformerConfig) -> Any:
   )
 
 
-def _by_rows(mesh: Mesh | None, x: Array) -> Array:
-  """Splits rows of sequences; of single tokens the compiler decides.
+def _by_rows(
+  config: layers.TransformerConfig, mesh: Mesh | None, x: Array
+) -> Array:
+  """Splits rows of sequences, and their columns where the config says so.
+
+  Of single tokens the compiler decides.
 
   While decoding the weights outweigh the activations: to add up activations
   that are split over the width is cheaper than to gather weights.
   """
-  return parallel.constrain_rows(mesh, x) if x.shape[1] > 1 else x
+  if x.shape[1] == 1:
+    return x
+  return parallel.constrain_rows(mesh, x, columns=config.shard_sequence)
 
 
 class Transformer(nn.Module):
@@ -223,7 +232,8 @@ class Transformer(nn.Module):
     table = narrow.bits(self.embedding, self.platform)
     rows = [narrow.unpack(jnp.take(table, ids, axis=0)) for ids in tokens]
     streams = tuple(
-      _by_rows(self.mesh, row.astype(self.config.dtype)) for row in rows
+      _by_rows(self.config, self.mesh, row.astype(self.config.dtype))
+      for row in rows
     )
     angles = tuple(layers.rotary_angles(self.config, p) for p in positions)
     if routes is not None:
