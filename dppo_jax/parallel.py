@@ -169,7 +169,7 @@ def constrain_rows(
   """
   if mesh is None or mesh.size == 1 or x.shape[0] % num_batch_shards(mesh):
     return x
-  axes = [BATCH_AXES]
+  axes: list[Any] = [BATCH_AXES]
   if columns and x.shape[1] % mesh.shape[SEQUENCE_AXIS] == 0:
     axes.append(SEQUENCE_AXIS)
   sharding = NamedSharding(mesh, PartitionSpec(*axes))
