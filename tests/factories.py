@@ -269,6 +269,7 @@ def table_policy(prompt_length: int) -> Policy:
     apply=apply,
     apply_grouped=missing,
     prefill=missing,
+    for_decoding=missing,
     decode=missing,
     head=lambda params: jnp.eye(params.shape[-1], dtype=params.dtype),
     logits=lambda params, hidden: hidden,

@@ -23,8 +23,8 @@ class Segment(NamedTuple):
   """Keys and values that a block of queries may see.
 
   Attributes:
-    keys: [B', S, kv_heads, head_dim]; B' divides the number of query rows, and
-      consecutive rows share one entry.
+    keys: [B', kv_heads, S, head_dim], as products read them; B' divides the
+      number of query rows, and consecutive rows share one entry.
     values: as `keys`.
     mask: bool [1 or B', 1 or Q, S], True where a query may look.
   """
@@ -49,7 +49,7 @@ def attend(query: Array, segments: Sequence[Segment]) -> Array:
   mixed = jnp.zeros_like(query)
   begin = 0
   for segment in segments:
-    end = begin + segment.keys.shape[1]
+    end = begin + segment.keys.shape[2]
     mixed = mixed + _weighted(weights[..., begin:end], segment)
     begin = end
   return mixed
@@ -58,11 +58,11 @@ def attend(query: Array, segments: Sequence[Segment]) -> Array:
 def _scores(query: Array, segment: Segment) -> Array:
   """Masked scores f32 [B, kv_heads, H / kv_heads, Q, S]."""
   rows, width, heads, head_dim = query.shape
-  entries, size, kv_heads, _ = segment.keys.shape
+  entries, kv_heads, size, _ = segment.keys.shape
   share, repeat = rows // entries, heads // kv_heads
   query = query.reshape(entries, share, width, kv_heads, repeat, head_dim)
   scores = jnp.einsum(
-    'bgqkrd,bskd->bgkrqs',
+    'bgqkrd,bksd->bgkrqs',
     query * head_dim**-0.5,
     segment.keys,
     preferred_element_type=jnp.float32,
@@ -79,7 +79,7 @@ def _weighted(weights: Array, segment: Segment) -> Array:
   weights = weights.reshape(
     entries, rows // entries, kv_heads, repeat, width, size
   )
-  mixed = jnp.einsum('bgkrqs,bskd->bgqkrd', weights, segment.values)
+  mixed = jnp.einsum('bgkrqs,bksd->bgqkrd', weights, segment.values)
   return mixed.reshape(rows, width, kv_heads * repeat, head_dim)
 
 
@@ -106,12 +106,16 @@ class Attention(nn.Module):
       self.key_norm = layers.RMSNorm(c)
 
   def project(self, x: Array, angles: Array) -> tuple[Array, Array, Array]:
-    """[B, S, D] to rotated queries, rotated keys, values."""
+    """[B, S, D] to rotated queries, rotated keys, values.
+
+    Queries are [B, S, H, head_dim], the others [B, kv_heads, S, head_dim].
+    """
     query, key, value = self.query(x), self.key(x), self.value(x)
     if self.config.qk_norm:
       query, key = self.query_norm(query), self.key_norm(key)
     query = layers.rotate(query, angles)
-    return query, layers.rotate(key, angles), value
+    key = layers.rotate(key, angles)
+    return query, jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
 
   def __call__(
     self, x: Array, angles: Array, seen: Sequence[Segment], own_mask: Array

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from dppo_jax.base import Array
-from dppo_jax.models import narrow
+from dppo_jax.models import narrow, turned
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,8 @@ class TransformerConfig:
 class Projection(nn.Module):
   """x @ kernel (+ bias), summing over the leading axes of the kernel.
 
-  Where the collection 'lora' has an adapter for it, (x A) B is added.
+  Where the collection 'lora' has an adapter for it, (x A) B is added. Where the
+  collection 'turned' has its kernel, [outputs, inputs], that one is used.
 
   Attributes:
     in_axes: (size, logical name) of the axes summed over.
@@ -103,23 +104,17 @@ class Projection(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    axes = (*self.in_axes, *self.out_axes)
-    names = tuple(name for _, name in axes)
-    kernel: Any = self.param(
-      'kernel',
-      nn.with_logical_partitioning(
-        nn.initializers.normal(self.config.init_scale), names
-      ),
-      tuple(size for size, _ in axes),
-    )
-    kernel = narrow.unpack(kernel).astype(self.config.dtype)
     count = len(self.in_axes)
     lead = x.shape[: x.ndim - count]
-    # Two axes each: with more, the gradient of the kernel sums over several
-    # axes, and XLA transposes whole activations to do so.
     rows = math.prod(size for size, _ in self.in_axes)
     x = x.reshape(-1, rows)
-    y = x @ kernel.reshape(rows, -1)
+    if self.has_variable('turned', 'kernel'):
+      kernel: Any = self.get_variable('turned', 'kernel')
+      y = turned.product(kernel.astype(x.dtype), x).astype(x.dtype)
+    else:
+      # Two axes each: with more, the gradient of the kernel sums over several
+      # axes, and XLA transposes whole activations to do so.
+      y = x @ self._kernel().reshape(rows, -1)
     if self.has_variable('lora', 'lora_a'):
       y = y + self._adapted(x)
     y = y.reshape(*lead, *(size for size, _ in self.out_axes))
@@ -134,6 +129,18 @@ class Projection(nn.Module):
       bias = bias.astype(y.dtype)
       y = y + jnp.expand_dims(bias, tuple(range(len(lead))))
     return y
+
+  def _kernel(self) -> Array:
+    axes = (*self.in_axes, *self.out_axes)
+    kernel: Any = self.param(
+      'kernel',
+      nn.with_logical_partitioning(
+        nn.initializers.normal(self.config.init_scale),
+        tuple(name for _, name in axes),
+      ),
+      tuple(size for size, _ in axes),
+    )
+    return narrow.unpack(kernel).astype(self.config.dtype)
 
   def _adapted(self, x: Array) -> Array:
     """(x A) B, what an adapter adds: [tokens, outputs]."""

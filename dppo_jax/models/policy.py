@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from dppo_jax.base import Array, Params, PolicyApply, Prompts
-from dppo_jax.models import moe, narrow
+from dppo_jax.models import moe, narrow, turned, unrolled
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.moe import Routing
 from dppo_jax.models.transformer import Transformer
@@ -38,9 +38,10 @@ class Cache:
   """Keys and values of N prompts and of the B = N·G completions so far.
 
   Attributes:
-    prompt: (keys, values), each [L, N, P, kv_heads, head_dim].
+    prompt: (keys, values), each [L, N, kv_heads, P, head_dim]; L such pairs
+      without the axis of layers where decoding is unrolled.
     prompt_mask: bool [N, P].
-    completion: (keys, values), each [L, B, R, kv_heads, head_dim].
+    completion: likewise, each [L, B, kv_heads, R, head_dim].
     prompt_routes: unsigned [N, P, M, k], experts that the M sparse layers gave
       each token, in the smallest dtype that holds them; None in a dense model,
       or where nobody asks for them.
@@ -48,9 +49,9 @@ class Cache:
       yet, and in that of the last token drawn, which nothing follows.
   """
 
-  prompt: tuple[Array, Array]
+  prompt: Any
   prompt_mask: Array
-  completion: tuple[Array, Array]
+  completion: Any
   prompt_routes: Array | None = None
   completion_routes: Array | None = None
 
@@ -67,7 +68,9 @@ class Policy(NamedTuple):
       [N, P] is run once for its B / N completions.
     prefill: (params, prompts, group_size, R) -> hidden [N, D] after the last
       prompt token, and the cache.
-    decode: (params, cache, tokens i32 [B], step i32 []) -> hidden [B, D] after
+    for_decoding: params -> the weights as `decode` reads them, made once a
+      rollout.
+    decode: (those, cache, tokens i32 [B], step i32 []) -> hidden [B, D] after
       the token, which is the completion's token number `step`, and the cache.
     head: params -> the head [V, D], as it is stored.
     logits: (params, hidden [..., D]) -> f32 [..., V] = hidden @ head.T.
@@ -86,7 +89,8 @@ class Policy(NamedTuple):
   apply: PolicyApply
   apply_grouped: Callable[[Params, Array, Array, Array], Array]
   prefill: Callable[[Params, Prompts, int, int], tuple[Array, Cache]]
-  decode: Callable[[Params, Cache, Array, Array], tuple[Array, Cache]]
+  for_decoding: Callable[[Params], Any]
+  decode: Callable[[Any, Cache, Array, Array], tuple[Array, Cache]]
   head: Callable[[Params], Array]
   logits: Callable[[Params, Array], Array]
   apply_routed: Callable[
@@ -200,12 +204,19 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
       (causal_mask(prompts.mask),),
     )
     num_rows = prompts.tokens.shape[0] * group_size
-    shape = (config.num_layers, num_rows, num_columns)
-    shape += (config.num_kv_heads, config.head_dim)
-    empty = jnp.zeros(shape, config.dtype)
-    cache = Cache(
-      prompt=key_values, prompt_mask=prompts.mask, completion=(empty, empty)
-    )
+    shape = (num_rows, config.num_kv_heads, num_columns, config.head_dim)
+    if unrolls(params):
+      empty = jnp.zeros(shape, config.dtype)
+      cache = Cache(
+        prompt=unrolled.split_layers(key_values),
+        prompt_mask=prompts.mask,
+        completion=((empty, empty),) * config.num_layers,
+      )
+    else:
+      empty = jnp.zeros((config.num_layers, *shape), config.dtype)
+      cache = Cache(
+        prompt=key_values, prompt_mask=prompts.mask, completion=(empty, empty)
+      )
     if routing is not None:
       ran = routing.routes[0].astype(moe.route_dtype(config.num_experts))
       cache = dataclasses.replace(
@@ -217,52 +228,67 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
       )
     return streams[0][:, -1], cache
 
+  def unrolls(params: Params) -> bool:
+    # A frozen base of 16 bits is widened layer by layer, which takes a loop.
+    return platform == 'cpu' and not isinstance(params, AdaptedParams)
+
+  def for_decoding(params: Params) -> Any:
+    return unrolled.unroll(config, params) if unrolls(params) else params
+
   def decode(
-    params: Params, cache: Cache, tokens: Array, step: Array
+    weights: Any, cache: Cache, tokens: Array, step: Array
   ) -> tuple[Array, Cache]:
-    keys = cache.completion[0]
+    num_columns = jax.tree.leaves(cache.completion)[0].shape[-2]
     group_size = tokens.shape[0] // cache.prompt_mask.shape[0]
     lengths = jnp.sum(cache.prompt_mask, axis=1, dtype=jnp.int32)
     positions = jnp.repeat(lengths, group_size)[:, None] + step
-    written = (jnp.arange(keys.shape[2]) < step)[None, None, :]
-    streams, own, routing = run(
-      params,
-      (tokens[:, None],),
-      (positions,),
-      (jnp.ones((1, 1, 1), bool),),
-      (cache.prompt, cache.completion),
-      (cache.prompt_mask[:, None, :], written),
-    )
+    written = (jnp.arange(num_columns) < step)[None, None, :]
+    cached = (cache.prompt, cache.completion)
+    masks = (cache.prompt_mask[:, None, :], written)
+    if isinstance(weights, unrolled.UnrolledParams):
+      hidden, own, routes = unrolled.decode(
+        model, weights, tokens[:, None], positions, cached, masks
+      )
+    else:
+      (hidden,), own, routing = run(
+        weights,
+        (tokens[:, None],),
+        (positions,),
+        (jnp.ones((1, 1, 1), bool),),
+        cached,
+        masks,
+      )
+      routes = None if routing is None else routing.routes[0]
     completion = jax.tree.map(
       lambda old, new: jax.lax.dynamic_update_slice_in_dim(
-        old, new.astype(old.dtype), step, axis=2
+        old, new.astype(old.dtype), step, axis=-2
       ),
       cache.completion,
       own,
     )
     cache = dataclasses.replace(cache, completion=completion)
-    if routing is not None and cache.completion_routes is not None:
+    if routes is not None and cache.completion_routes is not None:
       cache = dataclasses.replace(
         cache,
         completion_routes=jax.lax.dynamic_update_slice_in_dim(
           cache.completion_routes,
-          routing.routes[0].astype(cache.completion_routes.dtype),
+          routes.astype(cache.completion_routes.dtype),
           step,
           axis=1,
         ),
       )
-    return streams[0][:, 0], cache
+    return hidden[:, 0], cache
 
   def head(params: Params) -> Array:
     weights: Any = model.apply(_collections(params, platform), method='head')
     return weights
 
   def logits(params: Params, hidden: Array) -> Array:
+    weights = head(params).astype(hidden.dtype)
+    if platform == 'cpu' and hidden.ndim == 2 and len(hidden) <= turned.FEW:
+      return turned.product(weights, hidden)
     return jnp.einsum(
-      '...d,vd->...v',
-      hidden,
-      head(params).astype(hidden.dtype),
-      preferred_element_type=jnp.float32,
+      '...d,vd->...v', hidden, weights, preferred_element_type=jnp.float32
     )
 
   return Policy(
@@ -270,6 +296,7 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
     apply,
     apply_grouped,
     prefill,
+    for_decoding,
     decode,
     head,
     logits,

@@ -55,7 +55,8 @@ class Layer(nn.Module):
 
     Args:
       streams: each [B', S, D]; B' of an earlier one divides that of a later.
-      cached: keys and values run before, seen by every stream.
+      cached: keys and values run before, each [B', kv_heads, S', head_dim],
+        seen by every stream.
       routes: experts of each stream, i32 [B', S, k], to replay; or None.
       cached_masks: bool [1 or B', 1, S'] for each of them.
       angles: f32 [B', S, head_dim / 2] for each stream.
@@ -217,7 +218,7 @@ class Transformer(nn.Module):
       tokens: i32 [B', S] for each stream.
       positions: i32 [B', S] for each.
       masks: as in `Layer`.
-      cached: (keys, values), each [L, B', S', kv_heads, head_dim].
+      cached: (keys, values), each [L, B', kv_heads, S', head_dim].
       cached_masks: as in `Layer`.
       token_masks: as in `Layer`.
       routes: i32 [B', S, M, k] for each stream, experts of the M sparse layers
@@ -225,16 +226,10 @@ class Transformer(nn.Module):
 
     Returns:
       Hidden states [B', S, D] after the final norm for each stream; keys and
-      values [L, B', S, kv_heads, head_dim] of the last one; and what the
+      values [L, B', kv_heads, S, head_dim] of the last one; and what the
       routers did, None in a dense model.
     """
-    # Rows are cast, not the table: a copy of it is a gigabyte.
-    table = narrow.bits(self.embedding, self.platform)
-    rows = [narrow.unpack(jnp.take(table, ids, axis=0)) for ids in tokens]
-    streams = tuple(
-      _by_rows(self.config, self.mesh, row.astype(self.config.dtype))
-      for row in rows
-    )
+    streams = tuple(self.embed(ids) for ids in tokens)
     angles = tuple(layers.rotary_angles(self.config, p) for p in positions)
     if routes is not None:
       routes = tuple(jnp.moveaxis(x, 2, 0) for x in routes)
@@ -255,7 +250,18 @@ class Transformer(nn.Module):
       routing = dataclasses.replace(
         routing, routes=tuple(jnp.moveaxis(x, 0, 2) for x in routing.routes)
       )
-    return tuple(self.final_norm(x) for x in streams), own, routing
+    return tuple(self.normalize(x) for x in streams), own, routing
+
+  def embed(self, tokens: Array) -> Array:
+    """i32 [B', S] -> [B', S, D]."""
+    # Rows are cast, not the table: a copy of it is a gigabyte.
+    table = narrow.bits(self.embedding, self.platform)
+    rows = narrow.unpack(jnp.take(table, tokens, axis=0))
+    return _by_rows(self.config, self.mesh, rows.astype(self.config.dtype))
+
+  def normalize(self, x: Array) -> Array:
+    """The norm before the head."""
+    return self.final_norm(x)
 
   def _by_turn(self, tree: Any) -> Any:
     """Splits the axis of layers into turns of the loop and layers of one."""

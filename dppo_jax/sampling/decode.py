@@ -1,6 +1,7 @@
 """The decoding loop: one documented state, state -> state, and why it stops."""
 
 import dataclasses
+from typing import Any
 
 import flax.struct
 import jax
@@ -105,13 +106,14 @@ def sample(
   hidden = jnp.repeat(hidden, config.group_size, axis=0)
   state = _empty_state(config, cache, hidden)
   state = record(axes, config, row_keys, hidden, logits, state)
+  weights = policy.for_decoding(params)
 
   def go_on(state: DecodeState) -> Array:
     room = state.step < config.max_completion_length  # The length limit.
     return room & ~jnp.all(state.done)  # Every row has ended.
 
   def step(state: DecodeState) -> DecodeState:
-    return decode_step(policy, axes, config, params, row_keys, state)
+    return decode_step(policy, axes, config, params, weights, row_keys, state)
 
   return _to_rollout(config, prompts, jax.lax.while_loop(go_on, step, state))
 
@@ -121,13 +123,14 @@ def decode_step(
   axes: VocabularyAxes,
   config: SamplingConfig,
   params: Params,
+  weights: Any,
   row_keys: Array,
   state: DecodeState,
 ) -> DecodeState:
   """Runs the last token through the policy and draws the next one."""
   last = state.step - 1
   tokens = jax.lax.dynamic_index_in_dim(state.tokens, last, 1, keepdims=False)
-  hidden, cache = policy.decode(params, state.cache, tokens, last)
+  hidden, cache = policy.decode(weights, state.cache, tokens, last)
   logits = policy.logits(params, hidden)
   state = dataclasses.replace(state, cache=cache)
   return record(axes, config, row_keys, hidden, logits, state)

@@ -22,7 +22,7 @@ def _query():
 
 
 def _segment(entries=_ROWS, seed=1):
-  shape = (entries, _SIZE, _KV_HEADS, _HEAD_DIM)
+  shape = (entries, _KV_HEADS, _SIZE, _HEAD_DIM)
   rng = np.random.default_rng(seed)
   mask = rng.random((entries, _WIDTH, _SIZE)) < 0.7
   mask[:, :, 0] = True
@@ -37,9 +37,9 @@ def _by_loops(query, segment):
   out = np.zeros(q.shape)
   for b, i, h in np.ndindex(*q.shape[:3]):
     kv_head = h // (_HEADS // _KV_HEADS)
-    scores = keys[b, :, kv_head] @ q[b, i, h] / np.sqrt(_HEAD_DIM)
+    scores = keys[b, kv_head] @ q[b, i, h] / np.sqrt(_HEAD_DIM)
     weights = np.where(mask[b, i] > 0, np.exp(scores), 0.0)
-    out[b, i, h] = weights @ values[b, :, kv_head] / weights.sum()
+    out[b, i, h] = weights @ values[b, kv_head] / weights.sum()
   return out
 
 
@@ -52,8 +52,8 @@ def test_one_segment():
 def test_two_segments_equal_the_concatenated_one():
   query, one, two = _query(), _segment(seed=1), _segment(seed=2)
   whole = Segment(
-    jnp.concatenate([one.keys, two.keys], axis=1),
-    jnp.concatenate([one.values, two.values], axis=1),
+    jnp.concatenate([one.keys, two.keys], axis=2),
+    jnp.concatenate([one.values, two.values], axis=2),
     np.concatenate([one.mask, two.mask], axis=2),
   )
   np.testing.assert_allclose(
@@ -65,7 +65,7 @@ def test_segments_of_different_lengths():
   query, segment = _query(), _segment()
   parts = [
     Segment(
-      segment.keys[:, a:b], segment.values[:, a:b], segment.mask[..., a:b]
+      segment.keys[:, :, a:b], segment.values[:, :, a:b], segment.mask[..., a:b]
     )
     for a, b in ((0, 2), (2, 6), (6, 7))
   ]
@@ -78,8 +78,8 @@ def test_grouped_queries_equal_repeated_heads():
   query, segment = _query(), _segment()
   repeat = _HEADS // _KV_HEADS
   repeated = segment._replace(
-    keys=jnp.repeat(segment.keys, repeat, axis=2),
-    values=jnp.repeat(segment.values, repeat, axis=2),
+    keys=jnp.repeat(segment.keys, repeat, axis=1),
+    values=jnp.repeat(segment.values, repeat, axis=1),
   )
   np.testing.assert_allclose(
     attend(query, [segment]), attend(query, [repeated]), atol=1e-6
@@ -107,7 +107,7 @@ def test_broadcast_mask():
 
 def test_hidden_keys_do_not_matter():
   query, segment = _query(), _segment()
-  seen = segment.mask.any(1)[:, :, None, None]
+  seen = segment.mask.any(1)[:, None, :, None]
   assert not seen.all()
   other = segment._replace(
     keys=jnp.where(seen, segment.keys, 1e3),
@@ -132,9 +132,9 @@ def test_query_that_sees_nothing_is_finite_with_finite_gradient():
 def test_scores_are_f32_in_bfloat16_compute():
   """Scores near 300 apart by less than their bfloat16 spacing of 2."""
   query = jnp.full((1, 1, 1, 4), 2.0, jnp.bfloat16)
-  keys = np.full((1, 2, 1, 4), 75.0, np.float32)
-  keys[0, 1, 0, 0] = 75.5
-  values = jnp.asarray([[[[0.0]], [[1.0]]]], jnp.bfloat16)
+  keys = np.full((1, 1, 2, 4), 75.0, np.float32)
+  keys[0, 0, 1, 0] = 75.5
+  values = jnp.asarray([[[[0.0], [1.0]]]], jnp.bfloat16)
   segment = Segment(
     jnp.asarray(keys, jnp.bfloat16),
     jnp.repeat(values, 4, axis=3),
@@ -178,4 +178,6 @@ def test_projections(qk_norm, qkv_bias):
         expected = expected / np.sqrt(square + config.norm_epsilon)
         expected = expected * params[f'{name}_norm']['scale']
       expected = layers.rotate(jnp.asarray(expected), angles)
+    if name != 'query':
+      expected = np.swapaxes(expected, 1, 2)
     np.testing.assert_allclose(value, expected, atol=2e-5)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dppo_jax.models import narrow
 from dppo_jax.models import policy as policy_lib
 from dppo_jax.models.policy import make_policy
 from tests import factories
@@ -59,8 +60,17 @@ def _whole(prompts, completions):
   )
 
 
-@pytest.mark.parametrize('variant', _VARIANTS, ids=str)
-def test_three_ways_to_the_same_logits(variant, prompts, completions):
+@pytest.mark.parametrize(
+  ('variant', 'platform'),
+  [(variant, 'cpu') for variant in _VARIANTS]
+  + [(_VARIANTS[0], 'gpu'), (_VARIANTS[-1], 'gpu')],
+  ids=str,
+)
+def test_three_ways_to_the_same_logits(
+  variant, platform, prompts, completions, monkeypatch
+):
+  # Whether layers are unrolled to decode follows from the platform.
+  monkeypatch.setattr(narrow, 'platform_of', lambda mesh: platform)
   config = factories.transformer_config(**variant)
   policy = make_policy(config)
 
@@ -71,10 +81,11 @@ def test_three_ways_to_the_same_logits(variant, prompts, completions):
       params, prompts.tokens, prompts.mask, completions
     )
     state, cache = policy.prefill(params, prompts, _GROUP, _LENGTH)
+    weights = policy.for_decoding(params)
 
     def step(cache, column):
       state, cache = policy.decode(
-        params, cache, completions[:, column], column
+        weights, cache, completions[:, column], column
       )
       return cache, state
 
@@ -157,8 +168,10 @@ def test_prompt_is_held_once_for_its_group(model, prompts):
   _, cache = jax.eval_shape(
     lambda p: policy.prefill(params, p, _GROUP, _LENGTH), prompts
   )
-  assert [leaf.shape for leaf in cache.prompt] == [(2, 3, 5, 2, 6)] * 2
-  assert [leaf.shape for leaf in cache.completion] == [(2, 6, 4, 2, 6)] * 2
+  pair = [(3, 2, 5, 6)] * 2
+  assert [[x.shape for x in layer] for layer in cache.prompt] == [pair] * 2
+  pair = [(6, 2, 4, 6)] * 2
+  assert [[x.shape for x in layer] for layer in cache.completion] == [pair] * 2
   assert cache.prompt_mask.shape == (3, 5)
 
 
@@ -168,7 +181,10 @@ def test_cache_has_the_compute_dtype(prompts):
   hidden, cache = jax.eval_shape(
     lambda p: policy.prefill(params, p, _GROUP, _LENGTH), prompts
   )
-  dtypes = {leaf.dtype for leaf in (*cache.prompt, *cache.completion, hidden)}
+  dtypes = {
+    leaf.dtype
+    for leaf in jax.tree.leaves((cache.prompt, cache.completion, hidden))
+  }
   assert dtypes == {jnp.dtype('bfloat16')}
 
 
@@ -215,10 +231,11 @@ def replay(request):
   @jax.jit
   def decoded(params):
     hidden, cache = policy.prefill(params, prompts, _G, _R)
+    weights = policy.for_decoding(params)
 
     def step(cache, column):
       hidden, cache = policy.decode(
-        params, cache, completions[:, column], column
+        weights, cache, completions[:, column], column
       )
       return cache, hidden
 

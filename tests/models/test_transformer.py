@@ -273,6 +273,10 @@ def test_one_column_is_never_split():
     )
     step = jax.ShapeDtypeStruct((), jnp.int32)
     tokens = jax.ShapeDtypeStruct((8,), jnp.int32)
-    return jax.jit(policy.decode).lower(params, cache, tokens, step).as_text()
+
+    def decode(params, *more):
+      return policy.decode(policy.for_decoding(params), *more)
+
+    return jax.jit(decode).lower(params, cache, tokens, step).as_text()
 
   assert lower() == lower(shard_sequence=True)

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -282,9 +283,18 @@ def _toy_policy():
     ends = jnp.where(ends, 0.0, -jnp.inf)
     return jnp.where(hidden < params['end_after'] - 1, params['head'], ends)
 
-  missing = None
+  missing: Any = None
   return Policy(
-    missing, missing, missing, prefill, step_on, None, logits, None, None
+    init=missing,
+    apply=missing,
+    apply_grouped=missing,
+    prefill=prefill,
+    for_decoding=lambda params: params,
+    decode=step_on,
+    head=missing,
+    logits=logits,
+    apply_routed=missing,
+    apply_grouped_routed=missing,
   )
 
 

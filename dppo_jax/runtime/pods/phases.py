@@ -286,7 +286,7 @@ def _memory(found: Any, beside: float) -> Memory:
 
 
 def _cache_bytes(module: hlo.Module, experiment: Experiment) -> float:
-  """Keys and values [L, rows, columns, heads, width] that a loop carries."""
+  """Keys and values [L, rows, heads, columns, width] that a loop carries."""
   columns = {
     experiment.data.max_prompt_length,
     experiment.sampling.max_completion_length,
@@ -294,7 +294,7 @@ def _cache_bytes(module: hlo.Module, experiment: Experiment) -> float:
 
   def is_cache(shape: tuple[int, ...]) -> bool:
     deep = len(shape) == 5 and shape[0] == experiment.model.num_layers
-    return deep and shape[2] in columns
+    return deep and shape[3] in columns
 
   return max(
     (

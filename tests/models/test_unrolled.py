@@ -1,0 +1,43 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dppo_jax.models import unrolled
+from tests import factories
+
+
+@pytest.mark.parametrize('name', ['embedding', 'final_norm'])
+def test_what_is_not_of_a_layer_is_kept(name):
+  config = factories.transformer_config()
+  params = factories.make_params(config)
+  got = unrolled.unroll(config, params)
+  assert 'layers' not in got.rest
+  assert got.rest[name] is not None
+  assert 'layers' in params  # The caller's is kept.
+
+
+def test_layers_come_in_the_order_they_are_run():
+  # Layers 1 and 3 have experts, 0 and 2 none: two turns of a block of two.
+  config = factories.transformer_config(
+    num_layers=4, num_experts=6, decoder_sparse_step=2
+  )
+  params = factories.make_params(config)
+  got = unrolled.unroll(config, params)
+  stacked = params['layers']
+  assert len(got.layers) == 4
+  for i, variables in enumerate(got.layers):
+    turn, place = divmod(i, 2)
+    query = stacked[f'layer_{place}']['attention']['query']['kernel'][turn]
+    np.testing.assert_array_equal(
+      variables['turned']['attention']['query']['kernel'],
+      query.reshape(query.shape[0], -1).T,
+    )
+    assert ('experts' in variables['params']['mlp']) == (place == 1)
+
+
+def test_split_layers():
+  keys, values = jnp.arange(6.0).reshape(3, 2), -jnp.arange(6.0).reshape(3, 2)
+  pairs = unrolled.split_layers((keys, values))
+  assert len(pairs) == 3
+  np.testing.assert_array_equal(pairs[1][0], [2.0, 3.0])
+  np.testing.assert_array_equal(pairs[1][1], [-2.0, -3.0])
