@@ -105,6 +105,9 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     temperature=1.0,  # Divides the logits, here and in the trainer.
     top_k=20,  # K, log-probs recorded a token; 0 records none.
     precision='float32',  # Of the weights: float32 bfloat16 int8 fp8 int4.
+    gather_fsdp=False,  # Gather the weights over mesh.fsdp once, not a token.
+    lag=0,  # k: rollouts of a step are of the parameters k steps before.
+    rows_at_once=0,  # Completions decoded together; 0: all of a step's.
   )
 
   config.advantages = dict(estimator='group_mean')  # Row of ADVANTAGES.

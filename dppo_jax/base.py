@@ -75,6 +75,8 @@ class Rollout:
     routes: unsigned [B, T, M, k], the experts that the sampler's M sparse
       layers gave each token, kept where the trainer replays them; anything
       where masked, and at the last token, which the sampler need not have run.
+    decode_steps: i32 [B], decode steps that the sampler ran in the place of a
+      row from its first token on, those after its end included.
   """
 
   tokens: Array
@@ -85,6 +87,7 @@ class Rollout:
   example_id: Array
   truncated: Array
   routes: Array | None = None
+  decode_steps: Array | None = None
 
 
 @flax.struct.dataclass(kw_only=True)

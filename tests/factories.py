@@ -102,6 +102,7 @@ def sampling_config(**overrides) -> SamplingConfig:
     precision='float32',
     pad_id=PAD_ID,
     eos_ids=(EOS_ID,),
+    rows_at_once=0,
   )
   return SamplingConfig(**{**fields, **overrides})
 
@@ -278,6 +279,7 @@ def table_policy(prompt_length: int) -> Policy:
       None,
     ),
     apply_grouped_routed=missing,
+    slots=missing,
   )
 
 

@@ -15,6 +15,7 @@ from dppo_jax.base import Array, Params, PolicyApply, Prompts
 from dppo_jax.models import moe, narrow, turned, unrolled
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.moe import Routing
+from dppo_jax.models.slots import Slots, make_slots
 from dppo_jax.models.transformer import Transformer
 
 
@@ -83,6 +84,7 @@ class Policy(NamedTuple):
       routes of (prompts [N, P, M, k], completions [B, R, M, k]) or None. A
       sampler finds both in its cache. The Routing counts a prompt as often as
       it is shared, as if it were run for every row.
+    slots: decoding where rows begin and end one by one.
   """
 
   init: Callable[[Array], Any]
@@ -100,6 +102,7 @@ class Policy(NamedTuple):
     [Params, Array, Array, Array, Array | None, tuple[Array, Array] | None],
     tuple[Array, Routing | None],
   ]
+  slots: Slots
 
 
 def positions_of(mask: Array) -> Array:
@@ -235,16 +238,10 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
   def for_decoding(params: Params) -> Any:
     return unrolled.unroll(config, params) if unrolls(params) else params
 
-  def decode(
-    weights: Any, cache: Cache, tokens: Array, step: Array
-  ) -> tuple[Array, Cache]:
-    num_columns = jax.tree.leaves(cache.completion)[0].shape[-2]
-    group_size = tokens.shape[0] // cache.prompt_mask.shape[0]
-    lengths = jnp.sum(cache.prompt_mask, axis=1, dtype=jnp.int32)
-    positions = jnp.repeat(lengths, group_size)[:, None] + step
-    written = (jnp.arange(num_columns) < step)[None, None, :]
-    cached = (cache.prompt, cache.completion)
-    masks = (cache.prompt_mask[:, None, :], written)
+  def run_token(
+    weights: Any, tokens: Array, positions: Array, cached: Any, masks: Any
+  ) -> tuple[Array, Any, Array | None]:
+    """One token a row: hidden, keys and values, and experts if any."""
     if isinstance(weights, unrolled.UnrolledParams):
       hidden, own, routes = unrolled.decode(
         model, weights, tokens[:, None], positions, cached, masks
@@ -259,6 +256,25 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
         masks,
       )
       routes = None if routing is None else routing.routes[0]
+    if routes is not None:
+      routes = routes[:, 0].astype(moe.route_dtype(config.num_experts))
+    return hidden[:, 0], own, routes
+
+  def decode(
+    weights: Any, cache: Cache, tokens: Array, step: Array
+  ) -> tuple[Array, Cache]:
+    num_columns = jax.tree.leaves(cache.completion)[0].shape[-2]
+    group_size = tokens.shape[0] // cache.prompt_mask.shape[0]
+    lengths = jnp.sum(cache.prompt_mask, axis=1, dtype=jnp.int32)
+    positions = jnp.repeat(lengths, group_size)[:, None] + step
+    written = (jnp.arange(num_columns) < step)[None, None, :]
+    hidden, own, routes = run_token(
+      weights,
+      tokens,
+      positions,
+      (cache.prompt, cache.completion),
+      (cache.prompt_mask[:, None, :], written),
+    )
     completion = jax.tree.map(
       lambda old, new: jax.lax.dynamic_update_slice_in_dim(
         old, new.astype(old.dtype), step, axis=-2
@@ -272,12 +288,12 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
         cache,
         completion_routes=jax.lax.dynamic_update_slice_in_dim(
           cache.completion_routes,
-          routes.astype(cache.completion_routes.dtype),
+          routes[:, None],
           step,
           axis=1,
         ),
       )
-    return hidden[:, 0], cache
+    return hidden, cache
 
   def head(params: Params) -> Array:
     weights: Any = model.apply(_collections(params, platform), method='head')
@@ -302,6 +318,7 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
     logits,
     apply_routed,
     apply_grouped_routed,
+    make_slots(mesh, run_token),
   )
 
 

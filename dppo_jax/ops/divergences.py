@@ -16,6 +16,10 @@ import jax.numpy as jnp
 from dppo_jax.base import Array, DivergenceFn, TokenStats
 from dppo_jax.ops.log_probs import COMPLEMENT_FLOOR, log_complement
 
+# (mu, pi, log(mu / pi)), any one shape -> what is summed over the vocabulary.
+# The logarithm comes apart, for it is known better than from the quotient.
+Integrand = Callable[[Array, Array, Array], Array]
+
 
 def binary_tv(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
   """D = |mu - pi| of the sampled token (eq. 13), in [0, 1]."""
@@ -78,29 +82,40 @@ def topk_kl(
   return jnp.maximum(explicit + mu_other * jnp.log(mu_other / pi_other), 0.0)
 
 
-def tv_integrand(log_mu: Array, log_pi: Array) -> Array:
+def tv_integrand(mu: Array, pi: Array, log_ratio: Array) -> Array:
   """1/2 |mu - pi|, to be summed over the vocabulary; any shape."""
-  return 0.5 * jnp.abs(jnp.exp(log_mu) - jnp.exp(log_pi))
+  del log_ratio
+  return 0.5 * jnp.abs(mu - pi)
 
 
-def kl_integrand(log_mu: Array, log_pi: Array) -> Array:
-  """mu log(mu / pi), to be summed over the vocabulary, 0 where mu = 0."""
-  absent = jnp.isneginf(log_mu)
-  log_ratio = jnp.where(absent, 0.0, log_mu) - jnp.where(absent, 0.0, log_pi)
-  return jnp.exp(log_mu) * log_ratio
+def kl_integrand(mu: Array, pi: Array, log_ratio: Array) -> Array:
+  """mu log(mu / pi), to be summed over the vocabulary; any shape."""
+  del pi
+  return mu * log_ratio
 
 
 def exact_tv(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
   """D = 1/2 sum |mu - pi| over the vocabulary, in [0, 1]; needs K = V."""
   del tokens
-  return jnp.sum(tv_integrand(_recorded(anchor), _recorded(current)), axis=-1)
+  return _integral(tv_integrand, anchor, current)
 
 
 def exact_kl(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
   """D = sum mu log(mu / pi) over the vocabulary, nats; needs K = V."""
   del tokens
-  total = jnp.sum(kl_integrand(_recorded(anchor), _recorded(current)), axis=-1)
-  return jnp.maximum(total, 0.0)
+  return jnp.maximum(_integral(kl_integrand, anchor, current), 0.0)
+
+
+def _integral(
+  integrand: Integrand, anchor: TokenStats, current: TokenStats
+) -> Array:
+  """Sum over the recorded ids, which are the vocabulary where K = V."""
+  log_mu, log_pi = _recorded(anchor), _recorded(current)
+  absent = jnp.isneginf(log_mu)
+  log_ratio = jnp.where(absent, 0.0, log_mu) - jnp.where(absent, 0.0, log_pi)
+  return jnp.sum(
+    integrand(jnp.exp(log_mu), jnp.exp(log_pi), log_ratio), axis=-1
+  )
 
 
 def replace_kth(tokens: Array, stats: TokenStats) -> TokenStats:
@@ -172,14 +187,15 @@ class Divergence(NamedTuple):
     unit: 'probability' (bounded by 1) or 'nats'.
     records: what the sampler must record beside the sampled log-prob:
       'nothing', 'top_k' (K >= 1) or 'hidden', the states it sampled from.
-    integrand: for 'hidden': what is summed over the vocabulary, from which
-      training measures; `fn` gives the same where K = V.
+    integrand: for 'hidden': what is summed over the vocabulary, given mu, pi
+      and log(mu / pi). Training measures by it; `fn` gives the same where
+      K = V.
   """
 
   fn: DivergenceFn
   unit: Literal['probability', 'nats']
   records: Literal['nothing', 'top_k', 'hidden']
-  integrand: Callable[[Array, Array], Array] | None = None
+  integrand: Integrand | None = None
 
 
 DIVERGENCES: Mapping[str, Divergence] = {

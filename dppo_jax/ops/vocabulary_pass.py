@@ -11,10 +11,10 @@ import jax.numpy as jnp
 
 from dppo_jax.base import Array, DivergenceFn, TokenStats
 from dppo_jax.ops import vocabulary_shard
+from dppo_jax.ops.divergences import Integrand
 from dppo_jax.ops.vocabulary_shard import (
   Chunks,
   ChunkStats,
-  Integrand,
   Shard,
   VocabularyAxes,
 )
@@ -49,8 +49,8 @@ class HeadLoss(NamedTuple):
   Attributes:
     measure: divergence of the tokens of a chunk, from the stats; it may look
       at one token at a time only. None where `integrand` measures.
-    integrand: (log mu, log pi) over the vocabulary -> what is summed over it,
-      for a divergence of whole distributions; needs `Targets.anchor.hidden`.
+    integrand: what is summed over the vocabulary, for a divergence of whole
+      distributions; needs `Targets.anchor.hidden`.
     decide: the loss of a batch and what to record of it. It is asked again
       after every chunk with what is known by then, zeros elsewhere.
     whole: `decide` must know every token before any coefficient is right;

@@ -10,10 +10,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from dppo_jax.base import Array, TokenStats
+from dppo_jax.ops.divergences import Integrand
 from dppo_jax.ops.log_probs import LOWEST_LOG_PROB
 
-# (log mu, log pi), each f32 [C, V] -> what is summed over V, f32 [C, V].
-Integrand = Callable[[Array, Array], Array]
 # Columns an accelerator works on at once.
 LANES = 128
 # The logit of a column that pads the vocabulary. Finite: 0 times it is 0.
@@ -256,11 +255,13 @@ def integrate(
   """
   logits = project(shard, anchor_weights, anchor_x, temperature)
   largest = shard.axes.reduce_max(jnp.max(logits, axis=1))
-  total = jnp.sum(jnp.exp(logits - largest[:, None]), axis=1)
-  anchor_shift = largest + jnp.log(shard.axes.reduce_sum(total))
-  current_shift = chunk.largest + chunk.log_sum
+  shifted = jax.lax.optimization_barrier(jnp.exp(logits - largest[:, None]))
+  log_sum = jnp.log(shard.axes.reduce_sum(jnp.sum(shifted, axis=1)))
+  shift = chunk.largest - largest + (chunk.log_sum - log_sum)
   summands = integrand(
-    logits - anchor_shift[:, None], chunk.logits - current_shift[:, None]
+    shifted * jnp.exp(-log_sum)[:, None],
+    chunk.shifted * jnp.exp(-chunk.log_sum)[:, None],
+    logits - chunk.logits + shift[:, None],
   )
   # Not negative but for rounding: a divergence.
   return jnp.maximum(shard.axes.reduce_sum(jnp.sum(summands, axis=1)), 0.0)

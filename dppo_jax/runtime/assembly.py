@@ -9,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 import optax
 
@@ -38,8 +39,7 @@ from dppo_jax.parallel import Devices
 from dppo_jax.runtime import adapter_files, datasets, pretrained
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.vocabulary import open_tokenizer
-from dppo_jax.sampling import decode
-from dppo_jax.sampling.precision import round_params
+from dppo_jax.sampling import decode, refill
 
 SampleFn = Callable[[Params, Prompts, Array], Rollout]
 ScoreFn = Callable[[Params, Rollout], TokenStats]
@@ -267,16 +267,11 @@ def keeps_hidden(experiment: Experiment) -> bool:
   return DIVERGENCES[experiment.loss.divergence].records == 'hidden'
 
 
-def compile_anchor_head(
-  parts: ModelParts, experiment: Experiment
-) -> Callable[[Params], Array]:
-  """params -> a copy of the head [V, D] that the anchor was sampled with."""
-  sampled = experiment.loss.anchor == 'rollout'
-  precision = experiment.sampling.precision if sampled else 'float32'
+def compile_anchor_head(parts: ModelParts) -> Callable[[Params], Array]:
+  """params -> a copy of their head [V, D], split as the trainer reads it."""
 
   def head(base: Params | None, params: Params) -> Array:
-    params = round_params(complete(parts, base, params), precision)
-    return parts.policy.head(params)
+    return jnp.copy(parts.policy.head(complete(parts, base, params)))
 
   compiled = jax.jit(
     head,
@@ -296,7 +291,7 @@ def compile_sampler(
     base: Params | None, params: Params, prompts: Prompts, key: Array
   ) -> Rollout:
     params = complete(parts, base, params)
-    return decode.sample(parts.policy, axes, config, params, prompts, key)
+    return refill.sample(parts.policy, axes, config, params, prompts, key)
 
   compiled = jax.jit(
     sample,

@@ -12,7 +12,7 @@ not depend on the classes that held them, nor on the mesh they were sharded
 over.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import functools
 import json
 import logging
@@ -182,13 +182,17 @@ class Checkpoints:
       self._checkpointer.close()
 
   def restore(
-    self, abstract_state: TrainState, step: int | None = None
-  ) -> tuple[TrainState, dict[str, Any]]:
+    self,
+    abstract_state: TrainState | Callable[[int], TrainState],
+    step: int | None = None,
+  ) -> tuple[Any, dict[str, Any]]:
     """Reads a checkpoint into the given shapes, dtypes and shardings.
 
     Args:
       abstract_state: a state of arrays or of `jax.ShapeDtypeStruct` with a
-        sharding each; the mesh may differ from the one that saved.
+        sharding each; the mesh may differ from the one that saved. Or a
+        function of the step that gives one. Fields of the checkpoint that it
+        lacks are not read.
       step: which checkpoint; None is the latest that is whole, and each
         damaged one passed over is logged as an error and, unless
         `read_only`, renamed, so that it is out of the way.
@@ -201,8 +205,10 @@ class Checkpoints:
       ValueError: if the checkpoint is whole but holds other arrays.
       CheckpointError: if every candidate is damaged.
     """
-    named, metadata = self._restore(abstract_state, step, partial=False)
-    return named_arrays.unflatten(abstract_state, named), metadata
+    make = abstract_state
+    if not callable(make):
+      make = functools.partial(_constant, abstract_state)
+    return self._restore(make, step)
 
   def restore_params(
     self, abstract_params: Params, step: int | None
@@ -219,19 +225,18 @@ class Checkpoints:
       CheckpointError: if every candidate is damaged.
     """
     target = {'params': abstract_params}
-    named, metadata = self._restore(target, step, partial=True)
-    return named_arrays.unflatten(target, named)['params'], metadata
+    tree, metadata = self._restore(functools.partial(_constant, target), step)
+    return tree['params'], metadata
 
   def _restore(
-    self, abstract: Any, step: int | None, *, partial: bool
-  ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The named arrays, all or `partial`, and the metadata."""
-    wanted = named_arrays.flatten(abstract)
+    self, abstract: Callable[[int], Any], step: int | None
+  ) -> tuple[Any, dict[str, Any]]:
+    """The tree of a step, and the metadata."""
     steps = self._known_steps()
     if not steps or (step is not None and step not in steps):
-      wanted = 'no checkpoint' if step is None else f'no checkpoint {step}'
+      missing = 'no checkpoint' if step is None else f'no checkpoint {step}'
       raise FileNotFoundError(
-        f'checkpoints: {wanted} in {self.directory}; there are: {steps}.'
+        f'checkpoints: {missing} in {self.directory}; there are: {steps}.'
       )
     damaged: dict[int, str] = {}
     for candidate in reversed(steps) if step is None else [step]:
@@ -243,11 +248,9 @@ class Checkpoints:
       if problem:
         damaged[candidate] = self._report_damage(candidate, problem)
         continue
-      stored = record['arrays']
-      if partial:
-        parts = tuple(f'{part}.' for part in abstract)
-        stored = {k: v for k, v in stored.items() if k.startswith(parts)}
-      _check_same_arrays(stored, wanted, candidate)
+      target = abstract(candidate)
+      wanted = named_arrays.flatten(target)
+      named_arrays.check_same(record['arrays'], wanted, candidate)
       named, problem = {}, ''
       try:
         named = self._read_arrays(candidate, wanted)
@@ -260,7 +263,7 @@ class Checkpoints:
       if not self._read_only:
         for passed_over in damaged:
           self._set_aside(passed_over, 'damaged')
-      return named, record['metadata']
+      return named_arrays.unflatten(target, named), record['metadata']
     raise CheckpointError(
       f'checkpoints: no checkpoint of {self.directory} can be read: '
       f'{"; ".join(damaged.values())}. Start again in another workdir, or '
@@ -364,17 +367,9 @@ class Checkpoints:
     )
 
 
-def _check_same_arrays(
-  stored: Mapping[str, Any], wanted: Mapping[str, Any], step: int
-) -> None:
-  lines = named_arrays.differences(stored, named_arrays.describe(wanted))
-  if lines:
-    more = f'; and {len(lines) - 5} more' if len(lines) > 5 else ''
-    raise ValueError(
-      f'checkpoints: step {step} is of another model or optimizer: '
-      f'{"; ".join(lines[:5])}{more}. Use the configuration it was saved '
-      'with, or another workdir.'
-    )
+def _constant(tree: Any, step: int) -> Any:
+  del step
+  return tree
 
 
 def _check_writable(directory: pathlib.Path) -> None:

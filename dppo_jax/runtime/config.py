@@ -62,6 +62,8 @@ class Experiment:
     base_dtype: of the weights below it, or '': as published.
     sampling: rollouts.
     stop_strings: texts that end a completion.
+    lag: train steps between the parameters sampled from and those trained.
+    gather_fsdp: the sampler's weights are whole over that axis of the mesh.
     estimator: a key of `ADVANTAGES`.
     loss: the policy loss.
     step: how a batch is cut into updates.
@@ -92,6 +94,8 @@ class Experiment:
   base_dtype: str
   sampling: SamplingConfig
   stop_strings: tuple[str, ...]
+  lag: int
+  gather_fsdp: bool
   estimator: str
   loss: LossConfig
   step: StepConfig
@@ -134,6 +138,7 @@ def build_experiment(
   tokenizer = vocabulary.open_tokenizer(c.data)
   sampled = dict(c.sampling)
   stop_strings = tuple(sampled.pop('stop_strings'))
+  lag, gather_fsdp = sampled.pop('lag'), sampled.pop('gather_fsdp')
   sampling = SamplingConfig(
     group_size=c.data.group_size,
     top_p=1.0,  # The trainer's law is the whole softmax.
@@ -175,6 +180,8 @@ def build_experiment(
     base_dtype=c.lora.base_dtype,
     sampling=sampling,
     stop_strings=stop_strings,
+    lag=lag,
+    gather_fsdp=gather_fsdp,
     estimator=c.advantages.estimator,
     loss=LossConfig(
       prompt_length=c.data.max_prompt_length,

@@ -49,6 +49,8 @@ class Collected(NamedTuple):
     varied: bool [N], groups whose rewards differ.
     num_attempts: batches that were sampled.
     num_tokens: completion tokens that were sampled.
+    useful_decode_share: decode steps that made one of them, of those run in
+      any row; a completion's first token takes none.
     reward_mean: of all that was sampled, replaced groups included.
   """
 
@@ -56,6 +58,7 @@ class Collected(NamedTuple):
   varied: np.ndarray
   num_attempts: int
   num_tokens: int
+  useful_decode_share: float
   reward_mean: float
 
 
@@ -101,21 +104,38 @@ def collect(
   drawn = draw(0)
   rewards = drawn.rewards()
   useful = varied(rewards, group_size)
-  num_tokens = _count(drawn)
+  work = _work(drawn)
   means = [float(rewards.mean())]
   while not useful.all() and len(means) < max_attempts:
     further = draw(len(means))
     means.append(float(further.rewards().mean()))
-    num_tokens += _count(further)
+    work += _work(further)
     groups, useful = _replacements(drawn, further, useful, group_size)
     rows = groups[:, None] * group_size + np.arange(group_size)
     drawn = _join(drawn, further, rows.reshape(-1), merge_fn)
-  return Collected(drawn, useful, len(means), num_tokens, float(np.mean(means)))
+  num_tokens, num_useful, num_steps = work.tolist()
+  return Collected(
+    drawn,
+    useful,
+    len(means),
+    num_tokens,
+    num_useful / num_steps if num_steps else 1.0,
+    float(np.mean(means)),
+  )
 
 
-def _count(drawn: Drawn) -> int:
-  """Completion tokens of all rows."""
-  return int(host_rows.total(np.sum(drawn.on_host.completion_mask)))
+def _work(drawn: Drawn) -> np.ndarray:
+  """Completion tokens, decode steps that made one, and those run: i64 [3]."""
+  rollout = drawn.on_host
+  if rollout.decode_steps is None:
+    raise ValueError('Rollout.decode_steps: the sampler counted none.')
+  lengths = np.sum(rollout.completion_mask, axis=1, dtype=np.int64)
+  decoded = np.maximum(lengths - 1, 0)
+  tokens, useful = host_rows.total(
+    np.array([lengths.sum(), decoded.sum()], np.int64)
+  )
+  steps = np.sum(rollout.decode_steps, dtype=np.int64)
+  return np.array([tokens, useful, steps], np.int64)
 
 
 def _replacements(

@@ -179,7 +179,7 @@ def measure(
   with VerifierPool(**vars(experiment.rewards)) as pool:
     collect = rollouts.compile_collection(experiment, parts, pool)
     with meter.stage('sample'):
-      drawn = collect(state, Stopwatch()).drawn
+      drawn = collect(state, Stopwatch())[0].drawn
   # Groups that earn the same would teach nothing, and random weights do.
   rewards = jnp.arange(len(drawn.verdicts), dtype=jnp.float32) % 2
   batch, _ = assembly.compile_batcher(parts, experiment)(

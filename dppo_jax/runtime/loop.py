@@ -38,6 +38,7 @@ from dppo_jax.runtime import workdir as workdir_lib
 from dppo_jax.runtime.checkpoints import Checkpoints
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.evaluation import compile_evaluation
+from dppo_jax.runtime.in_flight import InFlight, RunState
 from dppo_jax.runtime.ledger import make_record
 from dppo_jax.runtime.ledger_files import LedgerWriter
 from dppo_jax.runtime.preemption import stop_on_signals
@@ -79,7 +80,8 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     evaluate = compile_evaluation(parts, schedule, pool)
 
     about = frozen.metadata(parts)
-    state = _restore(parts, checkpoints)
+    in_flight = InFlight(experiment, parts)
+    state = _restore(parts, checkpoints, in_flight)
     resumed = state is not None
     resumed_step = int(state.step) if resumed else None
     if agreement.first():
@@ -123,7 +125,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       checkpoints.save(0, state, metrics, about)
 
     iterate = _compile_iteration(
-      experiment, parts, pool, model, reference, ledger
+      experiment, parts, pool, model, reference, ledger, in_flight
     )
     for step in range(start_step + 1, experiment.num_steps + 1):
       tracer.before(step)
@@ -144,7 +146,12 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       if last or stopping or due(step, experiment.checkpoints.every_n_steps):
         recorder.flush()
         begin = time.perf_counter()
-        checkpoints.save(step, state, evaluated, about)
+        checkpoints.save(
+          step,
+          RunState(**vars(state), in_flight=in_flight.flights()),
+          evaluated,
+          about,
+        )
         lost_s = time.perf_counter() - begin
         recorder.progress.note(
           f'step {step}: checkpoint, {lost_s:.2f} s of training lost'
@@ -233,15 +240,18 @@ def _compile_iteration(
   model: RewardModel | None,
   reference: Any,
   ledger: LedgerWriter,
+  in_flight: InFlight,
 ) -> IterateFn:
   """Returns (state, meanwhile) -> (state, metrics, samples): one train step.
 
   `meanwhile` is called while the device works.
   """
-  collect = rollouts.compile_collection(experiment, parts, pool, model)
+  collect = rollouts.compile_collection(
+    experiment, parts, pool, model, in_flight
+  )
   batcher = assembly.compile_batcher(parts, experiment)
   scorer = assembly.compile_scorer(parts, experiment)
-  copy_head = assembly.compile_anchor_head(parts, experiment)
+  copy_head = assembly.compile_anchor_head(parts)
   exact = assembly.keeps_hidden(experiment)
   step_fn = compile_step(experiment, parts, recording=ledger.every_n_steps > 0)
   rate = jax.jit(functools.partial(learning_rate_of, experiment.optimizer))
@@ -254,7 +264,7 @@ def _compile_iteration(
   ) -> tuple[TrainState, Metrics, list[Sample]]:
     clock = Stopwatch()
     step = int(state.step)
-    collected = collect(state, clock)
+    collected, anchor_head = collect(state, clock)
     rollout, on_host, completions, verdicts, earned = collected.drawn
     rewards = collected.drawn.rewards()
     recomputed = scorer(state.params, rollout) if recompute else None
@@ -264,13 +274,19 @@ def _compile_iteration(
       pulled = scorer(reference, unrouted)
     rewards = host_rows.put(parts.batch_sharding, rewards)
     batch, metrics = batcher(rollout, jnp.asarray(rewards), recomputed, pulled)
+    metrics['rollout/useful_decode_share'] = jnp.float32(
+      collected.useful_decode_share
+    )
     if dynamic:
       batch = keep_groups(batch, jnp.asarray(collected.varied))
       metrics['rewards/sampled_mean'] = jnp.float32(collected.reward_mean)
       metrics['rollout/batches'] = jnp.float32(collected.num_attempts)
     metrics['optimizer/learning_rate'] = rate(state.opt_state)
-    anchor_head = (copy_head(state.params),) if exact else ()
-    outcome = step_fn(state, batch, *anchor_head)
+    metrics['rollout/lag'] = jnp.float32(in_flight.lag_of(step))
+    metrics['hand_over/bytes'] = jnp.float32(in_flight.num_bytes)
+    if exact and anchor_head is None:  # The anchor is recomputed.
+      anchor_head = copy_head(state.params)
+    outcome = step_fn(state, batch, anchor_head)
     state, step_metrics = outcome[:2]
     meanwhile()  # The device is busy: write the metrics of the step before.
     jax.block_until_ready(state.step)
@@ -300,6 +316,7 @@ def _compile_iteration(
       **clock.metrics(
         sampled=collected.num_tokens,
         trained=int(host_rows.total(on_host.token_mask.sum())),
+        ahead=experiment.lag > 0,
       ),
     }
     return state, metrics, rows
@@ -308,14 +325,21 @@ def _compile_iteration(
 
 
 def _restore(
-  parts: assembly.Parts, checkpoints: Checkpoints
+  parts: assembly.Parts, checkpoints: Checkpoints, in_flight: InFlight
 ) -> TrainState | None:
   """The latest state that is whole, or None in a new folder."""
   if checkpoints.latest_step() is None:
     return None
-  state, stored = checkpoints.restore(assembly.abstract_state(parts))
+  like = assembly.abstract_state(parts)
+  saved, stored = checkpoints.restore(
+    lambda step: RunState(
+      **vars(like), in_flight=in_flight.abstract(like, step)
+    )
+  )
   frozen.check(parts, stored)
-  return state
+  fields = dict(vars(saved))
+  in_flight.resume(fields.pop('in_flight'))
+  return TrainState(**fields)
 
 
 def _reference_params(

@@ -146,7 +146,7 @@ def run(
   sample = assembly.compile_sampler(parts, experiment.sampling)
   score = assembly.compile_scorer(parts, experiment)
   make_batch = assembly.compile_batcher(parts, experiment)
-  copy_head = assembly.compile_anchor_head(parts, experiment)
+  copy_head = assembly.compile_anchor_head(parts)
   train = loop.compile_step(experiment, parts, recording=True)
   reference = None
   if experiment.loss.kl_coefficient:
@@ -164,6 +164,7 @@ def run(
       unrouted = dataclasses.replace(rollout, routes=None)
       pulled = score(reference, unrouted)
     if assembly.keeps_hidden(experiment):
+      # Not rounded as the sampler's is: it is compared, not trained with.
       head = copy_head(state.params)
     rewards = random_rewards(experiment, step)
     batch, _ = make_batch(rollout, jnp.asarray(rewards), recomputed, pulled)

@@ -99,6 +99,7 @@ def build(config: Any, layout: Layout, num_prompts: int) -> Experiment:
     ValueError: lists every problem of the config, or why it does not fit.
   """
   learner = config.learner
+  num_rows = num_prompts * config.data.group_size
   other = config.copy_and_resolve_references()
   mesh = dataclasses.asdict(layout)
   del mesh['order']
@@ -108,6 +109,7 @@ def build(config: Any, layout: Layout, num_prompts: int) -> Experiment:
       'data.num_prompts': num_prompts,
       'learner.num_minibatches': min(learner.num_minibatches, 2),
       'learner.num_microbatches': min(learner.num_microbatches, 2),
+      'sampling.rows_at_once': min(config.sampling.rows_at_once, num_rows),
       # Not run here.
       'supervised.batch_size': num_prompts,
       'evaluation.num_prompts': num_prompts,

@@ -62,6 +62,31 @@ def differences(
   ]
 
 
+def check_same(
+  stored: Mapping[str, Sequence[Any]], wanted: Mapping[str, Any], step: int
+) -> None:
+  """Refuses a checkpoint whose arrays are not those wanted.
+
+  Args:
+    stored: of `describe`; what belongs to no wanted field is passed over.
+    wanted: of `flatten`.
+    step: of the checkpoint, for the message.
+
+  Raises:
+    ValueError: lists what differs.
+  """
+  fields = {name.partition('.')[0] for name in wanted}
+  stored = {k: v for k, v in stored.items() if k.partition('.')[0] in fields}
+  lines = differences(stored, describe(wanted))
+  if lines:
+    more = f'; and {len(lines) - 5} more' if len(lines) > 5 else ''
+    raise ValueError(
+      f'checkpoints: step {step} is of another model, optimizer or'
+      f' sampling.lag: {"; ".join(lines[:5])}{more}. Use the configuration it'
+      ' was saved with, or another workdir.'
+    )
+
+
 def _show(description: Mapping[str, Sequence[Any]], name: str) -> str:
   if name not in description:
     return 'nothing'

@@ -131,8 +131,8 @@ def memory(
 ) -> dict[str, float]:
   """Bytes a device of the largest arrays, by name.
 
-  State and gradients are exact; the cache and the logits are those of a whole
-  rollout batch or a chunk of the head, the activations those of a microbatch;
+  State and gradients are exact; the cache and the logits are those of the rows
+  sampled at once or a chunk of the head, the activations those of a microbatch;
   what the compiler adds or saves is not known here.
   """
   model, step = experiment.model, experiment.step
@@ -145,6 +145,9 @@ def memory(
   itemsize = np.dtype(jax.dtypes.canonicalize_dtype(model.dtype)).itemsize
   kv_a_token = 2 * model.num_layers * model.num_kv_heads * model.head_dim
   state = assembly.abstract_state(parts)
+  at_once = experiment.sampling.rows_at_once or rows
+  # Rows that wait for slots take their prompts with them.
+  prompts = data.num_prompts if at_once == rows else at_once
   # Inputs of the products of a layer, which the backward pass reads again.
   # Devices of the tensor axis hold the same residual stream, or share it out.
   residual, saved = 4 * model.d_model, 2 * model.num_heads * model.head_dim
@@ -158,7 +161,7 @@ def memory(
     residual *= parts.mesh.shape['tensor']
   chunk = assembly.vocabulary_layout(experiment, parts.mesh, 1.0).chunk_rows
   shards = parallel.num_batch_shards(parts.mesh)
-  logit_rows = max(rows / shards, min(part * completion / shards, chunk))
+  logit_rows = max(at_once / shards, min(part * completion / shards, chunk))
   stats = 8 * experiment.sampling.top_k + 8
   parameters = _bytes_a_device(state.params)
   base = {}
@@ -179,7 +182,7 @@ def memory(
     'gradients': parameters,
     'sampling cache': itemsize
     * kv_a_token
-    * (data.num_prompts * data.max_prompt_length + rows * completion)
+    * (prompts * data.max_prompt_length + at_once * completion)
     / devices,
     'recorded stats': rows * columns * stats / devices,
     'activations': itemsize

@@ -132,18 +132,23 @@ class Stopwatch:
     self._laps[name] = self._laps.get(name, 0.0) + now - self._last
     self._last = now
 
-  def metrics(self, sampled: int, trained: int) -> dict[str, float]:
+  def metrics(
+    self, sampled: int, trained: int, *, ahead: bool = False
+  ) -> dict[str, float]:
     """`time/…_s` of every part and of the step, and tokens a second.
 
     Args:
       sampled: tokens drawn, the ends included.
       trained: tokens the trainer saw, prompt and completion.
+      ahead: sampling went on beside other parts; its rate is by the step.
     """
+    step_s = self._last - self._begin
+    sampling_s = step_s if ahead else self._laps['sampling']
     return {
       **{f'time/{name}_s': lap for name, lap in self._laps.items()},
-      'time/step_s': self._last - self._begin,
+      'time/step_s': step_s,
       'time/step_cpu_s': time.process_time() - self._begin_cpu,
-      'throughput/sampled_tokens_per_s': sampled / self._laps['sampling'],
+      'throughput/sampled_tokens_per_s': sampled / sampling_s,
       'throughput/trained_tokens_per_s': trained / self._laps['training'],
     }
 

@@ -6,7 +6,7 @@ import functools
 
 import jax
 
-from dppo_jax.base import Rollout, Stream, TrainState, stream_key
+from dppo_jax.base import Array, Rollout, TrainState
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime import (
   assembly,
@@ -15,12 +15,16 @@ from dppo_jax.runtime import (
   stopping,
 )
 from dppo_jax.runtime.config import Experiment
+from dppo_jax.runtime.in_flight import Flight, InFlight
 from dppo_jax.runtime.recorder import Stopwatch, due
 from dppo_jax.runtime.reward_model import RewardModel
 from dppo_jax.runtime.rewarding import reward
 
-# (state, clock) -> the groups of the state's step.
-CollectFn = Callable[[TrainState, Stopwatch], dynamic_sampling.Collected]
+# (state, clock) -> the groups of the state's step, and the head that they were
+# sampled with where the trainer reads it.
+CollectFn = Callable[
+  [TrainState, Stopwatch], tuple[dynamic_sampling.Collected, Array | None]
+]
 
 
 def compile_collection(
@@ -28,15 +32,23 @@ def compile_collection(
   parts: assembly.Parts,
   pool: VerifierPool,
   model: RewardModel | None = None,
+  in_flight: InFlight | None = None,
 ) -> CollectFn:
   """Returns the sampling half of a train step.
 
   What it returns is a function of (parameters, seed, step): keys and prompts
   of every attempt are.
+
+  Args:
+    experiment: the run.
+    parts: its parts.
+    pool: the verifiers.
+    model: adds to rewards.
+    in_flight: what samples, and holds what is sampled ahead; None makes one.
   """
+  ahead = InFlight(experiment, parts) if in_flight is None else in_flight
   data = experiment.data
   width, stop_strings = data.max_prompt_length, experiment.stop_strings
-  sampler = assembly.compile_sampler(parts, experiment.sampling)
   cut = stopping.compile_cut(
     parts, stop_strings, width, experiment.sampling.pad_id
   )
@@ -56,24 +68,18 @@ def compile_collection(
     return writers.num_samples * due(step + 1, writers.samples_every_n_steps)
 
   def draw(
-    state: TrainState, clock: Stopwatch, attempt: int
+    state: TrainState, clock: Stopwatch, flight: Flight, attempt: int
   ) -> dynamic_sampling.Drawn:
-    step = int(state.step)
-    prompts = host_rows.put_rows(
-      parts.batch_sharding,
-      functools.partial(parts.prompts.prompts, step, attempt),
-      data.num_prompts,
-    )
-    key = stream_key(state.key, Stream.SAMPLE, step)
+    rollout = flight.rollout
     if attempt:
-      key = stream_key(state.key, Stream.RESAMPLE, step)
-      key = jax.random.fold_in(key, attempt)
-    rollout = sampler(state.params, prompts, key)
+      rollout = ahead.again(flight, state, attempt)
     on_host = _on_host(parts, rollout)
     if cut is not None:
       rollout = cut(rollout, on_host)
       on_host = _on_host(parts, rollout)
     clock.lap('sampling')
+    # No sooner: what hosts tell each other waits for what the devices do.
+    ahead.fill(state)
     rewarded = reward(
       parts.tokenizer,
       parts.prompts,
@@ -85,20 +91,25 @@ def compile_collection(
       stop_strings,
       model,
       own,
-      num_texts(step),
+      num_texts(int(state.step)),
     )
     clock.lap('verification')
+    ahead.wait()
+    clock.lap('sampling')
     return dynamic_sampling.Drawn(rollout, on_host, *rewarded)
 
   def collect(
     state: TrainState, clock: Stopwatch
-  ) -> dynamic_sampling.Collected:
-    return dynamic_sampling.collect(
-      functools.partial(draw, state, clock),
+  ) -> tuple[dynamic_sampling.Collected, Array | None]:
+    ahead.begin(state, clock)
+    flight = ahead.take(state)
+    collected = dynamic_sampling.collect(
+      functools.partial(draw, state, clock, flight),
       merge,
       data.group_size,
       max_attempts,
     )
+    return collected, flight.head
 
   return collect
 

@@ -22,6 +22,7 @@ from dppo_jax.rewards.pool import MIN_MEMORY_MB
 from dppo_jax.runtime import data_problems
 from dppo_jax.runtime.mesh_validation import mesh_problems
 from dppo_jax.runtime.model_validation import lora_problems, model_problems
+from dppo_jax.runtime.sampling_validation import slot_problems
 from dppo_jax.runtime.vocabulary import vocabulary_size
 from dppo_jax.sampling.precision import PRECISIONS
 
@@ -89,6 +90,8 @@ COUNTS = {
   'lora.rank': 0,
   'sampling.max_completion_length': 1,
   'sampling.top_k': 0,
+  'sampling.lag': 0,
+  'sampling.rows_at_once': 0,
   'optimizer.num_warmup_steps': 0,
   'optimizer.max_nonfinite': 1,
   'learner.num_minibatches': 1,
@@ -186,6 +189,7 @@ def find_problems(config: Config, num_devices: int) -> list[str]:
     *_trust_region(config),
     *_rule(config),
     *mesh_problems(config, num_devices),
+    *slot_problems(config, num_devices),
   ]
 
 

@@ -32,6 +32,7 @@ class SamplingConfig:
     precision: what the weights are rounded to.
     pad_id: fills the columns after the end.
     eos_ids: each of them ends a completion.
+    rows_at_once: S, rows decoded together; 0: all of them.
   """
 
   group_size: int
@@ -45,6 +46,7 @@ class SamplingConfig:
   precision: str
   pad_id: int
   eos_ids: tuple[int, ...]
+  rows_at_once: int
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -115,7 +117,20 @@ def sample(
   def step(state: DecodeState) -> DecodeState:
     return decode_step(policy, axes, config, params, weights, row_keys, state)
 
-  return _to_rollout(config, prompts, jax.lax.while_loop(go_on, step, state))
+  state = jax.lax.while_loop(go_on, step, state)
+  routes, cache = None, state.cache
+  if cache.prompt_routes is not None and cache.completion_routes is not None:
+    routes = (cache.prompt_routes, cache.completion_routes)
+  return to_rollout(
+    config,
+    prompts,
+    tokens=state.tokens,
+    mask=state.mask,
+    stats=state.stats,
+    ended=state.done,
+    routes=routes,
+    decode_steps=jnp.broadcast_to(state.step - 1, (num_rows,)),
+  )
 
 
 def decode_step(
@@ -146,24 +161,14 @@ def record(
 ) -> DecodeState:
   """Draws column `state.step` from logits [B, V] and writes it down."""
   step, live = state.step, ~state.done
-  drawn, stats = tail.draw_and_record(
-    axes,
-    filters.allowed(logits, config.temperature, config.top_p),
-    None if config.greedy else _uniform(row_keys, step),
-    temperature=config.temperature,
-    top_k=config.top_k,
-  )
-  if config.with_hidden:
-    stats = dataclasses.replace(stats, hidden=hidden)
+  steps = jnp.broadcast_to(step, live.shape)
+  drawn, stats, ends = draw(axes, config, row_keys, steps, hidden, logits)
 
   def write(buffer: Array, column: Array) -> Array:
     keep = live.reshape((-1,) + (1,) * (column.ndim - 1))
     column = jnp.where(keep, column, jnp.zeros_like(column))
     return jax.lax.dynamic_update_index_in_dim(buffer, column, step, 1)
 
-  done = state.done
-  for eos_id in config.eos_ids:
-    done |= drawn == eos_id
   tokens = jnp.where(live, drawn, config.pad_id)
   return dataclasses.replace(
     state,
@@ -171,65 +176,139 @@ def record(
     tokens=jax.lax.dynamic_update_index_in_dim(state.tokens, tokens, step, 1),
     mask=write(state.mask, live),
     stats=jax.tree.map(write, state.stats, stats),
-    done=done,
+    done=state.done | ends,
   )
 
 
-def _uniform(row_keys: Array, step: Array) -> Array:
-  keys = jax.vmap(jax.random.fold_in, (0, None))(row_keys, step)
-  return jax.vmap(jax.random.uniform)(keys)
+def draw(
+  axes: VocabularyAxes,
+  config: SamplingConfig,
+  row_keys: Array,
+  steps: Array,
+  hidden: Array,
+  logits: Array,
+) -> tuple[Array, TokenStats, Array]:
+  """Draws a token in each row.
+
+  Args:
+    axes: where rows and columns of the vocabulary live.
+    config: how to sample.
+    row_keys: a key for each row.
+    steps: i32 [B], numbers of the tokens.
+    hidden: [B, D].
+    logits: f32 [B, V].
+
+  Returns:
+    i32 [B]; what is recorded, [B]; and bool [B], which tokens are an end.
+  """
+  uniform = None
+  if not config.greedy:
+    keys = jax.vmap(jax.random.fold_in)(row_keys, steps)
+    uniform = jax.vmap(jax.random.uniform)(keys)
+  drawn, stats = tail.draw_and_record(
+    axes,
+    filters.allowed(logits, config.temperature, config.top_p),
+    uniform,
+    temperature=config.temperature,
+    top_k=config.top_k,
+  )
+  if config.with_hidden:
+    stats = dataclasses.replace(stats, hidden=hidden)
+  ends = jnp.zeros(drawn.shape, bool)
+  for eos_id in config.eos_ids:
+    ends |= drawn == eos_id
+  return drawn, stats, ends
 
 
 def _empty_state(
   config: SamplingConfig, cache: Cache, hidden: Array
 ) -> DecodeState:
-  shape = (hidden.shape[0], config.max_completion_length)
-  top, states = None, None
-  if config.top_k:
-    top = jnp.zeros((*shape, config.top_k), jnp.float32)
-  if config.with_hidden:
-    states = jnp.zeros((*shape, hidden.shape[-1]), hidden.dtype)
+  tokens, mask, stats = empty_columns(
+    config, hidden.shape[0], hidden.shape[-1], hidden.dtype
+  )
   return DecodeState(
     step=jnp.zeros((), jnp.int32),
-    tokens=jnp.full(shape, config.pad_id, jnp.int32),
-    mask=jnp.zeros(shape, bool),
-    stats=TokenStats(
-      log_probs=jnp.zeros(shape, jnp.float32),
-      top_ids=None if top is None else top.astype(jnp.int32),
-      top_log_probs=top,
-      entropy=jnp.zeros(shape, jnp.float32),
-      hidden=states,
-    ),
-    done=jnp.zeros(shape[:1], bool),
+    tokens=tokens,
+    mask=mask,
+    stats=stats,
+    done=jnp.zeros(hidden.shape[:1], bool),
     cache=cache,
   )
 
 
-def _to_rollout(
-  config: SamplingConfig, prompts: Prompts, state: DecodeState
+def empty_columns(
+  config: SamplingConfig, num_rows: int, width: int, dtype: Any
+) -> tuple[Array, Array, TokenStats]:
+  """Tokens, mask and stats of B rows before anything is drawn.
+
+  Args:
+    config: how to sample.
+    num_rows: B.
+    width: D.
+    dtype: of the states.
+  """
+  shape = (num_rows, config.max_completion_length)
+  top, states = None, None
+  if config.top_k:
+    top = jnp.zeros((*shape, config.top_k), jnp.float32)
+  if config.with_hidden:
+    states = jnp.zeros((*shape, width), dtype)
+  stats = TokenStats(
+    log_probs=jnp.zeros(shape, jnp.float32),
+    top_ids=None if top is None else top.astype(jnp.int32),
+    top_log_probs=top,
+    entropy=jnp.zeros(shape, jnp.float32),
+    hidden=states,
+  )
+  tokens = jnp.full(shape, config.pad_id, jnp.int32)
+  return tokens, jnp.zeros(shape, bool), stats
+
+
+def to_rollout(
+  config: SamplingConfig,
+  prompts: Prompts,
+  *,
+  tokens: Array,
+  mask: Array,
+  stats: TokenStats,
+  ended: Array,
+  routes: tuple[Array, Array] | None,
+  decode_steps: Array,
 ) -> Rollout:
+  """Puts prompts before what was sampled for them.
+
+  Args:
+    config: how it was sampled.
+    prompts: N prompts.
+    tokens: i32 [B, R].
+    mask: bool [B, R].
+    stats: [B, R].
+    ended: bool [B], an end token was drawn.
+    routes: of the prompts [N, P, M, k] and the completions [B, R, M, k].
+    decode_steps: i32 [B].
+  """
+
   def repeat(values: Array) -> Array:
     return jnp.repeat(values, config.group_size, axis=0)
 
-  tokens = jnp.concatenate([repeat(prompts.tokens), state.tokens], axis=1)
-  token_mask = jnp.concatenate([repeat(prompts.mask), state.mask], axis=1)
+  tokens = jnp.concatenate([repeat(prompts.tokens), tokens], axis=1)
+  token_mask = jnp.concatenate([repeat(prompts.mask), mask], axis=1)
   num_columns = tokens.shape[1]
 
   def align(values: Array) -> Array:
     return log_probs_lib.align(values, num_columns)
 
-  routes, cache = None, state.cache
-  if cache.prompt_routes is not None and cache.completion_routes is not None:
-    routes = jnp.concatenate(
-      [repeat(cache.prompt_routes), cache.completion_routes], axis=1
-    )
+  all_routes = None
+  if routes is not None:
+    all_routes = jnp.concatenate([repeat(routes[0]), routes[1]], axis=1)
   return Rollout(
     tokens=tokens,
     token_mask=token_mask,
-    completion_mask=align(state.mask),
-    rollout=jax.tree.map(align, state.stats),
+    completion_mask=align(mask),
+    rollout=jax.tree.map(align, stats),
     group_id=repeat(jnp.arange(prompts.tokens.shape[0], dtype=jnp.int32)),
     example_id=repeat(prompts.example_id),
-    truncated=~state.done,
-    routes=routes,
+    truncated=~ended,
+    routes=all_routes,
+    decode_steps=decode_steps,
   )

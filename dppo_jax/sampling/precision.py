@@ -59,7 +59,9 @@ PRECISIONS: Mapping[str, Callable[[Array, tuple[int, ...]], Array] | None] = {
 }
 
 
-def round_params(params: Params, precision: str) -> Params:
+def round_params(
+  params: Params, precision: str, *, narrow: bool = False
+) -> Params:
   """Rounds every weight matrix to the values `precision` can hold.
 
   Args:
@@ -67,10 +69,12 @@ def round_params(params: Params, precision: str) -> Params:
       Or AdaptedParams: the adapter is rounded to bfloat16, however coarse the
       base.
     precision: a key of `PRECISIONS`.
+    narrow: keep the matrices of bfloat16 in 16 bits. The values are the same,
+      and so is what a policy computes, which casts them to its own dtype.
 
   Returns:
-    The same tree; weights are f32, or of 16 bits if they were and
-    `precision` is bfloat16.
+    The same tree; weights are f32, or of 16 bits if they were, or are to be,
+    and `precision` is bfloat16. An adapter stays f32: its product is scaled.
   """
   rounding = PRECISIONS[precision]
   if rounding is None:
@@ -78,21 +82,33 @@ def round_params(params: Params, precision: str) -> Params:
   if isinstance(params, AdaptedParams):
     return dataclasses.replace(
       params,
-      base=round_params(params.base, precision),
-      adapter=jax.tree.map(
-        lambda leaf: _through(leaf, jnp.bfloat16), params.adapter
-      ),
+      base=round_params(params.base, precision, narrow=narrow),
+      adapter=round_adapter(params.adapter, precision),
     )
 
   def round_leaf(path: Any, leaf: Array) -> Array:
     in_axes = _in_axes(tuple(key.key for key in path))
     if in_axes is None:
       return leaf
+    if narrow and precision == 'bfloat16':
+      return leaf.astype(jnp.bfloat16)
     if precision != 'bfloat16':  # Scales of a base in 16 bits are f32, too.
       leaf = leaf.astype(jnp.float32)
     return rounding(leaf, in_axes)
 
   return jax.tree_util.tree_map_with_path(round_leaf, params)
+
+
+def round_adapter(adapter: Params, precision: str) -> Params:
+  """Rounds an adapter to bfloat16, whatever the base is rounded to.
+
+  Args:
+    adapter: nested dict, f32.
+    precision: of the base; float32 rounds nothing.
+  """
+  if PRECISIONS[precision] is None:
+    return adapter
+  return jax.tree.map(lambda leaf: _through(leaf, jnp.bfloat16), adapter)
 
 
 def _in_axes(path: tuple[str, ...]) -> tuple[int, ...] | None:

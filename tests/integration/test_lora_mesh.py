@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dppo_jax.learner import state as state_lib
-from dppo_jax.runtime import assembly, frozen, loop
+from dppo_jax.runtime import assembly, frozen, hand_over, loop
 from tests import factories, runs
 from tests.runtime import published
 
@@ -82,7 +82,9 @@ def test_the_anchor_head_is_that_of_the_base():
     state = state_lib.init_state(
       parts.policy, parts.optimizer, parts.shardings, 0
     )
-    head = assembly.compile_anchor_head(parts, experiment)(state.params)
+    handed = hand_over.compile_hand_over(parts, experiment)
+    copy_head = assembly.compile_anchor_head(handed.parts)
+    head = copy_head(handed(state.params))
   base = np.asarray(parts.base['head'])
   error = np.abs(np.asarray(head) - base)
   assert 0 < error.max() < np.abs(base).max() / 10

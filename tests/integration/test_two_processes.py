@@ -29,6 +29,7 @@ _SETTINGS = {
   'writers.samples_every_n_steps': 1,
   'writers.num_samples': 8,  # Every completion.
   'mesh.fsdp': 2,
+  'sampling.lag': 1,
 }
 
 

@@ -22,6 +22,7 @@ def _drawn(attempt, rewards, ids):
     group_id=np.repeat(np.arange(rows // _GROUP), _GROUP),
     example_id=np.repeat(ids, _GROUP),
     truncated=mark % 2 == 0,
+    decode_steps=np.full(rows, 3 + attempt),
   )
   return dynamic_sampling.Drawn(
     jax.tree.map(jnp.asarray, rollout),
@@ -71,6 +72,8 @@ def test_groups_without_variance_give_their_places_to_others():
   assert drawn.rewards().tolist() == [0, 1, 1, 0, 1, 0, 1, 0]
   assert collected.num_attempts == 2
   assert collected.num_tokens == 2 * 8 * _COLUMNS
+  # Of both batches, whatever of them is kept.
+  assert collected.useful_decode_share == 2 * 8 * 2 / (8 * 3 + 8 * 4)
   assert collected.reward_mean == (4 + 3) / 16
 
 
@@ -99,6 +102,19 @@ def test_a_prompt_joins_once():
   second = ([1, 0] * 4, [9, 9, 9, 9])
   collected, _ = _collect([_FIRST, second], 2)
   assert collected.varied.tolist() == [True, True, False, True]
+
+
+def test_tokens_that_were_cut_are_no_useful_work():
+  drawn = _drawn(0, *_FIRST)
+  mask = drawn.on_host.completion_mask.copy()
+  mask[:4, 1:] = False
+  mask[0] = False
+  cut = drawn._replace(on_host=drawn.on_host.replace(completion_mask=mask))
+  collected = dynamic_sampling.collect(lambda _: cut, None, _GROUP, 1)
+  assert collected.useful_decode_share == 4 * 2 / (8 * 3)
+  none = cut._replace(on_host=cut.on_host.replace(decode_steps=np.zeros(8)))
+  collected = dynamic_sampling.collect(lambda _: none, None, _GROUP, 1)
+  assert collected.useful_decode_share == 1.0
 
 
 def test_variance():

@@ -63,3 +63,14 @@ def test_differences_name_what_differs():
     'd: stored nothing, wanted int8[2,4]',
   ]
   assert named_arrays.differences(stored, stored) == []
+
+
+def test_only_fields_that_are_wanted_must_be_the_same():
+  tree = {'params': {'a': np.zeros(2, np.float32)}, 'key': np.zeros(2)}
+  stored = named_arrays.describe(named_arrays.flatten(tree))
+  wanted = named_arrays.flatten({'params': tree['params']})
+  named_arrays.check_same(stored, wanted, 3)
+  wanted = named_arrays.flatten({'params': tree['params'], 'in_flight': [1.0]})
+  match = r'step 3 is of another .* in_flight\.0: stored nothing, wanted float'
+  with pytest.raises(ValueError, match=match):
+    named_arrays.check_same(stored, wanted, 3)

@@ -42,6 +42,16 @@ def test_the_rest_follows_from_the_shapes():
   assert memory['logits'] == 2 * 4 * 16 * 7 * 16
 
 
+def test_rows_at_once_bound_the_cache_and_the_logits():
+  experiment = runs.experiment(
+    runs.config(sampling__rows_at_once=4, learner__num_microbatches=16)
+  )
+  memory = planning.memory(experiment, runs.parts())
+  # 4 rows of 7, each with its prompt of 6.
+  assert memory['sampling cache'] == 4 * 2 * 2 * 2 * 8 * 4 * (6 + 7)
+  assert memory['logits'] == 2 * 4 * 7 * 16  # Of a microbatch of one row.
+
+
 def test_the_worst_moment_is_sampling_or_training():
   estimate = planning.memory(runs.experiment(), runs.parts())
   # 16 rows of 13 tokens, 4 heads; three arrays.

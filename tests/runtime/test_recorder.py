@@ -108,6 +108,10 @@ def test_the_stopwatch_adds_up():
   assert got['throughput/sampled_tokens_per_s'] == pytest.approx(
     100 / got['time/sampling_s']
   )
+  got = clock.metrics(sampled=100, trained=10, ahead=True)
+  assert got['throughput/sampled_tokens_per_s'] == pytest.approx(
+    100 / got['time/step_s']
+  )
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def collect():
       function = rollouts.compile_collection(
         runs.experiment(settings), parts, pool
       )
-      return function(state, Stopwatch()), pool.completions
+      return function(state, Stopwatch())[0], pool.completions
 
   return run
 
@@ -83,6 +83,16 @@ def test_resampling_fills_up_and_begins_with_the_plain_batch(plain, collect):
     again.drawn.rollout.tokens, collected.drawn.rollout.tokens
   )
   assert again.drawn.verdicts == collected.drawn.verdicts
+
+
+def test_fewer_rows_at_once_draw_the_same(plain, collect):
+  before = plain[0]
+  collected, seen = collect(sampling__rows_at_once=2)
+  assert seen == plain[1]
+  np.testing.assert_array_equal(
+    collected.drawn.rollout.tokens, before.drawn.rollout.tokens
+  )
+  assert before.useful_decode_share < collected.useful_decode_share <= 1
 
 
 def test_attempts_have_a_limit(plain, collect):

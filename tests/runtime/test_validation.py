@@ -25,6 +25,7 @@ _FREE = {
   'evaluation.greedy',
   'learner.router_replay',
   'learner.share_prompts',
+  'sampling.gather_fsdp',
   'lora.pretrained',
   'lora.targets',
   'model.pretrained',

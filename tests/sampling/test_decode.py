@@ -295,6 +295,7 @@ def _toy_policy():
     logits=logits,
     apply_routed=missing,
     apply_grouped_routed=missing,
+    slots=missing,
   )
 
 

@@ -51,7 +51,7 @@ def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
   model = shape.model
   mesh = parallel.make_mesh(1, 1, 1, jax.devices()[:1])
   policy = make_policy(model, mesh)
-  params = _random_params(model)
+  params = random_params(model)
   axes = VocabularyAxes(mesh, parallel.BATCH_AXES, parallel.VOCAB_AXIS)
   tokens = jax.random.randint(
     jax.random.PRNGKey(1), (shape.rows, shape.prompt_length), 2, 20
@@ -75,6 +75,7 @@ def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
       precision='float32',
       pad_id=0,
       eos_ids=(),  # Every row goes on to the end.
+      rows_at_once=0,
     )
     run = jax.jit(
       lambda params, key: sample(policy, axes, config, params, prompts, key)
@@ -103,7 +104,8 @@ def _num_parameters(model: TransformerConfig) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(_shapes(model)))
 
 
-def _random_params(model: TransformerConfig) -> Params:
+def random_params(model: TransformerConfig) -> Params:
+  """Weights of a model that was never trained, in its dtype."""
   dtype = jnp.dtype(model.dtype)
 
   def draw(path: Any, leaf: Any) -> Any:

@@ -119,6 +119,7 @@ def compare(folder: pathlib.Path) -> Comparison:
     precision='float32',
     pad_id=0,
     eos_ids=(),
+    rows_at_once=0,
   )
   axes = vocabulary_axes(parallel.make_mesh(1, 1, 1, devices=jax.devices()[:1]))
   draw = functools.partial(sample, policy, axes, config)

@@ -73,6 +73,11 @@ def _candidates(config: dict[str, Any], phase: str) -> Iterator[Change]:
       more = {'learner.num_microbatches': parts * 2**i}
       yield more
       yield {**remat, **more}
+  if sampled:
+    rows = data['num_prompts'] * data['group_size']
+    rows = config['sampling']['rows_at_once'] or rows
+    for i in range(1, min(7, rows.bit_length())):
+      yield {'sampling.rows_at_once': rows // 2**i}
   if mesh['data'] != 1:
     yield spread
   for tensor in tensors:

@@ -15,9 +15,10 @@ import numpy as np
 
 from dppo_jax import parallel
 from dppo_jax.base import Prompts
-from dppo_jax.runtime import assembly, frozen, loop
+from dppo_jax.runtime import assembly, frozen, hand_over, loop
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.pods import hlo
+from dppo_jax.sampling import refill
 
 SAMPLING, SCORING, TRAINING = 'sampling', 'scoring', 'training'
 PHASES = (SAMPLING, SCORING, TRAINING)
@@ -146,9 +147,11 @@ def _programs(
     example_id=rows(shape[:1], jnp.int32),
   )
   # Jitted functions, applied to the base.
-  sampler: Any = assembly.compile_sampler(parts, experiment.sampling)
+  handed = hand_over.compile_hand_over(parts, experiment)
+  weights = handed.abstract_weights
+  sampler: Any = assembly.compile_sampler(handed.parts, handed.config)
   scorer: Any = assembly.compile_scorer(parts, experiment)
-  drawn = dict(base=parts.base, params=state.params, prompts=prompts)
+  drawn = dict(base=handed.parts.base, params=weights, prompts=prompts)
   drawn['key'] = state.key
   rollout = spread(jax.eval_shape(sampler.func, *drawn.values()))
   scored = dict(base=parts.base, params=state.params, rollout=rollout)
@@ -166,24 +169,38 @@ def _programs(
   step: Any = loop.jit_step(experiment, parts, recording=recording)
   head = None
   if assembly.keeps_hidden(experiment):
-    copy_head: Any = assembly.compile_anchor_head(parts, experiment)
-    head = jax.eval_shape(copy_head, state.params)
+    sampled = loss.anchor == 'rollout'
+    copy_head: Any = assembly.compile_anchor_head(
+      handed.parts if sampled else parts
+    )
+    head = jax.eval_shape(copy_head, weights if sampled else state.params)
     where = parallel.head_sharding(parts.mesh)
     head = jax.ShapeDtypeStruct(head.shape, head.dtype, sharding=where)
   # Parameters that the KL penalty pulls toward.
   reference = state.params if refer else None
+  # What is sampled ahead, and the policies it is from.
+  kept = weights if hand_over.keeps_weights(experiment) else None
+  ahead = ((rollout, kept, None if recompute else head),) * experiment.lag
+  bases = parts.base, handed.parts.base
+  resting, handed_base = (None, None) if bases[0] is bases[1] else bases
   return {
     SAMPLING: Program(
       runs=1,
       jitted=sampler.func,
       arguments=drawn,
-      beside=(state.opt_state, reference),
+      beside=(
+        state.opt_state,
+        reference,
+        ahead,
+        resting,
+        None if handed.move is None else state.params,
+      ),
     ),
     SCORING: Program(
       runs=recompute + refer,
       jitted=scorer.func,
       arguments=scored,
-      beside=(state.opt_state, reference),
+      beside=(state.opt_state, reference, ahead, handed_base),
     ),
     TRAINING: Program(
       runs=1,
@@ -191,7 +208,7 @@ def _programs(
       arguments=dict(
         state=state, batch=spread(batch), shared=(head, parts.base)
       ),
-      beside=(reference,),
+      beside=(reference, ahead, handed_base),
     ),
   }
 
@@ -265,14 +282,26 @@ def _compile(
 def _trips(
   experiment: Experiment, parts: assembly.ModelParts
 ) -> Mapping[str, int]:
-  """Turns of the head's loop, which depend on the data: those of full rows."""
+  """Turns of loops that depend on the data: those of full rows."""
   step, data = experiment.step, experiment.data
   rows = data.num_prompts * data.group_size
   rows //= step.num_minibatches * step.num_microbatches
   tokens = rows * experiment.sampling.max_completion_length
   tokens //= parallel.num_batch_shards(parts.mesh)
   layout = assembly.vocabulary_layout(experiment, parts.mesh, 1.0)
-  return {'shard_map': -(-tokens // layout.chunk_rows)}
+  trips = {'shard_map': -(-tokens // layout.chunk_rows)}
+  slots = refill.plan_for(
+    experiment.sampling,
+    data.num_prompts,
+    parallel.num_batch_shards(parts.mesh),
+  )
+  if slots is None:
+    return trips
+  turns = slots.rows // slots.refill
+  columns = experiment.sampling.max_completion_length
+  decoded = -(-slots.rows * (columns - 1) // (slots.slots * turns))
+  # The loop of decode steps stands in that of refills.
+  return {**trips, refill.DECODE_LOOP: decoded, refill.REFILL_LOOP: turns}
 
 
 def _memory(found: Any, beside: float) -> Memory:
@@ -286,15 +315,18 @@ def _memory(found: Any, beside: float) -> Memory:
 
 
 def _cache_bytes(module: hlo.Module, experiment: Experiment) -> float:
-  """Keys and values [L, rows, heads, columns, width] that a loop carries."""
+  """Keys and values [L, rows, heads, columns, width] that a loop carries.
+
+  Those of unrolled layers have no axis of layers.
+  """
   columns = {
     experiment.data.max_prompt_length,
     experiment.sampling.max_completion_length,
   }
 
   def is_cache(shape: tuple[int, ...]) -> bool:
-    deep = len(shape) == 5 and shape[0] == experiment.model.num_layers
-    return deep and shape[3] in columns
+    stacked = len(shape) == 5 and shape[0] == experiment.model.num_layers
+    return (stacked or len(shape) == 4) and shape[-2] in columns
 
   return max(
     (

@@ -13,6 +13,7 @@ from dppo_jax.models import moe
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.pods.phases import SAMPLING, SCORING, TRAINING
+from dppo_jax.sampling import refill
 
 _WEIGHT_BYTES = {'bfloat16': 2, 'float32': 4}
 
@@ -107,12 +108,22 @@ def work(
   useful = (1 + backward) * trained + 3 * head
   itemsize = _WEIGHT_BYTES.get(model.dtype, 2)
   kv = 2 * model.num_layers * model.num_kv_heads * model.head_dim * itemsize
-  cached = data.num_prompts * prompt + rows * columns / 2  # The mean of a step.
+  shards = num_devices // tensor
+  slots = refill.plan_for(experiment.sampling, data.num_prompts, shards)
+  steps, at_once, prompts_run = columns, rows, data.num_prompts
+  cached_prompts = data.num_prompts
+  if slots is not None:
+    at_once = cached_prompts = slots.slots * shards
+    steps = columns * rows // at_once
+    prompts_run = slots.prompts * slots.rows // slots.refill * shards
+  # The mean of a step.
+  cached = cached_prompts * prompt + at_once * columns / 2
   step = stored_weights(model) * itemsize / tensor + kv * cached / num_devices
-  sampled = forward(data.num_prompts) + head
+  needed = forward(data.num_prompts) + head
+  sampled = forward(prompts_run) + head
   scored = trained + head
   return {
-    SAMPLING: Work(useful=sampled, flops=sampled, num_bytes=step * columns),
+    SAMPLING: Work(useful=needed, flops=sampled, num_bytes=step * steps),
     SCORING: Work(useful=scored, flops=scored, num_bytes=0.0),
     TRAINING: Work(useful=useful, flops=useful + again, num_bytes=0.0),
   }

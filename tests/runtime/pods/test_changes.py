@@ -54,6 +54,19 @@ def test_sampling_takes_fewer_prompts_and_nothing_of_the_learner(config):
   assert found == ({'data.num_prompts': 4}, 40.0)
 
 
+def test_sampling_takes_fewer_rows_at_once_before_all_else(config):
+  def estimate(changed):
+    return 10.0 * (changed['sampling']['rows_at_once'] or 32)
+
+  found = changes.find_change(config, 8, phases.SAMPLING, 100.0, estimate)
+  assert found == ({'sampling.rows_at_once': 8}, 80.0)
+  config['sampling']['rows_at_once'] = 8
+  found = changes.find_change(config, 1, phases.SAMPLING, 25.0, estimate)
+  assert found == ({'sampling.rows_at_once': 2}, 20.0)
+  # None is all of them.
+  assert changes.find_change(config, 1, phases.SAMPLING, 5.0, estimate) is None
+
+
 def test_changes_are_shown_as_flags():
   assert changes.show({'mesh.fsdp': -1, 'mesh.tensor': 8}) == (
     '--config.mesh.fsdp=-1 --config.mesh.tensor=8'

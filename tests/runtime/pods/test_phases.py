@@ -1,6 +1,7 @@
 import pytest
 
 from dppo_jax.runtime.pods import phases, topologies
+from dppo_jax.sampling import refill
 from tests import runs
 
 _REFUSAL = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of \
@@ -128,3 +129,16 @@ def test_memory_adds_up():
     arguments=1, outputs=2, temporaries=4, code=8, beside=16
   )
   assert memory.total == 31
+
+
+def test_loops_of_slots_turn_as_often_as_full_rows_need():
+  settings = runs.config(sampling__rows_at_once=4)
+  experiment = runs.experiment(settings)
+  trips = phases._trips(experiment, runs.parts(settings))
+  # 32 rows one by one in 4 slots; 6 tokens each are decoded.
+  assert trips[refill.REFILL_LOOP] == 32
+  assert trips[refill.DECODE_LOOP] == 2  # 1.5, rounded up.
+  assert list(trips).index(refill.DECODE_LOOP) < list(trips).index(
+    refill.REFILL_LOOP
+  )
+  assert set(phases._trips(runs.experiment(), runs.parts())) == {'shard_map'}

@@ -53,6 +53,21 @@ def test_work_by_hand(experiment):
   assert split[phases.SAMPLING].num_bytes == 7 * (weights / 2 + cache / 4)
 
 
+def test_slots_read_the_weights_more_often(experiment):
+  sampling = dataclasses.replace(experiment.sampling, rows_at_once=8)
+  waves = dataclasses.replace(experiment, sampling=sampling)
+  plain = roofline.work(experiment, 1, 1)[phases.SAMPLING]
+  found = roofline.work(waves, 1, 1)[phases.SAMPLING]
+  assert found.useful == plain.useful
+  # Refills of one row: a prompt is run for each of the 32.
+  more = 2 * roofline.layer_weights(experiment.model) * (32 - 8) * 6
+  assert found.flops == plain.flops + more + 4 * 2 * 4 * 8 * 24 * 6**2 / 2
+  # 32 rows in 8 slots of 6 + 7 columns.
+  cache = 2 * 2 * 2 * 8 * 4 * 8 * (6 + 7 / 2)
+  weights = 4 * roofline.stored_weights(experiment.model)
+  assert found.num_bytes == 4 * 7 * (weights + cache)
+
+
 def test_what_is_computed_again_is_no_use(experiment):
   full = dataclasses.replace(experiment.model, remat='full')
   again = dataclasses.replace(experiment, model=full)
