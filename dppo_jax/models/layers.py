@@ -50,6 +50,8 @@ class TransformerConfig:
     dtype: compute dtype, 'float32' or 'bfloat16'.
     layers_a_loop: layers unrolled in one turn of the loop over layers; more
       compile longer and copy less.
+    shard_sequence: between layers the columns of the residual stream are split
+      over the mesh axis that splits heads.
     remat: what a layer saves for its backward pass: 'none' saves everything,
       'dots' the matrix products, 'full' its input only.
   """
@@ -80,6 +82,7 @@ class TransformerConfig:
   init_scale: float
   dtype: str
   layers_a_loop: int
+  shard_sequence: bool
   remat: Literal['none', 'dots', 'full']
 
 
