@@ -50,7 +50,10 @@ def main() -> int:
       rollout.decode_bytes(shape) * shape.new_tokens / seconds
     )
     / (2 * copied / wall[rollout.COPY]),
-    'prefill_and_one_token_s': wall[rollout.PREFILL],
+    'until_the_second_token_s': wall[rollout.PREFILL],
+    'all_tokens_per_s': shape.rows
+    * (shape.new_tokens + 2)
+    / wall[rollout.DECODE],
   }
   print(timing.table([('', ''), *((k, f'{v:.3f}') for k, v in result.items())]))
   result |= {name: time._asdict() for name, time in found.items()}

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dppo_jax.models import turned
 
@@ -24,6 +25,12 @@ def test_product_of_16_bits_is_summed_in_32():
   # A sum kept in bfloat16 stays at 256, whose next neighbor is 258.
   assert got.dtype == jnp.float32
   assert got.tolist() == [[300.0]]
+
+
+@pytest.mark.parametrize('columns', [5, 128, 384])
+def test_transpose(columns):
+  x = _normal(3, columns)
+  np.testing.assert_array_equal(turned.transpose(x), np.asarray(x).T)
 
 
 def test_turn_takes_projections_and_leaves_the_rest():

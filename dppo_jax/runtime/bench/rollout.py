@@ -15,7 +15,7 @@ from dppo_jax.models.policy import make_policy
 from dppo_jax.ops.vocabulary_shard import VocabularyAxes
 from dppo_jax.sampling.decode import SamplingConfig, sample
 
-PREFILL, DECODE, BARE, COPY = 'one token', 'all', 'all, no top-K', 'copy'
+PREFILL, DECODE, BARE, COPY = 'two tokens', 'all', 'all, no top-K', 'copy'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,10 @@ def decode_bytes(shape: RolloutShape) -> float:
 
 
 def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
-  """Rollouts of one token, of all with and without records; and a copy."""
+  """Rollouts of two tokens, of all with and without records; and a copy.
+
+  Two tokens take the prompt, the weights made ready to decode, and one step.
+  """
   model = shape.model
   mesh = parallel.make_mesh(1, 1, 1, jax.devices()[:1])
   policy = make_policy(model, mesh)
@@ -88,9 +91,9 @@ def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
     return jax.tree.map(lambda leaf: -leaf, params)
 
   return {
-    PREFILL: draw(1, shape.top_k),
-    DECODE: draw(shape.new_tokens + 1, shape.top_k),
-    BARE: draw(shape.new_tokens + 1, 0),
+    PREFILL: draw(2, shape.top_k),
+    DECODE: draw(shape.new_tokens + 2, shape.top_k),
+    BARE: draw(shape.new_tokens + 2, 0),
     COPY: lambda: copy(params),
   }
 
