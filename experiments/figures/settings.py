@@ -1,5 +1,6 @@
 """The methods and the tiers that figures share."""
 
+from collections.abc import Callable
 from typing import Any
 
 from configs import presets, stale_digits
@@ -25,9 +26,8 @@ METHODS = {
 DPPO = tuple(name for name in METHODS if name.startswith('DPPO'))
 
 
-def smoke() -> Any:
+def shrunk(config: Any) -> Any:
   """Two steps of a tiny policy: whether everything works, nothing more."""
-  config: Any = stale_digits.get_config()
   config.num_steps = 2
   config.ledger.every_n_steps = 1
   config.data.num_prompts = 4
@@ -47,9 +47,8 @@ def smoke() -> Any:
   return config
 
 
-def large() -> Any:
-  """Sixteen digits and 25 M parameters, for one accelerator."""
-  config: Any = stale_digits.get_config()
+def enlarged(config: Any) -> Any:
+  """25 M parameters and more steps, for one accelerator."""
   config.num_steps = 200
   config.data.num_prompts = 128
   config.data.group_size = 16
@@ -65,17 +64,24 @@ def large() -> Any:
   return config
 
 
-def stale_tiers(*only_in_smoke: str) -> dict[str, Tier]:
-  """The tiers of a figure on stale data.
+def tiers(config: Callable[[], Any], *only_in_smoke: str) -> dict[str, Tier]:
+  """The tiers of a figure.
 
   Args:
+    config: of the cpu tier, from which the others are made.
     *only_in_smoke: variants that its smoke tier runs.
   """
+  small, big = lambda: shrunk(config()), lambda: enlarged(config())
   return {
-    'smoke': Tier(config=smoke, num_seeds=1, only=only_in_smoke),
-    'cpu': Tier(config=stale_digits.get_config, num_seeds=3),
-    'gpu': Tier(config=large, num_seeds=3),
+    'smoke': Tier(config=small, num_seeds=1, only=only_in_smoke),
+    'cpu': Tier(config=config, num_seeds=3),
+    'gpu': Tier(config=big, num_seeds=3),
   }
+
+
+def stale_tiers(*only_in_smoke: str) -> dict[str, Tier]:
+  """The tiers of a figure on stale data; see `tiers`."""
+  return tiers(stale_digits.get_config, *only_in_smoke)
 
 
 def thresholds(
