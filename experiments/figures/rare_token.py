@@ -2,6 +2,7 @@
 
 Batch 3 is sampled after two refreshes of mu; p(think) is mu's, averaged over
 the prompts of a batch. In the tabular problem n counts starts or optimizers.
+The sampler is exact, so MiniRL is GRPO-ClipHigher itself, and lies below it.
 """
 
 from collections.abc import Sequence

@@ -107,6 +107,7 @@ _CPPO = PRESETS['cppo']
 CPPO_PARTS = {
   'DPPO': thresholds('dppo_binary_tv', 'delta', 0.15, 0.15),
   'CPPO': _CPPO,
+  'CPPO-P90': PRESETS['cppo_dynamic'],
   'weights': PRESETS['cppo_no_budget'],
   'budget': PRESETS['cppo_no_weights'],
   'shuffled': PRESETS['cppo_shuffled'],
