@@ -14,15 +14,15 @@ from tests.runtime.figures.tables import table
 
 
 def _long():
-  """A record whose tokens are at positions 0 to 39, three a position."""
+  """A record whose tokens are at positions 0 to 39, two a position."""
   record = ledger_records.hand_made()
-  n, first = 120, slice(0, 1)
+  n, first = 80, slice(0, 1)
   tokens = {
     name: np.repeat(getattr(record, name)[first], n)
     for name in ('token', 'advantages', 'divergence')
   }
-  tokens['row'] = np.repeat(np.arange(3, dtype=np.int32), 40)
-  place = np.tile(np.arange(40), 3).astype(np.int32)
+  tokens['row'] = np.repeat(np.arange(2, dtype=np.int32), 40)
+  place = np.tile(np.arange(40), 2).astype(np.int32)
   log_mu = np.full(n, math.log(0.5), np.float32)
   # |pi - mu| is .001 at position 0, and .001 more at each further one.
   log_pi = np.log(0.5 + 0.001 * (place + 1)).astype(np.float32)
@@ -43,8 +43,8 @@ def test_by_position():
   first, second, last = positions.by_position(_long())
   assert [p['position'] for p in (first, second, last)] == [7.5, 23.5, 35.5]
   assert first['tv'] == pytest.approx(np.mean(np.arange(1, 17)) * 1e-3, 1e-4)
-  # Of 48 tokens the largest four: three at position 15 and one at 14.
-  assert first['tv_top'] == pytest.approx((3 * 16 + 15) / 4 * 1e-3, 1e-4)
+  # Of 32 tokens the largest three: two at position 15 and one at 14.
+  assert first['tv_top'] == pytest.approx((2 * 16 + 15) / 3 * 1e-3, 1e-4)
   assert (second['masked_here'], last['masked_here']) == (0.0, 1.0)
   assert last['bound'] == pytest.approx(0.15 / (1 - 0.2 * 35.5 / 39))
 
