@@ -3,7 +3,7 @@
 Paper: arXiv:2606.10968, whose position weights and prefix budget act along a
 completion. Sixteen bits are given and said twelve times over, each in a word
 that names its place; one wrong bit, or place, makes a sample wrong. The task
-is ours: attention by content alone learns it, so 30 thousand parameters do.
+is ours: attention by content alone learns it, so 44 thousand parameters do.
 
 Eight updates a batch at a high learning rate. Seen with one seed, twice the
 prompts and twice the noise, fourteen steps of CPPO: reward from .14 to .29, a
