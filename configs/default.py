@@ -87,6 +87,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     init_scale=0.02,  # Standard deviation of the initial weights.
     dtype='float32',  # Compute dtype: float32 or bfloat16.
     layers_a_loop=1,  # Layers unrolled in a turn of the loop; divides them.
+    shard_sequence=False,  # Between layers columns are split over mesh.tensor.
     remat='none',  # Saved for the backward pass: none (all), dots, full.
   )
 
@@ -174,7 +175,8 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     cache='',  # Folder of warm starts that runs alike share; '' keeps none.
   )
 
-  # Sizes of the axes; -1 takes what is left.
+  # Sizes of the axes; -1 takes what is left. Of several slices, the first of
+  # data, fsdp and expert that their number divides crosses the network.
   config.mesh = dict(data=-1, fsdp=1, tensor=1, expert=1)
 
   config.evaluation = dict(

@@ -125,6 +125,9 @@ def train_on_math(config: ml_collections.ConfigDict) -> None:
     learning_rate=1e-6, schedule='constant', b2=0.999, weight_decay=0.01
   )
   config.mesh.update(data=1, fsdp=-1)
+  # Engines hold whole weights in 16 bits. Gathered at every token instead, they
+  # would be most of the time of a rollout.
+  config.sampling.update(precision='bfloat16', gather_fsdp=True)
   evaluate_on_aime(config, num_samples=32)
 
 

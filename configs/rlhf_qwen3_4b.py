@@ -51,6 +51,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     learning_rate=1e-6, schedule='constant', b2=0.999, weight_decay=0.01
   )
   config.mesh.update(data=1, fsdp=-1)
+  config.sampling.update(precision='bfloat16', gather_fsdp=True)
   config.evaluation.update(
     source='rows',
     files=f'{_FILES}/test_prefs*.parquet',

@@ -13,6 +13,10 @@ import flax.linen as nn
 import jax
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
+
+# Of a mesh, to be arranged or as they are arranged; None for all that are here.
+Devices = Sequence[Any] | np.ndarray | None
 
 MESH_AXES = ('data', 'fsdp', 'expert', 'tensor')
 # What the rows of a batch are split over. Devices that share out experts have
@@ -20,6 +24,9 @@ MESH_AXES = ('data', 'fsdp', 'expert', 'tensor')
 BATCH_AXES = ('data', 'fsdp', 'expert')
 # What columns of the vocabulary are split over.
 VOCAB_AXIS = 'tensor'
+# What columns of the residual stream may be split over: there each device of
+# the axis would hold the same.
+SEQUENCE_AXIS = 'tensor'
 
 # Logical axis -> mesh axis (or axes). Absent means replicated.
 AXIS_RULES = (
@@ -66,7 +73,7 @@ def make_mesh(
   data: int,
   fsdp: int,
   tensor: int,
-  devices: Sequence[Any] | None = None,
+  devices: Devices = None,
   *,
   expert: int = 1,
 ) -> Mesh:
@@ -76,17 +83,21 @@ def make_mesh(
     data: size of the data axis; -1 takes the devices that are left.
     fsdp: size of the axis over which parameters and batch are split.
     tensor: size of the axis over which heads and vocabulary are split.
-    devices: the devices.
+    devices: the devices; an array of them is taken in its order, else those
+      that are neighbors come to lie beside each other.
     expert: size of the axis over which experts, and the batch, are split.
 
   Raises:
     ValueError: the sizes do not multiply to the number of devices.
   """
-  devices = jax.devices() if devices is None else list(devices)
+  placed = isinstance(devices, np.ndarray)
+  found = jax.devices() if devices is None else list(np.ravel(devices))
   data, fsdp, tensor, expert = axis_sizes(
-    data, fsdp, tensor, len(devices), expert
+    data, fsdp, tensor, len(found), expert
   )
-  return Mesh(_arrange((data, fsdp, expert, tensor), devices), MESH_AXES)
+  sizes = (data, fsdp, expert, tensor)
+  grid = np.reshape(devices, sizes) if placed else _arrange(sizes, found)
+  return Mesh(grid, MESH_AXES)
 
 
 def _arrange(sizes: tuple[int, ...], devices: Sequence[Any]) -> Any:
@@ -143,8 +154,10 @@ def num_batch_shards(mesh: Mesh) -> int:
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-def constrain_rows(mesh: Mesh | None, x: jax.Array) -> jax.Array:
-  """Activations [B, ...] with their rows split over the batch axes.
+def constrain_rows(
+  mesh: Mesh | None, x: jax.Array, *, columns: bool = False
+) -> jax.Array:
+  """Activations [B, S, ...] with their rows split over the batch axes.
 
   A compiler left alone may split the width instead, as the parameters are, and
   then adds up activations after every product.
@@ -152,10 +165,15 @@ def constrain_rows(mesh: Mesh | None, x: jax.Array) -> jax.Array:
   Args:
     mesh: devices, or None.
     x: as it is where B is no multiple of the shards.
+    columns: split S over the tensor axis, too, where that divides it.
   """
   if mesh is None or mesh.size == 1 or x.shape[0] % num_batch_shards(mesh):
     return x
-  return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
+  axes: list[Any] = [BATCH_AXES]
+  if columns and x.shape[1] % mesh.shape[SEQUENCE_AXIS] == 0:
+    axes.append(SEQUENCE_AXIS)
+  sharding = NamedSharding(mesh, PartitionSpec(*axes))
+  return jax.lax.with_sharding_constraint(x, sharding)
 
 
 def tree_shardings(mesh: Mesh, boxed: Any) -> Any:

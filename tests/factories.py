@@ -51,6 +51,7 @@ def transformer_config(**overrides) -> TransformerConfig:
     init_scale=0.3,  # Wide: the laws of a tiny model should not be flat.
     dtype='float32',
     layers_a_loop=1,
+    shard_sequence=False,
     remat='none',
   )
   return TransformerConfig(**{**fields, **overrides})

@@ -1,4 +1,7 @@
+import os
 import re
+import subprocess
+import sys
 
 import flax.linen as nn
 import jax
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 
 from dppo_jax import parallel
+from dppo_jax.runtime.pods import child, topologies
 
 
 @pytest.mark.parametrize(
@@ -191,3 +195,49 @@ def test_rows_are_split_where_they_can_be():
   odd = np.ones((3, 3))
   assert parallel.constrain_rows(mesh, odd) is odd
   assert parallel.constrain_rows(None, odd) is odd
+
+
+def test_columns_are_split_where_they_can_be():
+  mesh = parallel.make_mesh(2, 2, 2)
+
+  def parts(shape):
+    def constrain(x):
+      return parallel.constrain_rows(mesh, x, columns=True)
+
+    return jax.jit(constrain)(np.ones(shape)).addressable_shards[0].data.shape
+
+  assert parts((8, 6, 3)) == (2, 3, 3)
+  assert parts((8, 5, 3)) == (2, 5, 3)  # An odd number of columns.
+
+
+def test_devices_of_an_array_keep_their_order():
+  devices = np.array(jax.devices())[::-1].reshape(2, 2, 1, 2)
+  mesh = parallel.make_mesh(2, 2, 2, devices)
+  assert [d.id for d in mesh.devices.flat] == list(range(8))[::-1]
+
+
+@pytest.mark.skipif(
+  not topologies.can_compile(), reason='libtpu, of the extra tpu, is missing'
+)
+@pytest.mark.parametrize('sizes', [(2, 4, 4), (4, 8, 1), (1, 8, 4)])
+def test_no_slice_shares_a_row_of_the_mesh_with_another(sizes):
+  """Two slices of 16 chips, as libtpu describes them."""
+  data, fsdp, tensor = sizes
+  code = (
+    'from dppo_jax import parallel\n'
+    'from dppo_jax.runtime.pods import topologies as t\n'
+    "devices = t.describe(t.parse('v5e:4x4', 2))\n"
+    f'grid = parallel.make_mesh({data}, {fsdp}, {tensor}, devices).devices\n'
+    'outer = grid if grid.shape[0] > 1 else grid[0]\n'
+    'half = len(outer) // 2\n'
+    'for part in (outer[:half], outer[half:]):\n'
+    '  print(*{d.slice_index for d in part.flat})\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    env={**os.environ, **child.ENVIRONMENT},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert sorted(done.stdout.split()) == ['0', '1'], done.stderr

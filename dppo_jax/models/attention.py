@@ -110,7 +110,8 @@ class Attention(nn.Module):
 
     Queries are [B, S, H, head_dim], the others [B, kv_heads, S, head_dim].
     """
-    query, key, value = self.query(x), self.key(x), self.value(x)
+    into = (self.query, self.key, self.value)
+    query, key, value = layers.project_all(self, into, x)
     if self.config.qk_norm:
       query, key = self.query_norm(query), self.key_norm(key)
     query = layers.rotate(query, angles)

@@ -50,6 +50,8 @@ class TransformerConfig:
     dtype: compute dtype, 'float32' or 'bfloat16'.
     layers_a_loop: layers unrolled in one turn of the loop over layers; more
       compile longer and copy less.
+    shard_sequence: between layers the columns of the residual stream are split
+      over the mesh axis that splits heads.
     remat: what a layer saves for its backward pass: 'none' saves everything,
       'dots' the matrix products, 'full' its input only.
   """
@@ -80,6 +82,7 @@ class TransformerConfig:
   init_scale: float
   dtype: str
   layers_a_loop: int
+  shard_sequence: bool
   remat: Literal['none', 'dots', 'full']
 
 
@@ -100,12 +103,15 @@ class Projection(nn.Module):
   use_bias: bool = False
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
+  def __call__(self, x: Array, product: Array | None = None) -> Array:
+    """x @ kernel (+ bias), or `product` [tokens, outputs] in its place."""
     count = len(self.in_axes)
     lead = x.shape[: x.ndim - count]
     rows = math.prod(size for size, _ in self.in_axes)
     x = x.reshape(-1, rows)
-    if self.has_variable('turned', 'kernel'):
+    if product is not None:
+      y = product
+    elif self.has_variable('turned', 'kernel'):
       kernel: Any = self.get_variable('turned', 'kernel')
       y = turned.product(kernel.astype(x.dtype), x).astype(x.dtype)
     else:
@@ -147,6 +153,26 @@ class Projection(nn.Module):
     return (x @ a) @ b.reshape(a.shape[-1], -1).astype(self.config.dtype)
 
 
+def project_all(
+  module: nn.Module, projections: Sequence[Projection], x: Array
+) -> list[Array]:
+  """Several projections of x [..., D] that belong to a module.
+
+  Where its collection 'turned' has their kernels as one, they are one product.
+  """
+  if not module.has_variable('turned', 'kernels'):
+    return [project(x) for project in projections]
+  kernels: Any = module.get_variable('turned', 'kernels')
+  rows = x.reshape(-1, x.shape[-1])
+  y = turned.product(kernels.astype(x.dtype), rows).astype(x.dtype)
+  products, begin = [], 0
+  for project in projections:
+    end = begin + math.prod(size for size, _ in project.out_axes)
+    products.append(project(x, y[:, begin:end]))
+    begin = end
+  return products
+
+
 class RMSNorm(nn.Module):
   """x / sqrt(mean(x^2) + epsilon) * scale over the last axis, f32 inside."""
 
@@ -175,8 +201,9 @@ class FeedForward(nn.Module):
   def __call__(self, x: Array) -> Array:
     c = self.config
     embed, mlp = (c.d_model, 'embed'), (c.d_ff, 'mlp')
-    gate = Projection(c, [embed], [mlp], name='gate')(x)
-    up = Projection(c, [embed], [mlp], name='up')(x)
+    names = ('gate', 'up')
+    into = [Projection(c, [embed], [mlp], name=name) for name in names]
+    gate, up = project_all(self, into, x)
     return Projection(c, [mlp], [embed], name='down')(nn.silu(gate) * up)
 
 

@@ -81,7 +81,10 @@ class Layer(nn.Module):
     own: Any = None
     for x, angle, mask in zip(streams, angles, masks, strict=True):
       mixed, own = attend(attention_norm(x), angle, seen, mask)
-      outputs.append(x + mixed)
+      x += mixed
+      if c.shard_sequence:
+        x = _by_rows(c, self.mesh, x)
+      outputs.append(x)
       keys, values = own
       seen.append(attention.Segment(keys, values, mask[:, -1:]))
     normed = tuple(mlp_norm(x) for x in outputs)
@@ -93,7 +96,7 @@ class Layer(nn.Module):
       mlp = layers.FeedForward(c, name='mlp')
       added = tuple(mlp(x) for x in normed)
     pairs = zip(outputs, added, strict=True)
-    streams = tuple(_by_rows(self.mesh, x + more) for x, more in pairs)
+    streams = tuple(_by_rows(c, self.mesh, x + more) for x, more in pairs)
     return streams, (own, routing)
 
 
@@ -144,13 +147,19 @@ def _layer_class(config: layers.TransformerConfig) -> Any:
   )
 
 
-def _by_rows(mesh: Mesh | None, x: Array) -> Array:
-  """Splits rows of sequences; of single tokens the compiler decides.
+def _by_rows(
+  config: layers.TransformerConfig, mesh: Mesh | None, x: Array
+) -> Array:
+  """Splits rows of sequences, and their columns where the config says so.
+
+  Of single tokens the compiler decides.
 
   While decoding the weights outweigh the activations: to add up activations
   that are split over the width is cheaper than to gather weights.
   """
-  return parallel.constrain_rows(mesh, x) if x.shape[1] > 1 else x
+  if x.shape[1] == 1:
+    return x
+  return parallel.constrain_rows(mesh, x, columns=config.shard_sequence)
 
 
 class Transformer(nn.Module):
@@ -248,7 +257,7 @@ class Transformer(nn.Module):
     # Rows are cast, not the table: a copy of it is a gigabyte.
     table = narrow.bits(self.embedding, self.platform)
     rows = narrow.unpack(jnp.take(table, tokens, axis=0))
-    return _by_rows(self.mesh, rows.astype(self.config.dtype))
+    return _by_rows(self.config, self.mesh, rows.astype(self.config.dtype))
 
   def normalize(self, x: Array) -> Array:
     """The norm before the head."""

@@ -16,6 +16,8 @@ from dppo_jax.base import Array, Params
 
 # Rows up to which it pays to turn weights that serve many rows, too.
 FEW = 64
+# Projections of the same input, which one product makes.
+_TOGETHER = (('query', 'key', 'value'), ('gate', 'up'))
 # Their kernels are those of experts, which have products of their own.
 _OTHERS = {'experts', 'router'}
 
@@ -45,7 +47,7 @@ def turn(params: Params) -> tuple[Params, Params]:
 
   Returns:
     The parameters without those kernels, and the kernels alone, each turned to
-    [outputs, inputs].
+    [outputs, inputs]. Those of one input are one array, `kernels`, beside them.
   """
   rest: dict[str, Any] = {}
   kernels: dict[str, Any] = {}
@@ -61,4 +63,8 @@ def turn(params: Params) -> tuple[Params, Params]:
         kernels[name] = {'kernel': kernel.reshape(num_inputs, -1).T}
     else:
       rest[name] = value
+  for names in _TOGETHER:
+    if kernels.keys() >= set(names):
+      each = [kernels.pop(name)['kernel'] for name in names]
+      kernels['kernels'] = jnp.concatenate(each)
   return rest, kernels

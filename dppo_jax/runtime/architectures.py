@@ -103,7 +103,8 @@ def read_shape(folder: pathlib.Path) -> dict[str, Any]:
     folder: holds config.json.
 
   Returns:
-    Every key of `TransformerConfig` but dtype, layers_a_loop and remat.
+    Every key of `TransformerConfig` but dtype, layers_a_loop,
+    shard_sequence and remat.
 
   Raises:
     ValueError: config.json is missing or damaged, or asks for what the model

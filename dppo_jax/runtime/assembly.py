@@ -1,6 +1,6 @@
 """The parts of a run, built once from an Experiment."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import dataclasses
 import functools
 import os
@@ -35,13 +35,13 @@ from dppo_jax.models import policy as policy_lib
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.vocabulary_pass import VocabularyConfig
 from dppo_jax.ops.vocabulary_shard import VocabularyAxes
+from dppo_jax.parallel import Devices
 from dppo_jax.runtime import adapter_files, datasets, pretrained
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.vocabulary import open_tokenizer
 from dppo_jax.sampling import decode, refill
 
 SampleFn = Callable[[Params, Prompts, Array], Rollout]
-Devices = Sequence[Any] | None
 ScoreFn = Callable[[Params, Rollout], TokenStats]
 BatchFn = Callable[
   [Rollout, Array, TokenStats | None, TokenStats | None], tuple[Batch, Metrics]

@@ -20,23 +20,34 @@ _MENDABLE = (ValueError, OSError, CheckpointError, NonFiniteError)
 _INTERRUPTED = 130  # As shells report Ctrl-C.
 
 
-def run(main: Callable[[], int]) -> None:
-  """Parses the flags, calls `main` and leaves with its exit code."""
+def run(main: Callable[..., int], *, positional: bool = False) -> None:
+  """Parses the flags, calls `main` and leaves with its exit code.
+
+  Args:
+    main: returns the exit code.
+    positional: whether it takes what is left of the command line.
+  """
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
-  app.run(functools.partial(guard, main), flags_parser=parse_flags)
+  guarded = functools.partial(guard, main, positional=positional)
+  app.run(guarded, flags_parser=parse_flags)
 
 
-def guard(main: Callable[[], int], argv: list[str]) -> int:
+def guard(
+  main: Callable[..., int], argv: list[str], *, positional: bool = False
+) -> int:
   """Calls `main`; what a user can mend ends in a message, not a traceback.
 
   Args:
     main: returns the exit code.
     argv: what is left of the command line, the command first.
+    positional: whether `main` takes the rest of it, one argument a word.
 
   Returns:
     The exit code: 1 after an error, 128 + the signal after a signal.
   """
   try:
+    if positional:
+      return main(*argv[1:])
     if len(argv) > 1:
       raise ValueError(
         f'unexpected argument {argv[1]!r}; a flag is --name=value.'

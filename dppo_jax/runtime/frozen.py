@@ -5,7 +5,7 @@ first, or draws them again from the seed; a fingerprint in every checkpoint
 refuses others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import dataclasses
 import functools
 import hashlib
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dppo_jax import parallel
 from dppo_jax.base import Array, Params, Stream, stream_key
 from dppo_jax.models.policy import make_policy
 from dppo_jax.runtime import assembly, named_arrays, pretrained
@@ -42,7 +43,7 @@ def with_base(experiment: Experiment, parts: assembly.Parts) -> assembly.Parts:
 
 
 def abstract_base(
-  experiment: Experiment, devices: Sequence[Any] | None = None
+  experiment: Experiment, devices: parallel.Devices = None
 ) -> Params:
   """Shapes, dtypes and shardings of the frozen weights.
 
@@ -66,13 +67,19 @@ def abstract_base(
     raise ValueError(f'model.pretrained: {error}') from error
 
 
-def load_base(experiment: Experiment) -> Params:
+def load_base(
+  experiment: Experiment, devices: parallel.Devices = None
+) -> Params:
   """The frozen weights, from the pretrained folder or else from the seed.
+
+  Args:
+    experiment: the run.
+    devices: of the mesh; None for those here.
 
   Raises:
     ValueError: the pretrained weights are not those of the model, or damaged.
   """
-  like = abstract_base(experiment)
+  like = abstract_base(experiment, devices)
   if experiment.pretrained:
     folder = pathlib.Path(experiment.pretrained).expanduser()
     try:

@@ -115,12 +115,14 @@ def _policy(template: str) -> str:
   if style is None or script is None:
     raise ValueError(f'{_TEMPLATE}: lacks its style or its script.')
   return (
-    f"default-src 'none'; style-src '{_hash(style[1])}';"
-    f" script-src '{_hash(script[1])}'; base-uri 'none'; form-action 'none'"
+    f"default-src 'none'; style-src '{source_hash(style[1])}';"
+    f" script-src '{source_hash(script[1])}'; base-uri 'none';"
+    " form-action 'none'"
   )
 
 
-def _hash(text: str) -> str:
+def source_hash(text: str) -> str:
+  """How a policy names a style or a script that it admits."""
   digest = hashlib.sha256(text.encode()).digest()
   return f'sha256-{base64.b64encode(digest).decode()}'
 

@@ -145,17 +145,20 @@ def memory(
   itemsize = np.dtype(jax.dtypes.canonicalize_dtype(model.dtype)).itemsize
   kv_a_token = 2 * model.num_layers * model.num_kv_heads * model.head_dim
   state = assembly.abstract_state(parts)
-  # Inputs of the products of a layer, which the backward pass reads again.
   at_once = experiment.sampling.rows_at_once or rows
   # Rows that wait for slots take their prompts with them.
   prompts = data.num_prompts if at_once == rows else at_once
-  saved = 4 * model.d_model + 2 * model.num_heads * model.head_dim
+  # Inputs of the products of a layer, which the backward pass reads again.
+  # Devices of the tensor axis hold the same residual stream, or share it out.
+  residual, saved = 4 * model.d_model, 2 * model.num_heads * model.head_dim
   sparse = [moe.is_sparse(model, i) for i in range(model.num_layers)]
   width = model.num_experts_per_tok * model.moe_intermediate_size
   dense = model.num_layers - sum(sparse)
   saved += 3 * (dense * model.d_ff + sum(sparse) * width) / model.num_layers
   if model.remat == 'full':
-    saved = model.d_model
+    residual, saved = model.d_model, 0
+  if not model.shard_sequence:
+    residual *= parts.mesh.shape['tensor']
   chunk = assembly.vocabulary_layout(experiment, parts.mesh, 1.0).chunk_rows
   shards = parallel.num_batch_shards(parts.mesh)
   logit_rows = max(at_once / shards, min(part * completion / shards, chunk))
@@ -184,7 +187,7 @@ def memory(
     'recorded stats': rows * columns * stats / devices,
     'activations': itemsize
     * model.num_layers
-    * saved
+    * (residual + saved)
     * part
     * columns
     / devices,

@@ -218,7 +218,11 @@ def abstract_params(
 def _model(shape: Mapping[str, Any], dtype: str) -> TransformerConfig:
   computed = 'bfloat16' if dtype == 'bfloat16' else 'float32'
   return TransformerConfig(
-    **shape, dtype=computed, layers_a_loop=1, remat='none'
+    **shape,
+    dtype=computed,
+    layers_a_loop=1,
+    shard_sequence=False,
+    remat='none',
   )
 
 

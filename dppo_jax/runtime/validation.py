@@ -9,7 +9,6 @@ import difflib
 import math
 from typing import Any
 
-from dppo_jax import parallel
 from dppo_jax.data import prompts, tasks
 from dppo_jax.learner.optimizer import SCHEDULES
 from dppo_jax.models.transformer import REMAT_POLICIES
@@ -21,6 +20,7 @@ from dppo_jax.ops.trust_regions import DIRECTIONS, SIDES, TRUST_REGIONS
 from dppo_jax.rewards import checks
 from dppo_jax.rewards.pool import MIN_MEMORY_MB
 from dppo_jax.runtime import data_problems
+from dppo_jax.runtime.mesh_validation import mesh_problems
 from dppo_jax.runtime.model_validation import lora_problems, model_problems
 from dppo_jax.runtime.sampling_validation import slot_problems
 from dppo_jax.runtime.vocabulary import vocabulary_size
@@ -188,8 +188,7 @@ def find_problems(config: Config, num_devices: int) -> list[str]:
     *lora_problems(config),
     *_trust_region(config),
     *_rule(config),
-    *_mesh(config, num_devices),
-    *_batch(config, num_devices),
+    *mesh_problems(config, num_devices),
     *slot_problems(config, num_devices),
   ]
 
@@ -312,83 +311,3 @@ def _rule(config: Config) -> Iterator[str]:
       f'objective.ratio_floor: got {objective["ratio_floor"]}; at most'
       f' objective.ratio_cap={objective["ratio_cap"]}.'
     )
-
-
-def _mesh(config: Config, num_devices: int) -> Iterator[str]:
-  model = config['model']
-  try:
-    _, fsdp, tensor, expert = parallel.axis_sizes(
-      **config['mesh'], num_devices=num_devices
-    )
-  except ValueError as error:
-    yield str(error)
-    return
-  sizes = [
-    ('model.num_heads', model['num_heads'], 'tensor', tensor),
-    ('model.num_kv_heads', model['num_kv_heads'], 'tensor', tensor),
-    ('model.d_ff', model['d_ff'], 'tensor', tensor),
-    ('the vocabulary', vocabulary_size(config), 'tensor', tensor),
-    ('model.d_model', model['d_model'], 'fsdp', fsdp),
-  ]
-  if model['num_experts']:
-    width = model['moe_intermediate_size']
-    sizes += [
-      ('model.num_experts', model['num_experts'], 'expert', expert),
-      ('model.moe_intermediate_size', width, 'tensor', tensor),
-    ]
-  elif expert > 1:
-    yield (
-      f'mesh.expert: got {expert}, and model.num_experts=0 leaves nothing to'
-      ' split over it; leave it at 1 and use mesh.data.'
-    )
-  for path, size, axis, parts in sizes:
-    if size % parts:
-      legal = [n for n in range(1, parts) if size % n == 0]
-      yield (
-        f'mesh.{axis}: got {parts}, which does not divide {path}={size};'
-        f' the nearest below that does is {legal[-1]}.'
-      )
-
-
-def _batch(config: Config, num_devices: int) -> Iterator[str]:
-  try:
-    sizes = parallel.axis_sizes(**config['mesh'], num_devices=num_devices)
-  except ValueError:
-    return  # Said by `_mesh`.
-  shards = sizes[0] * sizes[1] * sizes[3]
-  data, learner = config['data'], config['learner']
-  prompts_a_step, size = data['num_prompts'], data['group_size']
-  minibatches = learner['num_minibatches']
-  if prompts_a_step % minibatches:
-    yield (
-      f'learner.num_minibatches: got {minibatches}; minibatches are made of'
-      ' whole groups, so it must divide'
-      f' data.num_prompts={prompts_a_step}.'
-    )
-    return
-  rows = prompts_a_step // minibatches * size
-  parts = learner['num_microbatches']
-  if rows % parts:
-    yield (
-      f'learner.num_microbatches: got {parts}; a minibatch has {rows} rows'
-      f' ({prompts_a_step // minibatches} prompts of data.group_size={size}),'
-      ' which it must divide.'
-    )
-  elif (rows // parts) % shards:
-    yield (
-      f'learner.num_microbatches: a microbatch has {rows // parts} rows, which'
-      f' the {shards} batch shards of the mesh (data times fsdp times expert)'
-      ' do not divide; change it, data.num_prompts or the mesh.'
-    )
-  for path in (
-    'data.num_prompts',
-    'supervised.batch_size',
-    'evaluation.num_prompts',
-  ):
-    got = _at(config, path)
-    if got % shards:
-      nearest = max(shards, round(got / shards) * shards)
-      yield (
-        f'{path}: got {got}, which the {shards} batch shards of the mesh do'
-        f' not divide; the nearest that fits is {nearest}.'
-      )

@@ -11,10 +11,9 @@ import pytest
 
 from dppo_jax.runtime import assembly, distributed, workdir, writers
 from dppo_jax.runtime.checkpoints import Checkpoints
-from tests import factories, runs
+from tests import factories, pairs, runs
 
 _NUM_STEPS = 8
-_TIME_LIMIT_S = 8
 _SETTINGS = {
   'num_steps': _NUM_STEPS,
   'data.num_prompts': 4,
@@ -34,46 +33,8 @@ _SETTINGS = {
 }
 
 
-def _devices(count):
-  return {'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}'}
-
-
-def _train(folder, *more, **environment):
-  settings = [f'--config.{key}={value}' for key, value in _SETTINGS.items()]
-  return runs.train(folder, *settings, *more, **environment)
-
-
-def _free_port():
-  with socket.socket() as probe:
-    probe.bind(('127.0.0.1', 0))
-    return probe.getsockname()[1]
-
-
 def _pair(folder, *of_second):
-  """Two processes of one job; the second may get flags of its own."""
-  flags = (
-    f'--coordinator=127.0.0.1:{_free_port()}',
-    '--num_processes=2',
-    f'--host_time_limit_s={_TIME_LIMIT_S}',
-  )
-  return [
-    _train(
-      folder,
-      *flags,
-      f'--process_id={index}',
-      *(of_second if index else ()),
-      **_devices(2),
-    )
-    for index in range(2)
-  ]
-
-
-def _end(processes):
-  return [SimpleNamespace(**_ended(process)) for process in processes]
-
-
-def _ended(process):
-  return dict(zip(('code', 'out', 'err'), runs.end(process), strict=True))
+  return pairs.two(folder, _SETTINGS, *of_second)
 
 
 def _last_step(folder):
@@ -99,14 +60,14 @@ def life(tmp_path_factory):
   pair = _pair(folder)
   _await_step(pair, folder, 1)
   pair[1].send_signal(signal.SIGTERM)
-  stopped = _end(pair)
+  stopped = pairs.end(pair)
 
   pair = _pair(folder)
   step = max(int(p.name) for p in _checkpoints(folder).glob('[0-9]*'))
   _await_step(pair, folder, step + 2)
   pair[1].kill()
   begin = time.monotonic()
-  killed = _end(pair)
+  killed = pairs.end(pair)
   waited_s = time.monotonic() - begin
   rows_before = runs.rows(folder)
   return SimpleNamespace(
@@ -116,7 +77,7 @@ def life(tmp_path_factory):
     killed=killed,
     waited_s=waited_s,
     rows_before=rows_before,
-    finished=_end(_pair(folder)),
+    finished=pairs.end(_pair(folder)),
   )
 
 
@@ -135,7 +96,7 @@ def test_a_killed_process_ends_the_other_in_time(life):
   assert f'Resuming from step {life.step} of {_NUM_STEPS}.' in first.err
   assert first.code == distributed.PEER_FAILED
   assert f'process 1 ({socket.gethostname()})' in first.err
-  assert life.waited_s < _TIME_LIMIT_S + 15
+  assert life.waited_s < pairs.TIME_LIMIT_S + 15
 
 
 def test_a_restart_repeats_the_lost_steps_bit_for_bit(life):
@@ -149,7 +110,7 @@ def test_a_restart_repeats_the_lost_steps_bit_for_bit(life):
 
 
 def test_two_processes_train_as_one_does(tmp_path, life):
-  code, _, err = runs.end(_train(tmp_path / 'one', **_devices(4)))
+  code, _, err = runs.end(pairs.one(tmp_path / 'one', _SETTINGS))
   assert code == 0, err
   one, two = runs.rows(tmp_path / 'one'), runs.rows(life.folder)
   assert [row.keys() for row in one] == [row.keys() for row in two]
@@ -187,7 +148,8 @@ def test_only_the_first_process_speaks(life):
   first, second = life.finished
   assert '4 × cpu, 2 processes, mesh data 2 · fsdp 2' in first.err
   assert 'held_out_after' in first.out
-  said = [s for s in second.out.splitlines() if not s.startswith('[Gloo]')]
+  lines = second.out.split('\n')
+  said = [s for s in lines if s.strip() and not s.startswith('[Gloo]')]
   # The compiler warns of resharding in every process that compiles.
   warned = [s for s in second.err.splitlines() if 'spmd_partitioner' not in s]
   assert (said, warned) == ([], [])
@@ -196,7 +158,7 @@ def test_only_the_first_process_speaks(life):
 
 
 def test_another_config_is_an_error_on_every_host(tmp_path):
-  ended = _end(_pair(tmp_path / 'run', '--config.seed=7'))
+  ended = pairs.end(_pair(tmp_path / 'run', '--config.seed=7'))
   for each in ended:
     assert each.code in (1, 75), each
     assert 'process 1' in each.err
@@ -208,8 +170,10 @@ def test_an_error_of_one_host_ends_both_with_it(tmp_path):
   damaged = tmp_path / 'data'
   damaged.write_text('a file where a folder should be')
   begin = time.monotonic()
-  ended = _end(_pair(tmp_path / 'run', f'--config.data.data_dir={damaged}'))
-  assert time.monotonic() - begin < _TIME_LIMIT_S + 10
+  ended = pairs.end(
+    _pair(tmp_path / 'run', f'--config.data.data_dir={damaged}')
+  )
+  assert time.monotonic() - begin < pairs.TIME_LIMIT_S + 10
   assert ended[1].code == 1
   assert ended[0].code != 0
   for each in ended:

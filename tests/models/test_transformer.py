@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from configs import default
+from dppo_jax import parallel
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.policy import make_policy
 from tests import factories
@@ -212,3 +213,70 @@ def test_untied_head_is_its_own_matrix(plain):
   got = make_policy(config).logits(params, hidden)
   expected = np.asarray(hidden) @ params['head'].T
   np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def _sharded(config, mesh):
+  """Loss, gradients and compiled text over a mesh."""
+  policy = make_policy(config, mesh)
+  boxed = jax.eval_shape(policy.init, jax.random.PRNGKey(0))
+  shardings = parallel.tree_shardings(mesh, boxed)
+  rows = parallel.batch_sharding(mesh)
+  rng = np.random.default_rng(0)
+  tokens = rng.integers(2, factories.VOCAB_SIZE, (8, 12)).astype(np.int32)
+  mask = np.arange(12) >= np.arange(8)[:, None]
+
+  def loss(params, tokens, mask):
+    hidden = policy.apply(params, tokens, mask)
+    logits = policy.logits(params, hidden)
+    found = jax.nn.log_softmax(logits)[..., 3]
+    return -jnp.sum(jnp.where(mask, found, 0.0)) / mask.sum()
+
+  compiled = (
+    jax.jit(
+      jax.value_and_grad(loss),
+      in_shardings=(shardings, rows, rows),
+      out_shardings=(None, shardings),
+    )
+    .lower(factories.make_params(config), tokens, mask)
+    .compile()
+  )
+  params = jax.device_put(factories.make_params(config), shardings)
+  arrays = jax.device_put((tokens, mask), rows)
+  return *jax.device_get(compiled(params, *arrays)), compiled.as_text()
+
+
+@pytest.mark.parametrize('num_experts', [0, 4])
+def test_the_columns_of_the_residual_stream_can_be_split(num_experts):
+  mesh = parallel.make_mesh(2, 2, 2)
+  common = dict(remat='full', num_experts=num_experts)
+  whole = factories.transformer_config(**common)
+  split = factories.transformer_config(**common, shard_sequence=True)
+  loss, gradient, text = _sharded(whole, mesh)
+  got, got_gradient, got_text = _sharded(split, mesh)
+  np.testing.assert_allclose(got, loss, atol=1e-5)
+  assert factories.relative_distance(got_gradient, gradient) < 1e-5
+  # What is kept for the backward pass: of 2 layers, 2 rows a device, columns.
+  kept, halved = 'f32[2,2,12,16]', 'f32[2,2,6,16]'
+  assert (kept in text, halved in text) == (True, False)
+  assert (kept in got_text, halved in got_text) == (False, True)
+
+
+def test_one_column_is_never_split():
+  mesh = parallel.make_mesh(2, 2, 2)
+
+  def lower(**overrides):
+    config = factories.transformer_config(**overrides)
+    policy = make_policy(config, mesh)
+    params = factories.make_params(config)
+    _, cache = jax.eval_shape(
+      lambda: policy.prefill(params, factories.make_prompts(4, 5), 2, 4)
+    )
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    tokens = jax.ShapeDtypeStruct((8,), jnp.int32)
+
+    def decode(params, *more):
+      return policy.decode(policy.for_decoding(params), *more)
+
+    return jax.jit(decode).lower(params, cache, tokens, step).as_text()
+
+  assert lower() == lower(shard_sequence=True)

@@ -30,16 +30,21 @@ def test_turn_takes_projections_and_leaves_the_rest():
   params = {
     'attention': {
       'query': {'kernel': _normal(6, 2, 3), 'bias': _normal(2, 3)},
+      'key': {'kernel': _normal(6, 1, 3)},
+      'value': {'kernel': _normal(6, 1, 3) + 1},
       'output': {'kernel': _normal(2, 3, 6)},
       'query_norm': {'scale': _normal(3)},
     },
     'mlp': {'router': {'kernel': _normal(6, 4)}, 'experts': {'gate': 1.0}},
   }
   rest, kernels = turned.turn(params)
-  query = params['attention']['query']['kernel']
+  into = [
+    params['attention'][name]['kernel'].reshape(6, -1).T
+    for name in ('query', 'key', 'value')
+  ]
   output = params['attention']['output']['kernel']
   np.testing.assert_array_equal(
-    kernels['attention']['query']['kernel'], query.reshape(6, 6).T
+    kernels['attention']['kernels'], np.concatenate(into)
   )
   np.testing.assert_array_equal(
     kernels['attention']['output']['kernel'], output.reshape(6, 6).T

@@ -27,10 +27,10 @@ def test_layers_come_in_the_order_they_are_run():
   assert len(got.layers) == 4
   for i, variables in enumerate(got.layers):
     turn, place = divmod(i, 2)
-    query = stacked[f'layer_{place}']['attention']['query']['kernel'][turn]
+    output = stacked[f'layer_{place}']['attention']['output']['kernel'][turn]
     np.testing.assert_array_equal(
-      variables['turned']['attention']['query']['kernel'],
-      query.reshape(query.shape[0], -1).T,
+      variables['turned']['attention']['output']['kernel'],
+      output.reshape(-1, output.shape[-1]).T,
     )
     assert ('experts' in variables['params']['mlp']) == (place == 1)
 

@@ -42,6 +42,15 @@ def test_a_stray_argument_is_refused(capsys):
   assert "unexpected argument 'seed=3'" in capsys.readouterr().err
 
 
+def test_a_command_may_take_arguments():
+  assert (
+    entry_point.guard(
+      lambda *words: len(words), ['x', 'a', 'b'], positional=True
+    )
+    == 2
+  )
+
+
 def test_what_is_required():
   assert entry_point.required('out', 'file', 'a file') == 'file'
   with pytest.raises(ValueError, match=r'^--out: missing; name a file\.$'):

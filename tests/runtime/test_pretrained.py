@@ -17,6 +17,7 @@ def like(folder, mesh_sizes=(1, 1, 1), dtype=None):
     **architectures.read_shape(folder),
     dtype='float32',
     layers_a_loop=1,
+    shard_sequence=False,
     remat='none',
   )
   devices = jax.devices()[: int(np.prod(mesh_sizes))]

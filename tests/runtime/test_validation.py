@@ -33,6 +33,7 @@ _FREE = {
   'model.norm_topk_prob',
   'model.qk_norm',
   'model.qkv_bias',
+  'model.shard_sequence',
   'model.tied_head',
   'objective.entropy_coefficient',  # Of any sign.
   'rewards.extraction',
@@ -255,12 +256,12 @@ def test_parts_must_fit(overrides, message):
     (
       dict(mesh__expert=4, model__num_experts=10),
       'mesh.expert: got 4, which does not divide model.num_experts=10; the'
-      ' nearest below that does is 2.',
+      ' nearest that divides the model and the 8 devices: 2.',
     ),
     (
       dict(mesh__tensor=4),
       'mesh.tensor: got 4, which does not divide model.num_kv_heads=2; the'
-      ' nearest below that does is 2.',
+      ' nearest that divides the model and the 8 devices: 2.',
     ),
   ],
   ids=lambda value: '-'.join(value) if isinstance(value, dict) else '',

@@ -146,6 +146,7 @@ def load_policy(folder: pathlib.Path) -> tuple[Policy, Params]:
     **architectures.read_shape(folder),
     dtype='float32',
     layers_a_loop=1,
+    shard_sequence=False,
     remat='none',
   )
   policy = make_policy(config)

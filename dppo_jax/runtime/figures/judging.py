@@ -1,6 +1,7 @@
 """Judgements that need more than means of a column."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -135,11 +136,47 @@ def at_equal_mask(
     other: the one it is compared with.
     effect: least mean difference.
   """
-  differences = []
+  pairs = pairs_at_equal_mask(points, column, families[one], families[other])
+  differences = [pair.one - pair.other for pair in pairs]
+  return difference(
+    f'At equal masked share {one} has more {column} than {other}.',
+    f'{one} − {other} in the middle of their shared range ≥ {effect:g}',
+    differences,
+    effect,
+  )
+
+
+class Pair(NamedTuple):
+  """Two families of a seed where both mask equally much.
+
+  Attributes:
+    seed: which.
+    masked: the share that both mask.
+    one: column of the first there.
+    other: of the second.
+  """
+
+  seed: str
+  masked: float
+  one: float
+  other: float
+
+
+def pairs_at_equal_mask(
+  points: Points, column: str, one: Sequence[str], other: Sequence[str]
+) -> list[Pair]:
+  """Compares two families as `at_equal_mask` says, a pair a seed.
+
+  Args:
+    points: with columns variant, seed and masked.
+    column: of numbers.
+    one: variants of the first family.
+    other: of the second.
+  """
+  pairs = []
   for seed in points.values('seed'):
     curves = [
-      _against_mask(points, column, families[name], seed)
-      for name in (one, other)
+      _against_mask(points, column, variants, seed) for variants in (one, other)
     ]
     if min(map(len, curves)) < 2:
       continue
@@ -147,15 +184,10 @@ def at_equal_mask(
     end = min(curve[-1, 0] for curve in curves)
     if begin > end:
       continue
-    middle = (begin + end) / 2
-    first, second = (np.interp(middle, c[:, 0], c[:, 1]) for c in curves)
-    differences.append(float(first - second))
-  return difference(
-    f'At equal masked share {one} has more {column} than {other}.',
-    f'{one} − {other} in the middle of their shared range ≥ {effect:g}',
-    differences,
-    effect,
-  )
+    middle = float((begin + end) / 2)
+    first, second = (float(np.interp(middle, c[:, 0], c[:, 1])) for c in curves)
+    pairs.append(Pair(seed, middle, first, second))
+  return pairs
 
 
 def _against_mask(

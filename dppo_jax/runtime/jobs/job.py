@@ -21,7 +21,9 @@ FACTS = 'job.json'
 # What a run keeps is a part of its result, though it changes no number.
 _FREE = tuple(key for key in workdir.FREE_KEYS if key != 'ledger')
 # Who starts runs and who draws them changes nothing in them.
-_WITHOUT = ('dppo_jax/runtime/jobs', 'dppo_jax/runtime/figures')
+_WITHOUT = tuple(
+  f'dppo_jax/runtime/{name}' for name in ('jobs', 'figures', 'sweeps')
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Many configs from one, their runs, what came of them, and runs compared."""

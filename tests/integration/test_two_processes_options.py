@@ -1,0 +1,71 @@
+"""What a run may add, over two real processes: as one process does it.
+
+One job with as many options at once as go together; a job takes long to start.
+"""
+
+import pathlib
+
+import numpy as np
+
+from dppo_jax.runtime import ledger_files, writers
+from tests import pairs, runs
+
+_DATA = pathlib.Path(__file__).parents[1] / 'testdata'
+_SETTINGS = {
+  **runs.SMALLEST,
+  'num_steps': 2,
+  'mesh.fsdp': 2,
+  'evaluation.every_n_steps': 0,
+  'checkpoints.every_n_steps': 50,
+  'writers.samples_every_n_steps': 1,
+  'writers.num_samples': 8,  # Every completion.
+  'ledger.every_n_steps': 1,
+  # A published model with experts, whose routes are replayed; an adapter on
+  # it; the trainer's own anchor, and a reference.
+  'model.pretrained': _DATA / 'hf_models' / 'qwen3_moe',
+  'lora.rank': 2,
+  'lora.targets': "('query','value')",
+  'learner.router_replay': True,
+  'trust_region.anchor': 'recomputed',
+  'objective.kl_coefficient': 0.1,
+  # Ends within a token; lengths tell some groups apart, others are sampled
+  # again; a model's score is known and adds nothing.
+  'sampling.stop_strings': "('3','7')",
+  'data.dynamic_sampling': 'resample',
+  'data.max_resampling': 2,
+  'rewards.shaping': 'brief',
+  'rewards.model': _DATA / 'hf_reward_models' / 'llama3',
+  'rewards.model_batch_size': 4,
+  'rewards.model_weight': 0,
+}
+_SHOWN = ('rollout/batches', 'rewards/model_std', 'router/entropy')
+
+
+def test_two_processes_do_as_one_does(tmp_path):
+  folders = tmp_path / 'one', tmp_path / 'two'
+  (alone,) = pairs.end([pairs.one(folders[0], _SETTINGS)])
+  assert alone.code == 0, alone.err
+  both = pairs.end(pairs.two(folders[1], _SETTINGS, time_limit_s=60))
+  assert [each.code for each in both] == [0, 0], both
+
+  found = [runs.rows(folder) for folder in folders]
+  assert [row.keys() for row in found[0]] == [row.keys() for row in found[1]]
+  trained = [row for row in found[0] if 'loss/total' in row]
+  for name in _SHOWN:  # The option did something.
+    assert all(row[name] > 0 for row in trained), name
+  assert max(row['rollout/batches'] for row in trained) > 1
+  assert max(abs(row['loss/total']) for row in trained) > 0
+  for mine, theirs in zip(*found, strict=True):
+    for key, value in mine.items():
+      np.testing.assert_allclose(
+        float(theirs[key]), float(value), rtol=1e-3, atol=1e-4, err_msg=key
+      )
+  samples = [(f / writers.SAMPLES_FILE).read_text() for f in folders]
+  assert samples[0] == samples[1]
+  assert samples[0].count('\n') == 2 * 8
+  one, two = (ledger_files.load_steps(folder, 'all') for folder in folders)
+  assert one.token.size > 2 * 8
+  for name in ('step', 'token', 'row', 'keep', 'reward', 'divergence'):
+    np.testing.assert_allclose(
+      getattr(one, name), getattr(two, name), atol=1e-4, err_msg=name
+    )
