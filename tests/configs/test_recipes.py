@@ -18,7 +18,6 @@ _RECIPES = sorted({p.stem for p in _FOLDER.glob('*.py')} - _NO_RECIPES)
 # Parameters as the publishers count them, on the pages of their models.
 _PARAMETERS = {
   'quickstart': 124_544,
-  'stale_digits': 124_544,
   'tiny': 6_512,
   'stale_digits': 124_544,
   'rare_token': 124_288,
