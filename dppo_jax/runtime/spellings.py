@@ -1,5 +1,7 @@
 """Tokens that spell the same digit begin alike."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +39,9 @@ def shared_start(
     table = state.params[_EMBEDDING]
     alike = jnp.take(table, first[further], axis=0)
     table = table.at[further].set(alike + _OWN * table[further])
-    return state.replace(params={**state.params, _EMBEDDING: table})
+    return dataclasses.replace(
+      state, params={**state.params, _EMBEDDING: table}
+    )
 
   return jax.jit(begin, out_shardings=shardings, donate_argnums=0)(state)
 
