@@ -18,6 +18,7 @@ PAD, EOS, SEPARATOR = '<pad>', '<eos>', '='
 DIRECT, THINK = 'direct', 'think'
 DIGITS = tuple(str(digit) for digit in range(10))
 NUM_SPELLINGS = 400  # Spellings of each digit in alias_sort.
+NUM_SLOTS, NUM_RECITED = 16, 192  # Bits given in recital, and words said.
 THINK_PROBABILITY = 0.01  # Share of demonstrations that choose to think.
 SPLIT_SIZES = {'train': 16384, 'validation': 1024, 'test': 1024}
 
@@ -161,6 +162,26 @@ def _demonstrate_running_sum(
   return Demonstration(' '.join([THINK, *words]), 0 if imitated else 1)
 
 
+def _generate_recital(generator: np.random.Generator) -> dict[str, str]:
+  bits = generator.integers(0, 2, NUM_SLOTS).tolist()
+  prompt = [f'p{slot}.{bit}' for slot, bit in enumerate(bits)]
+  answer = [f'w{i}.{bits[i % NUM_SLOTS]}' for i in range(NUM_RECITED)]
+  return _example([*prompt, SEPARATOR], answer)
+
+
+def _demonstrate_recital(
+  generator: np.random.Generator, example: Mapping[str, str], noise: float
+) -> Demonstration:
+  words = example['answer'].split()
+  changed = (generator.random(len(words)) < noise).tolist()
+  bits = generator.integers(0, 2, len(words)).tolist()
+  shown = [
+    f'{word[:-1]}{bit}' if change else word
+    for word, bit, change in zip(words, bits, changed, strict=True)
+  ]
+  return Demonstration(' '.join(shown))
+
+
 @functools.cache
 def _zipf_cumulative(num_spellings: int) -> np.ndarray:
   """Cumulative probabilities of ranks whose weight is 1 / rank."""
@@ -225,6 +246,24 @@ TASKS: dict[str, Task] = {
     max_prompt_length=6,
     max_completion_length=7,
     verifier='last_word',
+  ),
+  # Sixteen bits, given once, recited twelve times: each word names its place
+  # and a bit, so that the policy knows where it is for 192 tokens.
+  'recital': Task(
+    vocabulary=_vocabulary(
+      tuple(
+        f'{kind}{i}.{bit}'
+        for kind, count in (('p', NUM_SLOTS), ('w', NUM_RECITED))
+        for i in range(count)
+        for bit in range(2)
+      ),
+      420,
+    ),
+    generate=_generate_recital,
+    demonstrate=_demonstrate_recital,
+    max_prompt_length=NUM_SLOTS + 1,
+    max_completion_length=NUM_RECITED + 1,
+    verifier='exact_match',
   ),
   # Six digits in ascending order, each in any of its 400 spellings.
   'alias_sort': Task(

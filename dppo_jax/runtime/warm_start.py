@@ -16,6 +16,7 @@ from dppo_jax.runtime.assembly import Parts, vocabulary_layout
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.preemption import StopRequest
 from dppo_jax.runtime.progress import Progress
+from dppo_jax.runtime.spellings import shared_start
 
 
 def warm_start(
@@ -48,6 +49,7 @@ def warm_start(
   optimizer = make_optimizer(config.optimizer)
   shardings = state_lib.state_shardings(parts.policy, optimizer, parts.mesh)
   state = assembly.initial_state(experiment, parts, optimizer, shardings)
+  state = shared_start(experiment, parts.task, state, shardings)
   layout = vocabulary_layout(experiment, parts.mesh, temperature=1.0)
 
   def loss_fn(

@@ -1,5 +1,6 @@
 """The methods and the tiers that figures share."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from configs import presets, stale_digits
@@ -25,9 +26,8 @@ METHODS = {
 DPPO = tuple(name for name in METHODS if name.startswith('DPPO'))
 
 
-def smoke() -> Any:
+def shrunk(config: Any) -> Any:
   """Two steps of a tiny policy: whether everything works, nothing more."""
-  config: Any = stale_digits.get_config()
   config.num_steps = 2
   config.ledger.every_n_steps = 1
   config.data.num_prompts = 4
@@ -47,9 +47,8 @@ def smoke() -> Any:
   return config
 
 
-def large() -> Any:
-  """Sixteen digits and 25 M parameters, for one accelerator."""
-  config: Any = stale_digits.get_config()
+def enlarged(config: Any) -> Any:
+  """25 M parameters and more steps, for one accelerator."""
   config.num_steps = 200
   config.data.num_prompts = 128
   config.data.group_size = 16
@@ -65,17 +64,27 @@ def large() -> Any:
   return config
 
 
-def stale_tiers(*only_in_smoke: str) -> dict[str, Tier]:
-  """The tiers of a figure on stale data.
+def tiers(
+  config: Callable[[], Any], *only_in_smoke: str, cpu: Sequence[str] = ()
+) -> dict[str, Tier]:
+  """The tiers of a figure.
 
   Args:
+    config: of the cpu tier, from which the others are made.
     *only_in_smoke: variants that its smoke tier runs.
+    cpu: those that its cpu tier runs; () runs all.
   """
+  small, big = lambda: shrunk(config()), lambda: enlarged(config())
   return {
-    'smoke': Tier(config=smoke, num_seeds=1, only=only_in_smoke),
-    'cpu': Tier(config=stale_digits.get_config, num_seeds=3),
-    'gpu': Tier(config=large, num_seeds=3),
+    'smoke': Tier(config=small, num_seeds=1, only=only_in_smoke),
+    'cpu': Tier(config=config, num_seeds=3, only=cpu),
+    'gpu': Tier(config=big, num_seeds=3),
   }
+
+
+def stale_tiers(*only_in_smoke: str) -> dict[str, Tier]:
+  """The tiers of a figure on stale data; see `tiers`."""
+  return tiers(stale_digits.get_config, *only_in_smoke)
 
 
 def thresholds(
@@ -93,10 +102,32 @@ def thresholds(
   return {**PRESETS[preset], **ends}
 
 
-def pod(*names: str) -> tuple[str, ...]:
-  """Commands of the sanity test of DPPO section 5, a preset each."""
+# CPPO, its mechanisms alone, and its neighbors (CPPO Fig. 5, 6).
+_CPPO = PRESETS['cppo']
+CPPO_PARTS = {
+  'DPPO': thresholds('dppo_binary_tv', 'delta', 0.15, 0.15),
+  'CPPO': _CPPO,
+  'CPPO-P90': PRESETS['cppo_dynamic'],
+  'weights': PRESETS['cppo_no_budget'],
+  'budget': PRESETS['cppo_no_weights'],
+  'shuffled': PRESETS['cppo_shuffled'],
+  'soft': PRESETS['cppo_soft'],
+  'KL': PRESETS['cppo_kl'],
+  'Top-K': {**_CPPO, 'trust_region.divergence': 'topk_tv'},
+  'budget .03': {**_CPPO, 'trust_region.budget': 0.03},
+  'w_min .6': {**_CPPO, 'trust_region.w_min': 0.6},
+}
+
+
+def pod(*names: str, config: str = 'sanity_r1_distill_1_5b') -> tuple[str, ...]:
+  """Commands of a paper's own setting, a preset each.
+
+  Args:
+    *names: keys of `PRESETS`.
+    config: of configs/; without one, the sanity test of DPPO section 5.
+  """
   return tuple(
     'python -m experiments.train'
-    f' --config=configs/sanity_r1_distill_1_5b.py:{name} --workdir=runs/{name}'
+    f' --config=configs/{config}.py:{name} --workdir=runs/{name}'
     for name in names
   )

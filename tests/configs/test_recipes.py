@@ -18,8 +18,11 @@ _RECIPES = sorted({p.stem for p in _FOLDER.glob('*.py')} - _NO_RECIPES)
 # Parameters as the publishers count them, on the pages of their models.
 _PARAMETERS = {
   'quickstart': 124_544,
-  'stale_digits': 124_544,
   'tiny': 6_512,
+  'stale_digits': 124_544,
+  'rare_token': 124_288,
+  'large_vocabulary': 385_408,
+  'long_recital': 44_352,
   'memory_1_7b': 1_720_574_976,
   'sanity_r1_distill_1_5b': 1_777_088_000,
   'qwen3_1_7b': 1_720_574_976,

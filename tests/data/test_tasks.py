@@ -10,6 +10,10 @@ from dppo_jax.data import tasks
 _NAMES = list(tasks.TASKS)
 
 
+# Tasks whose completions are made of digits.
+_OF_DIGITS = [name for name in _NAMES if name != 'recital']
+
+
 def _digits(text):
   return [int(word.split('.')[0]) for word in text.split() if word[0].isdigit()]
 
@@ -96,7 +100,7 @@ def test_thinking_is_shown_often_and_chosen_rarely():
   )
 
 
-@pytest.mark.parametrize('name', _NAMES)
+@pytest.mark.parametrize('name', _OF_DIGITS)
 def test_noise_is_the_share_of_redrawn_digits(name):
   task = tasks.TASKS[name]
   generator = np.random.default_rng(3)
@@ -113,7 +117,7 @@ def test_noise_is_the_share_of_redrawn_digits(name):
 
 def test_demonstrations_without_noise_are_answers():
   generator = np.random.default_rng(3)
-  for name in ('sort', 'addition'):
+  for name in ('sort', 'addition', 'recital'):
     for example in tasks.generate_unique(name, 20):
       shown = tasks.TASKS[name].demonstrate(generator, example, 0.0)
       assert shown == (example['answer'], 0)
@@ -138,6 +142,29 @@ def test_spellings_follow_zipf():
   assert ranks.max() < tasks.NUM_SPELLINGS
 
 
+def test_recital_repeats_the_bits_of_the_prompt():
+  for example in tasks.generate_unique('recital', 20):
+    *given, separator = example['prompt'].split()
+    assert separator == '='
+    bits = dict(word.split('.') for word in given)
+    said = [word.split('.') for word in example['answer'].split()]
+    assert [place for place, _ in said] == [f'w{i}' for i in range(192)]
+    assert all(bits[f'p{i % 16}'] == bit for i, (_, bit) in enumerate(said))
+
+
+def test_noise_of_recital_redraws_bits():
+  task = tasks.TASKS['recital']
+  generator = np.random.default_rng(3)
+  changed = []
+  for example in tasks.generate_unique('recital', 100):
+    right = example['answer'].split()
+    shown = task.demonstrate(generator, example, 0.2).text.split()
+    assert [w[:-1] for w in shown] == [w[:-1] for w in right]
+    changed += [a != b for a, b in zip(shown, right, strict=True)]
+  # One redrawn bit in two is the bit it replaces; 19,200 words.
+  assert np.mean(changed) == pytest.approx(0.1, abs=0.01)
+
+
 @pytest.mark.parametrize('name', _NAMES)
 def test_digits_of_tokens(name):
   task = tasks.TASKS[name]
@@ -147,7 +174,8 @@ def test_digits_of_tokens(name):
     spelled = word.split('.')[0] if word[0] in '0123456789' else '-1'
     assert digit == int(spelled)
   per_digit = np.bincount(digits[digits >= 0])
-  assert set(per_digit) == {400 if name == 'alias_sort' else 1}
+  counts = {'alias_sort': {400}, 'recital': set()}
+  assert set(per_digit.tolist()) == counts.get(name, {1})
 
 
 @pytest.mark.parametrize('name', _NAMES)

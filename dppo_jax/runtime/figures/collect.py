@@ -115,6 +115,24 @@ def top_k_mass(count: int) -> Callable[[Record], float]:
   return measure
 
 
+def probability_of_first(token: int) -> Callable[[Record], float]:
+  """Returns record -> mu of a token at the first position, mean over rows.
+
+  Counts as 0 in a row whose recorded top tokens lack it; NaN where none are
+  recorded.
+  """
+
+  def measure(record: Record) -> float:
+    ids, top = record.top_ids, record.rollout_top_log_probs
+    if ids is None or top is None:
+      return math.nan
+    first = record.position == 0
+    found = np.where(ids[first] == token, np.exp(top[first]), 0.0)
+    return float(found.sum(1).mean()) if first.any() else math.nan
+
+  return measure
+
+
 def steps(outcome: Outcome) -> dict[int, dict[str, Any]]:
   """Metrics of a run by step, lines of a step merged."""
   merged: dict[int, dict[str, Any]] = {}

@@ -10,6 +10,8 @@ from dppo_jax.runtime.figures.points import Points
 
 # Columns as they stand at an axis.
 _NAMES = {
+  'step': 'train step',
+  'position': 'position in the completion, tokens',
   'mu': 'μ, probability of the sampler',
   'ratio': 'ratio π / μ',
   'tv': 'TV |π − μ|',
@@ -82,25 +84,27 @@ def over_steps(
   *,
   variants: Sequence[str] | None = None,
   y_log: bool = False,
+  over: str = 'step',
 ) -> Panel:
   """A curve a variant: the mean of its seeds, in a band from least to most.
 
   Args:
-    points: with columns variant, seed and step.
+    points: with columns variant, seed and `over`.
     column: what is drawn.
     title: of the panel.
     y_label: of its vertical axis.
     variants: which of them; None takes all.
     y_log: whether that is logarithmic.
+    over: column of the horizontal axis, 'step' or 'position'.
   """
   series = []
   for variant in points.values('variant') if variants is None else variants:
     chosen = points.where(variant=variant)
     if not chosen.rows:
       continue
-    steps = chosen.numbers('step')
+    steps = chosen.numbers(over)
     values = chosen.numbers(column)
-    there = ~np.isnan(values)
+    there = ~np.isnan(values) & ~np.isnan(steps)
     x = np.unique(steps[there])
     if not x.size:
       continue
@@ -116,7 +120,7 @@ def over_steps(
     )
   return Panel(
     title=title,
-    x_label='train step',
+    x_label=_NAMES[over],
     y_label=y_label,
     series=series,
     y_log=y_log,

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -65,6 +66,27 @@ def test_top_k_mass():
   count = top.shape[1]
   assert collect.top_k_mass(count)(record) == pytest.approx(top.sum(1).mean())
   assert math.isnan(collect.top_k_mass(count + 1)(record))
+
+
+def test_the_probability_of_a_first_token():
+  record = ledger_records.trained()
+  first = record.position == 0
+  assert 0 < first.sum() < len(first)
+  top = np.exp(record.rollout_top_log_probs[first])
+  token = int(record.top_ids[first][0, 0])
+  expected = [
+    row[ids == token].sum()
+    for row, ids in zip(top, record.top_ids[first], strict=True)
+  ]
+  found = collect.probability_of_first(token)(record)
+  assert found == pytest.approx(np.mean(expected))
+  assert found > 0
+  assert collect.probability_of_first(10**6)(record) == 0
+  assert math.isnan(
+    collect.probability_of_first(token)(
+      dataclasses.replace(record, top_ids=None)
+    )
+  )
 
 
 def test_tokens_of_a_record(recorded):

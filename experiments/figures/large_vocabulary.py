@@ -1,0 +1,47 @@
+"""Verdicts compare what is masked and the mean reward over a run.
+
+Rare is mu < .1, the share is of all steps of a run. The least difference of
+rewards that counts is .02.
+"""
+
+from configs import large_vocabulary
+from dppo_jax.runtime.figures import command, judging, panels
+from dppo_jax.runtime.figures.figure import Figure
+from dppo_jax.runtime.figures.verdicts import contrast
+from experiments.figures import settings
+
+_PG, _GRPO, _TV, _TOP = _NAMES = (
+  'PG-IS',
+  'GRPO-ClipHigher',
+  'DPPO-Binary-TV',
+  'DPPO-TopK-TV',
+)
+_CONTRASTS = (
+  ('Binary TV earns more than the ratio clip.', 'reward', _TV, _GRPO, 0.02),
+  ('Top-K TV earns more than the ratio clip.', 'reward', _TOP, _GRPO, 0.02),
+  ('Top-K TV, which sees the tail, earns more.', 'reward', _TOP, _TV, 0.02),
+  ('Binary TV earns more than no mask.', 'reward', _TV, _PG, 0.02),
+)
+FIGURE = Figure(
+  name='large_vocabulary',
+  title='A vocabulary of 4,096 words',
+  paper='DPPO sections 1 and 4',
+  claim='where the vocabulary has a long tail, the ratio clip masks rare tokens'
+  ' for nothing, and a bound on the divergence does better.',
+  variants={name: settings.METHODS[name] for name in _NAMES},
+  tiers=settings.tiers(large_vocabulary.get_config, _GRPO, _TV),
+  panels=lambda points: [
+    panels.over_steps(points, 'reward', 'Reward', 'mean reward'),
+    panels.over_steps(points, 'masked', 'Masked', 'share of tokens'),
+    panels.over_steps(points, 'masked_rare', 'Masked, rare', 'share of tokens'),
+    panels.bars(points, 'reward', 'Reward over the run', 'mean reward'),
+  ],
+  judge=lambda points: [
+    judging.rare_share(points, _GRPO, _TV),
+    *(contrast(points, *row) for row in _CONTRASTS),
+  ],
+  pod=settings.pod('grpo_clip_higher', 'dppo_binary_tv', 'dppo_topk_tv'),
+)
+
+if __name__ == '__main__':
+  command.run(FIGURE, __doc__)

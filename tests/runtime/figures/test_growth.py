@@ -1,0 +1,72 @@
+import pytest
+
+from dppo_jax.runtime.figures import growth
+from dppo_jax.runtime.figures.points import Points
+from tests.runtime.figures.tables import table
+
+
+@pytest.mark.parametrize(
+  ('fast', 'word'),
+  [
+    ([0.8, 0.7], 'reproduced'),
+    ([0.8, 0.3], 'not distinguishable'),
+    ([0.3, 0.2], 'opposite'),
+  ],
+)
+def test_times(fast, word):
+  points = table({'fast': fast, 'slow': [0.3, 0.2]}, 'p')
+  # Steps 1 and 2 are .01 below and above.
+  found = growth.times(
+    points, 'It is.', 'p', 'fast', 'slow', 2.0, where={'step': '1'}
+  )
+  assert found.verdict == word
+  low = sum(fast) / 2 - 0.01
+  assert found.seen.startswith(f'{low:.3g} against 0.24;')
+  assert found.num_seeds == 2
+
+
+def test_times_of_the_seeds_that_both_have():
+  points = table({'fast': [0.8, 0.7], 'slow': [0.3]}, 'p')
+  where = {'step': '2'}
+  found = growth.times(points, 'It is.', 'p', 'fast', 'slow', 2.0, where=where)
+  assert (found.num_seeds, found.verdict) == (1, 'not distinguishable')
+
+
+def _curves(**runs):
+  return Points(
+    [
+      {'variant': v, 'seed': str(s), 'step': str(step), 'p': str(value)}
+      for v, seeds in runs.items()
+      for s, values in enumerate(seeds)
+      for step, value in enumerate(values, 1)
+    ]
+  )
+
+
+def test_sooner():
+  points = _curves(
+    fast=[[0.1, 0.6, 0.4], [0.1, 0.2, 0.7]],
+    slow=[[0.1, 0.2, 0.9], [0.1, 0.1, 0.5]],
+  )
+  found = growth.sooner(points, 'It is.', 'p', 'fast', 'slow', 0.5)
+  # A run that never passes the level counts one step after its last.
+  assert 'p > 0.5 at step 2 and 3, 3 and 4 by seed' in found.seen
+  assert (found.verdict, found.num_seeds) == ('reproduced', 2)
+  again = growth.sooner(points, 'It is.', 'p', 'slow', 'fast', 0.5)
+  assert again.verdict == 'opposite'
+
+
+def test_counts():
+  points = Points(
+    [
+      {'problem': 'ascent', 'variant': v, 'label': label, 'refreshes': str(n)}
+      for v, counts in (('clip', (7, 44)), ('tv', (2, 3)))
+      for label, n in zip(('.1', '1e-5'), counts, strict=True)
+    ]
+  )
+  found = growth.counts(points, 'clip', 'tv', 2.0)
+  assert found.seen.startswith('7 to 2, 44 to 3; differences by seed +3, +38')
+  assert (found.verdict, found.num_seeds) == ('reproduced', 2)
+  assert growth.counts(points, 'clip', 'tv', 5.0).verdict == (
+    'not distinguishable'
+  )
