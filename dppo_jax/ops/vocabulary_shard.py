@@ -85,6 +85,11 @@ class Shard(NamedTuple):
     lanes = LANES if axes.num_shards > 1 else 1
     return cls(axes, axes.index() * held, held, held + -held % lanes, size)
 
+  @property
+  def on_cpu(self) -> bool:
+    """Whether the devices are CPUs, which need not be those that trace."""
+    return self.axes.mesh.devices.flat[0].platform == 'cpu'
+
   def pad(self, head: Array) -> Array:
     """[held, D] -> [width, D]."""
     return jnp.pad(head, ((0, self.width - self.held), (0, 0)))
@@ -164,6 +169,18 @@ class ChunkStats(NamedTuple):
   log_sum: Array
 
 
+def over_columns(shard: Shard, reduce: Callable[..., Array], x: Array) -> Array:
+  """Sum or maximum over the columns of x [C, width], of this device: [C].
+
+  XLA's reductions on a CPU are fast along a leading axis: so columns are taken
+  a lane at a time, and the lanes last.
+  """
+  if not shard.on_cpu or shard.width % LANES:
+    return reduce(x, axis=1)
+  blocks = x.reshape(len(x), -1, LANES)
+  return reduce(jax.lax.optimization_barrier(reduce(blocks, axis=1)), axis=1)
+
+
 def product(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
   """Matrix product over the named axes, accumulated in f32."""
   dimensions = (((a_axis,), (b_axis,)), ((), ()))
@@ -214,14 +231,14 @@ def chunk_stats(
   column, here = shard.local(wanted)
   gathered = jnp.where(here, jnp.take_along_axis(logits, column, 1), 0.0)
 
-  largest = shard.axes.reduce_max(jnp.max(logits, axis=1))
+  largest = shard.axes.reduce_max(over_columns(shard, jnp.max, logits))
   # Kept, and not computed again for the gradient: exp is most of the
   # elementwise work.
   shifted = jax.lax.optimization_barrier(jnp.exp(logits - largest[:, None]))
-  sums = [jnp.sum(shifted, axis=1)]
+  sums = [over_columns(shard, jnp.sum, shifted)]
   if with_entropy:
     below = logits - largest[:, None]
-    sums.append(jnp.sum(shifted * below, axis=1))
+    sums.append(over_columns(shard, jnp.sum, shifted * below))
   packed = jnp.concatenate([jnp.stack(sums, axis=1), gathered], axis=1)
   packed = shard.axes.reduce_sum(packed)
 
@@ -254,9 +271,10 @@ def integrate(
   distribution is ever stored.
   """
   logits = project(shard, anchor_weights, anchor_x, temperature)
-  largest = shard.axes.reduce_max(jnp.max(logits, axis=1))
+  largest = shard.axes.reduce_max(over_columns(shard, jnp.max, logits))
   shifted = jax.lax.optimization_barrier(jnp.exp(logits - largest[:, None]))
-  log_sum = jnp.log(shard.axes.reduce_sum(jnp.sum(shifted, axis=1)))
+  total = shard.axes.reduce_sum(over_columns(shard, jnp.sum, shifted))
+  log_sum = jnp.log(total)
   shift = chunk.largest - largest + (chunk.log_sum - log_sum)
   summands = integrand(
     shifted * jnp.exp(-log_sum)[:, None],
@@ -264,7 +282,10 @@ def integrate(
     logits - chunk.logits + shift[:, None],
   )
   # Not negative but for rounding: a divergence.
-  return jnp.maximum(shard.axes.reduce_sum(jnp.sum(summands, axis=1)), 0.0)
+  if shard.on_cpu:  # Written down: a reduction of arithmetic is slow there.
+    summands = jax.lax.optimization_barrier(summands)
+  divergence = shard.axes.reduce_sum(over_columns(shard, jnp.sum, summands))
+  return jnp.maximum(divergence, 0.0)
 
 
 def logit_gradient(
