@@ -176,3 +176,5 @@ def _dress(axis: Any, panel: Panel) -> None:
       ha='right',
       fontsize=8,
     )
+  elif not panel.x_log:
+    axis.locator_params(axis='x', nbins=6)  # More would touch one another.
