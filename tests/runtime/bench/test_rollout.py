@@ -18,9 +18,9 @@ def test_rollouts_of_every_kind():
   variants = rollout.make_variants(shape)
   drawn = variants[rollout.DECODE]()
   assert drawn.completion_mask[:, 3:].all()
-  assert drawn.tokens.shape == (2, 3 + 1 + 4)
+  assert drawn.tokens.shape == (2, 3 + 2 + 4)
   assert variants[rollout.BARE]().rollout.top_ids is None
-  assert variants[rollout.PREFILL]().tokens.shape == (2, 4)
+  assert variants[rollout.PREFILL]().tokens.shape == (2, 3 + 2)
   copied = jax.tree.leaves(variants[rollout.COPY]())
   size = sum(leaf.size for leaf in copied)
   assert {leaf.dtype for leaf in copied} == {np.dtype('bfloat16')}
