@@ -1,7 +1,4 @@
-import os
 import re
-import subprocess
-import sys
 
 import flax.linen as nn
 import jax
@@ -10,7 +7,7 @@ import numpy as np
 import pytest
 
 from dppo_jax import parallel
-from dppo_jax.runtime.pods import child, topologies
+from tests import tpus
 
 
 @pytest.mark.parametrize(
@@ -216,9 +213,7 @@ def test_devices_of_an_array_keep_their_order():
   assert [d.id for d in mesh.devices.flat] == list(range(8))[::-1]
 
 
-@pytest.mark.skipif(
-  not topologies.can_compile(), reason='libtpu, of the extra tpu, is missing'
-)
+@tpus.needs_libtpu
 @pytest.mark.parametrize('sizes', [(2, 4, 4), (4, 8, 1), (1, 8, 4)])
 def test_no_slice_shares_a_row_of_the_mesh_with_another(sizes):
   """Two slices of 16 chips, as libtpu describes them."""
@@ -233,11 +228,4 @@ def test_no_slice_shares_a_row_of_the_mesh_with_another(sizes):
     'for part in (outer[:half], outer[half:]):\n'
     '  print(*{d.slice_index for d in part.flat})\n'
   )
-  done = subprocess.run(
-    [sys.executable, '-c', code],
-    env={**os.environ, **child.ENVIRONMENT},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert sorted(done.stdout.split()) == ['0', '1'], done.stderr
+  assert sorted(tpus.run(code)) == ['0', '1']

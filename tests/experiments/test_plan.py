@@ -2,8 +2,7 @@ import json
 
 import pytest
 
-from dppo_jax.runtime.pods import topologies
-from tests import runs
+from tests import runs, tpus
 
 _CONFIG = '--config=configs/tiny.py'
 
@@ -54,9 +53,7 @@ def test_a_mistake_is_one_message(arguments, message):
   assert 'Traceback' not in err
 
 
-@pytest.mark.skipif(
-  not topologies.can_compile(), reason='libtpu, of the extra tpu, is missing'
-)
+@tpus.needs_libtpu
 def test_a_tpu_is_compiled_for_in_a_child(tmp_path):
   path = tmp_path / 'plan.json'
   code, out, err = _plan(

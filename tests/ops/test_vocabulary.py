@@ -1,10 +1,7 @@
 """One pass over the vocabulary against the definition, which holds [N, V]."""
 
 import functools
-import os
 import re
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +14,7 @@ from dppo_jax.learner import loss as loss_lib
 from dppo_jax.ops import divergences, vocabulary, vocabulary_pass
 from dppo_jax.ops.log_probs import LOWEST_LOG_PROB, token_stats
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
-from dppo_jax.runtime.pods import child, topologies
-from tests import factories
+from tests import factories, tpus
 
 _ROWS, _LENGTH, _WIDTH, _SIZE, _K = 8, 6, 16, 40, 5
 
@@ -429,9 +425,7 @@ def test_what_crosses_the_vocabulary_axis():
   assert sizes == [chunk, chunk * (_K + 2), 8 * 32 * _DEEP]
 
 
-@pytest.mark.skipif(
-  not topologies.can_compile(), reason='libtpu, of the extra tpu, is missing'
-)
+@tpus.needs_libtpu
 def test_what_crosses_the_vocabulary_axis_of_a_tpu():
   """The same of the compiler for TPUs, for eight chips that are not here."""
   code = (
@@ -442,15 +436,5 @@ def test_what_crosses_the_vocabulary_axis_of_a_tpu():
     'mesh = parallel.make_mesh(1, 1, 8, devices)\n'
     'print(case.crossing(case.compiled(8, 32, 64, mesh).as_text()))\n'
   )
-  done = subprocess.run(
-    [sys.executable, '-c', code],
-    env={**os.environ, **child.ENVIRONMENT},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr
   expected = [64, 64 * (_K + 2), 8 * 32 * _DEEP]
-  assert done.stdout.split('\n')[-2] == str(
-    [('all-reduce', size) for size in expected]
-  )
+  assert tpus.run(code)[-1] == str([('all-reduce', n) for n in expected])

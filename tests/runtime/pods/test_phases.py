@@ -2,7 +2,7 @@ import pytest
 
 from dppo_jax.runtime.pods import phases, topologies
 from dppo_jax.sampling import refill
-from tests import runs
+from tests import runs, tpus
 
 _REFUSAL = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of \
 memory in memory space hbm. Used 42.73G of 15.75G hbm. Exceeded hbm capacity \
@@ -24,9 +24,6 @@ Largest program allocations in hbm:
   2. Size: 512.00M
      Shape: bf16[8,128]{1,0}
 """
-needs_libtpu = pytest.mark.skipif(
-  not topologies.can_compile(), reason='libtpu, of the extra tpu, is missing'
-)
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +47,7 @@ def _compile(name, slices, names, **overrides):
   return {phase.name: phase for phase in found}, told
 
 
-@needs_libtpu
+@tpus.needs_libtpu
 @pytest.mark.parametrize(
   ('name', 'slices'),
   [
@@ -77,7 +74,7 @@ def test_a_train_step_compiles_for_every_kind(name, slices):
   assert phase.memory.outputs < phase.memory.arguments / 4
 
 
-@needs_libtpu
+@tpus.needs_libtpu
 def test_sampling_and_scoring_compile():
   names = (phases.SAMPLING, phases.SCORING)
   found, _ = _compile('v5e:2x2', 1, names, mesh__data=2, mesh__tensor=2)
@@ -91,7 +88,7 @@ def test_sampling_and_scoring_compile():
   assert 'params/embedding' in names
 
 
-@needs_libtpu
+@tpus.needs_libtpu
 def test_a_narrow_base_is_not_packed_for_a_tpu():
   found, _ = _compile(
     'v5e:2x2',

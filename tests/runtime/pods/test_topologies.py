@@ -2,10 +2,7 @@ import pytest
 
 from dppo_jax import parallel
 from dppo_jax.runtime.pods import topologies
-
-needs_libtpu = pytest.mark.skipif(
-  not topologies.can_compile(), reason='libtpu, of the extra tpu, is missing'
-)
+from tests import tpus
 
 
 @pytest.mark.parametrize(
@@ -57,7 +54,7 @@ def test_without_the_compiler_it_is_said_how_to_get_it(monkeypatch):
     topologies.describe(topologies.parse('v5e:2x2'))
 
 
-@needs_libtpu
+@tpus.needs_libtpu
 def test_the_compiler_knows_the_kinds(monkeypatch):
   monkeypatch.setenv('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
   monkeypatch.setenv('TPU_SKIP_MDS_QUERY', '1')
