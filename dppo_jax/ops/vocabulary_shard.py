@@ -169,16 +169,23 @@ class ChunkStats(NamedTuple):
   log_sum: Array
 
 
-def over_columns(shard: Shard, reduce: Callable[..., Array], x: Array) -> Array:
-  """Sum or maximum over the columns of x [C, width], of this device: [C].
+def max_over_columns(shard: Shard, x: Array) -> Array:
+  """Largest of the columns of x [C, width] over all devices: [C]."""
+  if shard.on_cpu and shard.width % LANES == 0:
+    # A lane at a time: XLA reduces fast along a leading axis on a CPU.
+    x = jnp.max(x.reshape(len(x), -1, LANES), axis=1)
+  return shard.axes.reduce_max(jnp.max(x, axis=1))
 
-  XLA's reductions on a CPU are fast along a leading axis: so columns are taken
-  a lane at a time, and the lanes last.
+
+def sum_over_columns(shard: Shard, x: Array) -> Array:
+  """Sum over the columns of x [C, width], of this device: [C].
+
+  A product with ones on a CPU. XLA would fuse a reduction with the arithmetic
+  before it there, which takes twice as long as both one after the other.
   """
-  if not shard.on_cpu or shard.width % LANES:
-    return reduce(x, axis=1)
-  blocks = x.reshape(len(x), -1, LANES)
-  return reduce(jax.lax.optimization_barrier(reduce(blocks, axis=1)), axis=1)
+  if not shard.on_cpu:
+    return jnp.sum(x, axis=1)
+  return product(x, jnp.ones((shard.width,), x.dtype), 1, 0)
 
 
 def product(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
@@ -231,14 +238,14 @@ def chunk_stats(
   column, here = shard.local(wanted)
   gathered = jnp.where(here, jnp.take_along_axis(logits, column, 1), 0.0)
 
-  largest = shard.axes.reduce_max(over_columns(shard, jnp.max, logits))
+  largest = max_over_columns(shard, logits)
   # Kept, and not computed again for the gradient: exp is most of the
   # elementwise work.
   shifted = jax.lax.optimization_barrier(jnp.exp(logits - largest[:, None]))
-  sums = [over_columns(shard, jnp.sum, shifted)]
+  sums = [sum_over_columns(shard, shifted)]
   if with_entropy:
     below = logits - largest[:, None]
-    sums.append(over_columns(shard, jnp.sum, shifted * below))
+    sums.append(sum_over_columns(shard, shifted * below))
   packed = jnp.concatenate([jnp.stack(sums, axis=1), gathered], axis=1)
   packed = shard.axes.reduce_sum(packed)
 
@@ -271,9 +278,13 @@ def integrate(
   distribution is ever stored.
   """
   logits = project(shard, anchor_weights, anchor_x, temperature)
-  largest = shard.axes.reduce_max(over_columns(shard, jnp.max, logits))
+  largest = max_over_columns(shard, logits)
+  if shard.on_cpu:
+    # No column is above it. One is looked at so that XLA does not fuse the
+    # product with the exponential, which takes twice as long.
+    largest = jnp.maximum(largest, logits[:, 0])
   shifted = jax.lax.optimization_barrier(jnp.exp(logits - largest[:, None]))
-  total = shard.axes.reduce_sum(over_columns(shard, jnp.sum, shifted))
+  total = shard.axes.reduce_sum(sum_over_columns(shard, shifted))
   log_sum = jnp.log(total)
   shift = chunk.largest - largest + (chunk.log_sum - log_sum)
   summands = integrand(
@@ -281,10 +292,8 @@ def integrate(
     chunk.shifted * jnp.exp(-chunk.log_sum)[:, None],
     logits - chunk.logits + shift[:, None],
   )
+  divergence = shard.axes.reduce_sum(sum_over_columns(shard, summands))
   # Not negative but for rounding: a divergence.
-  if shard.on_cpu:  # Written down: a reduction of arithmetic is slow there.
-    summands = jax.lax.optimization_barrier(summands)
-  divergence = shard.axes.reduce_sum(over_columns(shard, jnp.sum, summands))
   return jnp.maximum(divergence, 0.0)
 
 
