@@ -79,7 +79,9 @@ def _weighted(weights: Array, segment: Segment) -> Array:
   weights = weights.reshape(
     entries, rows // entries, kv_heads, repeat, width, size
   )
-  mixed = jnp.einsum('bgkrqs,bksd->bgqkrd', weights, segment.values)
+  # In the order of a product; in that of the result XLA would turn the values.
+  mixed = jnp.einsum('bgkrqs,bksd->bkgrqd', weights, segment.values)
+  mixed = jnp.transpose(mixed, (0, 2, 4, 1, 3, 5))
   return mixed.reshape(rows, width, kv_heads * repeat, head_dim)
 
 
