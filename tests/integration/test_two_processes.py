@@ -13,14 +13,14 @@ from dppo_jax.runtime import assembly, distributed, workdir, writers
 from dppo_jax.runtime.checkpoints import Checkpoints
 from tests import factories, pairs, runs
 
-_NUM_STEPS = 8
+_NUM_STEPS = 6
 _SETTINGS = {
   'num_steps': _NUM_STEPS,
   'data.num_prompts': 4,
   'data.group_size': 2,
   'learner.num_minibatches': 1,
   'learner.share_prompts': False,
-  'supervised.num_steps': 3,
+  'supervised.num_steps': 0,
   'evaluation.every_n_steps': 0,
   'evaluation.greedy': False,
   'evaluation.num_prompts': 4,
