@@ -9,8 +9,8 @@ Sixteen updates a batch from an exact sampler, at a moderate learning rate.
 
 Command: python -m experiments.figures.large_vocabulary --tier=cpu --out=DIR
 Hardware: 2 CPU cores, about half a minute a run beside its warm start.
-Expected: the clip masks rare tokens, Binary TV hardly any; rewards as the
-figure found them.
+Expected: 78 % of what the clip masks is rare, and 3 % of what Binary TV masks;
+mean reward .73 under the clip, .72 under Top-K TV, .67 under Binary TV.
 """
 
 import ml_collections

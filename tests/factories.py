@@ -263,7 +263,7 @@ def table_policy(prompt_length: int) -> Policy:
     return jnp.pad(params, ((0, 0), (prompt_length - 1, 1), (0, 0)))
 
   def missing(*args):
-    raise NotImplementedError(args)
+    raise AssertionError(f'not a part of this policy: {args}')
 
   return Policy(
     init=missing,

@@ -14,7 +14,7 @@ from dppo_jax.rewards.terms import Term
 
 _LIMIT_S = 1.0  # Room for a busy machine; a few tests wait for it.
 _SOURCE = """
-import os, sys, time
+import contextlib, os, sys, time
 from dppo_jax.rewards.verifiers import Verdict
 
 def act(completion, example, truncated):
@@ -39,10 +39,8 @@ def act(completion, example, truncated):
     return Verdict(1.0, repr(sys.stdin.read()))
   if completion == 'forge':
     for descriptor in range(3, 20):
-      try:
+      with contextlib.suppress(OSError):
         os.write(descriptor, b'[0, 1.0, "forged"]\\n')
-      except OSError:
-        pass
   if completion == 'pid':
     return Verdict(1.0, str(os.getpid()))
   if completion == 'modules':

@@ -94,17 +94,13 @@ def varies(points: Points, variant: str, column: str, factor: float) -> Finding:
   for seed in points.where(variant=variant).values('seed'):
     values = points.where(variant=variant, seed=seed).numbers(column)
     ends.append((values.max(), values.min()))
-  found = np.array(ends).reshape(-1, 2)
-  seen = ''
-  if ends:
-    most, least = found.mean(0)
-    seen = f'{least:.3g} to {most:.3g}'
-  return difference(
+  return _paired(
     'Policy deviation varies with position.',
     f'{column} of {variant}: most − {factor:g} · least of all positions > 0',
-    (found[:, 0] - factor * found[:, 1]).tolist(),
+    ends,
     0.0,
-    seen,
+    '{1:.3g} to {0:.3g}',
+    factor,
   )
 
 
@@ -127,15 +123,25 @@ def early(
     size = len(values) // 3
     if size:
       thirds.append((values[:size].mean(), values[-size:].mean()))
-  found = np.array(thirds).reshape(-1, 2)
-  seen = ''
-  if thirds:
-    first, last = found.mean(0)
-    seen = f'{first:.3g} against {last:.3g}'
-  return difference(
+  return _paired(
     claim,
     f'{column} of {variant}: first − last third of the steps ≥ {effect:g}',
-    (found[:, 0] - found[:, 1]).tolist(),
+    thirds,
     effect,
-    seen,
+    '{0:.3g} against {1:.3g}',
   )
+
+
+def _paired(
+  claim: str,
+  rule: str,
+  pairs: Sequence[tuple[float, float]],
+  effect: float,
+  text: str,
+  factor: float = 1.0,
+) -> Finding:
+  """Of (a, b) of every seed, whether a - factor b is above the effect."""
+  found = np.array(pairs).reshape(-1, 2)
+  seen = text.format(*found.mean(0)) if pairs else ''
+  differences = found[:, 0] - factor * found[:, 1]
+  return difference(claim, rule, differences.tolist(), effect, seen)
