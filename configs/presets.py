@@ -2,7 +2,12 @@
 
 `--config=configs/quickstart.py:grpo` applies a preset before the overrides of
 the command line, so that any of its keys can still be overridden. A preset
-sets every axis that defines its method: divergence, anchor, rule, cap.
+sets every axis that defines its method: divergence, anchor, rule, cap. Where a
+recipe of a paper has other thresholds, configs/thresholds.py has them.
+
+Presets leave to the config what is no part of a method: advantages, the
+aggregation, and K of the Top-K divergences, `sampling.top_k`: 20 in both
+papers and by default; at most the vocabulary.
 
 DPPO is arXiv:2602.04879, CPPO arXiv:2606.10968.
 """
@@ -59,7 +64,7 @@ def _cppo(rule: str, **more: Any) -> Preset:
     'trust_region.budget': 0.015,
     **more,
   }
-  return _bound('binary_tv', 0.15, **settings)
+  return _bound('topk_tv', 0.15, **settings)
 
 
 _RECOMPUTED = {'trust_region.anchor': 'recomputed'}
@@ -103,7 +108,7 @@ PRESETS: Mapping[str, Preset] = {
     'trust_region.delta_low': 0.5,
     **_RECOMPUTED,
   },
-  # CPPO and what it is compared with.
+  # CPPO, Top-K TV as in its runs, and what it is compared with.
   'cppo': _cppo('cppo'),
   'cppo_dynamic': _cppo('cppo_dynamic', **{'trust_region.budget': 0.02}),
   'cppo_no_weights': _cppo('cppo', **{'trust_region.w_min': 1.0}),
@@ -112,12 +117,23 @@ PRESETS: Mapping[str, Preset] = {
   'cppo_soft': _cppo('cppo_soft'),
   'cppo_kl': _cppo('cppo', **{'trust_region.budget': 0.002})
   | {
-    'trust_region.divergence': 'binary_kl',
+    'trust_region.divergence': 'topk_kl',
     'trust_region.delta_low': 0.1,
     'trust_region.delta_high': 0.1,
   },
-  'trm_max': _bound('topk_kl', 0.1, **{'trust_region.rule': 'trm_max'}),
-  'trm_mean': _bound('topk_kl', 0.002, **{'trust_region.rule': 'trm_mean'}),
+  # KL of whole distributions, as its definition has it.
+  'trm_max': _bound('exact_kl', 0.1, **{'trust_region.rule': 'trm_max'}),
+  'trm_mean': _bound('exact_kl', 0.002, **{'trust_region.rule': 'trm_mean'}),
+  'trm_max_mean': _bound(
+    'exact_kl',
+    0.1,
+    **{
+      'trust_region.rule': 'trm_max_mean',
+      'trust_region.budget': 0.002,
+    },
+  ),
+  # Weights by the least ratio of a prefix; its truncation was not read.
+  'minpro': _PLAIN | {'objective.importance': 'least_prefix'},
   # Sequence-level and soft clips.
   'gspo': _clip(
     3e-4,

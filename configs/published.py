@@ -4,12 +4,10 @@ A shape is that of the model's own config.json. Where the folder of the model
 is there, it is read instead; without it, a dry run goes by this table.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
-
-from configs import presets
 
 MODELS = '~/models'  # Folders of models, named as they are published.
 
@@ -28,6 +26,14 @@ _QWEN3_1_7B = _QWEN3 | dict(
   d_ff=6144,
   tied_head=True,
 )
+_QWEN3_4B = _QWEN3 | dict(
+  num_layers=36,
+  d_model=2560,
+  num_heads=32,
+  num_kv_heads=8,
+  d_ff=9728,
+  tied_head=True,
+)
 SHAPES: Mapping[str, dict[str, Any]] = {
   'deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B': dict(
     vocab_size=151_936,
@@ -44,16 +50,8 @@ SHAPES: Mapping[str, dict[str, Any]] = {
   ),
   'Qwen/Qwen3-1.7B': _QWEN3_1_7B,
   'Qwen/Qwen3-1.7B-Base': _QWEN3_1_7B,
-  'Qwen/Qwen3-4B-Instruct-2507': _QWEN3
-  | dict(
-    num_layers=36,
-    d_model=2560,
-    num_heads=32,
-    num_kv_heads=8,
-    d_ff=9728,
-    tied_head=True,
-    rope_theta=5_000_000.0,
-  ),
+  'Qwen/Qwen3-4B-Base': _QWEN3_4B,
+  'Qwen/Qwen3-4B-Instruct-2507': _QWEN3_4B | dict(rope_theta=5_000_000.0),
   'Qwen/Qwen3-8B-Base': _QWEN3
   | dict(
     num_layers=36,
@@ -113,13 +111,20 @@ def train_on_math(config: ml_collections.ConfigDict) -> None:
   """What the papers' runs on mathematics share.
 
   The papers give the learning rate and no more of the optimizer; the rest are
-  the defaults of the framework they used.
+  the defaults of the framework they used. Their objectives sum over the tokens
+  of a response and take the mean over responses: here divided by the longest
+  completion, a constant, as in the run that DPPO's authors publish with that
+  framework. So are the advantages without std, and a completion that the limit
+  cuts earns what its text earns.
   """
+  config.objective.aggregation = 'sequence_mean_token_sum_norm'
+  config.objective.length_norm = 0.0  # The longest completion.
   config.data.source = 'dapo_math_17k'
   config.data.prompt_template = _BOXED
   config.data.max_prompt_length = 1024
   config.rewards.verifier = 'math'
   config.rewards.extraction = 'boxed, answer_line'
+  config.rewards.truncated = 'score'
   config.rewards.num_workers = 16
   config.optimizer.update(
     learning_rate=1e-6, schedule='constant', b2=0.999, weight_decay=0.01
@@ -128,21 +133,27 @@ def train_on_math(config: ml_collections.ConfigDict) -> None:
   # Engines hold whole weights in 16 bits. Gathered at every token instead, they
   # would be most of the time of a rollout.
   config.sampling.update(precision='bfloat16', gather_fsdp=True)
-  evaluate_on_aime(config, num_samples=32)
+  evaluate_on_aime(config, (2024, 2025), num_samples=32)
 
 
 def evaluate_on_aime(
-  config: ml_collections.ConfigDict, num_samples: int
+  config: ml_collections.ConfigDict, years: Sequence[int], num_samples: int
 ) -> None:
-  """avg@k of AIME 2024 at temperature 0.7 and top-p 0.95, as both papers.
+  """avg@k of AIME at temperature 0.7 and top-p 0.95, as both papers.
 
-  AIME 2025 of a checkpoint: experiments.evaluate --source=aime_2025.
+  Each year has 30 problems, so the mean over problems is that over years.
+
+  Args:
+    config: changed.
+    years: DPPO has two of them, CPPO three.
+    num_samples: k, 32 in DPPO and 16 in CPPO.
   """
   config.evaluation.update(
-    source='aime_2024',
-    num_prompts=64,  # There are 30; a multiple of the devices.
-    final_num_prompts=64,
+    source=', '.join(f'aime_{year}' for year in years),
+    num_prompts=32 * len(years),  # All; a multiple of the devices.
+    final_num_prompts=32 * len(years),
     num_samples=num_samples,
+    truncated='score',
     samples_a_pass=8,
     temperature=0.7,
     top_p=0.95,
@@ -150,20 +161,19 @@ def evaluate_on_aime(
   )
 
 
-def apply_scaling_method(
-  config: ml_collections.ConfigDict, preset: str
-) -> ml_collections.ConfigDict:
-  """The methods of DPPO's appendix E, whose cap is 5 whatever the rule.
+def train_as_cppo(config: ml_collections.ConfigDict) -> None:
+  """What CPPO's runs share (arXiv:2606.10968, section 4.1 and appendix D).
 
-  Args:
-    config: changed and returned.
-    preset: a key of `presets.PRESETS`.
+  Advantages are R minus the mean of the group: the paper calls them
+  group-relative and group-normalized, and does not say whether they are divided
+  by the std; DPPO's authors, two of whom wrote it, publish runs without.
   """
-  presets.apply(config, preset)
-  config.objective.ratio_cap = 5.0
-  if preset == 'grpo_clip_higher':
-    config.trust_region.clip_high = 0.27
-  return config
+  train_on_math(config)
+  evaluate_on_aime(config, (2024, 2025, 2026), num_samples=16)
+  config.data.dynamic_sampling = 'drop'  # Their filter of groups with std 0.
+  config.advantages.estimator = 'group_mean'
+  config.sampling.top_k = 20
+  config.evaluation.every_n_steps = 10  # Theirs is not published.
 
 
 def set_if_known(

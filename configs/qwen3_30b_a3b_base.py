@@ -11,10 +11,8 @@ Command: python -m experiments.train --workdir=DIR \
 with METHOD dppo_binary_tv (the default), dppo_binary_kl, dppo_topk_tv,
 dppo_topk_kl (K = 20), grpo_clip_higher, cispo.
 The thinking model of figure 15 is Qwen3-30B-A3B, of the same shape:
---config.model.pretrained=DIR --config.data.tokenizer=DIR. CPPO's run
-(arXiv:2606.10968, table 3: delta .2, delta_b .02) is METHOD cppo_dynamic with
---config.trust_region.divergence=topk_tv --config.trust_region.delta_low=0.2
---config.trust_region.delta_high=0.2.
+--config.model.pretrained=DIR --config.data.tokenizer=DIR. CPPO's run is
+configs/cppo_qwen3_30b_a3b_base.py.
 
 Plan: --dry_run --num_devices=64 in place of --workdir=DIR.
 Hardware: planned for 64 x H200; the plan says why: a batch is sampled at once,
@@ -27,7 +25,7 @@ GRPO with Clip-Higher is slower and ends lower.
 
 import ml_collections
 
-from configs import default, published
+from configs import default, published, thresholds
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:
@@ -47,4 +45,4 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.evaluation.num_prompts = 128
   config.evaluation.final_num_prompts = 128
   published.set_if_known(config, 'learner.router_replay', False)
-  return published.apply_scaling_method(config, preset or 'dppo_binary_tv')
+  return thresholds.apply(config, 'qwen3_30b_a3b_base', preset)

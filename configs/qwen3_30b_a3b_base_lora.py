@@ -15,12 +15,12 @@ Expected, read off figure 17: in 900 steps avg@32 of AIME 24 from .2 to about
 
 import ml_collections
 
-from configs import published, qwen3_30b_a3b_base
+from configs import published, qwen3_30b_a3b_base, thresholds
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:
   """Returns the run under DPPO-Binary-TV, or under a preset."""
-  config = qwen3_30b_a3b_base.get_config(preset)
+  config = qwen3_30b_a3b_base.get_config()
   config.num_steps = 900
   config.data.num_prompts = 128
   config.data.group_size = 8
@@ -34,6 +34,4 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   # Experts take no adapters.
   targets = ('query', 'key', 'value', 'output')
   published.set_if_known(config, 'lora.targets', targets)
-  if preset in ('', 'dppo_binary_tv'):
-    config.trust_region.update(delta_low=0.15, delta_high=0.15)
-  return config
+  return thresholds.apply(config, 'qwen3_30b_a3b_base_lora', preset)

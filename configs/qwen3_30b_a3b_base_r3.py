@@ -15,11 +15,11 @@ mean |pi - mu| below .004 throughout; CISPO does not collapse.
 
 import ml_collections
 
-from configs import published, qwen3_30b_a3b_base
+from configs import published, qwen3_30b_a3b_base, thresholds
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:
   """Returns the run under DPPO-Binary-TV, or under a preset."""
-  config = qwen3_30b_a3b_base.get_config(preset)
+  config = qwen3_30b_a3b_base.get_config()
   published.set_if_known(config, 'learner.router_replay', True)
-  return config
+  return thresholds.apply(config, 'qwen3_30b_a3b_base_r3', preset)

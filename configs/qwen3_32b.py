@@ -13,12 +13,12 @@ Expected: no published run to compare with.
 
 import ml_collections
 
-from configs import published, qwen3_8b_base
+from configs import published, qwen3_8b_base, thresholds
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:
   """Returns the run under DPPO-Binary-TV, or under a preset."""
-  config = qwen3_8b_base.get_config(preset)
+  config = qwen3_8b_base.get_config()
   published.use_model(config, 'Qwen/Qwen3-32B')
   config.data.num_prompts = 512
   config.learner.num_microbatches = 4
@@ -26,4 +26,4 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.supervised.batch_size = 256  # Rows for every shard.
   config.evaluation.num_prompts = 256
   config.evaluation.final_num_prompts = 256
-  return config
+  return thresholds.apply(config, 'qwen3_32b', preset)

@@ -9,8 +9,7 @@ published with it; this is all of DAPO-Math-17k.
 Command: python -m experiments.train --workdir=DIR \
   --config=configs/qwen3_8b_base.py:METHOD
 with METHOD dppo_binary_tv (the default), dppo_binary_kl, grpo_clip_higher,
-cispo. CPPO's run (arXiv:2606.10968, table 3) has the same batch; its method is
-cppo_dynamic with --config.trust_region.divergence=topk_tv.
+cispo. CPPO's run of this model is configs/cppo_qwen3_8b_base.py.
 
 Plan: --dry_run --num_devices=32 in place of --workdir=DIR.
 Hardware: planned for 32 x H200. Duration: not yet run.
@@ -21,7 +20,7 @@ lower, its entropy high.
 
 import ml_collections
 
-from configs import default, published
+from configs import default, published, thresholds
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:
@@ -36,4 +35,4 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.learner.num_minibatches = 4
   config.learner.num_microbatches = 8
   config.evaluation.every_n_steps = 10
-  return published.apply_scaling_method(config, preset or 'dppo_binary_tv')
+  return thresholds.apply(config, 'qwen3_8b_base', preset)

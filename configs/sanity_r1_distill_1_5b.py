@@ -24,7 +24,7 @@ mean |pi - mu| flat; PG-IS, PG-TIS, MiniRL and MiniRL-TIS rise, lose control of
 
 import ml_collections
 
-from configs import default, presets, published
+from configs import default, published, thresholds
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:
@@ -41,7 +41,4 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.learner.num_minibatches = 4
   config.learner.num_microbatches = 16
   config.evaluation.every_n_steps = 50
-  presets.apply(config, preset or 'dppo_binary_tv')
-  if preset in ('', 'dppo_binary_tv', 'dppo_binary_tv_recomputed'):
-    config.trust_region.update(delta_low=0.15, delta_high=0.15)
-  return config
+  return thresholds.apply(config, 'sanity_r1_distill_1_5b', preset)

@@ -11,7 +11,7 @@ import jax
 
 from configs import default
 from dppo_jax.rewards.pool import VerifierPool
-from dppo_jax.runtime import assembly, entry_point, evaluation, inspection
+from dppo_jax.runtime import assembly, entry_point, inspection
 from dppo_jax.runtime.config import build_experiment
 from dppo_jax.runtime.frozen import with_base
 
@@ -46,7 +46,7 @@ def main() -> int:
     parts, experiment.checkpoints, folder, _STEP.value
   )
   with VerifierPool(**vars(experiment.rewards)) as pool:
-    evaluate = evaluation.compile_evaluation(parts, experiment.evaluation, pool)
+    evaluate = inspection.open_evaluation(experiment, parts, pool)
     found = evaluate(state, experiment.evaluation.final_num_prompts)
   how = config.evaluation.to_dict()
   facts = {'workdir': named, 'step': int(state.step), 'evaluation': how}

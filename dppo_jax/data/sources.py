@@ -108,6 +108,17 @@ SOURCES: Mapping[str, Source] = {
     read_answer=answers.integer,
     prepared=None,
   ),
+  'aime_2026': Source(
+    published='MathArena/aime_2026 (data/train-*.parquet) or math-ai/aime26 on'
+    ' Hugging Face',
+    splits=(),
+    prompt=('problem', 'question'),
+    answer=('answer',),
+    level=(),
+    origin=(),
+    read_answer=answers.integer,
+    prepared=None,
+  ),
   # Files of the user's own; data.fields says which field means what.
   'rows': Source(
     published='by you',

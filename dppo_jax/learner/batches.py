@@ -57,11 +57,23 @@ def keep_groups(batch: Batch, kept: Array, group_size: int) -> Batch:
     The batch; in the other groups `completion_mask` is False, and advantages
     and stats are 0, as they are wherever it is.
   """
-  rows = jnp.repeat(kept, group_size)
-  chex.assert_shape(rows, batch.tokens.shape[:1])
+  return keep_rows(batch, jnp.repeat(kept, group_size))
+
+
+def keep_rows(batch: Batch, kept: Array) -> Batch:
+  """Takes completions out of the batch; otherwise as `keep_groups`.
+
+  They are in no denominator of an aggregation either, of tokens or sequences.
+  What the others' advantages were measured against stays.
+
+  Args:
+    batch: B rows.
+    kept: bool [B].
+  """
+  chex.assert_shape(kept, batch.tokens.shape[:1])
 
   def clear(values: Array) -> Array:
-    mask = rows.reshape(rows.shape + (1,) * (values.ndim - 1))
+    mask = kept.reshape(kept.shape + (1,) * (values.ndim - 1))
     return jnp.where(mask, values, jnp.zeros_like(values))
 
   stats = (batch.rollout, batch.recomputed, batch.reference)

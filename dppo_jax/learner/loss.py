@@ -39,8 +39,9 @@ class LossConfig:
     anchor: 'rollout' or 'recomputed': whose policy the rule compares.
     bounds: thresholds of the rule.
     form: a key of `FORMS`.
-    importance: 'token', pi / mu of each token, or 'sequence', its geometric
-      mean over the response.
+    importance: 'token', pi / mu of each token; 'sequence', its geometric mean
+      over the response; or 'least_prefix', that of the token times the least
+      one before it.
     ratio_cap: C, truncation of pi / mu above.
     ratio_floor: truncation below, 0 for none.
     kl_coefficient: weight of the KL to the reference; 0 switches it off.
@@ -218,6 +219,8 @@ def decide(
   mu = context.rollout_log_probs
   if config.importance == 'sequence':
     ratios = trust_regions.sequence_ratio(frozen.log_probs, mu, mask)
+  elif config.importance == 'least_prefix':
+    ratios = trust_regions.least_prefix_ratio(frozen.log_probs, mu, mask)
   else:
     ratios = trust_regions.ratio(frozen.log_probs, mu)
   weight = objectives.importance_weight(

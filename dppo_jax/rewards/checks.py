@@ -32,6 +32,12 @@ def find_misfits(section: Mapping[str, Any], max_length: int) -> Iterator[str]:
     section: plain, with the keys of configs/default.py.
     max_length: sampling.max_completion_length, tokens.
   """
+  if section['verifier'].strip() == 'none' and not section['model']:
+    yield (
+      "rewards.verifier: got 'none', which gives every completion 0, and"
+      ' rewards.model is empty; name the folder of a reward model, or a'
+      ' verifier.'
+    )
   names = [term.name for term in parse_shaping(section['shaping'])]
   cache = section['overlong_cache']
   if 'overlong' in names and not 0 < cache <= max_length:

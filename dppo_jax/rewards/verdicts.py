@@ -20,6 +20,13 @@ class Verdict(NamedTuple):
   reason: str
 
 
+# What becomes of a completion that the length limit cut. zero: verifiers of
+# this package give it 0 whatever it says, and those of the user are told.
+# score: it is judged by its text, as if it had ended. mask: as score, and it is
+# left out of the loss and of its denominators, tokens and sequences, while its
+# reward stays in the mean of its group.
+TRUNCATED_POLICIES = ('zero', 'score', 'mask')
+
 Verifier = Callable[[str, Mapping[str, Any], bool], Verdict]
 
 # Every reason of this package, and what it says.
@@ -28,6 +35,7 @@ REASONS = {
   'wrong': 'an answer, but another one',
   'empty': 'no words at all',
   'truncated': 'cut by the length limit',
+  'unjudged': 'left to the reward model',
   'no_answer': 'nothing where rewards.extraction looks',
   'too_long': 'an answer longer than any answer is',
   'malformed': 'not of the form asked for',
@@ -40,6 +48,7 @@ RIGHT = Verdict(1.0, 'right')
 WRONG = Verdict(0.0, 'wrong')
 EMPTY = Verdict(0.0, 'empty')
 TRUNCATED = Verdict(0.0, 'truncated')
+UNJUDGED = Verdict(0.0, 'unjudged')
 NO_ANSWER = Verdict(0.0, 'no_answer')
 TOO_LONG = Verdict(0.0, 'too_long')
 MALFORMED = Verdict(0.0, 'malformed')

@@ -16,6 +16,7 @@ from dppo_jax.rewards.verdicts import (
   RIGHT,
   TOO_LONG,
   TRUNCATED,
+  UNJUDGED,
   WRONG,
   Verdict,
   Verifier,
@@ -60,6 +61,12 @@ def last_word(completion: str, example: Mapping[str, Any]) -> Verdict:
   """Right where the last word is the answer, whatever comes before it."""
   right = completion.split()[-1:] == [example['answer']]
   return RIGHT if right else WRONG
+
+
+def none(completion: str, example: Mapping[str, Any]) -> Verdict:
+  """Reward 0 whatever it says: where a reward model alone rewards."""
+  del completion, example
+  return UNJUDGED
 
 
 def alias_sort(completion: str, example: Mapping[str, Any]) -> Verdict:
@@ -153,6 +160,7 @@ VERIFIERS: dict[str, Row] = {
   'think_answer': Row(formats.think_answer, 'completion', ''),
   'thought': Row(formats.thought, 'completion', ''),
   'one_boxed': Row(formats.one_boxed, 'completion', ''),
+  'none': Row(none, 'completion', ''),
 }
 
 

@@ -1,5 +1,6 @@
 """Statistics of an evaluation: avg@k, pass@k, intervals by bootstrap."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +55,25 @@ def pass_at(correct: np.ndarray, num_samples: int) -> np.ndarray:
   drawn = np.arange(num_samples)
   wrong = num_samples - np.asarray(correct)[:, None] - drawn
   return 1.0 - np.cumprod(np.maximum(wrong, 0) / (num_samples - drawn), axis=1)
+
+
+def by_source(rewards: np.ndarray, sources: Sequence[str]) -> dict[str, float]:
+  """Mean reward of the problems of each source; '' names none.
+
+  >>> by_source(np.array([[1.0, 0.0], [1.0, 1.0]]), ['a', 'b'])
+  {'a': 0.5, 'b': 1.0}
+
+  Args:
+    rewards: f64 [n, k].
+    sources: of the n problems.
+  """
+  means = rewards.mean(axis=1)
+  names = np.asarray(sources)
+  return {
+    name: float(means[names == name].mean())
+    for name in dict.fromkeys(sources)
+    if name
+  }
 
 
 def bootstrap(

@@ -355,6 +355,8 @@ def compile_batcher(parts: ModelParts, experiment: Experiment) -> BatchFn:
       recomputed=recomputed,
       reference=reference,
     )
+    if experiment.truncated == 'mask':
+      batch = batches.keep_rows(batch, ~rollout.truncated)
     return batch, batches.rollout_metrics(rollout, rewards, group_size)
 
   return jax.jit(

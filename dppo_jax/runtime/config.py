@@ -53,6 +53,7 @@ class Experiment:
     num_steps: train steps.
     data: prompts.
     rewards: verification.
+    truncated: a key of `TRUNCATED_POLICIES`.
     shaping: what lengths add to rewards.
     reward_model: what a model adds to them.
     model: the policy.
@@ -85,6 +86,7 @@ class Experiment:
   num_steps: int
   data: DataConfig
   rewards: RewardsConfig
+  truncated: str
   shaping: ShapingConfig
   reward_model: reward_model.RewardModelConfig
   model: TransformerConfig
@@ -167,6 +169,7 @@ def build_experiment(
     rewards=RewardsConfig(
       **{field.name: c.rewards[field.name] for field in fields(RewardsConfig)}
     ),
+    truncated=c.rewards.truncated,
     shaping=ShapingConfig(
       terms=parse_shaping(c.rewards.shaping),
       max_length=c.sampling.max_completion_length,
@@ -211,7 +214,7 @@ def build_experiment(
       group_size=c.data.group_size,
       prompt_length=c.data.max_prompt_length,
       aggregation=c.objective.aggregation,
-      length_norm=c.objective.length_norm,
+      length_norm=c.objective.length_norm or c.sampling.max_completion_length,
     ),
     chunk_rows=c.learner.chunk_rows,
     optimizer=_optimizer(c, c.learner.num_minibatches),
@@ -309,6 +312,8 @@ def _evaluation(c: Any, sampling: SamplingConfig) -> EvaluationConfig:
     source=section.source,
     files=section.files,
     split=section.split,
+    reward=section.reward,
+    truncated=section.truncated,
     num_prompts=section.num_prompts,
     final_num_prompts=section.final_num_prompts,
     num_samples=section.num_samples,

@@ -35,6 +35,41 @@ def find_problems(config: Config) -> list[str]:
   return problems
 
 
+def evaluation_sources(text: str) -> tuple[str, ...]:
+  """The names in `evaluation.source`.
+
+  >>> evaluation_sources('aime_2024, aime_2025')
+  ('aime_2024', 'aime_2025')
+  """
+  return tuple(name.strip() for name in text.split(','))
+
+
+def find_unknown_sources(config: Config) -> Iterator[str]:
+  """What `evaluation.source` may not hold: sentences as of `find_problems`."""
+  got = config['evaluation']['source']
+  if not isinstance(got, str):
+    yield f'evaluation.source: got {got!r}; names of sources, as text.'
+    return
+  names = evaluation_sources(got)
+  for name in names:
+    if name not in (SAME, *SOURCES):
+      known = tasks.suggest(name, [SAME, *SOURCES])
+      yield f'evaluation.source: unknown {name!r}{known}'
+  if len(names) == 1:
+    return
+  for name in dict.fromkeys(names):
+    if name in (SAME, TASK, 'rows') or names.count(name) > 1:
+      yield (
+        f'evaluation.source: got {name!r} in {got!r}; several are sources with'
+        ' files of their own, each once.'
+      )
+  if config['evaluation']['files']:
+    yield (
+      f'evaluation.files: got {config["evaluation"]["files"]!r} for the sources'
+      f' {got!r}; leave it empty and put the files of each into its folder.'
+    )
+
+
 def _texts(config: Config) -> Iterator[str]:
   data = config['data']
   if '{prompt}' not in data['prompt_template']:

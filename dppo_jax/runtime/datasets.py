@@ -1,12 +1,13 @@
 """The examples of a run: of a task, of a source, of a mixture of them."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from dppo_jax.base import Example, Tokenizer
 from dppo_jax.data import builder, sources
 from dppo_jax.data.prompts import PromptStream
 from dppo_jax.runtime.config import Experiment
-from dppo_jax.runtime.data_problems import SAME, TASK
+from dppo_jax.runtime.data_problems import SAME, TASK, evaluation_sources
 from dppo_jax.runtime.sections import DataConfig
 
 
@@ -35,10 +36,23 @@ def training(data: DataConfig) -> Prepared:
   if not data.mixture:
     found = _load(data, data.source, 'train', data.files, 'data.files')
     return Prepared(found.examples, (1.0,), *found[1:])
+  parts = [(name, files) for name, files, _ in data.mixture]
+  weights = tuple(float(weight) for _, _, weight in data.mixture)
+  return _together(data, parts, 'train', 'data.mixture', weights)
+
+
+def _together(
+  data: DataConfig,
+  parts: Sequence[tuple[str, str]],
+  split: str,
+  key: str,
+  weights: tuple[float, ...],
+) -> Prepared:
+  """Sources with their files, one after the other."""
   examples: list[dict[str, Any]] = []
   num_duplicates = num_conflicts = start = 0
-  for component, (name, files, _) in enumerate(data.mixture):
-    found = _load(data, name, 'train', files, 'data.mixture')
+  for component, (name, files) in enumerate(parts):
+    found = _load(data, name, split, files, key)
     last = -1
     for example in found.examples:
       last = max(last, example['example_id'])
@@ -53,7 +67,6 @@ def training(data: DataConfig) -> Prepared:
     start += last + 1
     num_duplicates += found.num_duplicates
     num_conflicts += found.num_conflicts
-  weights = tuple(float(weight) for _, _, weight in data.mixture)
   return Prepared(tuple(examples), weights, num_duplicates, num_conflicts)
 
 
@@ -64,6 +77,12 @@ def held_out(experiment: Experiment) -> Prepared:
     ValueError: a file is missing or cannot be read.
   """
   data, evaluation = experiment.data, experiment.evaluation
+  names = evaluation_sources(evaluation.source)
+  if len(names) > 1:
+    parts = [(name, '') for name in names]
+    # Its prompts are taken in order, never drawn by weight.
+    ones = (1.0,) * len(names)
+    return _together(data, parts, evaluation.split, 'evaluation.source', ones)
   name, files = evaluation.source, evaluation.files
   if name == SAME:
     name = data.source

@@ -156,6 +156,7 @@ def check_sample(
       size,
       experiment.shaping,
       experiment.stop_strings,
+      truncated=experiment.truncated,
     ).verdicts
   rewards = np.asarray([v.reward for v in verdicts], np.float32)
   yield checkup.check_rewards(rewards.reshape(-1, size), warm_start=warm_start)

@@ -6,7 +6,7 @@ from typing import Any
 
 from dppo_jax.data import sources
 from dppo_jax.runtime import architectures, tensor_files
-from dppo_jax.runtime.data_problems import SAME, TASK
+from dppo_jax.runtime.data_problems import SAME, TASK, evaluation_sources
 
 _TOKENIZER = 'tokenizer.json'
 
@@ -59,11 +59,13 @@ def _files(config: dict[str, Any]) -> Iterator[str]:
       (name, 'train', files, 'data.mixture')
       for name, files, _ in data['mixture']
     ]
-  name, split, files = (evaluation[key] for key in ('source', 'split', 'files'))
-  if name == SAME:
-    name = data['source']
-    files = files or (data['files'] if split == 'train' else '')
-  wanted.append((name, split, files, 'evaluation.files'))
+  split, given = evaluation['split'], evaluation['files']
+  for name in evaluation_sources(evaluation['source']):
+    files = given
+    if name == SAME:
+      name = data['source']
+      files = files or (data['files'] if split == 'train' else '')
+    wanted.append((name, split, files, 'evaluation.files'))
   for name, split, files, key in wanted:
     if name == TASK:
       continue

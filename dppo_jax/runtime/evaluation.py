@@ -22,6 +22,7 @@ from dppo_jax.rewards.terms import combine
 from dppo_jax.rewards.verdicts import Verdict
 from dppo_jax.runtime import accuracy, host_rows, stopping
 from dppo_jax.runtime.assembly import Parts, SampleFn, compile_sampler
+from dppo_jax.runtime.reward_model import RewardModel
 from dppo_jax.runtime.sections import EvaluationConfig
 from dppo_jax.sampling import cut
 
@@ -70,7 +71,10 @@ EvaluateFn = Callable[[TrainState, int], Evaluation]
 
 
 def compile_evaluation(
-  parts: Parts, config: EvaluationConfig, pool: VerifierPool
+  parts: Parts,
+  config: EvaluationConfig,
+  pool: VerifierPool,
+  model: RewardModel | None = None,
 ) -> EvaluateFn:
   """Returns the evaluation of a policy on the held-out split.
 
@@ -83,8 +87,19 @@ def compile_evaluation(
   (avg@k), with `_low` and `_high`, its interval; `evaluation/pass_at_k`, share
   of prompts with a reward above 0 among k, and `evaluation/pass_at_1`, `_2`,
   `_4`, … below k, unbiased; `evaluation/length_mean`, tokens;
-  `evaluation/truncated`, share; and `evaluation/greedy_accuracy`.
+  `evaluation/truncated`, share; and `evaluation/greedy_accuracy`. Of several
+  sources there is `evaluation/accuracy_SOURCE` of each.
+
+  Where `config.reward` is 'model', rewards are the scores of `model`, neither
+  weighted nor added to anything, and `evaluation/model_score`, with `_low` and
+  `_high`, and `evaluation/greedy_model_score` stand in the place of accuracies.
+
+  Raises:
+    ValueError: the reward model is missing.
   """
+  if config.reward == 'model' and model is None:
+    raise ValueError('evaluation.reward: the reward model is missing.')
+  scorer = model if config.reward == 'model' else None
   sampler = compile_sampler(parts, config.sampled)
   greedy = None
   if config.greedy is not None:
@@ -105,31 +120,67 @@ def compile_evaluation(
         config.num_prompts,
         config.stop_strings,
         num_samples,
+        config.truncated,
+        scorer,
       )
 
     sampled = answer_with(sampler, config.num_samples)
     found = accuracy.summarize(
       sampled.rewards(), config.num_resamples, config.confidence, config.seed
     )
+    name = 'sampled_accuracy' if scorer is None else 'model_score'
     metrics = {
-      'evaluation/sampled_accuracy': found.average.value,
-      'evaluation/sampled_accuracy_low': found.average.low,
-      'evaluation/sampled_accuracy_high': found.average.high,
-      'evaluation/pass_at_k': found.pass_at[-1].value,
-      **{
-        f'evaluation/pass_at_{k}': found.pass_at[k - 1].value
-        for k in accuracy.shown(config.num_samples)[:-1]
-      },
+      f'evaluation/{name}': found.average.value,
+      f'evaluation/{name}_low': found.average.low,
+      f'evaluation/{name}_high': found.average.high,
+      **({} if scorer else _accuracies(parts, sampled, found)),
       'evaluation/length_mean': float(np.mean(sampled.lengths)),
       'evaluation/truncated': float(np.mean(sampled.truncated)),
     }
     if greedy is None:
       return Evaluation(metrics, sampled, None, found)
     likeliest = answer_with(greedy, 1)
-    metrics['evaluation/greedy_accuracy'] = float(np.mean(likeliest.rewards()))
+    greedy_name = 'greedy_accuracy' if scorer is None else 'greedy_model_score'
+    mean = float(np.mean(likeliest.rewards()))
+    metrics[f'evaluation/{greedy_name}'] = mean
     return Evaluation(metrics, sampled, likeliest, found)
 
   return evaluate
+
+
+def _accuracies(
+  parts: Parts, sampled: Answers, found: accuracy.Statistics
+) -> dict[str, float]:
+  """`evaluation/pass_at_k`, those of fewer samples, and avg@k by source."""
+  rewards = sampled.rewards()
+  examples = parts.held_out.examples(sampled.example_id)
+  # Sources that were put together have a number each.
+  sources = [str(e['source']) if 'component' in e else '' for e in examples]
+  metrics = {
+    f'accuracy_{source}': mean
+    for source, mean in accuracy.by_source(rewards, sources).items()
+  }
+  for k in accuracy.shown(rewards.shape[1])[:-1]:
+    metrics[f'pass_at_{k}'] = found.pass_at[k - 1].value
+  metrics['pass_at_k'] = found.pass_at[-1].value
+  return {f'evaluation/{name}': value for name, value in metrics.items()}
+
+
+def _scored(
+  model: RewardModel,
+  stream: PromptStream,
+  rollout: Rollout,
+  texts: list[str],
+  verdicts: list[Verdict],
+) -> list[Verdict]:
+  """The verdicts with the model's scores in the place of their rewards."""
+  examples = stream.examples(rollout.example_id)
+  prompts = [str(example['prompt']) for example in examples]
+  scores = model.score(prompts, texts).scores
+  return [
+    Verdict(float(score), verdict.reason)
+    for score, verdict in zip(scores, verdicts, strict=True)
+  ]
 
 
 def verify(
@@ -168,8 +219,12 @@ def verify_terms(
   stop_strings: tuple[str, ...] = (),
   own: np.ndarray | None = None,
   num_texts: int = 0,
+  truncated: str = 'zero',
 ) -> tuple[list[str], list[list[Verdict]]]:
   """As `verify`, with B verdicts for each term of the reward.
+
+  Of a completion that the length limit cut a verifier is told so only where
+  `truncated`, a key of `TRUNCATED_POLICIES`, is 'zero'.
 
   Given `own`, rows of `host_rows.own_rows`, only those are decoded and
   verified here, and verdicts shared; a text of another host is '' from row
@@ -185,6 +240,7 @@ def verify_terms(
       stop_strings,
       own,
       num_texts,
+      truncated,
     )
   decoded = tokenizer.decode_batch(
     rollout.tokens[:, prompt_length:],
@@ -195,7 +251,10 @@ def verify_terms(
   if stop_strings:
     texts = [stopping.trim(text, stop_strings) for text in texts]
   examples = stream.examples(rollout.example_id)
-  return texts, pool.verify_terms(texts, examples, rollout.truncated)
+  flags = np.asarray(rollout.truncated)
+  if truncated != 'zero':
+    flags = np.zeros_like(flags)
+  return texts, pool.verify_terms(texts, examples, flags)
 
 
 def _verify_shared(
@@ -207,6 +266,7 @@ def _verify_shared(
   stop_strings: tuple[str, ...],
   own: np.ndarray,
   num_texts: int,
+  truncated: str,
 ) -> tuple[list[str], list[list[Verdict]]]:
   """`verify_terms` of all rows, by all processes; a collective."""
   texts, found = verify_terms(
@@ -216,6 +276,7 @@ def _verify_shared(
     jax.tree.map(lambda leaf: leaf[own], rollout),
     prompt_length,
     stop_strings,
+    truncated=truncated,
   )
   mine = [
     (text if row < num_texts else '', [[v.reward, v.reason] for v in verdicts])
@@ -242,6 +303,8 @@ def answer(
   chunk_size: int,
   stop_strings: tuple[str, ...],
   num_samples: int,
+  truncated: str,
+  model: RewardModel | None = None,
 ) -> Answers:
   """k completions of n prompts, in chunks and passes, and their verdicts.
 
@@ -255,12 +318,14 @@ def answer(
     chunk_size: prompts at once; the last chunk is filled up.
     stop_strings: texts that end a completion.
     num_samples: k; where G < k, by several passes.
+    truncated: a key of `TRUNCATED_POLICIES`.
+    model: its score is the reward, not the verifier's.
   """
   num_prompts, width = prompts.tokens.shape
   num_chunks = -(-num_prompts // chunk_size)
   texts: list[str] = []
   verdicts: list[Verdict] = []
-  lengths, truncated = [], []
+  lengths, cut_short = [], []
   for chunk in range(num_chunks):
     rows = np.arange(chunk * chunk_size, (chunk + 1) * chunk_size)
     counted = int(np.sum(rows < num_prompts))
@@ -298,10 +363,10 @@ def answer(
       mine = np.isin(order % used, own)
       own = np.flatnonzero(mine)
     if stop_strings:
-      found = stopping.find(parts.tokenizer, stop_strings, rollout, width)
+      ends = stopping.find(parts.tokenizer, stop_strings, rollout, width)
       rollout = cut.cut(
         rollout,
-        *host_rows.total(found),
+        *host_rows.total(ends),
         prompt_length=width,
         pad_id=parts.tokenizer.pad_id,
       )
@@ -313,16 +378,21 @@ def answer(
       width,
       stop_strings,
       own,
+      0 if model is None else len(rollout.example_id),
+      truncated,
     )
     texts += read
-    verdicts += judged[0]
+    found = judged[0]
+    if model is not None:
+      found = _scored(model, parts.held_out, rollout, read, found)
+    verdicts += found
     counts = np.asarray(rollout.completion_mask).sum(axis=1)
     lengths.append(host_rows.total(counts))
-    truncated.append(np.asarray(rollout.truncated))
+    cut_short.append(np.asarray(rollout.truncated))
   return Answers(
     np.asarray(prompts.example_id),
     texts,
     verdicts,
     np.concatenate(lengths),
-    np.concatenate(truncated),
+    np.concatenate(cut_short),
   )

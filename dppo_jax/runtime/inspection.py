@@ -8,13 +8,20 @@ from typing import Any
 
 from dppo_jax import parallel
 from dppo_jax.base import TrainState
+from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime import frozen
 from dppo_jax.runtime.accuracy import shown
 from dppo_jax.runtime.assembly import Parts, abstract_state
 from dppo_jax.runtime.checkpoints import Checkpoints
 from dppo_jax.runtime.config import Experiment
-from dppo_jax.runtime.evaluation import Answers, Evaluation
+from dppo_jax.runtime.evaluation import (
+  Answers,
+  EvaluateFn,
+  Evaluation,
+  compile_evaluation,
+)
 from dppo_jax.runtime.results import write_results
+from dppo_jax.runtime.reward_model import RewardModel
 from dppo_jax.runtime.sections import CheckpointsConfig
 from dppo_jax.runtime.workdir import (
   CHECKPOINTS,
@@ -60,6 +67,20 @@ def restore_config(
   except ValueError:
     config.mesh.update(data=-1, fsdp=1, tensor=1, expert=1)
   return config
+
+
+def open_evaluation(
+  experiment: Experiment, parts: Parts, pool: VerifierPool
+) -> EvaluateFn:
+  """The evaluation of a training, with the reward model where it needs one.
+
+  Raises:
+    ValueError: the reward model cannot be read.
+  """
+  model = None
+  if experiment.evaluation.reward == 'model':
+    model = RewardModel(experiment.reward_model, parts.mesh)
+  return compile_evaluation(parts, experiment.evaluation, pool, model)
 
 
 def load_policy(
@@ -142,9 +163,11 @@ def describe(
     f' top_p {how["top_p"]:g}; intervals of {how["confidence"]:.4g}, by'
     f' {how["num_resamples"]} resamples of the prompts'
   ]
-  estimates = {f'avg@{num_samples}': found.statistics.average} | {
-    f'pass@{k}': found.statistics.pass_at[k - 1] for k in shown(num_samples)
-  }
+  estimates = {f'avg@{num_samples}': found.statistics.average}
+  if 'evaluation/model_score' not in found.metrics:
+    estimates |= {
+      f'pass@{k}': found.statistics.pass_at[k - 1] for k in shown(num_samples)
+    }
   for label, (value, low, high) in estimates.items():
     lines.append(f'  {label:<17} {value:.4g} [{low:.4g}, {high:.4g}]')
   for name, label in _LABELS.items():

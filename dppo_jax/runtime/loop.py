@@ -77,7 +77,6 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     pool = stack.enter_context(VerifierPool(**vars(experiment.rewards)))
     checkpoints = _open_checkpoints(experiment, workdir)
     stack.enter_context(contextlib.closing(checkpoints))
-    evaluate = compile_evaluation(parts, schedule, pool)
 
     about = frozen.metadata(parts)
     in_flight = InFlight(experiment, parts)
@@ -99,6 +98,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     model = None
     if experiment.reward_model.folder:
       model = RewardModel(experiment.reward_model, parts.mesh)
+    evaluate = compile_evaluation(parts, schedule, pool, model)
     if state is None:
       if experiment.pretrained and agreement.first():
         exporting.keep_source(experiment.pretrained, workdir)

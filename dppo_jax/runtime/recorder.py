@@ -105,8 +105,11 @@ class Recorder:
     self.flush()
     if self._metrics is not None:
       self._metrics.write(step, metrics)
-    line = f'step {step}: held-out sampled '
-    line += f'{metrics["evaluation/sampled_accuracy"]:.3f}'
+    line = f'step {step}: held-out '
+    if 'evaluation/model_score' in metrics:
+      line += f'score {metrics["evaluation/model_score"]:.3f}'
+    else:
+      line += f'sampled {metrics["evaluation/sampled_accuracy"]:.3f}'
     if 'evaluation/greedy_accuracy' in metrics:
       line += f' · greedy {metrics["evaluation/greedy_accuracy"]:.3f}'
     self.progress.note(line)

@@ -22,6 +22,7 @@ from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.data_problems import SAME, TASK
 from dppo_jax.runtime.sections import DataConfig
 
+_ACCURACY = 'evaluation/sampled_accuracy'
 # The first steps compile and are left out of medians.
 _NUM_UNSETTLED = 2
 _MAX_SHOWN = 8  # Levels, or sources, that a run names at its start.
@@ -152,7 +153,9 @@ def summarize(
 ) -> dict[str, Any]:
   """The summary of a finished run, from its metrics file alone."""
   rows = writers.read_rows(workdir / writers.METRICS_FILE)
-  evaluated = [r for r in rows if 'evaluation/sampled_accuracy' in r]
+  by_model = experiment.evaluation.reward == 'model'
+  held_out = 'evaluation/model_score' if by_model else _ACCURACY
+  evaluated = [r for r in rows if held_out in r]
   trained = [r for r in rows if 'rewards/mean' in r]
   settled = trained[_NUM_UNSETTLED:] or trained
 
@@ -169,8 +172,8 @@ def summarize(
     'seed': experiment.seed,
     'parameters': num_parameters(parts),
     'steps': len(trained),
-    'held_out_before': evaluated[0]['evaluation/sampled_accuracy'],
-    'held_out_after': evaluated[-1]['evaluation/sampled_accuracy'],
+    'held_out_before': evaluated[0][held_out],
+    'held_out_after': evaluated[-1][held_out],
   }
   if 'evaluation/greedy_accuracy' in evaluated[-1]:
     facts['greedy_after'] = evaluated[-1]['evaluation/greedy_accuracy']

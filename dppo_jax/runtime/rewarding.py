@@ -41,6 +41,7 @@ def reward(
   model: RewardModel | None = None,
   own: np.ndarray | None = None,
   num_texts: int = 0,
+  truncated: str = 'zero',
 ) -> Rewarded:
   """Has a rollout verified, and adds what its lengths and a model give.
 
@@ -56,6 +57,7 @@ def reward(
     model: reads the prompts as their rows have them, and the completions.
     own: rows to verify here, of `host_rows.own_rows`; None for all.
     num_texts: completions of other hosts to return, from the first row on.
+    truncated: a key of `TRUNCATED_POLICIES`.
   """
   texts, found = verify_terms(
     tokenizer,
@@ -66,6 +68,7 @@ def reward(
     stop_strings,
     own,
     num_texts,
+    truncated,
   )
   verdicts = combine(pool.terms, found)
   lengths = np.asarray(rollout.completion_mask).sum(axis=1)

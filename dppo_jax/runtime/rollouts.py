@@ -92,6 +92,7 @@ def compile_collection(
       model,
       own,
       num_texts(int(state.step)),
+      experiment.truncated,
     )
     clock.lap('verification')
     ahead.wait()

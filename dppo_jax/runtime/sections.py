@@ -63,6 +63,8 @@ class EvaluationConfig:
   source: str
   files: str
   split: str
+  reward: str
+  truncated: str
   num_prompts: int
   final_num_prompts: int
   num_samples: int

@@ -19,6 +19,7 @@ from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS
 from dppo_jax.ops.trust_regions import DIRECTIONS, SIDES, TRUST_REGIONS
 from dppo_jax.rewards import checks
 from dppo_jax.rewards.pool import MIN_MEMORY_MB
+from dppo_jax.rewards.verdicts import TRUNCATED_POLICIES
 from dppo_jax.runtime import data_problems
 from dppo_jax.runtime.mesh_validation import mesh_problems
 from dppo_jax.runtime.model_validation import lora_problems, model_problems
@@ -47,17 +48,20 @@ CHOICES: dict[str, Collection[str]] = {
   'trust_region.direction': DIRECTIONS,
   'trust_region.side': SIDES,
   'trust_region.weight_order': ('linear', 'shuffled'),
-  'objective.importance': ('token', 'sequence'),
+  'objective.importance': ('token', 'sequence', 'least_prefix'),
   'objective.form': FORMS,
   'objective.aggregation': AGGREGATIONS,
   'objective.kl_estimator': KL_ESTIMATORS,
   'optimizer.schedule': SCHEDULES,
-  'evaluation.source': (data_problems.SAME, *data_problems.SOURCES),
   'evaluation.split': tasks.SPLIT_SIZES,
+  'evaluation.reward': ('verifier', 'model'),
+  'evaluation.truncated': ('zero', 'score'),
+  'rewards.truncated': TRUNCATED_POLICIES,
   'checkpoints.best_metric': (
     'evaluation/sampled_accuracy',
     'evaluation/pass_at_k',
     'evaluation/greedy_accuracy',
+    'evaluation/model_score',
   ),
 }
 
@@ -143,7 +147,7 @@ RANGES = {
   'trust_region.tau_high': (0.0, False, math.inf),
   'objective.ratio_cap': (0.0, False, math.inf),
   'objective.ratio_floor': (0.0, True, math.inf),
-  'objective.length_norm': (0.0, False, math.inf),
+  'objective.length_norm': (0.0, True, math.inf),
   'objective.kl_coefficient': (0.0, True, math.inf),
   'objective.load_balance_coefficient': (0.0, True, math.inf),
   'optimizer.learning_rate': (0.0, True, math.inf),
@@ -211,6 +215,7 @@ def _choices(config: Config) -> Iterator[str]:
     got = _at(config, path)
     if got not in known:
       yield f'{path}: unknown {got!r}{suggest(got, known)}'
+  yield from data_problems.find_unknown_sources(config)
   yield from checks.find_misspelled(config['rewards'])
 
 
@@ -258,7 +263,20 @@ def _task(config: Config) -> Iterator[str]:
 
 def _evaluation(config: Config) -> Iterator[str]:
   metric = config['checkpoints']['best_metric']
-  if metric == 'evaluation/greedy_accuracy':
+  by_model = config['evaluation']['reward'] == 'model'
+  if by_model and not config['rewards']['model']:
+    yield (
+      "evaluation.reward: got 'model', and rewards.model is empty; name the"
+      " folder of a reward model, or evaluate by the 'verifier'."
+    )
+  if by_model != (metric == 'evaluation/model_score'):
+    wanted = 'model_score' if by_model else 'sampled_accuracy'
+    yield (
+      f'checkpoints.best_metric: {metric!r} is not measured with'
+      f' evaluation.reward={config["evaluation"]["reward"]!r}; set it to'
+      f" 'evaluation/{wanted}'."
+    )
+  elif metric == 'evaluation/greedy_accuracy':
     if not config['evaluation']['greedy']:
       yield (
         f'checkpoints.best_metric: {metric!r} is not measured with'

@@ -17,7 +17,7 @@ from dppo_jax.runtime.validation import suggest
 _ONLY = flags.DEFINE_list('only', [], 'Names of figures; all without.')
 _READ = command.define_flags()
 _FOLDER = pathlib.Path(__file__).parent
-_NO_FIGURES = ('settings',)
+_NO_FIGURES = ('papers', 'settings')
 
 
 def known() -> list[str]:

@@ -8,7 +8,7 @@ batch at 3e-4, so that mismatch prevails over staleness. Effects: .05, .005.
 from dppo_jax.runtime.figures import command, panels
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.verdicts import contrast
-from experiments.figures import settings
+from experiments.figures import papers, settings
 
 _FRESH = {'learner.num_minibatches': 4, 'optimizer.learning_rate': 3e-4}
 _SAMPLERS = {
@@ -46,7 +46,7 @@ FIGURE = Figure(
       ('Less mismatch', 'mean_abs', *reversed(_ANCHORS), 0.005),
     )
   ],
-  pod=settings.pod('dppo_binary_kl', 'dppo_binary_kl_recomputed'),
+  pod=papers.RUNS['anchor'],
 )
 
 if __name__ == '__main__':

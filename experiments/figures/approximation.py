@@ -8,7 +8,7 @@ near one is .95 and above.
 from dppo_jax.runtime.figures import collect, command, judging, panels
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.verdicts import alike
-from experiments.figures import settings
+from experiments.figures import papers, settings
 
 _TOP = {1: 'TopK-TV 1', 2: 'TopK-TV 2', 10: 'TopK-TV 10'}
 _TV = settings.METHODS['DPPO-TopK-TV']
@@ -48,7 +48,7 @@ FIGURE = Figure(
     ),
     judging.level(points, 'The top 5 hold nearly all mass.', 'mass_5', 0.95),
   ],
-  pod=settings.pod('dppo_binary_tv', 'dppo_topk_tv', 'dppo_topk_kl'),
+  pod=papers.RUNS['approximation'],
 )
 
 if __name__ == '__main__':

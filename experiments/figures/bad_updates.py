@@ -10,7 +10,7 @@ from dppo_jax.runtime.figures import command, panels
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.points import Points
 from dppo_jax.runtime.figures.verdicts import Finding, contrast
-from experiments.figures import settings
+from experiments.figures import papers, settings
 
 _TV = settings.METHODS['DPPO-Binary-TV']
 _VARIANTS = {
@@ -53,7 +53,7 @@ FIGURE = Figure(
     panels.bars(points, 'reward', 'Reward over the run', 'mean reward'),
   ],
   judge=_judge,
-  pod=settings.pod('pg_is', 'mask_0.5', 'mask_0.8', 'mask_0.5_recomputed'),
+  pod=papers.RUNS['bad_updates'],
 )
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ masked, of its occurrences with A < 0 and with A > 0, and by range of mu.
 
 from dppo_jax.runtime.figures import collect, command, judging, panels
 from dppo_jax.runtime.figures.figure import Figure
-from experiments.figures import settings
+from experiments.figures import papers, settings
 
 _CLIP, _BOUND = 'GRPO-ClipHigher', 'DPPO-Binary-TV'
 FIGURE = Figure(
@@ -31,7 +31,7 @@ FIGURE = Figure(
   judge=lambda points: [
     judging.rare_share(points.where(kind='run'), _CLIP, _BOUND)
   ],
-  pod=settings.pod('grpo_clip_higher', 'dppo_binary_tv'),
+  pod=papers.RUNS['clipped_tokens'],
 )
 
 if __name__ == '__main__':

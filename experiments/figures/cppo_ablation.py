@@ -12,7 +12,7 @@ from dppo_jax.runtime.figures import command, panels
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.points import Points
 from dppo_jax.runtime.figures.verdicts import Finding, alike, contrast
-from experiments.figures import settings
+from experiments.figures import papers, settings
 
 _ALONE = ('weights', 'budget')
 _IN_CPU = ('DPPO', 'CPPO', *_ALONE, 'shuffled', 'soft')
@@ -48,7 +48,7 @@ FIGURE = Figure(
     panels.bars(points, 'mean_abs', 'Mean of |π − μ|', 'probability'),
   ],
   judge=_judge,
-  pod=settings.pod('cppo', 'dppo_topk_tv', config='qwen3_1_7b'),
+  pod=papers.RUNS['cppo_ablation'],
 )
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ from dppo_jax.runtime.figures import command, panels, positions
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.panels import Panel
 from dppo_jax.runtime.figures.points import Points
-from experiments.figures import settings
+from experiments.figures import papers, settings
 
 _DPPO, _, _P90 = _NAMES = ('DPPO', 'CPPO', 'CPPO-P90')
 _ALONG = (
@@ -53,7 +53,7 @@ FIGURE = Figure(
     positions.varies(points.where(kind='position'), _DPPO, 'tv', 2.0),
     *(positions.early(points.where(kind='step'), *row) for row in _EARLY),
   ],
-  pod=settings.pod('cppo_dynamic', config='qwen3_1_7b_base'),
+  pod=papers.RUNS['cppo_budget'],
 )
 
 if __name__ == '__main__':

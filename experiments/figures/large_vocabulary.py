@@ -8,7 +8,7 @@ from configs import large_vocabulary
 from dppo_jax.runtime.figures import command, judging, panels
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.verdicts import contrast
-from experiments.figures import settings
+from experiments.figures import papers, settings
 
 _PG, _GRPO, _TV, _TOP = _NAMES = (
   'PG-IS',
@@ -40,7 +40,7 @@ FIGURE = Figure(
     judging.rare_share(points, _GRPO, _TV),
     *(contrast(points, *row) for row in _CONTRASTS),
   ],
-  pod=settings.pod('grpo_clip_higher', 'dppo_binary_tv', 'dppo_topk_tv'),
+  pod=papers.RUNS['large_vocabulary'],
 )
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ from dppo_jax.runtime.figures import collect, command, growth, panels, tabular
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.points import Points
 from dppo_jax.runtime.figures.verdicts import Finding, contrast
-from experiments.figures import settings
+from experiments.figures import papers, settings
 
 _ID = TASKS['running_sum'].vocabulary.index(THINK)
 _READ = collect.with_ledger(
@@ -53,7 +53,7 @@ FIGURE = Figure(
     *tabular.counted(points),
   ],
   judge=_judge,
-  pod=settings.pod('grpo_clip_higher', 'dppo_binary_tv'),
+  pod=papers.RUNS['rare_token'],
 )
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ from dppo_jax.runtime.figures import collect, command, judging, panels
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.panels import Panel
 from dppo_jax.runtime.figures.points import Points
-from experiments.figures import settings
+from experiments.figures import papers, settings
 
 _LADDER = ('float32', 'bfloat16', 'int8', 'fp8', 'int4')
 _STILL = {
@@ -53,7 +53,7 @@ FIGURE = Figure(
     judging.ladder(points, 'Coarser is further.', 'mean_abs', _LADDER, 1e-5),
     *(judging.columns_differ(points, 'int4', *row) for row in _COLUMNS),
   ],
-  pod=(),
+  pod=papers.RUNS['ratio_vs_tv'],
 )
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ steps of a run. Least effects: reward .03, entropy .01 nats, mu .05.
 from dppo_jax.runtime.figures import collect, command, judging, panels
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.verdicts import contrast
-from experiments.figures import settings
+from experiments.figures import papers, settings
 
 _GRPO = settings.METHODS['GRPO-ClipHigher']
 _LOW, _HIGH = 'trust_region.alpha_low', 'trust_region.alpha_high'
@@ -47,7 +47,7 @@ FIGURE = Figure(
     *(contrast(points, *row) for row in _CONTRASTS),
     judging.rare_share(points, _BASE, 'DPPO-Binary-TV'),
   ],
-  pod=settings.pod('grpo_clip_higher', 'relax_both', 'relax_high', 'relax_low'),
+  pod=papers.RUNS['relaxation'],
 )
 
 if __name__ == '__main__':

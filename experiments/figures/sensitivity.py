@@ -12,7 +12,7 @@ from dppo_jax.runtime.figures import command, judging, panels
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.points import Points
 from dppo_jax.runtime.figures.verdicts import Finding
-from experiments.figures import settings
+from experiments.figures import papers, settings
 
 _BOUNDS = (
   ('DPPO-Binary-TV', 'TV', 'dppo_binary_tv', 'delta', (0.05, 0.1, 0.2)),
@@ -53,7 +53,7 @@ FIGURE = Figure(
     panels.against(points, 'masked', 'reward', 'By masked share', _FAMILIES),
   ],
   judge=_judge,
-  pod=settings.pod('dppo_binary_tv', 'dppo_binary_kl', 'grpo'),
+  pod=papers.RUNS['sensitivity'],
 )
 
 if __name__ == '__main__':

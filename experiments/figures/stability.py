@@ -10,7 +10,7 @@ from dppo_jax.runtime.figures import command, panels
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.points import Points
 from dppo_jax.runtime.figures.verdicts import Finding, contrast
-from experiments.figures import settings
+from experiments.figures import papers, settings
 
 _UNMASKED = ('PG-IS', 'PG-TIS')
 _MASKED = tuple(name for name in settings.METHODS if name not in _UNMASKED)
@@ -49,7 +49,7 @@ FIGURE = Figure(
     panels.bars(points, 'reward', 'Reward over the run', 'mean reward'),
   ],
   judge=_judge,
-  pod=settings.pod('pg_is', 'minirl', 'dppo_binary_tv', 'dppo_binary_kl'),
+  pod=papers.RUNS['stability'],
 )
 
 if __name__ == '__main__':

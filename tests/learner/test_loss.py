@@ -110,6 +110,25 @@ def test_sequence_importance_by_hand(batch, logits):
   np.testing.assert_allclose(got, expected, atol=2e-6)
 
 
+def test_least_prefix_importance_by_hand(batch, logits):
+  """pi / mu of a token, times the least one among those before it."""
+  law, mask = _law(logits), _columns(batch.completion_mask)
+  ratio = np.exp(_sampled(law, batch) - _columns(batch.rollout.log_probs))
+  weight = np.zeros_like(ratio)
+  for row, kept in enumerate(mask):
+    least = 1.0
+    for t in np.flatnonzero(kept):
+      weight[row, t] = ratio[row, t] * least
+      seen = ratio[row, t]
+      first = t == np.flatnonzero(kept)[0]
+      least = seen if first else min(least, seen)
+  assert (weight[mask] > ratio[mask]).any()  # No cap at 1: a prefix may gain.
+  weight = weight * _columns(batch.advantages) * mask
+  expected = -weight[..., None] * _score(law, batch)
+  got = _gradient(logits, batch, importance='least_prefix')
+  np.testing.assert_allclose(got, expected, rtol=1e-6, atol=2e-6)
+
+
 def test_temperature_divides_the_logits(batch, logits):
   law, mask = _law(logits, 0.5), _columns(batch.completion_mask)
   ratio = np.exp(_sampled(law, batch) - _columns(batch.rollout.log_probs))

@@ -158,6 +158,14 @@ _BY_HAND = _row(
     ('trm_max', {'delta_high': 0.95}, [1, 1, 1, 1, 0, 0, 0, 0]),
     ('trm_mean', {'delta_low': 0.46}, [0, 0, 0, 0, 1, 1, 1, 1]),
     ('trm_mean', {'delta_low': 0.44, 'delta_high': 0.46}, [1] * 4 + [0] * 4),
+    # Either bound: delta on the maximum, budget on the mean.
+    ('trm_max_mean', {'budget': 0.46}, [0] * 8),
+    ('trm_max_mean', {'delta_low': 0.95, 'budget': 0.46}, [0] * 4 + [1] * 4),
+    (
+      'trm_max_mean',
+      {'delta_low': 0.95, 'delta_high': 0.95, 'budget': 0.44},
+      [0] * 8,
+    ),
     # The geometric mean of the ratios is .96744^(1/8) = .99587.
     ('gspo', {}, [1, 1, 1, 1, 1, 1, 1, 1]),
     ('gspo', {'clip_low': 0.004}, [1, 1, 1, 1, 0, 0, 0, 0]),

@@ -180,6 +180,7 @@ def test_every_divergence_is_that_of_the_whole_logits(case, divergence):
     dict(entropy_coefficient=0.05),
     dict(entropy_coefficient=0.05, rule='cppo_dynamic'),
     dict(importance='sequence', rule='gspo'),
+    dict(importance='least_prefix', rule='none'),
     dict(kl_coefficient=0.3, rule='cppo'),
     dict(kl_coefficient=0.3, kl_estimator='k1', form='surrogate'),
     dict(ratio_cap=1.01, form='surrogate'),

@@ -52,10 +52,11 @@ def about(facts: Mapping[str, Any]) -> str:
 
 def pod_lines(figure: Figure) -> str:
   """What the tier 'pod' prints: the paper's own setting."""
+  if not figure.pod:
+    return f'{figure.name}, {figure.paper}: the paper reports no run of this.'
   lines = [f'{figure.name}, {figure.paper}, in the setting of the paper:']
   lines += ['not yet run.']
-  if figure.pod:
-    lines += ['It needs the hardware of the paper. Its runs:', *figure.pod]
+  lines += ['It needs the hardware of the paper. Its runs:', *figure.pod]
   return '\n'.join(lines)
 
 
