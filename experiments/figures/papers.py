@@ -1,6 +1,6 @@
 """The runs behind the papers' figures, as commands: what --tier=pod prints.
 
-tests/testdata/paper_settings.json has what the papers say of each of them.
+tests/testdata/papers/settings.json has what the papers say of each of them.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,12 @@ def pod(*runs: str, config: str, **overrides: Any) -> tuple[str, ...]:
   lines = []
   for run in runs:
     preset, *own = run.split()
-    # Each has a folder of its own, named after what it changes.
-    changed = [key.rpartition('.')[2].replace('=', '_') for key in own]
+    # Each has a folder of its own, named after the numbers that it changes.
+    changed = [
+      key.partition('=')[0].rpartition('.')[2] + '_' + key.partition('=')[2]
+      for key in (*shared, *own)
+      if '/' not in key
+    ]
     words = [
       f'python -m experiments.train --config=configs/{config}.py:{preset}',
       *(f'--config.{key}' for key in (*shared, *own)),

@@ -133,6 +133,13 @@ _PAPERS = {
   ),
   'trm_max': ('trm_max', 'rollout', _INF, {'delta': 0.1}),
   'trm_mean': ('trm_mean', 'rollout', _INF, {'delta': 0.002}),
+  'trm_max_mean': (
+    'trm_max_mean',
+    'rollout',
+    _INF,
+    {'delta': 0.1, 'budget': 0.002},
+  ),
+  'minpro': ('none', 'rollout', _INF, {}),
   'gspo': ('gspo', 'rollout', _INF, {'clip_low': 3e-4, 'clip_high': 4e-4}),
   'sapo': ('sapo', 'rollout', _INF, {'tau_low': 1.05, 'tau_high': 1.0}),
 }
@@ -145,15 +152,16 @@ _MEASURED = {
   'dppo_exact_kl': 'exact_kl',
   'dppo_binary_tv_recomputed': 'binary_tv',
   'dppo_binary_kl_recomputed': 'binary_kl',
-  'cppo': 'binary_tv',
-  'cppo_dynamic': 'binary_tv',
-  'cppo_no_weights': 'binary_tv',
-  'cppo_no_budget': 'binary_tv',
-  'cppo_shuffled': 'binary_tv',
-  'cppo_soft': 'binary_tv',
-  'cppo_kl': 'binary_kl',
-  'trm_max': 'topk_kl',
-  'trm_mean': 'topk_kl',
+  'cppo': 'topk_tv',
+  'cppo_dynamic': 'topk_tv',
+  'cppo_no_weights': 'topk_tv',
+  'cppo_no_budget': 'topk_tv',
+  'cppo_shuffled': 'topk_tv',
+  'cppo_soft': 'topk_tv',
+  'cppo_kl': 'topk_kl',
+  'trm_max': 'exact_kl',
+  'trm_mean': 'exact_kl',
+  'trm_max_mean': 'exact_kl',
 }
 _each = pytest.mark.parametrize('preset', presets.PRESETS)
 
@@ -178,7 +186,8 @@ def test_preset_is_its_papers(preset):
   assert (loss.rule, loss.anchor, loss.ratio_cap) == (rule, anchor, cap)
   assert loss.ratio_floor == 0.0
   assert loss.form == 'score'
-  assert loss.importance == ('sequence' if preset == 'gspo' else 'token')
+  weighed = {'gspo': 'sequence', 'minpro': 'least_prefix'}
+  assert loss.importance == weighed.get(preset, 'token')
   assert loss.top_k_set == 'union'
   thresholds = dict(thresholds)
   if 'delta' in thresholds:
@@ -228,7 +237,7 @@ def test_a_preset_changes_its_keys_alone(module):
       path = f'{section}.{key}'
       assert preset[section][key] == presets.PRESETS['cppo_kl'].get(path, value)
   assert preset['trust_region']['rule'] == 'cppo'
-  assert preset['trust_region']['divergence'] == 'binary_kl'
+  assert preset['trust_region']['divergence'] == 'topk_kl'
 
 
 def test_no_preset_is_the_config_itself():
@@ -250,7 +259,7 @@ def test_a_rule_that_asks_for_no_side_refuses_one(preset):
   overrides = {'side': 'negative', 'direction': 'any', 'alpha_low': 0.1}
   for key, value in overrides.items():
     override = {f'trust_region.{key}': value, **_records(preset)}
-    if rule in {'trm_max', 'trm_mean', 'gspo', 'sapo'}:
+    if rule in {'trm_max', 'trm_mean', 'trm_max_mean', 'gspo', 'sapo'}:
       with pytest.raises(
         ValueError, match=rf"trust_region\.{key}: got .* rule '{rule}' decides"
       ):

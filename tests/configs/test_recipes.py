@@ -13,7 +13,7 @@ from dppo_jax.runtime.config import build_experiment
 from tests import runs
 
 _FOLDER = pathlib.Path(published.__file__).parent
-_NO_RECIPES = {'__init__', 'default', 'presets', 'published'}
+_NO_RECIPES = {'__init__', 'default', 'presets', 'published', 'thresholds'}
 _RECIPES = sorted({p.stem for p in _FOLDER.glob('*.py')} - _NO_RECIPES)
 # Parameters as the publishers count them, on the pages of their models.
 _PARAMETERS = {
@@ -27,10 +27,13 @@ _PARAMETERS = {
   'sanity_r1_distill_1_5b': 1_777_088_000,
   'qwen3_1_7b': 1_720_574_976,
   'qwen3_1_7b_base': 1_720_574_976,
+  'qwen3_4b_base': 4_022_468_096,
   'qwen3_8b_base': 8_190_735_360,
+  'cppo_qwen3_8b_base': 8_190_735_360,
   'qwen3_32b': 32_762_123_264,
   'qwen3_30b_a3b_base': 30_532_122_624,
   'qwen3_30b_a3b_base_r3': 30_532_122_624,
+  'cppo_qwen3_30b_a3b_base': 30_532_122_624,
   'qwen3_30b_a3b_base_lora': 30_532_122_624,
   'rlhf_qwen3_4b': 4_022_468_096,
 }
@@ -43,6 +46,9 @@ _TABLES = {
   'qwen3_30b_a3b_base': (256, 16, 8, 16384, 1e-6, 'divergence', 0.2),
   'qwen3_30b_a3b_base_r3': (256, 16, 8, 16384, 1e-6, 'divergence', 0.2),
   'qwen3_30b_a3b_base_lora': (128, 8, 8, 8000, 1e-5, 'divergence', 0.15),
+  'qwen3_4b_base': (128, 8, 4, 8000, 1e-6, 'divergence', 0.15),
+  'cppo_qwen3_8b_base': (128, 8, 4, 8192, 1e-6, 'cppo_dynamic', 0.15),
+  'cppo_qwen3_30b_a3b_base': (256, 16, 8, 16384, 1e-6, 'cppo_dynamic', 0.2),
   'rlhf_qwen3_4b': (64, 8, 4, 2048, 1e-6, 'divergence', 0.2),
 }
 
@@ -80,7 +86,8 @@ def test_a_config_is_planned_without_its_files(name, monkeypatch):
     assert f'"tokenizer": "{folder}"' in text
     origin = folder.removeprefix(f'{published.MODELS}/')
     assert f'download {origin} from huggingface.co' in text
-    assert text.count('Put the files into') == 2
+    sources = config.evaluation.source.split(',')
+    assert text.count('Put the files into') == 1 + len(sources)
 
 
 @pytest.mark.parametrize('name', _TABLES)

@@ -22,6 +22,7 @@ _FREE = {
   'data.system_prompt',
   'data.tokenizer',
   'evaluation.files',
+  'evaluation.source',
   'evaluation.greedy',
   'learner.router_replay',
   'learner.share_prompts',
