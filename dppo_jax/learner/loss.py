@@ -220,7 +220,7 @@ def decide(
   if config.importance == 'sequence':
     ratios = trust_regions.sequence_ratio(frozen.log_probs, mu, mask)
   elif config.importance == 'least_prefix':
-    ratios = trust_regions.least_prefix_ratio(frozen.log_probs, mu, mask)
+    ratios = objectives.least_prefix_ratio(frozen.log_probs, mu, mask)
   else:
     ratios = trust_regions.ratio(frozen.log_probs, mu)
   weight = objectives.importance_weight(

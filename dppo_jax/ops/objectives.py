@@ -59,6 +59,40 @@ def importance_weight(
   return jnp.clip(jax.lax.stop_gradient(ratios), ratio_floor, ratio_cap)
 
 
+def least_prefix_ratio(
+  log_probs: Array, anchor_log_probs: Array, mask: Array
+) -> Array:
+  """r_t times the least ratio among the tokens before it (MinPRO).
+
+  w_t = r_t min_{j<t} r_j,  w_1 = r_1
+
+  MinPRO (arXiv:2601.22718) puts the least ratio of the preceding prefix in
+  the place of the prefix's product of ratios, which over- and underflows. Read
+  of it: the abstract, what arXiv:2606.10968 says of it (appendices A and D),
+  and a summary that calls the weight a product with that least ratio. Neither
+  the truncation of the weight that its authors use nor their settings were
+  read; truncate it by `objective.ratio_floor` and `ratio_cap`.
+
+  Args:
+    log_probs: f32 [B, T].
+    anchor_log_probs: f32 [B, T].
+    mask: bool [B, T]; other positions are in no prefix.
+
+  Returns:
+    f32 [B, T]; anything where masked.
+
+  >>> ratios = jnp.array([[2.0, 0.5, 4.0]])
+  >>> least_prefix_ratio(jnp.log(ratios), 0.0 * ratios, ratios > 0).tolist()
+  [[2.0, 1.0, 2.0]]
+  """
+  log_ratio = jnp.where(mask, log_probs - anchor_log_probs, jnp.inf)
+  least = jax.lax.cummin(log_ratio, axis=1)
+  before = jnp.pad(least[:, :-1], ((0, 0), (1, 0)), constant_values=jnp.inf)
+  # Of a first token there is no prefix: a factor of 1.
+  before = jnp.where(jnp.isposinf(before), 0.0, before)
+  return ratio(log_probs + before, anchor_log_probs)
+
+
 def k1(log_probs: Array, reference_log_probs: Array) -> Array:
   """log(pi / ref) of the sampled token: unbiased for KL(pi || ref).
 

@@ -120,40 +120,6 @@ def sequence_ratio(
   return jnp.broadcast_to(s[:, None], mask.shape)
 
 
-def least_prefix_ratio(
-  log_probs: Array, anchor_log_probs: Array, mask: Array
-) -> Array:
-  """r_t times the least ratio among the tokens before it (MinPRO).
-
-  w_t = r_t min_{j<t} r_j,  w_1 = r_1
-
-  MinPRO (arXiv:2601.22718) puts the least ratio of the preceding prefix in
-  the place of the prefix's product of ratios, which over- and underflows. Read
-  of it: the abstract, what arXiv:2606.10968 says of it (appendices A and D),
-  and a summary that calls the weight a product with that least ratio. Neither
-  the truncation of the weight that its authors use nor their settings were
-  read; truncate it by `objective.ratio_floor` and `ratio_cap`.
-
-  Args:
-    log_probs: f32 [B, T].
-    anchor_log_probs: f32 [B, T].
-    mask: bool [B, T]; other positions are in no prefix.
-
-  Returns:
-    f32 [B, T]; anything where masked.
-
-  >>> ratios = jnp.array([[2.0, 0.5, 4.0]])
-  >>> least_prefix_ratio(jnp.log(ratios), 0.0 * ratios, ratios > 0).tolist()
-  [[2.0, 1.0, 2.0]]
-  """
-  log_ratio = jnp.where(mask, log_probs - anchor_log_probs, jnp.inf)
-  least = jax.lax.cummin(log_ratio, axis=1)
-  before = jnp.pad(least[:, :-1], ((0, 0), (1, 0)), constant_values=jnp.inf)
-  # Of a first token there is no prefix: a factor of 1.
-  before = jnp.where(jnp.isposinf(before), 0.0, before)
-  return ratio(log_probs + before, anchor_log_probs)
-
-
 def moves_away(signals: Signals) -> Array:
   """Whether the update pushes pi further from the anchor; bool [B, T]."""
   moved = signals.log_probs - signals.anchor_log_probs
@@ -162,8 +128,7 @@ def moves_away(signals: Signals) -> Array:
 
 def subject(signals: Signals, bounds: Bounds) -> Array:
   """Tokens a gated rule is asked about; the others are kept; bool [B, T]."""
-  negative = signals.advantages < 0
-  positive = signals.advantages > 0
+  negative, positive = signals.advantages < 0, signals.advantages > 0
   if bounds.direction == 'away':
     asked = moves_away(signals)
   else:
@@ -265,14 +230,9 @@ def keep_by_mean(signals: Signals, bounds: Bounds) -> Array:
 
 
 def keep_by_max_and_mean(signals: Signals, bounds: Bounds) -> Array:
-  """TRM-Max and -Avg: it goes where max_t D > delta or mean_t D > budget.
-
-  Sign-blind; the control of CPPO's fig. 6, whose threshold of the mean is that
-  of CPPO's prefix, hence `budget`.
-  """
-  mean = row_mean(signals.divergence, signals.mask)
-  keep = jnp.where(mean[:, None] > bounds.budget, 0.0, 1.0)
-  return keep * keep_by_max(signals, bounds)
+  """TRM-Max and -Avg: it goes where max_t D > delta or mean_t D > budget."""
+  mean = row_mean(signals.divergence, signals.mask)[:, None]
+  return keep_by_max(signals, bounds) * ~(mean > bounds.budget)
 
 
 def keep_by_sequence_ratio(signals: Signals, bounds: Bounds) -> Array:

@@ -76,6 +76,8 @@ def test_aime(home):
   loaded = _load('aime_2025', 'test', home=home)
   assert _answers(loaded) == ['7', '81']
   assert [row['example_id'] for row in loaded.examples] == [0, 1]
+  # MathArena's rows, whose answers are numbers.
+  assert _answers(_load('aime_2026', 'test', home=home)) == ['125', '55']
 
 
 def test_rows_of_the_user(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 
 from dppo_jax.base import Rollout, TokenStats
 from dppo_jax.learner import batches
+from dppo_jax.ops.masking import aggregation_weights
 
 # Two groups of two; completions of 2, 1, 3 and 3 of three tokens.
 _MASK = np.array(
@@ -149,3 +150,35 @@ def test_groups_that_are_left_out_leave_nothing_to_train_on():
   np.testing.assert_array_equal(kept.token_mask, batch.token_mask)
   whole = batches.keep_groups(batch, jnp.array([True, True]), 2)
   jax.tree.map(np.testing.assert_array_equal, whole, batch)
+
+
+@pytest.mark.parametrize(
+  ('aggregation', 'shares'),
+  [
+    # Tokens of the rows: 2, 1, 3, 3; the third is left out.
+    ('token_mean', [1 / 6] * 4),
+    ('sequence_mean_token_mean', [1 / 6, 1 / 3, 0.0, 1 / 9]),
+    ('sequence_mean_token_sum', [1 / 3] * 4),
+    ('sequence_mean_token_sum_norm', [1 / 12] * 4),
+  ],
+)
+def test_a_completion_that_is_left_out_is_in_no_denominator(
+  aggregation, shares
+):
+  batch = batches.make_batch(
+    _rollout(),
+    jnp.array([1.0, 0.0, 3.0, 1.0]),
+    group_size=2,
+    estimator='group_mean',
+    recomputed=None,
+    reference=None,
+  )
+  kept = batches.keep_rows(batch, jnp.array([True, True, False, True]))
+  mask = kept.completion_mask
+  assert mask.sum(axis=1).tolist() == [2, 1, 0, 3]
+  weights = aggregation_weights(mask, aggregation, 4.0)
+  want = np.where(mask, np.array(shares)[:, None], 0.0)
+  np.testing.assert_allclose(weights, want, rtol=1e-6)
+  # Its reward stays in the mean of its group.
+  np.testing.assert_allclose(kept.advantages[3, 2:], -1.0)
+  assert not kept.advantages[2].any()

@@ -35,6 +35,8 @@ def _verify(name, completion, example, extraction=('whole',), truncated=False):
     ('last_word', 'direct 5 5 4', '5', (0.0, 'wrong')),
     ('last_word', 'direct 15', '5', (0.0, 'wrong')),
     ('last_word', ' ', '5', (0.0, 'empty')),
+    ('none', '5', '5', (0.0, 'unjudged')),
+    ('none', 'anything', '', (0.0, 'unjudged')),
     ('alias_sort', '1.0 2.0', '1.0 2.0', (1.0, 'right')),
     ('alias_sort', '1.399 2.17', '1.0 2.0', (1.0, 'right')),
     ('alias_sort', '2.17 1.399', '1.0 2.0', (0.0, 'wrong')),

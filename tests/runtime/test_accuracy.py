@@ -83,3 +83,10 @@ def test_which_k_are_shown():
   assert accuracy.shown(1) == [1]
   assert accuracy.shown(6) == [1, 2, 4, 6]
   assert accuracy.shown(16) == [1, 2, 4, 8, 16]
+
+
+def test_means_by_source_leave_out_those_without_a_name():
+  rewards = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
+  found = accuracy.by_source(rewards, ['b', 'a', '', 'b'])
+  assert found == {'b': 0.5, 'a': 0.0}
+  assert list(found) == ['b', 'a']  # In the order in which they come.

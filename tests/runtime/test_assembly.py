@@ -2,8 +2,10 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
+from dppo_jax.base import Rollout, TokenStats
 from dppo_jax.data import builder
 from dppo_jax.learner import state as state_lib
 from dppo_jax.runtime import assembly
@@ -98,3 +100,31 @@ def test_a_cache_that_cannot_be_made_says_so(tmp_path):
   (tmp_path / 'file').touch()
   with pytest.raises(ValueError, match=r'^compilation_cache: cannot make .*/x'):
     assembly.use_compilation_cache(str(tmp_path / 'file' / 'x'))
+
+
+@pytest.mark.parametrize('policy', ['zero', 'score', 'mask'])
+def test_a_completion_cut_by_the_limit_is_masked_where_asked(policy):
+  experiment = runs.experiment(runs.config(rewards__truncated=policy))
+  parts = runs.parts()
+  count = experiment.sampling.group_size
+  width = experiment.data.max_prompt_length + 2
+  mask = np.tile(np.arange(width) >= width - 2, (count, 1))
+  cut = np.arange(count) % 2 == 1
+  rollout = Rollout(
+    tokens=np.zeros((count, width), np.int32),
+    token_mask=np.ones((count, width), bool),
+    completion_mask=mask,
+    rollout=TokenStats(log_probs=np.where(mask, -1.0, 0.0).astype(np.float32)),
+    group_id=np.zeros(count, np.int32),
+    example_id=np.zeros(count, np.int32),
+    truncated=cut,
+  )
+  rewards = np.arange(count, dtype=np.float32)
+  build = assembly.compile_batcher(parts, experiment)
+  batch, metrics = build(rollout, rewards, None, None)
+  kept = ~cut if policy == 'mask' else np.ones(count, bool)
+  expected = mask & kept[:, None]
+  np.testing.assert_array_equal(batch.completion_mask, expected)
+  centered = (rewards - rewards.mean())[:, None]
+  np.testing.assert_allclose(batch.advantages, np.where(expected, centered, 0))
+  assert metrics['rollout/truncated'] == 0.5

@@ -17,6 +17,7 @@ def test_every_section_reaches_its_reader():
     assert dataclasses.asdict(getattr(built, name)) == built.resolved[name]
   rewards = dict(built.resolved['rewards'])
   assert built.shaping.cache == rewards.pop('overlong_cache')
+  assert built.truncated == rewards.pop('truncated')
   assert [term.name for term in built.shaping.terms] == [rewards.pop('shaping')]
   model = dataclasses.asdict(built.reward_model)
   assert model.pop('folder') == rewards.pop('model')

@@ -2,7 +2,7 @@ import pathlib
 
 import pytest
 
-from dppo_jax.runtime import validation
+from dppo_jax.runtime import data_problems, validation
 from tests import runs
 
 _FOLDER = str(pathlib.Path(__file__).parents[1] / 'testdata' / 'tokenizer')
@@ -140,3 +140,45 @@ def test_a_mixture_has_room_for_all_its_rows():
     data__mixture=rows, evaluation__source='math', supervised__num_steps=0
   )
   assert problem == 'data.mixture: 101 rows; at most 100.'
+
+
+@pytest.mark.parametrize(
+  ('source', 'files', 'message'),
+  [
+    (
+      'aime_2024, aime_205',
+      '',
+      "evaluation.source: unknown 'aime_205'; did you mean 'aime_2025'?",
+    ),
+    ('aime', '', "evaluation.source: unknown 'aime'; did you mean 'aime_20"),
+    (
+      'aime_2024, task',
+      '',
+      "evaluation.source: got 'task' in 'aime_2024, task'; several are",
+    ),
+    (
+      'aime_2024,aime_2024',
+      '',
+      "evaluation.source: got 'aime_2024' in 'aime_2024,aime_2024'; several",
+    ),
+    (
+      'aime_2024, aime_2025',
+      'x.jsonl',
+      "evaluation.files: got 'x.jsonl' for the sources 'aime_2024, aime_2025'",
+    ),
+  ],
+)
+def test_sources_to_evaluate_on_are_checked(source, files, message):
+  config = runs.config(
+    evaluation__source=source, evaluation__files=files
+  ).to_dict()
+  (found,) = data_problems.find_unknown_sources(config)
+  assert found.startswith(message)
+  assert found in validation.find_problems(config, 1)
+
+
+def test_names_of_sources_are_separated_by_commas():
+  names = ('aime_2024', 'aime_2025')
+  assert data_problems.evaluation_sources('aime_2024 ,aime_2025') == names
+  config = runs.config(evaluation__source=', '.join(names)).to_dict()
+  assert not list(data_problems.find_unknown_sources(config))

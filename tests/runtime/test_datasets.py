@@ -52,6 +52,24 @@ def test_another_source_to_evaluate_on(home):
   assert _answers(datasets.held_out(built)) == ['7', '81']
 
 
+def test_several_sources_to_evaluate_on(home):
+  built = _experiment(
+    home,
+    data__source='dapo_math_17k',
+    evaluation__source='aime_2024, aime_2025,aime_2026',
+  )
+  found = datasets.held_out(built)
+  assert _answers(found) == ['25', '7', '81', '125', '55']
+  ids = [example['example_id'] for example in found.examples]
+  assert ids == [0, 1, 2, 3, 4]  # Each its own.
+  assert [example['source'] for example in found.examples] == [
+    'aime_2024',
+    *['aime_2025'] * 2,
+    *['aime_2026'] * 2,
+  ]
+  assert 'aime_2024, aime_2025,aime_2026' in report._held_out(built)
+
+
 def test_evaluation_on_the_training_file_or_a_file_of_its_own(tmp_path):
   one = _write(tmp_path / '1.jsonl', [{'prompt': 'a', 'answer': 1}])
   two = _write(tmp_path / '2.jsonl', [{'prompt': 'b', 'answer': 2}])

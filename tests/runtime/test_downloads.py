@@ -53,6 +53,17 @@ def test_files_of_data_say_where_they_are_published(tmp_path):
   assert only == test
 
 
+def test_every_source_to_evaluate_on_is_looked_for():
+  _, *found = _missing(
+    data__source='math',
+    data__data_dir='~/d',
+    evaluation__source='aime_2024, aime_2026',
+  )
+  assert [text.split(':')[0] for text in found] == ['evaluation.files'] * 2
+  assert 'HuggingFaceH4/aime_2024' in found[0]
+  assert 'MathArena/aime_2026' in found[1]
+
+
 def test_every_component_of_a_mixture_is_looked_for():
   found = _missing(
     data__mixture=(('math', '', 1.0), ('rows', '~/mine.jsonl', 1.0)),

@@ -8,6 +8,7 @@ from dppo_jax.learner import state as state_lib
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.verdicts import Verdict
 from dppo_jax.runtime import evaluation
+from dppo_jax.runtime.reward_model import Scored
 from tests import runs
 
 
@@ -16,8 +17,10 @@ class _Pool:
 
   def __init__(self):
     self.seen = []
+    self.told = []
 
   def verify_terms(self, completions, examples, truncated):
+    self.told += list(truncated)
     self.seen += [example['example_id'] for example in examples]
     verdicts = [
       Verdict(float(i % 5 == 0 and example['example_id'] % 2), 'judged')
@@ -32,7 +35,7 @@ def parts():
   return runs.parts()
 
 
-def _evaluate(monkeypatch, parts, pool, num_prompts, **overrides):
+def _evaluate(monkeypatch, parts, pool, num_prompts, model=None, **overrides):
   """Evaluates a policy whose completions are one token each."""
 
   def compile_sampler(parts, config):
@@ -61,7 +64,7 @@ def _evaluate(monkeypatch, parts, pool, num_prompts, **overrides):
     state = state_lib.init_state(
       parts.policy, parts.optimizer, parts.shardings, 0
     )
-  evaluate = evaluation.compile_evaluation(parts, config, pool)
+  evaluate = evaluation.compile_evaluation(parts, config, pool, model)
   return evaluate(state, num_prompts)
 
 
@@ -190,3 +193,91 @@ def test_completions_are_read_without_their_prompts(parts):
   assert texts == ['1 2']
   assert verdict.reason in ('right', 'wrong')
   assert cut_verdict.reason == 'truncated'
+
+
+@pytest.mark.parametrize('policy', ['zero', 'score'])
+def test_evaluation_has_a_policy_of_its_own(monkeypatch, parts, policy):
+  pool = _Pool()
+  _evaluate(
+    monkeypatch,
+    parts,
+    pool,
+    4,
+    rewards__truncated='mask',
+    evaluation__truncated=policy,
+    evaluation__greedy=False,
+  )
+  assert pool.told[:4] == [policy == 'zero', False] * 2
+
+
+@pytest.mark.parametrize('policy', ['zero', 'score', 'mask'])
+def test_what_a_completion_cut_by_the_limit_earns(parts, policy):
+  """A right answer, whether it ended or not."""
+  prompt = parts.held_out.first(1)
+  (example,) = parts.held_out.examples(prompt.example_id)
+  ids = parts.tokenizer.encode(example['answer'])
+  tokens = np.concatenate([prompt.tokens, np.array([ids])], axis=1)
+  mask = np.arange(tokens.shape[1])[None] >= prompt.tokens.shape[1]
+  rollout = Rollout(
+    tokens=tokens,
+    token_mask=mask,
+    completion_mask=mask,
+    rollout=TokenStats(log_probs=np.zeros(tokens.shape, np.float32)),
+    group_id=np.zeros(1),
+    example_id=prompt.example_id,
+    truncated=np.array([True]),
+  )
+  width = prompt.tokens.shape[1]
+  with VerifierPool('last_word', 'whole', 0, 1.0, 4096) as pool:
+    _, ((verdict,),) = evaluation.verify_terms(
+      parts.tokenizer, parts.held_out, pool, rollout, width, truncated=policy
+    )
+  right = policy != 'zero'
+  assert verdict == ((1.0, 'right') if right else (0.0, 'truncated'))
+
+
+class _Scorer:
+  """Scores a text by the id of its prompt."""
+
+  def score(self, prompts, completions):
+    assert all(isinstance(text, str) for text in (*prompts, *completions))
+    return Scored(40.0 + np.arange(len(prompts)) % 5, {})
+
+
+def test_a_reward_model_evaluates_alone(monkeypatch, parts):
+  how = dict(
+    rewards__model='/a/model',
+    rewards__model_weight=0.5,
+    evaluation__reward='model',
+    evaluation__num_samples=5,
+    checkpoints__best_metric='evaluation/model_score',
+  )
+  found = _evaluate(monkeypatch, parts, _Pool(), 20, _Scorer(), **how)
+  # Neither weighted nor added to what the verifier says.
+  assert found.sampled.rewards().tolist() == [[40, 41, 42, 43, 44]] * 20
+  metrics = found.metrics
+  assert metrics['evaluation/model_score'] == 42.0
+  assert metrics['evaluation/model_score_low'] == 42.0
+  assert metrics['evaluation/greedy_model_score'] == pytest.approx(41.85, 0.01)
+  assert not [name for name in metrics if 'accuracy' in name or 'pass' in name]
+  with pytest.raises(ValueError, match=r'evaluation\.reward: the reward model'):
+    _evaluate(monkeypatch, parts, _Pool(), 4, **how)
+
+
+def test_sources_put_together_have_an_accuracy_each(monkeypatch, parts):
+  examples = parts.held_out.examples
+
+  def named(ids):
+    return [
+      {**e, 'component': i % 2, 'source': f'aime_{2024 + i % 2}'}
+      for i, e in zip(ids.tolist(), examples(ids), strict=True)
+    ]
+
+  monkeypatch.setattr(parts.held_out, 'examples', named)
+  found = _evaluate(
+    monkeypatch, parts, _Pool(), 20, evaluation__num_samples=5
+  ).metrics
+  # One sample in five is right, for prompts with an odd id.
+  assert found['evaluation/accuracy_aime_2024'] == 0.0
+  assert found['evaluation/accuracy_aime_2025'] == pytest.approx(0.2)
+  assert found['evaluation/sampled_accuracy'] == pytest.approx(0.1)

@@ -264,3 +264,27 @@ def test_routes_are_replayed_for_the_policy_that_sampled(tmp_path, monkeypatch):
   assert 0.25 <= found['router/max_expert_share'] <= 0.5
   assert found['rewards/model_std'] > 0
   assert found['rewards/model_failed'] == 0
+
+
+def test_a_reward_model_alone_rewards_and_evaluates(capsys, tmp_path):
+  settings = runs.smallest(
+    rewards__verifier='none',
+    rewards__truncated='mask',
+    rewards__model=str(_REWARD_MODEL),
+    rewards__model_max_length=64,
+    evaluation__reward='model',
+    evaluation__truncated='score',
+    evaluation__greedy=False,
+    checkpoints__best_metric='evaluation/model_score',
+  )
+  summary = runs.run(settings, tmp_path)
+  _all_finite(tmp_path)
+  rows = runs.rows(tmp_path)
+  (trained,) = [row for row in rows if 'rewards/mean' in row][-1:]
+  assert trained['rewards/mean'] == pytest.approx(trained['rewards/model_mean'])
+  assert trained['rewards/reason_right'] == 0
+  evaluated = [row for row in rows if 'evaluation/model_score' in row]
+  assert evaluated[-1]['evaluation/model_score'] != 0
+  assert not any('evaluation/sampled_accuracy' in row for row in rows)
+  assert summary['held_out_after'] == evaluated[-1]['evaluation/model_score']
+  assert 'held-out score ' in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """What a rollout earns: terms, shaping and what the metrics say of them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -122,3 +124,26 @@ def test_reasons_failures_and_terms_are_counted():
 def test_a_single_term_is_not_told_twice():
   metrics = rewarding.verdict_metrics(_TERMS[:1], _FOUND[:1])
   assert not any('/term_' in name for name in metrics)
+
+
+@pytest.mark.parametrize(
+  ('truncated', 'told'),
+  [('zero', [False, True, False, True]), ('score', [False] * 4)],
+)
+def test_verifiers_are_told_of_what_was_cut_or_not(rollout, truncated, told):
+  class _Told(_Pool):
+    def verify_terms(self, completions, examples, truncated):
+      assert list(truncated) == told
+      return _FOUND
+
+  flags = np.array([False, True, False, True])
+  rewarding.reward(
+    _Tokenizer(),
+    _Stream(),
+    _Told(),
+    dataclasses.replace(rollout, truncated=flags),
+    2,
+    4,
+    ShapingConfig(terms=parse_shaping('none'), max_length=8, cache=4),
+    truncated=truncated,
+  )
