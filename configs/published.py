@@ -166,7 +166,7 @@ def train_as_cppo(config: ml_collections.ConfigDict) -> None:
 
   Advantages are R minus the mean of the group: the paper calls them
   group-relative and group-normalized, and does not say whether they are divided
-  by the std; DPPO's authors, two of whom wrote it, publish runs without.
+  by the std; DPPO's authors, one of whom wrote it, publish runs without.
   """
   train_on_math(config)
   evaluate_on_aime(config, (2024, 2025, 2026), num_samples=16)
