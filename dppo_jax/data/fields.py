@@ -48,8 +48,8 @@ def fill(row: rows.Row, template: str) -> str | None:
     value = rows.lookup(row, path)
     if value is None:
       return None
-    values[path] = text_of(value, row, 'prompt')
-  return _FIELD.sub(lambda found: values[found[1]], template)
+    values[path] = text_of(value, row, 'prompt').strip()
+  return _FIELD.sub(lambda found: values[found[1]], template).strip()
 
 
 def text_of(value: Any, row: rows.Row, meaning: str) -> str:

@@ -5,13 +5,58 @@ in an order drawn for the block. So the source at a position, and how many
 prompts of that source came before it, follow from the position alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 
 BLOCK = 1000  # Positions; shares are exact to a thousandth.
 STREAM = 2  # Keeps these draws apart from others of the same seed.
+
+
+class Component(NamedTuple):
+  """One row of data.mixture.
+
+  Attributes:
+    source: its name.
+    files: a path or glob; '' for those of data_dir.
+    weight: above 0.
+    fields: keys of data.fields that this source has another path for.
+  """
+
+  source: str
+  files: str
+  weight: float
+  fields: Mapping[str, str]
+
+
+def parse(rows: Sequence[Any]) -> tuple[Component, ...]:
+  """The rows of a config, (source, files, weight) or with fields behind.
+
+  >>> parse([('rows', 'a.jsonl', 2, (('answer', 'gold'),))])[0].fields
+  {'answer': 'gold'}
+
+  Raises:
+    ValueError: a row has another shape.
+  """
+  return tuple(map(_component, rows))
+
+
+def _component(row: Any) -> Component:
+  if isinstance(row, (list, tuple)) and len(row) in (3, 4):
+    fields = row[3] if len(row) == 4 else {}
+    if isinstance(fields, (list, tuple)):
+      pairs = all(isinstance(p, (list, tuple)) and len(p) == 2 for p in fields)
+      fields = dict(fields) if pairs else None
+    texts = [*row[:2], *(fields or {}), *(fields or {}).values()]
+    if isinstance(fields, Mapping) and all(isinstance(t, str) for t in texts):
+      return Component(row[0], row[1], row[2], dict(fields))
+  raise ValueError(
+    f'data.mixture: got {row!r}; a row is (source, files, weight), as'
+    " ('math', '', 2.0), or with fields of its own, as ('rows', 'a.jsonl', 1.0,"
+    " (('prompt', 'question'),))."
+  )
 
 
 def counts(weights: Sequence[float]) -> np.ndarray:

@@ -215,8 +215,9 @@ def _problem(row: rows.Row, source: Source) -> tuple[str, str]:
   meaning = 'answer'
   try:
     if not listed:
-      text = fields_lib.text_of(value, row, 'answer')
-      return prompt, source.read_answer(text)
+      entries = value if isinstance(value, list) and value else [value]
+      texts = [fields_lib.text_of(each, row, 'answer') for each in entries]
+      return prompt, ', '.join(map(source.read_answer, texts))
     meaning = 'options'
     if isinstance(listed[0], str):  # A text that names the letters itself.
       return f'{prompt}\n{listed[0]}', choices.read_answer(value, ())

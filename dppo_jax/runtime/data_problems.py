@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import math
 from typing import Any
 
-from dppo_jax.data import mixture, sources, tasks
+from dppo_jax.data import fields, mixture, sources, tasks
 from dppo_jax.runtime import vocabulary
 
 Config = dict[str, Any]
@@ -28,8 +28,14 @@ def find_problems(config: Config) -> list[str]:
     *_held_out(config),
     *_supervised(config),
   ]
+  if problems:  # A tokenizer cannot be opened with arguments of no shape.
+    return problems
   try:
     vocabulary.vocabulary_size(config)
+    vocabulary.split_stops(
+      vocabulary.open_tokenizer(config['data']),
+      config['sampling']['stop_strings'],
+    )
   except ValueError as error:
     problems.append(str(error))
   return problems
@@ -52,6 +58,19 @@ def _texts(config: Config) -> Iterator[str]:
   for key in _FIELDS:
     if not data['fields'][key]:
       yield f'data.fields.{key}: got {""!r}; name a field of your rows.'
+  for section in ('data', 'evaluation'):
+    try:
+      fields.parse_extra(config[section]['fields']['extra'])
+    except ValueError as error:
+      yield str(error).replace('data.', f'{section}.', 1)
+  try:
+    if vocabulary.template_arguments(data) and not data['tokenizer']:
+      yield (
+        'data.chat_template_arguments: chats need the tokenizer of a model, and'
+        ' data.tokenizer is empty.'
+      )
+  except ValueError as error:
+    yield str(error)
   for stop in config['sampling']['stop_strings']:
     if not isinstance(stop, str) or not stop:
       yield (
@@ -64,14 +83,15 @@ def _mixture(config: Config) -> Iterator[str]:
   if len(rows) > mixture.BLOCK // 10:
     yield f'data.mixture: {len(rows)} rows; at most {mixture.BLOCK // 10}.'
   for row in rows:
-    shape = isinstance(row, (list, tuple)) and len(row) == 3
-    if not shape or not all(isinstance(text, str) for text in row[:2]):
-      yield (
-        f'data.mixture: got {row!r}; a row is (source, files, weight), as'
-        " ('math', '', 2.0)."
-      )
+    try:
+      ((name, _, weight, own),) = mixture.parse([row])
+    except ValueError as error:
+      yield str(error)
       continue
-    name, _, weight = row
+    for key in own:
+      if key not in sources.FIELDS:
+        known = tasks.suggest(key, list(sources.FIELDS))
+        yield f'data.mixture: unknown field {key!r} of {name!r}{known}'
     if name not in SOURCES:
       known = tasks.suggest(name, list(SOURCES))
       yield f'data.mixture: unknown source {name!r}{known}'
@@ -83,6 +103,18 @@ def _mixture(config: Config) -> Iterator[str]:
 def _held_out(config: Config) -> Iterator[str]:
   data, evaluation = config['data'], config['evaluation']
   name, same = data['source'], evaluation['source'] == SAME
+  named = sources.split_names(evaluation['source'])
+  known = SOURCES if len(named) > 1 else (SAME, *SOURCES)
+  for one in named:
+    if one not in known:
+      hint = tasks.suggest(one, list(known))
+      yield f'evaluation.source: unknown {one!r}{hint}'
+  if len(named) > 1 and evaluation['files']:
+    yield (
+      f'evaluation.files: got {evaluation["files"]!r} for the sources'
+      f' {evaluation["source"]!r}; put the files of several where data_dir has'
+      ' them, and leave it empty.'
+    )
   if data['mixture'] and same:
     yield (
       f'evaluation.source: got {SAME!r}, and data.mixture has no held-out part;'

@@ -52,7 +52,6 @@ CHOICES: dict[str, Collection[str]] = {
   'objective.aggregation': AGGREGATIONS,
   'objective.kl_estimator': KL_ESTIMATORS,
   'optimizer.schedule': SCHEDULES,
-  'evaluation.source': (data_problems.SAME, *data_problems.SOURCES),
   'evaluation.split': tasks.SPLIT_SIZES,
   'checkpoints.best_metric': (
     'evaluation/sampled_accuracy',
@@ -101,7 +100,7 @@ COUNTS = {
   'supervised.batch_size': 1,
   'evaluation.every_n_steps': 0,
   'evaluation.num_prompts': 1,
-  'evaluation.final_num_prompts': 1,
+  'evaluation.final_num_prompts': 0,
   'evaluation.num_samples': 1,
   'evaluation.samples_a_pass': 1,
   'evaluation.num_resamples': 1,
