@@ -23,9 +23,7 @@ _OVERRIDES = {  # None keeps what the training was told.
   'source': flags.DEFINE_string('source', None, "As data.source; 'a + b'."),
   'files': flags.DEFINE_string('files', None, 'As data.files.'),
   'split': flags.DEFINE_string('split', None, 'validation, test or train.'),
-  'final_num_prompts': flags.DEFINE_integer(
-    'num_prompts', None, 'A fixed sample of so many; 0: all.'
-  ),
+  'final_num_prompts': flags.DEFINE_integer('num_prompts', None, '0: all.'),
   'num_samples': flags.DEFINE_integer('num_samples', None, 'k of avg@k.'),
   'temperature': flags.DEFINE_float('temperature', None, 'Above 0.'),
   'top_p': flags.DEFINE_float('top_p', None, 'Nucleus; 1 is everything.'),

@@ -166,7 +166,8 @@ class HFTokenizer:
     """Returns what the chat template writes behind an assistant's words.
 
     Returns:
-      The text; and the first special token in it, None where there is none.
+      The text, '' where the template does not write those words; and the first
+      special token in it, None where there is none.
 
     Raises:
       ValueError: the template fails, or no chat was asked for.
@@ -177,7 +178,9 @@ class HFTokenizer:
       {'role': 'user', 'content': 'Hello'},
       {'role': 'assistant', 'content': _WORDS},
     ]
-    _, _, behind = self._render(messages, False).rpartition(_WORDS)
+    _, words, behind = self._render(messages, False).rpartition(_WORDS)
+    if not words:
+      return '', None
     found = self._special.search(behind)
     return behind, self.special_ids[found[0]] if found else None
 

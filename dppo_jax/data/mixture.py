@@ -45,18 +45,28 @@ def parse(rows: Sequence[Any]) -> tuple[Component, ...]:
 
 def _component(row: Any) -> Component:
   if isinstance(row, (list, tuple)) and len(row) in (3, 4):
-    fields = row[3] if len(row) == 4 else {}
-    if isinstance(fields, (list, tuple)):
-      pairs = all(isinstance(p, (list, tuple)) and len(p) == 2 for p in fields)
-      fields = dict(fields) if pairs else None
-    texts = [*row[:2], *(fields or {}), *(fields or {}).values()]
-    if isinstance(fields, Mapping) and all(isinstance(t, str) for t in texts):
-      return Component(row[0], row[1], row[2], dict(fields))
+    fields = _fields(row[3] if len(row) == 4 else ())
+    if fields is not None and all(isinstance(text, str) for text in row[:2]):
+      return Component(row[0], row[1], row[2], fields)
   raise ValueError(
     f'data.mixture: got {row!r}; a row is (source, files, weight), as'
     " ('math', '', 2.0), or with fields of its own, as ('rows', 'a.jsonl', 1.0,"
     " (('prompt', 'question'),))."
   )
+
+
+def _fields(value: Any) -> dict[str, str] | None:
+  """A mapping of texts, or pairs of them, as a dict; None for all else."""
+  if isinstance(value, Mapping):
+    value = list(value.items())
+  if not isinstance(value, (list, tuple)):
+    return None
+  for pair in value:
+    if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+      return None
+    if not all(isinstance(text, str) for text in pair):
+      return None
+  return dict(value)
 
 
 def counts(weights: Sequence[float]) -> np.ndarray:

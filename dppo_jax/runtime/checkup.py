@@ -136,7 +136,7 @@ def check_turn_end(
     return Finding(
       WARNING,
       check,
-      "the template writes nothing behind the assistant's words",
+      "the template does not say what ends the assistant's words",
       'name a text that ends a completion in sampling.stop_strings, or see that'
       ' the model learns to write its end token.',
     )
