@@ -34,11 +34,9 @@ def main() -> int:
   """Evaluates; returns the exit code."""
   named = entry_point.required('workdir', _WORKDIR.value, 'the run to look at')
   folder = pathlib.Path(named).expanduser().absolute()
+  changes = {key: flag.value for key, flag in _OVERRIDES.items()}
   config = inspection.restore_config(
-    default.get_config(),
-    folder,
-    {key: flag.value for key, flag in _OVERRIDES.items()},
-    jax.device_count(),
+    default.get_config(), folder, changes, jax.device_count()
   )
   experiment = build_experiment(config, jax.device_count())
   assembly.use_compilation_cache(experiment.compilation_cache)
