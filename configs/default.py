@@ -215,7 +215,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.writers = dict(
     console_every_n_steps=50,
     samples_every_n_steps=50,  # Prompts and completions saved; 0: never.
-    num_samples=4,  # Rows saved each time.
+    num_samples=4,  # Rows saved each time, spread over the batch.
     tensorboard=True,
   )
 

@@ -146,12 +146,11 @@ def carried(
     if name in OWN or name in own or name in kept or value is None:
       continue
     length = _length(value)
-    fits = length is not None and length <= MAX_FIELD_LENGTH
-    if fits and total + length <= MAX_ROW_LENGTH:
-      kept[name] = value
-      total += length
-    else:
+    if length is None or length > min(MAX_FIELD_LENGTH, MAX_ROW_LENGTH - total):
       left_out.append(name)
+      continue
+    kept[name] = value
+    total += length
   return kept, left_out
 
 

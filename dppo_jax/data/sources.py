@@ -200,7 +200,7 @@ def _collect(source: Source, stream: Iterator[rows.Row]) -> Loaded:
     left_out.update(lost)
     examples[prompt] = {**carried, **example}
   notes = tuple(
-    f'field {name!r} of {count:,} rows did not travel (bytes, or too long)'
+    f'field {name!r} of {count:,} rows did not travel (too long, or no JSON)'
     for name, count in sorted(left_out.items())
   )
   return Loaded(tuple(examples.values()), num_duplicates, num_conflicts, notes)
