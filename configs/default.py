@@ -25,17 +25,20 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     source='task',  # task, or a row of SOURCES: gsm8k, math, …, rows.
     task='sort',  # Config of the builder: sort, addition, running_sum, …
     files='',  # Path or glob; '': data_dir/files/SOURCE.
-    fields=dict(  # Of source rows, by path: 'outer.inner'; '' for none.
-      prompt='prompt',
+    fields=dict(  # Of source rows, by path: 'outer.inner[0]'; '' for none.
+      prompt='prompt',  # Or a template of several: '{Body} {Question}'.
       answer='answer',
+      options='',  # Of a choice, listed below it; the answer is a letter.
       level='',
       source='',
+      extra='*',  # Passed on to verifiers: *, or names, or 'name=path, …'.
     ),
-    mixture=(),  # In place of a source: rows of (source, files, weight).
+    mixture=(),  # In place of a source: (source, files, weight[, fields]).
     data_dir='~/.cache/dppo_jax/data',  # Where prepared data sets live.
     tokenizer='',  # Folder with a tokenizer.json; '': the words of the task.
     prompt_template='{prompt}',  # The words around a problem.
     chat_template=False,  # Prompts are the user's turn of the model's chat.
+    chat_template_arguments=(),  # Pairs: (('enable_thinking', False),).
     system_prompt='',  # The system's turn before it.
     dynamic_sampling='off',  # Groups of equal rewards: off, drop, resample.
     max_resampling=4,  # Further batches sampled a step, at most.
@@ -182,13 +185,21 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
 
   config.evaluation = dict(
     every_n_steps=25,  # 0: only before and after training.
-    source='data',  # As data.source, or several; data: its held-out split.
+    source='data',  # As data.source, or several: 'a, b'; data: its held-out.
     files='',  # As data.files.
+    fields=dict(  # As data.fields, which '' stands for.
+      prompt='',
+      answer='',
+      options='',
+      level='',
+      source='',
+      extra='',
+    ),
     split='validation',
     reward='verifier',  # verifier (its first term) or model (rewards.model).
     truncated='zero',  # As rewards.truncated: zero or score.
-    num_prompts=256,  # During training.
-    final_num_prompts=1024,  # Before and after training.
+    num_prompts=256,  # During training: a fixed sample of so many.
+    final_num_prompts=0,  # Before and after training; 0: the whole split.
     num_samples=1,  # k of avg@k and pass@k.
     samples_a_pass=16,  # Of them, how many are drawn at once; bounds memory.
     temperature=1.0,
@@ -207,7 +218,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.writers = dict(
     console_every_n_steps=50,
     samples_every_n_steps=50,  # Prompts and completions saved; 0: never.
-    num_samples=4,  # Rows saved each time.
+    num_samples=4,  # Rows saved each time, spread over the batch.
     tensorboard=True,
   )
 

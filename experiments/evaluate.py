@@ -20,9 +20,10 @@ _STEP = flags.DEFINE_string('step', 'latest', 'best, latest or a number.')
 _OUT = flags.DEFINE_string('out', None, 'Every problem, as JSON.')
 _SHOWN = flags.DEFINE_integer('num_shown', 5, 'Completions to print.')
 _OVERRIDES = {  # None keeps what the training was told.
-  'source': flags.DEFINE_string('source', None, 'As data.source.'),
+  'source': flags.DEFINE_string('source', None, "As data.source; 'a + b'."),
+  'files': flags.DEFINE_string('files', None, 'As data.files.'),
   'split': flags.DEFINE_string('split', None, 'validation, test or train.'),
-  'final_num_prompts': flags.DEFINE_integer('num_prompts', None, 'The first.'),
+  'final_num_prompts': flags.DEFINE_integer('num_prompts', None, '0: all.'),
   'num_samples': flags.DEFINE_integer('num_samples', None, 'k of avg@k.'),
   'temperature': flags.DEFINE_float('temperature', None, 'Above 0.'),
   'top_p': flags.DEFINE_float('top_p', None, 'Nucleus; 1 is everything.'),
@@ -33,11 +34,9 @@ def main() -> int:
   """Evaluates; returns the exit code."""
   named = entry_point.required('workdir', _WORKDIR.value, 'the run to look at')
   folder = pathlib.Path(named).expanduser().absolute()
+  changes = {key: flag.value for key, flag in _OVERRIDES.items()}
   config = inspection.restore_config(
-    default.get_config(),
-    folder,
-    {key: flag.value for key, flag in _OVERRIDES.items()},
-    jax.device_count(),
+    default.get_config(), folder, changes, jax.device_count()
   )
   experiment = build_experiment(config, jax.device_count())
   assembly.use_compilation_cache(experiment.compilation_cache)

@@ -2,7 +2,14 @@
 
 import re
 
+from dppo_jax.data import choices
+
 _BOX = re.compile(r'\\(?:boxed|fbox)\s*')
+_INTEGER = re.compile(
+  r'\$?\s*([0-9]{1,18})\s*'
+  r'(?:\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree|°|degrees?)?\s*\$?',
+  re.ASCII,
+)
 MAX_SOLUTION_LENGTH = 1_000_000  # Characters; published ones have thousands.
 
 
@@ -16,17 +23,70 @@ def as_is(text: str) -> str:
 
 
 def integer(text: str) -> str:
-  """A whole number without leading zeros, as AIME writes '025'.
+  r"""A whole number without leading zeros, as AIME writes '025'.
 
-  >>> integer('025')
-  '25'
+  One of its published forms writes an angle's unit, '336^\circ'; it is dropped.
+
+  >>> integer('025'), integer(r'336^\circ')
+  ('25', '336')
 
   Raises:
     ValueError: it is something else.
   """
-  if not re.fullmatch(r'\s*[0-9]{1,18}\s*', text):
+  found = _INTEGER.fullmatch(text.strip())
+  if not found:
     raise ValueError(f'{text[:40]!r} is not a whole number')
-  return str(int(text))
+  return str(int(found[1]))
+
+
+def number(text: str) -> str:
+  """A number, a whole one without its '.0', as SVAMP writes '145.0'.
+
+  >>> number('145.0'), number('2.5')
+  ('145', '2.5')
+  """
+  return re.sub(r'(?<=[0-9])\.0+\Z', '', text.strip())
+
+
+def without_units(text: str) -> str:
+  """Numbers without their units in parentheses, as ASDiv writes them.
+
+  >>> without_units('9 (apples)'), without_units('5 (red); 8 (blue)')
+  ('9', '5, 8')
+
+  Raises:
+    ValueError: nothing is left.
+  """
+  parts = re.sub(r'\([^()]*\)', ' ', text).split(';')
+  kept = [' '.join(part.split()) for part in parts if part.strip()]
+  if not kept:
+    raise ValueError(f'no answer in {text[:40]!r} outside parentheses')
+  return ', '.join(kept)
+
+
+def letter(text: str) -> str:
+  """The letter of an option: itself, or of its number from 0.
+
+  >>> letter('D'), letter('3')
+  ('D', 'D')
+
+  Raises:
+    ValueError: it is neither.
+  """
+  text = text.strip()
+  return choices.read_answer(int(text) if text.isdecimal() else text, ())
+
+
+def without_dollars(text: str) -> str:
+  """A formula without the signs of math mode around it: '$2$' is '2'.
+
+  >>> without_dollars('$2$'), without_dollars('$1$ and $2$')
+  ('2', '$1$ and $2$')
+  """
+  text = text.strip()
+  inner = text.strip('$')
+  bare = text.startswith('$') and text.endswith('$') and '$' not in inner
+  return inner.strip() if bare else text
 
 
 def after_hashes(solution: str) -> str:

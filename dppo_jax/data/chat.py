@@ -5,13 +5,14 @@ tokens, cannot reach attributes or change what it is given, and is refused
 where it is long, writes without end, or multiplies text beyond all bounds.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 import datetime
+import difflib
 import json
 from typing import Any, NoReturn
 
 import jinja2
-from jinja2 import ext, nodes, sandbox
+from jinja2 import ext, meta, nodes, sandbox
 
 MAX_TEMPLATE_LENGTH = 200_000  # Characters; published ones have up to 20,000.
 MAX_TEXT_LENGTH = 2_000_000  # Characters that a template may write.
@@ -19,6 +20,10 @@ _MAX_EXPONENT = 64
 # A resumed run must see the prompts it was started with, whatever the date;
 # Llama 3's own template falls back to this day.
 _TODAY = datetime.datetime(2024, 7, 26)
+
+_UNUSED = ('tools', 'documents')  # Templates ask whether there are any.
+# What a template is given in any case; raise_exception and the like too.
+_OURS = {'messages', 'add_generation_prompt', 'raise_exception', 'strftime_now'}
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -65,8 +70,27 @@ def _now(form: str) -> str:
   return _TODAY.strftime(form)
 
 
+def _check_arguments(
+  given: Mapping[str, Any], known: Set[str], origin: str
+) -> None:
+  """Refuses an argument that would change nothing."""
+  for name in given:
+    if name in known:
+      continue
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f'; did you mean {close[0]!r}?' if close else '.'
+    listed = ', '.join(sorted(known)) or 'none'
+    raise ValueError(
+      f'data.chat_template_arguments: {origin} does not read {name!r}{hint} It'
+      f' reads: {listed}.'
+    )
+
+
 def compile_template(
-  source: str, special_tokens: Mapping[str, str], origin: str
+  source: str,
+  special_tokens: Mapping[str, str],
+  origin: str,
+  arguments: Mapping[str, Any] | None = None,
 ) -> Callable[[Messages, bool], str]:
   """(messages, generation prompt or not) -> the text before the answer.
 
@@ -74,6 +98,7 @@ def compile_template(
     source: of the template.
     special_tokens: 'bos_token', 'eos_token' and so on, to the template by name.
     origin: of the template, for error messages.
+    arguments: what else the template is given, 'enable_thinking' and the like.
 
   Returns:
     A function of messages, {'role': …, 'content': …} each, and whether the
@@ -82,7 +107,8 @@ def compile_template(
     `MAX_TEXT_LENGTH` characters.
 
   Raises:
-    ValueError: the template is longer than `MAX_TEMPLATE_LENGTH`, or is none.
+    ValueError: the template is longer than `MAX_TEMPLATE_LENGTH`, or is none,
+      or does not read one of the arguments.
   """
   if len(source) > MAX_TEMPLATE_LENGTH:
     raise ValueError(
@@ -103,16 +129,20 @@ def compile_template(
       f'data.chat_template: {origin} is no template ({error}); mend it, or set'
       ' data.chat_template=False.'
     ) from error
+  given = dict(arguments or {})
+  if given:
+    known = meta.find_undeclared_variables(environment.parse(source))
+    _check_arguments(given, known - special_tokens.keys() - _OURS, origin)
 
   def render(messages: Messages, opened: bool = True) -> str:
     pieces, length = [], 0
     try:
       for piece in template.generate(
         **special_tokens,
+        **given,
         messages=[dict(message) for message in messages],
         add_generation_prompt=opened,
-        tools=None,
-        documents=None,
+        **{name: None for name in _UNUSED if name not in given},
       ):
         pieces.append(piece)
         length += len(piece)

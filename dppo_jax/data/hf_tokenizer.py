@@ -18,6 +18,7 @@ import tokenizers
 from dppo_jax.data import chat
 
 _FILE = 'tokenizer.json'
+_WORDS = 'What the assistant says.'  # To find what stands behind them.
 
 
 class HFTokenizer:
@@ -28,6 +29,8 @@ class HFTokenizer:
     pad_id: of the pad token, or of the end where the model has no pad.
     eos_ids: of generation_config.json, or else of config.json, or else of
       tokenizer_config.json.
+    special_ids: text of each special token -> its id; no text that is decoded
+      holds one.
   """
 
   def __init__(
@@ -37,6 +40,7 @@ class HFTokenizer:
     prompt_template: str,
     use_chat_template: bool,
     system_prompt: str,
+    chat_template_arguments: Mapping[str, Any] | None = None,
   ):
     """Reads the files.
 
@@ -45,10 +49,12 @@ class HFTokenizer:
       prompt_template: the words around a prompt, which stands for '{prompt}'.
       use_chat_template: prompts are the user's turn of a chat.
       system_prompt: the system's turn before it; '' for none.
+      chat_template_arguments: what else the template is given.
 
     Raises:
       ValueError: a file is missing or damaged, no token ends a completion, or
-        a chat template is asked for and there is none.
+        a chat template is asked for and there is none, or arguments are given
+        that it does not read.
     """
     self._folder = pathlib.Path(folder).expanduser()
     self._tokenizer = _read_tokenizer(self._folder)
@@ -61,16 +67,24 @@ class HFTokenizer:
     self.eos_ids = self._find_eos(special, ids)
     self.pad_id = ids.get(special.get('pad_token', ''), self.eos_ids[0])
     self._render = None
-    self._special = _any_of(self._tokenizer)
+    self.special_ids = _special_ids(self._tokenizer)
+    self._special = _any_of(self.special_ids)
     self._prompt_template = prompt_template
     self._system_prompt = system_prompt
     if use_chat_template:
       source, origin = _chat_template(self._folder, settings)
-      self._render = chat.compile_template(source, special, origin)
+      self._render = chat.compile_template(
+        source, special, origin, chat_template_arguments
+      )
     elif system_prompt:
       raise ValueError(
         'data.system_prompt: needs a chat; set data.chat_template=True, or put'
         ' the words into data.prompt_template.'
+      )
+    elif chat_template_arguments:
+      raise ValueError(
+        'data.chat_template_arguments: need a chat; set data.chat_template=True'
+        f' to pass {", ".join(chat_template_arguments)} to its template.'
       )
 
   def _find_eos(
@@ -139,6 +153,36 @@ class HFTokenizer:
     if self._system_prompt:
       messages.insert(0, {'role': 'system', 'content': self._system_prompt})
     return self._render(messages, opened)
+
+  def find_special(self, text: str) -> list[str]:
+    """Returns the special tokens that a text spells, in its order.
+
+    `encode_prompt` reads them as the tokens: a problem that spells the mark of
+    a turn ends the user's.
+    """
+    return self._special.findall(text)
+
+  def turn_end(self) -> tuple[str, int | None]:
+    """Returns what the chat template writes behind an assistant's words.
+
+    Returns:
+      The text, '' where the template does not write those words; and the first
+      special token in it, None where there is none.
+
+    Raises:
+      ValueError: the template fails, or no chat was asked for.
+    """
+    if self._render is None:
+      raise ValueError('turn_end: open the tokenizer with a chat template.')
+    messages = [
+      {'role': 'user', 'content': 'Hello'},
+      {'role': 'assistant', 'content': _WORDS},
+    ]
+    _, words, behind = self._render(messages, False).rpartition(_WORDS)
+    if not words:
+      return '', None
+    found = self._special.search(behind)
+    return behind, self.special_ids[found[0]] if found else None
 
   def spell(self, ids: Any) -> str:
     """Returns the text of i32 [R] ids, special tokens and ends included."""
@@ -230,10 +274,15 @@ def _read_tokenizer(folder: pathlib.Path) -> tokenizers.Tokenizer:
   return tokenizer
 
 
-def _any_of(tokenizer: tokenizers.Tokenizer) -> re.Pattern[str]:
+def _special_ids(tokenizer: tokenizers.Tokenizer) -> dict[str, int]:
+  """Text -> id of the tokens that decoding leaves out."""
+  added = tokenizer.get_added_tokens_decoder().items()
+  return {t.content: i for i, t in added if t.special and t.content}
+
+
+def _any_of(special: Iterable[str]) -> re.Pattern[str]:
   """Matches the text of any special token, the longest there is."""
-  added = tokenizer.get_added_tokens_decoder().values()
-  texts = sorted((t.content for t in added if t.special), key=len, reverse=True)
+  texts = sorted(special, key=len, reverse=True)
   return re.compile('|'.join(map(re.escape, texts)) or r'(?!)')
 
 

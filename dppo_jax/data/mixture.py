@@ -5,13 +5,68 @@ in an order drawn for the block. So the source at a position, and how many
 prompts of that source came before it, follow from the position alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 
 BLOCK = 1000  # Positions; shares are exact to a thousandth.
 STREAM = 2  # Keeps these draws apart from others of the same seed.
+
+
+class Component(NamedTuple):
+  """One row of data.mixture.
+
+  Attributes:
+    source: its name.
+    files: a path or glob; '' for those of data_dir.
+    weight: above 0.
+    fields: keys of data.fields that this source has another path for.
+  """
+
+  source: str
+  files: str
+  weight: float
+  fields: Mapping[str, str]
+
+
+def parse(rows: Sequence[Any]) -> tuple[Component, ...]:
+  """The rows of a config, (source, files, weight) or with fields behind.
+
+  >>> parse([('rows', 'a.jsonl', 2, (('answer', 'gold'),))])[0].fields
+  {'answer': 'gold'}
+
+  Raises:
+    ValueError: a row has another shape.
+  """
+  return tuple(map(_component, rows))
+
+
+def _component(row: Any) -> Component:
+  if isinstance(row, (list, tuple)) and len(row) in (3, 4):
+    fields = _fields(row[3] if len(row) == 4 else ())
+    if fields is not None and all(isinstance(text, str) for text in row[:2]):
+      return Component(row[0], row[1], row[2], fields)
+  raise ValueError(
+    f'data.mixture: got {row!r}; a row is (source, files, weight), as'
+    " ('math', '', 2.0), or with fields of its own, as ('rows', 'a.jsonl', 1.0,"
+    " (('prompt', 'question'),))."
+  )
+
+
+def _fields(value: Any) -> dict[str, str] | None:
+  """A mapping of texts, or pairs of them, as a dict; None for all else."""
+  if isinstance(value, Mapping):
+    value = list(value.items())
+  if not isinstance(value, (list, tuple)):
+    return None
+  for pair in value:
+    if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+      return None
+    if not all(isinstance(text, str) for text in pair):
+      return None
+  return dict(value)
 
 
 def counts(weights: Sequence[float]) -> np.ndarray:

@@ -15,6 +15,9 @@ from dppo_jax import base
 from dppo_jax.data import mixture
 
 OVERLONG = ('filter', 'refuse')
+# Of the order that subsets are taken in: every run, whatever its seed, is
+# measured on the same problems.
+_SUBSET_SEED = 20_260_101
 
 
 class EncodedPrompts(NamedTuple):
@@ -139,6 +142,22 @@ def epoch_indices(
   return indices
 
 
+@functools.lru_cache(maxsize=8)
+def subset_order(num_examples: int) -> np.ndarray:
+  """A fixed permutation, i64 [n], whose prefixes are samples of a set.
+
+  Data sets are ordered: MATH by subject, AIME by difficulty. So the first few
+  of one are no sample of it; the first few of this order are, the same ones in
+  every run. Smaller ones are contained in larger ones.
+
+  Args:
+    num_examples: n, of the whole set.
+  """
+  order = np.random.default_rng(_SUBSET_SEED).permutation(num_examples)
+  order.setflags(write=False)  # Shared by every caller of the cache.
+  return order
+
+
 def batch_indices(
   step: int, batch_size: int, num_examples: int, seed: int
 ) -> np.ndarray:
@@ -169,6 +188,9 @@ class PromptStream:
     num_filtered: examples dropped because their prompts are too long.
     num_duplicates: rows left out because an earlier one has their prompt.
     num_conflicts: those of them that have another answer.
+    num_special: examples whose problem holds text that the tokenizer reads as
+      one of its special tokens.
+    notes: sentences on what else was left out.
   """
 
   def __init__(
@@ -183,6 +205,8 @@ class PromptStream:
     *,
     num_duplicates: int = 0,
     num_conflicts: int = 0,
+    num_special: int = 0,
+    notes: Sequence[str] = (),
   ):
     """Tokenizes every prompt once.
 
@@ -197,6 +221,8 @@ class PromptStream:
       weights: of the components of a mixture, in their shares of the prompts.
       num_duplicates: rows that were left out before, to be told.
       num_conflicts: those of them that have another answer.
+      num_special: examples that hold text of special tokens, to be told.
+      notes: sentences on what else was left out, to be told.
 
     Raises:
       ValueError: see `encode_prompts`; also `num_prompts` < 1, two examples of
@@ -210,6 +236,8 @@ class PromptStream:
     self.num_filtered = encoded.num_filtered
     self.num_duplicates = num_duplicates
     self.num_conflicts = num_conflicts
+    self.num_special = num_special
+    self.notes = tuple(notes)
     self._seed = seed
     components = [e.get('component', 0) for e in encoded.examples]
     self._members = [
@@ -287,22 +315,29 @@ class PromptStream:
     }
 
   def first(self, num_prompts: int) -> base.Prompts:
-    """Returns the first prompts in the order of the split, for evaluation.
+    """Returns prompts for evaluation, the same ones at every call.
 
     Args:
-      num_prompts: how many, at least 1; all there are if they are fewer.
+      num_prompts: the first so many of `subset_order`, which are a sample of
+        the split; 0, or as many as there are, for all of them in their order.
 
     Returns:
-      Prompts as NumPy arrays; the same ones at every call.
+      Prompts as NumPy arrays.
 
     Raises:
-      ValueError: `num_prompts` < 1.
+      ValueError: `num_prompts` < 0.
     """
-    if num_prompts < 1:
+    if num_prompts < 0:
       raise ValueError(
-        f'evaluation.num_prompts: got {num_prompts}; at least 1.'
+        f'evaluation.num_prompts: got {num_prompts}; at least 1, or 0 for all.'
       )
-    return self._take(np.arange(min(num_prompts, self.num_examples)))
+    if not 0 < num_prompts < self.num_examples:
+      return self._take(np.arange(self.num_examples))
+    return self._take(subset_order(self.num_examples)[:num_prompts])
+
+  def shuffled(self) -> base.Prompts:
+    """Returns all prompts in `subset_order`: any prefix is a sample."""
+    return self._take(subset_order(self.num_examples))
 
   def examples(self, example_ids: Iterable[int]) -> list[base.Example]:
     """Returns the examples of i32 [B] ids, for the verifier.

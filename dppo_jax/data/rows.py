@@ -61,13 +61,15 @@ def find_files(
   )
 
 
-def read_rows(path: pathlib.Path, columns: Sequence[str]) -> Iterator[Row]:
+def read_rows(
+  path: pathlib.Path, columns: Sequence[str] | None
+) -> Iterator[Row]:
   """The rows of one file, in its order.
 
   Args:
     path: with one of `SUFFIXES`.
     columns: top-level fields wanted of a parquet file; those it lacks are
-      left out.
+      left out. None for all but those that hold bytes, such as images.
 
   Raises:
     ValueError: the file cannot be read; names the line that is not UTF-8 or
@@ -87,15 +89,34 @@ def read_rows(path: pathlib.Path, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def lookup(row: Row, path: str) -> Any:
-  """The value at 'key' or 'key.inner'; None where there is none."""
+  """The value at a path; None where there is none.
+
+  Args:
+    row: of a file.
+    path: 'key', 'key.inner', and for an entry of a list its number from 0:
+      'key.0' or 'key[0]'; -1 is the last.
+
+  >>> lookup(Row({'a': [{'b': 7}]}, ''), 'a[0].b')
+  7
+  """
   if path in row.values:
     return row.values[path]
   value: Any = row.values
-  for key in path.split('.'):
-    if not isinstance(value, Mapping):
+  for key in split_path(path):
+    if isinstance(value, Mapping):
+      value = value.get(key)
+    elif isinstance(value, list) and re.fullmatch(r'-?[0-9]{1,6}', key):
+      index = int(key)
+      inside = -len(value) <= index < len(value)
+      value = value[index] if inside else None
+    else:
       return None
-    value = value.get(key)
   return value
+
+
+def split_path(path: str) -> list[str]:
+  """The keys of a path, 'a[0].b' as 'a.0.b'; the first names a column."""
+  return re.sub(r'\[(-?[0-9]+)\]', r'.\1', path).split('.')
 
 
 def field_names(row: Row) -> str:
@@ -156,9 +177,19 @@ def _read_json(path: pathlib.Path) -> Iterator[Row]:
     yield _row(values, where)
 
 
-def _read_parquet(path: pathlib.Path, columns: Sequence[str]) -> Iterator[Row]:
+def _read_parquet(
+  path: pathlib.Path, columns: Sequence[str] | None
+) -> Iterator[Row]:
   with parquet.ParquetFile(path) as file:
-    there = [name for name in file.schema_arrow.names if name in columns]
+    there = [
+      field.name
+      for field in file.schema_arrow
+      if (
+        not _holds_bytes(field.type)
+        if columns is None
+        else field.name in columns
+      )
+    ]
     number = 0
     # With no column at all the rows still say what the file has.
     batches = file.iter_batches(_BATCH_SIZE, columns=there or None)
@@ -166,3 +197,15 @@ def _read_parquet(path: pathlib.Path, columns: Sequence[str]) -> Iterator[Row]:
       for values in batch.to_pylist():
         number += 1
         yield Row(values, f'{path}, row {number}')
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+  """Whether a column, or anything inside its entries, is bytes."""
+  if pa.types.is_nested(kind):
+    inner = (kind.field(i).type for i in range(kind.num_fields))
+    return any(map(_holds_bytes, inner))
+  return (
+    pa.types.is_binary(kind)
+    or pa.types.is_large_binary(kind)
+    or pa.types.is_fixed_size_binary(kind)
+  )

@@ -1,135 +1,32 @@
 """The data sets a run can draw on, from the files their publishers offer.
 
-A source is a row of `SOURCES`: where it is published and which of its fields
-mean what. Nothing is downloaded, but for GSM8K by TFDS's own builder.
+A source is a row of `catalog.SOURCES`: where it is published and which of its
+fields mean what. Nothing is downloaded, but for GSM8K by TFDS's own builder.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import collections
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import os
 import pathlib
 from typing import Any, NamedTuple
 
 from dppo_jax import base
-from dppo_jax.data import answers, builder, rows, tasks
+from dppo_jax.data import choices, rows, tasks
+from dppo_jax.data import fields as fields_lib
+from dppo_jax.data.catalog import SOURCES, Source
 
 _FOLDER = 'files'  # Below data.data_dir: one folder a source.
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Source:
-  """One row of the table; a field is its path, and the first there counts.
-
-  Attributes:
-    published: where its files are, to say when they are not here.
-    splits: that its files name; () where it is one set, whatever the split.
-    prompt: fields of the problem: text, or the messages of a chat.
-    answer: fields of the reference answer, or of a solution that holds it.
-    level: fields of the difficulty.
-    origin: fields of what the row was taken from, or is about.
-    read_answer: from the text of `answer` to the reference answer.
-    prepared: (split, data_dir) -> rows, where no file is there; or None.
-  """
-
-  published: str
-  splits: tuple[str, ...]
-  prompt: tuple[str, ...]
-  answer: tuple[str, ...]
-  level: tuple[str, ...]
-  origin: tuple[str, ...]
-  read_answer: Callable[[str], str]
-  prepared: Callable[[str, pathlib.Path], Iterator[Mapping[str, Any]]] | None
-
-
-SOURCES: Mapping[str, Source] = {
-  'gsm8k': Source(
-    published='github.com/openai/grade-school-math (grade_school_math/data/'
-    'train.jsonl, test.jsonl), or openai/gsm8k on Hugging Face (main/)',
-    splits=('train', 'test'),
-    prompt=('question',),
-    answer=('answer',),
-    level=(),
-    origin=(),
-    read_answer=answers.after_hashes,
-    prepared=builder.load_gsm8k,
-  ),
-  # The tar of Hendrycks et al. (a JSON file a problem) and its parquet copies.
-  'math': Source(
-    published='EleutherAI/hendrycks_math or DigitalLearningGmbH/MATH-lighteval'
-    ' on Hugging Face (train and test, parquet)',
-    splits=('train', 'test'),
-    prompt=('problem',),
-    answer=('solution',),
-    level=('level',),
-    origin=('type', 'subject'),
-    read_answer=answers.last_boxed,
-    prepared=None,
-  ),
-  'math_500': Source(
-    published='HuggingFaceH4/MATH-500 on Hugging Face (test.jsonl)',
-    splits=(),
-    prompt=('problem',),
-    answer=('answer',),
-    level=('level',),
-    origin=('subject',),
-    read_answer=answers.as_is,
-    prepared=None,
-  ),
-  'dapo_math_17k': Source(
-    published='BytedTsinghua-SIA/DAPO-Math-17k on Hugging Face'
-    ' (data/dapo-math-17k.parquet)',
-    splits=(),
-    prompt=('prompt',),
-    answer=('reward_model.ground_truth',),
-    level=(),
-    origin=('data_source',),
-    read_answer=answers.as_is,
-    prepared=None,
-  ),
-  'aime_2024': Source(
-    published='HuggingFaceH4/aime_2024 (data/train-*.parquet) or'
-    ' Maxwell-Jia/AIME_2024 (aime_2024_problems.parquet) on Hugging Face',
-    splits=(),
-    prompt=('problem', 'Problem'),
-    answer=('answer', 'Answer'),
-    level=(),
-    origin=(),
-    read_answer=answers.integer,
-    prepared=None,
-  ),
-  'aime_2025': Source(
-    published='math-ai/aime25 (test.jsonl) or opencompass/AIME2025'
-    ' (aime2025-I.jsonl, aime2025-II.jsonl) on Hugging Face',
-    splits=(),
-    prompt=('problem', 'question'),
-    answer=('answer',),
-    level=(),
-    origin=(),
-    read_answer=answers.integer,
-    prepared=None,
-  ),
-  'aime_2026': Source(
-    published='MathArena/aime_2026 (data/train-*.parquet) or math-ai/aime26 on'
-    ' Hugging Face',
-    splits=(),
-    prompt=('problem', 'question'),
-    answer=('answer',),
-    level=(),
-    origin=(),
-    read_answer=answers.integer,
-    prepared=None,
-  ),
-  # Files of the user's own; data.fields says which field means what.
-  'rows': Source(
-    published='by you',
-    splits=(),
-    prompt=('prompt',),
-    answer=('answer',),
-    level=(),
-    origin=(),
-    read_answer=answers.as_is,
-    prepared=None,
-  ),
+# Of section data.fields, and the attribute of a source that each replaces.
+FIELDS = {
+  'prompt': 'prompt',
+  'answer': 'answer',
+  'options': 'options',
+  'level': 'level',
+  'source': 'origin',
+  'extra': 'extra',
 }
 
 
@@ -138,23 +35,30 @@ class Loaded(NamedTuple):
 
   Attributes:
     examples: 'example_id' (number of the row, over all its files), 'prompt',
-      'answer' and, where the source has them, 'level' and 'source'; texts.
+      'answer' and, where the source has them, 'level' and 'source'; texts. And
+      the other fields of the row, see `fields.carried`.
     num_duplicates: rows left out because an earlier one has their prompt.
     num_conflicts: those of them that have another answer.
+    notes: sentences on what else was left out, to be told.
   """
 
   examples: tuple[base.Example, ...]
   num_duplicates: int
   num_conflicts: int
+  notes: tuple[str, ...] = ()
 
 
-def find_source(name: str, fields: Mapping[str, str]) -> Source:
+def find_source(
+  name: str,
+  fields: Mapping[str, str],
+  overrides: Mapping[str, str] | None = None,
+) -> Source:
   """The row of `SOURCES`, with the user's fields where they are the user's.
 
   Args:
     name: a key of `SOURCES`.
-    fields: 'prompt', 'answer', 'level' and 'source', each a field or ''; for
-      'rows' only.
+    fields: keys of `FIELDS`, each a field or ''; for 'rows' only.
+    overrides: likewise, for this source whichever it is; '' changes nothing.
 
   Raises:
     ValueError: there is no such source; names the nearest.
@@ -164,16 +68,18 @@ def find_source(name: str, fields: Mapping[str, str]) -> Source:
     raise ValueError(
       f'data.source: unknown {name!r}{tasks.suggest(name, known)}'
     )
-  if name != 'rows':
-    return SOURCES[name]
-  wanted = {key: (path,) if path else () for key, path in fields.items()}
-  return dataclasses.replace(
-    SOURCES[name],
-    prompt=wanted['prompt'],
-    answer=wanted['answer'],
-    level=wanted['level'],
-    origin=wanted['source'],
-  )
+  wanted = dict(fields) if name == 'rows' else {}
+  wanted |= fields_lib.named(overrides or {})
+  changes: dict[str, Any] = {
+    FIELDS[key]: path if key == 'extra' else (path,) if path else ()
+    for key, path in wanted.items()
+  }
+  return dataclasses.replace(SOURCES[name], **changes)
+
+
+def split_names(text: str) -> list[str]:
+  """The names of several sources: 'aime_2024, aime_2025'."""
+  return [name.strip() for name in text.split(',')]
 
 
 def locate(
@@ -183,6 +89,7 @@ def locate(
   data_dir: str | os.PathLike[str],
   fields: Mapping[str, str],
   key: str,
+  overrides: Mapping[str, str] | None = None,
 ) -> list[pathlib.Path]:
   """Finds the files of a source and reads none; arguments of `load_source`.
 
@@ -192,7 +99,7 @@ def locate(
   Raises:
     ValueError: they are missing.
   """
-  source = find_source(name, fields)
+  source = find_source(name, fields, overrides)
   if not files and source.splits and split not in source.splits:
     raise ValueError(
       f'data.source: {name!r} has no split {split!r}'
@@ -217,6 +124,7 @@ def load_source(
   data_dir: str | os.PathLike[str],
   fields: Mapping[str, str],
   key: str,
+  overrides: Mapping[str, str] | None = None,
 ) -> Loaded:
   """Reads a source.
 
@@ -227,14 +135,15 @@ def load_source(
     data_dir: where data sets live; `~` is the home folder.
     fields: of `find_source`.
     key: of the config, that names `files`; for error messages.
+    overrides: of `find_source`.
 
   Raises:
     ValueError: the files are missing (says where they are published and where
       to put them) or cannot be read, or a row lacks a field (names file, row
       and the fields it has).
   """
-  source = find_source(name, fields)
-  found = locate(name, split, files, data_dir, fields, key)
+  source = find_source(name, fields, overrides)
+  found = locate(name, split, files, data_dir, fields, key, overrides)
   if not found and source.prepared is not None:
     home = pathlib.Path(data_dir).expanduser()
     place = f'{name}, split {split}'
@@ -250,42 +159,87 @@ def load_source(
   )
 
 
-def _columns(source: Source) -> list[str]:
-  paths = (*source.prompt, *source.answer, *source.level, *source.origin)
-  return [name for path in paths for name in (path, path.split('.')[0])]
+def _columns(source: Source) -> list[str] | None:
+  """Columns to read of a parquet file; None for all of them."""
+  extra = [path for _, path in fields_lib.parse_extra(source.extra)]
+  if fields_lib.EVERY in extra:
+    return None
+  paths = (
+    *source.prompt,
+    *source.answer,
+    *source.options,
+    *source.level,
+    *source.origin,
+    *extra,
+  )
+  return [name for path in paths for name in fields_lib.columns(path)]
 
 
 def _collect(source: Source, stream: Iterator[rows.Row]) -> Loaded:
   """Reads every row and keeps the first one of each prompt."""
+  extra = fields_lib.parse_extra(source.extra)
   examples: dict[str, dict[str, Any]] = {}
+  left_out: collections.Counter[str] = collections.Counter()
   num_duplicates = num_conflicts = 0
   for number, row in enumerate(stream):
-    prompt = _prompt(row, source.prompt)
-    solution = _text(_field(row, source.answer, 'answer'), row, 'answer')
-    try:
-      answer = source.read_answer(solution)
-    except ValueError as error:
-      raise ValueError(
-        f'data.files: {row.where}: {error}; mend the row or leave it out.'
-      ) from error
+    prompt, answer = _problem(row, source)
     if prompt in examples:
       num_duplicates += 1
       num_conflicts += answer != examples[prompt]['answer']
       continue
     example = {'example_id': number, 'prompt': prompt, 'answer': answer}
+    # The whole prompt need not travel twice.
+    own = [path for path in source.prompt if row.values.get(path) == prompt]
     for key, paths in (('level', source.level), ('source', source.origin)):
       values = [rows.lookup(row, path) for path in paths]
       there = [value for value in values if value is not None]
       if there:
-        example[key] = _text(there[0], row, key)
-    examples[prompt] = example
-  return Loaded(tuple(examples.values()), num_duplicates, num_conflicts)
+        example[key] = fields_lib.text_of(there[0], row, key)
+        own.append(key)
+    carried, lost = fields_lib.carried(row, extra, own)
+    left_out.update(lost)
+    examples[prompt] = {**carried, **example}
+  notes = tuple(
+    f'field {name!r} of {count:,} rows did not travel (too long, or no JSON)'
+    for name, count in sorted(left_out.items())
+  )
+  return Loaded(tuple(examples.values()), num_duplicates, num_conflicts, notes)
+
+
+def _problem(row: rows.Row, source: Source) -> tuple[str, str]:
+  """The prompt of a row, with the options of a choice, and the answer."""
+  prompt = _prompt(row, source.prompt)
+  value = _field(row, source.answer, 'answer')
+  listed = [rows.lookup(row, path) for path in source.options]
+  listed = [value for value in listed if value is not None]
+  meaning = 'answer'
+  try:
+    if not listed:
+      entries = value if isinstance(value, list) and value else [value]
+      texts = [fields_lib.text_of(each, row, 'answer') for each in entries]
+      return prompt, ', '.join(map(source.read_answer, texts))
+    meaning = 'options'
+    if isinstance(listed[0], str):  # A text that names the letters itself.
+      return f'{prompt}\n{listed[0]}', choices.read_answer(value, ())
+    options = choices.read_options(listed[0])
+    letter = choices.read_answer(value, options)
+    return f'{prompt}\n{choices.render(options)}', letter
+  except ValueError as error:
+    if str(error).startswith('data.'):
+      raise
+    key = 'files' if meaning == 'answer' else 'fields.options'
+    raise ValueError(
+      f'data.{key}: {row.where}: {error}; mend the row or leave it out.'
+    ) from error
 
 
 def _field(row: rows.Row, paths: Sequence[str], meaning: str) -> Any:
-  """The first field there is."""
+  """The first field there is; of a template, its text."""
   for path in paths:
-    value = rows.lookup(row, path)
+    if meaning == 'prompt' and fields_lib.is_template(path):
+      value = fields_lib.fill(row, path)
+    else:
+      value = rows.lookup(row, path)
     if value is not None:
       return value
   wanted = ' or '.join(map(repr, paths))
@@ -293,18 +247,6 @@ def _field(row: rows.Row, paths: Sequence[str], meaning: str) -> Any:
     f'data.fields.{meaning}: {row.where} has no field {wanted}; its fields are'
     f' {rows.field_names(row)}.'
   )
-
-
-def _text(value: Any, row: rows.Row, meaning: str) -> str:
-  """A text or a number as text: 3.0 is '3'."""
-  if isinstance(value, float) and value.is_integer():
-    value = int(value)
-  if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-    raise ValueError(
-      f'data.fields.{meaning}: {row.where} holds a {type(value).__name__}'
-      ' there; a text or a number.'
-    )
-  return str(value)
 
 
 def _prompt(row: rows.Row, paths: Sequence[str]) -> str:
@@ -320,7 +262,7 @@ def _prompt(row: rows.Row, paths: Sequence[str]) -> str:
         ' data.system_prompt.'
       )
     value = turns[0].get('content')
-  text = _text(value, row, 'prompt')
+  text = fields_lib.text_of(value, row, 'prompt')
   if not text.strip():
     raise ValueError(
       f'data.fields.prompt: {row.where} has an empty prompt; mend the row or'

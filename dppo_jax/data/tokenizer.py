@@ -18,6 +18,7 @@ class WordTokenizer:
     vocab_size: V, words of the vocabulary, those that never occur included.
     pad_id: id of '<pad>'.
     eos_ids: id of '<eos>', the end of a completion.
+    special_ids: those two by their words, which no decoded text holds.
   """
 
   def __init__(
@@ -44,6 +45,7 @@ class WordTokenizer:
     self.vocab_size = len(vocabulary)
     self.pad_id = ids.pop(tasks.PAD)
     self.eos_ids = (ids.pop(tasks.EOS),)
+    self.special_ids = {tasks.PAD: self.pad_id, tasks.EOS: self.eos_ids[0]}
     self._ids = ids
     self._prompt_template = prompt_template
     words = np.array(vocabulary, dtype=object)

@@ -20,6 +20,7 @@ from dppo_jax.rewards.verdicts import (
   Verdict,
 )
 
+NAMES = ('countdown', 'countdown_subset')  # Rows of VERIFIERS that read so.
 MAX_LENGTH = 512  # Characters of an expression.
 MAX_DEPTH = 32  # Of its parentheses.
 _MAX_DIGITS = 12  # Of one number.
@@ -121,6 +122,34 @@ def evaluate(text: str) -> tuple[Fraction, list[int]]:
   return reader.read(), reader.numbers
 
 
+def _numbers(example: Mapping[str, Any]) -> Any:
+  """Published rows call them 'nums'."""
+  return example['numbers'] if 'numbers' in example else example['nums']
+
+
+def find_problem(example: Mapping[str, Any]) -> str | None:
+  """Why no completion could be right for an example; None if one could.
+
+  >>> find_problem({'target': 24, 'nums': [4, 6]})
+  >>> find_problem({'nums': [4, 6]})
+  "reads the field 'target'"
+  """
+  if 'target' not in example:
+    return "reads the field 'target'"
+  try:
+    numbers = _numbers(example)
+  except KeyError:
+    return "reads the field 'numbers', or 'nums'"
+  try:
+    Fraction(str(example['target']))
+    whole = [int(number) for number in numbers]
+  except (TypeError, ValueError, ZeroDivisionError):
+    whole = []
+  if not whole:
+    return "reads a number in 'target' and a list of numbers in 'numbers'"
+  return None
+
+
 def _judge(answer: str, example: Mapping[str, Any], every: bool) -> Verdict:
   if len(answer) > MAX_LENGTH:
     return TOO_LONG
@@ -128,7 +157,7 @@ def _judge(answer: str, example: Mapping[str, Any], every: bool) -> Verdict:
     answer = answer.replace(spelling, plain)
   expression, equals, stated = answer.partition('=')
   target = Fraction(str(example['target']))
-  given = collections.Counter(int(number) for number in example['numbers'])
+  given = collections.Counter(int(number) for number in _numbers(example))
   try:
     value, numbers = evaluate(expression)
     if equals and evaluate(stated)[0] != value:
@@ -143,6 +172,8 @@ def _judge(answer: str, example: Mapping[str, Any], every: bool) -> Verdict:
 
 def countdown(answer: str, example: Mapping[str, Any]) -> Verdict:
   """Right where it reaches 'target' with each of 'numbers' exactly once.
+
+  They are fields of the example; 'nums' does as well.
 
   The answer is an expression, or an equation with its value on the right.
   """

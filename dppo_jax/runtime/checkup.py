@@ -114,6 +114,64 @@ def check_ends(eos_ids: Sequence[int], vocab_size: int) -> Finding:
   )
 
 
+def check_turn_end(
+  behind: str,
+  end: int | None,
+  eos_ids: Sequence[int],
+  stop_strings: Sequence[str],
+) -> Finding:
+  """Whether sampling ends where the chat template ends a turn.
+
+  Args:
+    behind: what the template writes behind the assistant's words.
+    end: the first special token of it; None where there is none.
+    eos_ids: ids that end a completion.
+    stop_strings: texts that do.
+  """
+  check = "end of the assistant's turn"
+  spelled = behind.strip()
+  if end in eos_ids or any(stop in behind for stop in stop_strings):
+    return Finding(OK, check, f'{spelled!r} ends a completion')
+  if end is None and not spelled:
+    return Finding(
+      WARNING,
+      check,
+      "the template does not say what ends the assistant's words",
+      'name a text that ends a completion in sampling.stop_strings, or see that'
+      ' the model learns to write its end token.',
+    )
+  which = f'token {end}' if end is not None else 'text'
+  return Finding(
+    WARNING,
+    check,
+    f'the template ends a turn with {spelled!r} ({which}), and completions end'
+    f' with the ids {list(eos_ids)}',
+    f'set sampling.stop_strings=({spelled.splitlines()[0]!r},), or list the'
+    ' token in generation_config.json; what goes on past its turn runs to the'
+    ' limit.',
+  )
+
+
+def check_special_text(num_special: int, num_prompts: int) -> Finding:
+  """Whether problems spell special tokens, which are read as such.
+
+  Args:
+    num_special: problems that do.
+    num_prompts: all of them.
+  """
+  check = 'special tokens in problems'
+  if not num_special:
+    return Finding(OK, check, f'none of {num_prompts:,} spells one')
+  return Finding(
+    WARNING,
+    check,
+    f'{num_special:,} of {num_prompts:,} problems spell one, and it is read as'
+    ' the token',
+    'mend or leave out those rows: such a text can end the turn of the user,'
+    ' or open another.',
+  )
+
+
 def check_law(experiment: Experiment) -> list[Finding]:
   """Whether trainer and sampler mean the same distribution."""
   sampled, loss = experiment.sampling, experiment.loss

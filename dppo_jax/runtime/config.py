@@ -15,6 +15,7 @@ from typing import Any
 import ml_collections
 
 from dppo_jax import parallel
+from dppo_jax.data import mixture
 from dppo_jax.learner.loss import LossConfig
 from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
@@ -62,7 +63,8 @@ class Experiment:
     adapter: folder of its initial weights, or ''.
     base_dtype: of the weights below it, or '': as published.
     sampling: rollouts.
-    stop_strings: texts that end a completion.
+    stop_strings: texts that end a completion; those that are tokens are
+      among `sampling.eos_ids`.
     lag: train steps between the parameters sampled from and those trained.
     gather_fsdp: the sampler's weights are whole over that axis of the mesh.
     estimator: a key of `ADVANTAGES`.
@@ -139,14 +141,17 @@ def build_experiment(
   row = DIVERGENCES[c.trust_region.divergence]
   tokenizer = vocabulary.open_tokenizer(c.data)
   sampled = dict(c.sampling)
-  stop_strings = tuple(sampled.pop('stop_strings'))
+  # What is a token of its own ends a completion as the end token does.
+  stop_strings, stop_ids = vocabulary.split_stops(
+    tokenizer, sampled.pop('stop_strings')
+  )
   lag, gather_fsdp = sampled.pop('lag'), sampled.pop('gather_fsdp')
   sampling = SamplingConfig(
     group_size=c.data.group_size,
     top_p=1.0,  # The trainer's law is the whole softmax.
     greedy=False,
     pad_id=tokenizer.pad_id,
-    eos_ids=tokenizer.eos_ids,
+    eos_ids=tuple(dict.fromkeys((*tokenizer.eos_ids, *stop_ids))),
     with_hidden=row.records == 'hidden' and c.trust_region.anchor == 'rollout',
     with_routes=c.learner.router_replay,
     **sampled,
@@ -163,7 +168,8 @@ def build_experiment(
       **{
         **c.data,
         'fields': dict(c.data.fields),
-        'mixture': tuple(tuple(row) for row in c.data.mixture),
+        'mixture': mixture.parse(c.data.mixture),
+        'chat_template_arguments': vocabulary.template_arguments(c.data),
       }
     ),
     rewards=RewardsConfig(
@@ -221,7 +227,7 @@ def build_experiment(
     max_nonfinite=c.optimizer.max_nonfinite,
     supervised=_supervised(c),
     mesh=MeshConfig(**c.mesh),
-    evaluation=_evaluation(c, sampling),
+    evaluation=_evaluation(c, sampling, stop_strings),
     checkpoints=CheckpointsConfig(**c.checkpoints),
     writers=WritersConfig(**c.writers),
     ledger=LedgerConfig(**c.ledger),
@@ -293,7 +299,9 @@ def _supervised(c: Any) -> SupervisedConfig:
   )
 
 
-def _evaluation(c: Any, sampling: SamplingConfig) -> EvaluationConfig:
+def _evaluation(
+  c: Any, sampling: SamplingConfig, stop_strings: tuple[str, ...]
+) -> EvaluationConfig:
   """Evaluation samples from the master weights and records nothing."""
   section = c.evaluation
   sampled = dataclasses.replace(
@@ -311,6 +319,7 @@ def _evaluation(c: Any, sampling: SamplingConfig) -> EvaluationConfig:
     every_n_steps=section.every_n_steps,
     source=section.source,
     files=section.files,
+    fields=dict(section.fields),
     split=section.split,
     reward=section.reward,
     truncated=section.truncated,
@@ -322,5 +331,5 @@ def _evaluation(c: Any, sampling: SamplingConfig) -> EvaluationConfig:
     seed=c.seed,
     sampled=sampled,
     greedy=greedy if section.greedy else None,
-    stop_strings=tuple(c.sampling.stop_strings),
+    stop_strings=stop_strings,
   )

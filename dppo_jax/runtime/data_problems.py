@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import math
 from typing import Any
 
-from dppo_jax.data import mixture, sources, tasks
+from dppo_jax.data import fields, mixture, sources, tasks
 from dppo_jax.runtime import vocabulary
 
 Config = dict[str, Any]
@@ -28,20 +28,17 @@ def find_problems(config: Config) -> list[str]:
     *_held_out(config),
     *_supervised(config),
   ]
+  if problems:  # A tokenizer cannot be opened with arguments of no shape.
+    return problems
   try:
     vocabulary.vocabulary_size(config)
+    vocabulary.split_stops(
+      vocabulary.open_tokenizer(config['data']),
+      config['sampling']['stop_strings'],
+    )
   except ValueError as error:
     problems.append(str(error))
   return problems
-
-
-def evaluation_sources(text: str) -> tuple[str, ...]:
-  """The names in `evaluation.source`.
-
-  >>> evaluation_sources('aime_2024, aime_2025')
-  ('aime_2024', 'aime_2025')
-  """
-  return tuple(name.strip() for name in text.split(','))
 
 
 def find_unknown_sources(config: Config) -> Iterator[str]:
@@ -50,7 +47,7 @@ def find_unknown_sources(config: Config) -> Iterator[str]:
   if not isinstance(got, str):
     yield f'evaluation.source: got {got!r}; names of sources, as text.'
     return
-  names = evaluation_sources(got)
+  names = sources.split_names(got)
   for name in names:
     if name not in (SAME, *SOURCES):
       known = tasks.suggest(name, [SAME, *SOURCES])
@@ -87,6 +84,19 @@ def _texts(config: Config) -> Iterator[str]:
   for key in _FIELDS:
     if not data['fields'][key]:
       yield f'data.fields.{key}: got {""!r}; name a field of your rows.'
+  for section in ('data', 'evaluation'):
+    try:
+      fields.parse_extra(config[section]['fields']['extra'])
+    except ValueError as error:
+      yield str(error).replace('data.', f'{section}.', 1)
+  try:
+    if vocabulary.template_arguments(data) and not data['tokenizer']:
+      yield (
+        'data.chat_template_arguments: chats need the tokenizer of a model, and'
+        ' data.tokenizer is empty.'
+      )
+  except ValueError as error:
+    yield str(error)
   for stop in config['sampling']['stop_strings']:
     if not isinstance(stop, str) or not stop:
       yield (
@@ -99,14 +109,15 @@ def _mixture(config: Config) -> Iterator[str]:
   if len(rows) > mixture.BLOCK // 10:
     yield f'data.mixture: {len(rows)} rows; at most {mixture.BLOCK // 10}.'
   for row in rows:
-    shape = isinstance(row, (list, tuple)) and len(row) == 3
-    if not shape or not all(isinstance(text, str) for text in row[:2]):
-      yield (
-        f'data.mixture: got {row!r}; a row is (source, files, weight), as'
-        " ('math', '', 2.0)."
-      )
+    try:
+      ((name, _, weight, own),) = mixture.parse([row])
+    except ValueError as error:
+      yield str(error)
       continue
-    name, _, weight = row
+    for key in own:
+      if key not in sources.FIELDS:
+        known = tasks.suggest(key, list(sources.FIELDS))
+        yield f'data.mixture: unknown field {key!r} of {name!r}{known}'
     if name not in SOURCES:
       known = tasks.suggest(name, list(SOURCES))
       yield f'data.mixture: unknown source {name!r}{known}'

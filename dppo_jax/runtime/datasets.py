@@ -1,13 +1,18 @@
 """The examples of a run: of a task, of a source, of a mixture of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dppo_jax.base import Example, Tokenizer
 from dppo_jax.data import builder, sources
+from dppo_jax.data.hf_tokenizer import HFTokenizer
+from dppo_jax.data.mixture import Component
 from dppo_jax.data.prompts import PromptStream
+from dppo_jax.rewards import countdown
+from dppo_jax.rewards.terms import parse_terms
+from dppo_jax.rewards.verifiers import VERIFIERS
 from dppo_jax.runtime.config import Experiment
-from dppo_jax.runtime.data_problems import SAME, TASK, evaluation_sources
+from dppo_jax.runtime.data_problems import SAME, TASK
 from dppo_jax.runtime.sections import DataConfig
 
 
@@ -15,16 +20,18 @@ class Prepared(NamedTuple):
   """Examples to train on, the weights of their components, and what was left.
 
   Attributes:
-    examples: unique ids; of a mixture with 'component' and 'source'.
+    examples: unique ids; of several sources with 'component' and 'source'.
     weights: one a component.
     num_duplicates: rows left out because another one has their prompt.
     num_conflicts: those of them that have another answer.
+    notes: sentences on what else was left out, to be told.
   """
 
   examples: tuple[Example, ...]
   weights: tuple[float, ...]
   num_duplicates: int
   num_conflicts: int
+  notes: tuple[str, ...] = ()
 
 
 def training(data: DataConfig) -> Prepared:
@@ -34,25 +41,89 @@ def training(data: DataConfig) -> Prepared:
     ValueError: a file is missing or cannot be read.
   """
   if not data.mixture:
-    found = _load(data, data.source, 'train', data.files, 'data.files')
-    return Prepared(found.examples, (1.0,), *found[1:])
-  parts = [(name, files) for name, files, _ in data.mixture]
-  weights = tuple(float(weight) for _, _, weight in data.mixture)
-  return _together(data, parts, 'train', 'data.mixture', weights)
+    one = Component(data.source, data.files, 1.0, {})
+    return _prepare(data, (one,), 'train', 'data.files')
+  return _prepare(data, data.mixture, 'train', 'data.mixture')
 
 
-def _together(
-  data: DataConfig,
-  parts: Sequence[tuple[str, str]],
-  split: str,
-  key: str,
-  weights: tuple[float, ...],
+def held_out(experiment: Experiment) -> Prepared:
+  """What a run is evaluated on: one source, or several that are listed.
+
+  Raises:
+    ValueError: a file is missing or cannot be read.
+  """
+  data, evaluation = experiment.data, experiment.evaluation
+  name, files = evaluation.source, evaluation.files
+  if name == SAME:
+    name = data.source
+    if evaluation.split == 'train':
+      files = files or data.files
+  wanted = [
+    Component(one, files, 1.0, evaluation.fields)
+    for one in sources.split_names(name)
+  ]
+  return _prepare(data, wanted, evaluation.split, 'evaluation.files')
+
+
+def open_stream(
+  experiment: Experiment, tokenizer: Tokenizer, prepared: Prepared
+) -> PromptStream:
+  """The prompt stream of examples.
+
+  Raises:
+    ValueError: see `PromptStream`; or a verifier of `rewards.verifier` reads
+      fields that an example has not.
+  """
+  data = experiment.data
+  for term in parse_terms(
+    'rewards.verifier', experiment.rewards.verifier, VERIFIERS, functions=True
+  ):
+    if term.name in countdown.NAMES:
+      _check_numbers(term.name, prepared.examples)
+  num_special = 0
+  if isinstance(tokenizer, HFTokenizer):
+    num_special = sum(
+      bool(tokenizer.find_special(example['prompt']))
+      for example in prepared.examples
+    )
+  return PromptStream(
+    prepared.examples,
+    tokenizer,
+    data.num_prompts,
+    data.max_prompt_length,
+    data.overlong,
+    experiment.seed,
+    prepared.weights,
+    num_duplicates=prepared.num_duplicates,
+    num_conflicts=prepared.num_conflicts,
+    num_special=num_special,
+    notes=prepared.notes,
+  )
+
+
+def _check_numbers(name: str, examples: Sequence[Example]) -> None:
+  """Refuses examples that a countdown verifier could pay nothing for."""
+  for example in examples:
+    problem = countdown.find_problem(example)
+    if problem:
+      raise ValueError(
+        f'rewards.verifier: {name!r} {problem}; its example'
+        f' {example["example_id"]} has {", ".join(map(str, example))}. Name'
+        " them in data.fields.extra, as 'target=PATH, numbers=PATH'."
+      )
+
+
+def _prepare(
+  data: DataConfig, wanted: Sequence[Component], split: str, key: str
 ) -> Prepared:
-  """Sources with their files, one after the other."""
+  """Reads sources, and numbers their examples one after another."""
   examples: list[dict[str, Any]] = []
+  notes: list[str] = []
   num_duplicates = num_conflicts = start = 0
-  for component, (name, files) in enumerate(parts):
-    found = _load(data, name, split, files, key)
+  for component, (name, files, _, fields) in enumerate(wanted):
+    found = _load(data, name, split, files, key, fields)
+    if len(wanted) == 1:
+      return Prepared(found.examples, (wanted[0].weight,), *found[1:])
     last = -1
     for example in found.examples:
       last = max(last, example['example_id'])
@@ -67,59 +138,24 @@ def _together(
     start += last + 1
     num_duplicates += found.num_duplicates
     num_conflicts += found.num_conflicts
-  return Prepared(tuple(examples), weights, num_duplicates, num_conflicts)
-
-
-def held_out(experiment: Experiment) -> Prepared:
-  """What a run is evaluated on.
-
-  Raises:
-    ValueError: a file is missing or cannot be read.
-  """
-  data, evaluation = experiment.data, experiment.evaluation
-  names = evaluation_sources(evaluation.source)
-  if len(names) > 1:
-    parts = [(name, '') for name in names]
-    # Its prompts are taken in order, never drawn by weight.
-    ones = (1.0,) * len(names)
-    return _together(data, parts, evaluation.split, 'evaluation.source', ones)
-  name, files = evaluation.source, evaluation.files
-  if name == SAME:
-    name = data.source
-    if evaluation.split == 'train':
-      files = files or data.files
-  found = _load(data, name, evaluation.split, files, 'evaluation.files')
-  return Prepared(found.examples, (1.0,), *found[1:])
-
-
-def open_stream(
-  experiment: Experiment, tokenizer: Tokenizer, prepared: Prepared
-) -> PromptStream:
-  """The prompt stream of examples.
-
-  Raises:
-    ValueError: see `PromptStream`.
-  """
-  data = experiment.data
-  return PromptStream(
-    prepared.examples,
-    tokenizer,
-    data.num_prompts,
-    data.max_prompt_length,
-    data.overlong,
-    experiment.seed,
-    prepared.weights,
-    num_duplicates=prepared.num_duplicates,
-    num_conflicts=prepared.num_conflicts,
+    notes += [f'{name}: {note}' for note in found.notes]
+  weights = tuple(float(component.weight) for component in wanted)
+  return Prepared(
+    tuple(examples), weights, num_duplicates, num_conflicts, tuple(notes)
   )
 
 
 def _load(
-  data: DataConfig, name: str, split: str, files: str, key: str
+  data: DataConfig,
+  name: str,
+  split: str,
+  files: str,
+  key: str,
+  fields: Mapping[str, str],
 ) -> sources.Loaded:
   if name == TASK:
     examples = builder.load_split(data.task, split, data.data_dir)
     return sources.Loaded(examples, 0, 0)
   return sources.load_source(
-    name, split, files, data.data_dir, data.fields, key
+    name, split, files, data.data_dir, data.fields, key, fields
   )

@@ -94,7 +94,8 @@ def check_prompts(
     parts: its parts.
 
   Yields:
-    Round trip, and with a chat template the generation prompt.
+    Round trip, special tokens in problems, and with a chat template the
+    generation prompt and the end of a turn.
   """
   tokenizer: Any = parts.tokenizer
   first = parts.prompts.first(1)
@@ -108,9 +109,18 @@ def check_prompts(
     return
   opened = tokenizer.render_prompt(text)
   yield checkup.check_round_trip(opened, tokenizer.spell(ids))
+  yield checkup.check_special_text(
+    parts.prompts.num_special + parts.held_out.num_special,
+    parts.prompts.num_examples + parts.held_out.num_examples,
+  )
   if experiment.data.chat_template:
     closed = tokenizer.render_prompt(text, opened=False)
     yield checkup.check_generation_prompt(opened, closed)
+    yield checkup.check_turn_end(
+      *tokenizer.turn_end(),
+      experiment.sampling.eos_ids,
+      experiment.stop_strings,
+    )
 
 
 def check_sample(

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 import pathlib
 from typing import Any
 
-from dppo_jax.data import sources
+from dppo_jax.data import mixture, sources
 from dppo_jax.runtime import architectures, tensor_files
-from dppo_jax.runtime.data_problems import SAME, TASK, evaluation_sources
+from dppo_jax.runtime.data_problems import SAME, TASK
 
 _TOKENIZER = 'tokenizer.json'
 
@@ -56,16 +56,15 @@ def _files(config: dict[str, Any]) -> Iterator[str]:
   wanted = [(data['source'], 'train', data['files'], 'data.files')]
   if data['mixture']:
     wanted = [
-      (name, 'train', files, 'data.mixture')
-      for name, files, _ in data['mixture']
+      (row.source, 'train', row.files, 'data.mixture')
+      for row in mixture.parse(data['mixture'])
     ]
-  split, given = evaluation['split'], evaluation['files']
-  for name in evaluation_sources(evaluation['source']):
-    files = given
-    if name == SAME:
-      name = data['source']
-      files = files or (data['files'] if split == 'train' else '')
-    wanted.append((name, split, files, 'evaluation.files'))
+  name, split, files = (evaluation[key] for key in ('source', 'split', 'files'))
+  if name == SAME:
+    name = data['source']
+    files = files or (data['files'] if split == 'train' else '')
+  for one in sources.split_names(name):
+    wanted.append((one, split, files, 'evaluation.files'))
   for name, split, files, key in wanted:
     if name == TASK:
       continue

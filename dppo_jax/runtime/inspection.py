@@ -8,6 +8,8 @@ from typing import Any
 
 from dppo_jax import parallel
 from dppo_jax.base import TrainState
+from dppo_jax.data import sources
+from dppo_jax.data.prompts import subset_order
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime import frozen
 from dppo_jax.runtime.accuracy import shown
@@ -49,7 +51,9 @@ def restore_config(
   Args:
     config: the defaults, changed in place.
     workdir: of the training.
-    overrides: of section `evaluation`; None leaves what was recorded.
+    overrides: of section `evaluation`; None leaves what was recorded. Another
+      source or split is read from files of its own: those that were recorded
+      for the old one are forgotten, and so are its fields.
     num_devices: a mesh for another number is laid out anew, data only.
 
   Returns:
@@ -59,9 +63,10 @@ def restore_config(
     ValueError: there is none, or it has other keys than the defaults.
   """
   overlay(config, read_config(workdir))
-  for key, value in overrides.items():
-    if value is not None:
-      config.evaluation[key] = value
+  changes = {k: v for k, v in overrides.items() if v is not None}
+  _forget_files(config.evaluation, changes)
+  for key, value in changes.items():
+    config.evaluation[key] = value
   try:
     parallel.axis_sizes(**config.mesh, num_devices=num_devices)
   except ValueError:
@@ -81,6 +86,30 @@ def open_evaluation(
   if experiment.evaluation.reward == 'model':
     model = RewardModel(experiment.reward_model, parts.mesh)
   return compile_evaluation(parts, experiment.evaluation, pool, model)
+
+
+def _forget_files(section: Any, changes: Mapping[str, Any]) -> None:
+  """Drops what the section says of a source or split that is not its own.
+
+  A source without the recorded split is read from its 'test' split.
+  """
+
+  def changed(key: str) -> bool:
+    return key in changes and changes[key] != section[key]
+
+  if changed('source') or changed('split'):
+    section.files = ''
+  if not changed('source'):
+    return
+  for key in section.fields:
+    section.fields[key] = ''
+  known = [
+    sources.SOURCES[name].splits
+    for name in sources.split_names(changes['source'])
+    if name in sources.SOURCES
+  ]
+  if any(splits and section.split not in splits for splits in known):
+    section.split = 'test'
 
 
 def load_policy(
@@ -174,7 +203,10 @@ def describe(
     if name in found.metrics:
       lines.append(f'  {label:<17} {found.metrics[name]:.4g}')
   lines.append('Samples (reward, reason: prompt -> completion)')
-  for problem in problems(parts, found)[:num_shown]:
+  listed = problems(parts, found)
+  # The first ones of an ordered set are no sample of it.
+  for row in subset_order(len(listed))[:num_shown].tolist():
+    problem = listed[row]
     first = problem['sampled'][0]
     lines.append(
       f'  {first["reward"]:g}, {first["reason"]}: {problem["prompt"]} ->'

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dppo_jax.data.prompts import subset_order
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.runtime import ledger_tables
 from dppo_jax.runtime.ledger import Record
@@ -63,7 +64,9 @@ def choose_rows(record: Record, decided: Sequence[Decided]) -> np.ndarray:
   num_rows = len(record.step)
   masked = np.any([one.masked() for one in decided], axis=0)
   counts = np.bincount(record.row[masked], minlength=num_rows)
-  order = np.lexsort((np.arange(num_rows), -counts))[:MAX_ROWS]
+  # Of equally many the ones that a fixed order names: rows adjoin by group.
+  ties = np.argsort(subset_order(num_rows))
+  order = np.lexsort((ties, -counts))[:MAX_ROWS]
   fits = np.cumsum(record.lengths()[order]) <= MAX_TOKENS
   fits[:1] = True
   return np.sort(order[fits])

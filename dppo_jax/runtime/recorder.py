@@ -21,6 +21,15 @@ from dppo_jax.runtime.sections import ProfileConfig
 from dppo_jax.runtime.writers import MetricWriter, Sample, SampleWriter
 
 
+def spread(rows: Sequence[Sample], most: int) -> list[Sample]:
+  """At most so many rows, evenly spaced, their order kept.
+
+  The first ones are of one prompt, since the completions of a group adjoin.
+  """
+  count = min(most, len(rows))
+  return [rows[i * len(rows) // count] for i in range(count)]
+
+
 class NonFiniteError(RuntimeError):
   """Too many gradients in a row were not finite."""
 
@@ -71,7 +80,7 @@ class Recorder:
     """Takes what a step reports; `flush` writes it."""
     self._held = (step, metrics)
     if self._samples and due(step, self._config.samples_every_n_steps):
-      self._samples.write(step, samples[: self._config.num_samples])
+      self._samples.write(step, spread(samples, self._config.num_samples))
 
   def flush(self) -> None:
     """Writes the metrics held, if any.

@@ -104,7 +104,7 @@ def _processes() -> str:
 
 def _origin(data: DataConfig) -> str:
   if data.mixture:
-    return ' + '.join(f'{weight:g} {name}' for name, _, weight in data.mixture)
+    return ' + '.join(f'{row.weight:g} {row.source}' for row in data.mixture)
   return data.task if data.source == TASK else data.source
 
 
@@ -145,6 +145,9 @@ def _prompts(stream: PromptStream, max_length: int) -> str:
     text += f', {stream.num_duplicates:,} repeated rows left out'
   if stream.num_conflicts:
     text += f' ({stream.num_conflicts:,} of them with another answer)'
+  if stream.num_special:
+    text += f', {stream.num_special:,} with text of special tokens'
+  text += ''.join(f'; {note}' for note in stream.notes)
   return text
 
 

@@ -1,12 +1,15 @@
 """The file of an evaluation: one line of JSON a problem, in the workdir."""
 
+import hashlib
 import json
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
 
 from dppo_jax.data.prompts import PromptStream
+from dppo_jax.runtime.data_problems import SAME
 from dppo_jax.runtime.evaluation import Evaluation
 from dppo_jax.runtime.sections import EvaluationConfig
 from dppo_jax.runtime.workdir import write_atomically
@@ -19,6 +22,8 @@ def results_path(
 ) -> pathlib.Path:
   """Where the results of an evaluation stand: a name for each way to do it.
 
+  Another source than the run's own, and a file of the user's, are in the name.
+
   Args:
     workdir: of the run.
     step: of the policy.
@@ -26,8 +31,15 @@ def results_path(
     num_problems: n.
   """
   how = config.sampled
+  what = config.split
+  if config.files:
+    digest = hashlib.sha256(config.files.encode()).hexdigest()[:8]
+    what = f'{pathlib.PurePath(config.files).stem}_{digest}_{what}'
+  if config.source != SAME:
+    what = f'{config.source}_{what}'
+  what = re.sub(r'[^A-Za-z0-9._-]+', '_', what)
   name = (
-    f'step{step}_{config.split}_{num_problems}x{config.num_samples}'
+    f'step{step}_{what}_{num_problems}x{config.num_samples}'
     f'_temperature{how.temperature:g}_top_p{how.top_p:g}.jsonl'
   )
   return workdir / FOLDER / name

@@ -65,7 +65,10 @@ def compile_collection(
       return num_rows
     if due(step + 1, experiment.ledger.every_n_steps):
       return num_rows
-    return writers.num_samples * due(step + 1, writers.samples_every_n_steps)
+    written = writers.num_samples and due(
+      step + 1, writers.samples_every_n_steps
+    )
+    return num_rows if written else 0
 
   def draw(
     state: TrainState, clock: Stopwatch, flight: Flight, attempt: int

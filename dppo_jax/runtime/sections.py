@@ -4,7 +4,9 @@ Keys and defaults are explained in configs/default.py.
 """
 
 import dataclasses
+from typing import Any
 
+from dppo_jax.data.mixture import Component
 from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.sampling.decode import SamplingConfig
@@ -18,11 +20,12 @@ class DataConfig:
   task: str
   files: str
   fields: dict[str, str]
-  mixture: tuple[tuple[str, str, float], ...]
+  mixture: tuple[Component, ...]
   data_dir: str
   tokenizer: str
   prompt_template: str
   chat_template: bool
+  chat_template_arguments: tuple[tuple[str, Any], ...]
   system_prompt: str
   dynamic_sampling: str
   max_resampling: int
@@ -62,6 +65,7 @@ class EvaluationConfig:
   every_n_steps: int
   source: str
   files: str
+  fields: dict[str, str]
   split: str
   reward: str
   truncated: str

@@ -80,13 +80,16 @@ def select(
   found = path.with_name(f'{path.stem}.sampled.jsonl')
   settings = {name: experiment.resolved[name] for name in _SECTIONS}
   total, size = parts.prompts.num_examples, experiment.evaluation.num_prompts
-  rows = _read(found, {'num_samples': num_samples, **settings}, size, total)
+  # A selection that was stopped holds a sample of the problems, not the first
+  # ones; files of an earlier order are refused.
+  settings |= {'num_samples': num_samples, 'order': 'shuffled'}
+  rows = _read(found, settings, size, total)
   parts = dataclasses.replace(parts, held_out=parts.prompts)
   config = experiment.evaluation
   sampler = compile_sampler(
     parts, dataclasses.replace(config.sampled, group_size=num_samples)
   )
-  everything = parts.prompts.first(total)
+  everything = parts.prompts.shuffled()
   for begin in range(len(rows), total, size):
     key = stream_key(jax.random.PRNGKey(experiment.seed), Stream.SELECT, begin)
     prompts = _part(everything, begin, begin + size)

@@ -105,7 +105,7 @@ COUNTS = {
   'supervised.batch_size': 1,
   'evaluation.every_n_steps': 0,
   'evaluation.num_prompts': 1,
-  'evaluation.final_num_prompts': 1,
+  'evaluation.final_num_prompts': 0,
   'evaluation.num_samples': 1,
   'evaluation.samples_a_pass': 1,
   'evaluation.num_resamples': 1,

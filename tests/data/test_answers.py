@@ -36,6 +36,42 @@ def test_a_solution_without_a_box_is_refused(solution, match):
     answers.last_boxed(solution)
 
 
+@pytest.mark.parametrize(
+  ('text', 'answer'),
+  [
+    ('025', '25'),
+    (' 7 ', '7'),
+    (r'336^\circ', '336'),
+    (r'$336^{\circ}$', '336'),
+    ('336°', '336'),
+    ('336 degrees', '336'),
+  ],
+)
+def test_whole_numbers_with_the_unit_of_an_angle(text, answer):
+  assert answers.integer(text) == answer
+
+
+@pytest.mark.parametrize('text', ['', 'x', '-3', '2.5', '3 apples', '3^2'])
+def test_what_is_no_whole_number(text):
+  with pytest.raises(ValueError, match='is not a whole number'):
+    answers.integer(text)
+
+
+def test_numbers_units_and_formulas():
+  assert answers.number('8.0') == '8'
+  assert answers.number('8.05') == '8.05'
+  assert answers.without_units('1/4 (pieces)') == '1/4'
+  assert answers.without_units('12 (girls); 9 (boys)') == '12, 9'
+  with pytest.raises(ValueError, match='outside parentheses'):
+    answers.without_units('(apples)')
+  assert answers.without_dollars(' $x$ ') == 'x'
+  assert answers.without_dollars('$x$, $y$') == '$x$, $y$'
+  assert answers.letter('0') == 'A'
+  assert answers.letter('(d)') == 'D'
+  with pytest.raises(ValueError, match='no letter'):
+    answers.letter('none')
+
+
 def test_hashes():
   assert answers.after_hashes('1 #### 2\n#### -3,456,789.5 ') == '-3456789.5'
   assert answers.after_hashes('#### 1,20') == '1,20'

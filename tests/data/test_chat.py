@@ -36,6 +36,42 @@ def test_what_published_templates_use():
   )
 
 
+def test_arguments_reach_the_template():
+  source = '{% if enable_thinking is false %}no {% endif %}{{ effort }}'
+  render = chat.compile_template(
+    source, {}, 'FILE', {'enable_thinking': False, 'effort': 'low'}
+  )
+  assert render(_MESSAGES, True) == 'no low'
+  tools = '{{ tools }}{{ documents is none }}'
+  render = chat.compile_template(tools, {}, 'FILE', {'tools': 'x'})
+  assert render(_MESSAGES, True) == 'xTrue'
+
+
+@pytest.mark.parametrize(
+  ('name', 'match'),
+  [
+    (
+      'enable_thinkng',
+      r"FILE does not read 'enable_thinkng'; did you mean 'enable_thinking'\?"
+      ' It reads: effort, enable_thinking',
+    ),
+    ('messages', "does not read 'messages'"),
+    ('add_generation_prompt', "does not read 'add_generation_prompt'"),
+    ('eos_token', "does not read 'eos_token'"),
+    ('raise_exception', "does not read 'raise_exception'"),
+  ],
+)
+def test_an_argument_that_changes_nothing_is_refused(name, match):
+  source = (
+    '{{ enable_thinking }}{{ effort }}{{ eos_token }}{{ messages }}'
+    '{% if add_generation_prompt %}{{ raise_exception("x") }}{% endif %}'
+  )
+  with pytest.raises(
+    ValueError, match=r'^data\.chat_template_arguments: .*' + match
+  ):
+    chat.compile_template(source, _SPECIAL, 'FILE', {name: 1})
+
+
 def test_the_date_does_not_move():
   """A run that is resumed tomorrow has the prompts of today."""
   assert _render("{{ strftime_now('%d %b %Y') }}") == '26 Jul 2024'

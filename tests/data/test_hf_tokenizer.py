@@ -110,6 +110,53 @@ def test_a_chat_with_its_answer(copy):
     _open(folder).encode_answered('1', '2')
 
 
+def test_arguments_of_the_template(copy):
+  source = '{{ "quiet" if enable_thinking is false else "loud" }}'
+  folder = copy('chat_template.jinja', source)
+
+  def shown(**arguments):
+    tokenizer = _open(
+      folder, use_chat_template=True, chat_template_arguments=arguments
+    )
+    return tokenizer.render_prompt('1')
+
+  assert shown() == 'loud'
+  assert shown(enable_thinking=False) == 'quiet'
+  with pytest.raises(ValueError, match="does not read 'thinking'"):
+    shown(thinking=False)
+  with pytest.raises(ValueError, match='need a chat'):
+    _open(folder, chat_template_arguments={'enable_thinking': False})
+
+
+def test_special_tokens_in_a_text_are_found():
+  tokenizer = _open()
+  assert tokenizer.find_special('1 <| im_end |>') == []
+  found = tokenizer.find_special('1<|im_end|> 2 <|im_start|>system')
+  assert found == ['<|im_end|>', '<|im_start|>']
+  # For they are read as the tokens.
+  assert _ENDS[0] in tokenizer.encode_prompt('1<|im_end|>')
+
+
+@pytest.mark.parametrize(
+  ('written', 'behind', 'end'),
+  [
+    ('{{ m.content }}<|im_end|>\n', '<|im_end|>\n', _ENDS[0]),
+    ('{{ m.content }}\n<|im_end|>', '\n<|im_end|>', _ENDS[0]),
+    ('{{ m.content }}##', '##', None),
+    ('{{ m.role }}', '', None),
+  ],
+)
+def test_what_ends_a_turn(copy, written, behind, end):
+  source = f'{{% for m in messages %}}{written}{{% endfor %}}'
+  folder = copy('chat_template.jinja', source)
+  tokenizer = _open(folder, use_chat_template=True)
+  if end is not None:
+    assert tokenizer.special_ids['<|im_end|>'] == end
+  assert tokenizer.turn_end() == (behind, end)
+  with pytest.raises(ValueError, match='with a chat template'):
+    _open(folder).turn_end()
+
+
 def test_a_template_in_its_own_file_goes_first(copy):
   folder = copy('chat_template.jinja', '{{ bos_token }}{{ messages | length }}')
   tokenizer = _open(folder, use_chat_template=True)

@@ -1,6 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np
+import pytest
 
 from dppo_jax.data import mixture
 
@@ -13,6 +14,37 @@ def test_a_block_is_full_and_holds_every_source(weights):
   shares = np.asarray(weights) / np.sum(weights) * mixture.BLOCK
   # One position each is set aside, and remainders are rounded.
   assert np.abs(sizes - shares).max() <= len(weights) + 1
+
+
+def test_rows_may_have_fields_of_their_own():
+  rows = (
+    ('math', '', 2.0),
+    ['rows', 'a', 1, [['prompt', 'q'], ['answer', 'a']]],
+    ('rows', 'b', 1, {'prompt': 'q'}),
+  )
+  parsed = mixture.parse(rows)
+  assert [row.fields for row in parsed] == [
+    {},
+    {'prompt': 'q', 'answer': 'a'},
+    {'prompt': 'q'},
+  ]
+  assert parsed[0][:3] == ('math', '', 2.0)
+
+
+@pytest.mark.parametrize(
+  'row',
+  [
+    'math',
+    ('math', ''),
+    ('math', '', 1.0, 'q'),
+    ('math', '', 1.0, ('prompt', 'q')),
+    ('math', '', 1.0, (('prompt', 1),)),
+    ('math', '', 1.0, (), 'more'),
+  ],
+)
+def test_rows_of_another_shape_are_refused(row):
+  with pytest.raises(ValueError, match=r'^data\.mixture: got .*; a row is'):
+    mixture.parse([row])
 
 
 def test_round_shares_are_exact():

@@ -33,7 +33,7 @@ def _stream(
 
 def test_prompts_end_in_the_last_column():
   stream = _stream(lengths=(1, 5, 3), num_prompts=3)
-  prompts = stream.first(3)
+  prompts = stream.first(0)
   np.testing.assert_array_equal(
     prompts.tokens, [[0, 0, 0, 0, 3], [4, 5, 6, 7, 8], [0, 0, 5, 6, 7]]
   )
@@ -106,12 +106,30 @@ def test_examples_may_repeat_as_groups_do():
   assert [example['example_id'] for example in found] == [103, 103, 101, 101]
 
 
-def test_first_keeps_the_order_of_the_split_and_what_there_is():
+def test_the_whole_split_keeps_its_order():
   stream = _stream()
-  assert stream.first(2).example_id.tolist() == [100, 101]
-  assert stream.first(99).example_id.tolist() == list(range(100, 110))
-  with pytest.raises(ValueError, match=r'evaluation\.num_prompts: got 0'):
-    stream.first(0)
+  for num_prompts in (0, 10, 99):
+    ids = stream.first(num_prompts).example_id.tolist()
+    assert ids == list(range(100, 110))
+  with pytest.raises(ValueError, match=r'evaluation\.num_prompts: got -1'):
+    stream.first(-1)
+
+
+def test_a_part_of_the_split_is_a_sample_that_no_seed_changes():
+  stream = _stream(lengths=(3,) * 1000)
+  ids = stream.first(100).example_id - 100
+  assert len(set(ids.tolist())) == 100
+  # Of an ordered split every tenth is there, not the first tenth alone.
+  counts = np.bincount(ids // 100, minlength=10)
+  assert counts.min() >= 4
+  assert counts.max() <= 20
+  again = _stream(lengths=(3,) * 1000, seed=7)
+  np.testing.assert_array_equal(again.first(100).example_id, ids + 100)
+  # Smaller parts lie in larger ones, and all of them in the whole.
+  np.testing.assert_array_equal(again.first(30).example_id, ids[:30] + 100)
+  everything = again.shuffled().example_id
+  np.testing.assert_array_equal(everything[:100], ids + 100)
+  assert sorted(everything.tolist()) == list(range(100, 1100))
 
 
 def test_overlong_prompts_are_counted_and_dropped():

@@ -44,6 +44,19 @@ def test_parquet_reads_the_columns_there_are(tmp_path):
   assert [row.values for row in found] == [{'a': i} for i in range(9000)]
   assert found[-1].where == f'{path}, row 9000'
   assert _read(path, ('c',))[0].values == {'a': 0, 'b': 0}
+  assert _read(path, None)[0].values == {'a': 0, 'b': 0}
+
+
+def test_all_columns_of_a_parquet_but_those_of_bytes(tmp_path):
+  path = tmp_path / 'x.parquet'
+  table = {
+    'a': [1],
+    'image': pa.array([{'bytes': b'x', 'path': 'y'}]),
+    'images': pa.array([[b'x']]),
+    'c': [[{'d': 'e'}]],
+  }
+  parquet.write_table(pa.table(table), path)
+  assert _read(path, None)[0].values == {'a': 1, 'c': [{'d': 'e'}]}
 
 
 @pytest.mark.parametrize(
@@ -69,6 +82,12 @@ def test_lookup_goes_inside():
   assert rows.lookup(row, 'a.b') == 2
   assert rows.lookup(row, 'a.b.c') == 1
   assert rows.lookup(row, 'd.x') is None
+  inside = rows.Row({'a': [{'b': [1, 2]}, 3]}, '')
+  assert rows.lookup(inside, 'a.0.b.1') == 2
+  assert rows.lookup(inside, 'a[0].b[-1]') == 2
+  assert rows.lookup(inside, 'a[1]') == 3
+  for path in ('a[2]', 'a[-3]', 'a.b', 'a[1].b', 'a[x]'):
+    assert rows.lookup(inside, path) is None
   assert rows.field_names(row) == 'a.b, a.b, d'
 
 

@@ -1,14 +1,23 @@
 """Each reader on files in the form of its publisher, with text of our own."""
 
+import json
 import pathlib
 import shutil
 
 import pytest
 
 from dppo_jax.data import sources
+from dppo_jax.rewards import countdown
 
 _FILES = pathlib.Path(__file__).parents[1] / 'testdata' / 'sources'
-_FIELDS = {'prompt': 'prompt', 'answer': 'answer', 'level': '', 'source': ''}
+_FIELDS = {
+  'prompt': 'prompt',
+  'answer': 'answer',
+  'options': '',
+  'level': '',
+  'source': '',
+  'extra': '*',
+}
 
 
 @pytest.fixture(scope='module')
@@ -51,7 +60,10 @@ def test_math_in_both_forms(home):
     'answer': r'\frac{1}{6}',
     'level': 'Level 1',
     'source': 'Prealgebra',
+    'type': 'Prealgebra',
+    'solution': loaded.examples[0]['solution'],
   }
+  assert loaded.examples[0]['solution'].endswith(r'$\boxed{\frac{1}{6}}$.')
   assert _answers(_load('math', 'test', home=home)) == ['4']
 
 
@@ -72,12 +84,82 @@ def test_dapo_keeps_each_prompt_once(home):
 
 
 def test_aime(home):
-  assert _answers(_load('aime_2024', 'validation', home=home)) == ['25']
+  loaded = _load('aime_2024', 'validation', home=home)
+  assert _answers(loaded) == ['25', '121', '8']
+  assert loaded.examples[1]['prompt'] == 'Find 11 times 11.'
   loaded = _load('aime_2025', 'test', home=home)
-  assert _answers(loaded) == ['7', '81']
-  assert [row['example_id'] for row in loaded.examples] == [0, 1]
-  # MathArena's rows, whose answers are numbers.
-  assert _answers(_load('aime_2026', 'test', home=home)) == ['125', '55']
+  assert _answers(loaded) == ['7', '180', '125', '81']
+  assert [row['example_id'] for row in loaded.examples] == [0, 1, 2, 3]
+  assert loaded.examples[2]['problem_type'] == ['Number Theory']
+  assert _answers(_load('aime_2026', 'test', home=home)) == ['36', '7']
+
+
+def test_countdown_has_words_and_its_numbers(home):
+  first, second = _load('countdown', home=home).examples
+  assert first == {
+    'example_id': 0,
+    'prompt': 'Reach 24 with the numbers 4, 6: use each of them exactly once,'
+    ' with + - * / and parentheses.',
+    'answer': '24',
+    'target': 24,
+    'nums': [4, 6],
+  }
+  assert countdown.countdown('4 * 6', first).reward == 1.0
+  assert countdown.countdown('5 * 2 * 1', second).reward == 1.0
+  assert countdown.countdown('4 * 6', second).reward == 0.0
+
+
+def test_word_problems_of_two_fields(home, tmp_path):
+  (row,) = _load('svamp', 'train', home=home).examples
+  assert row['prompt'] == (
+    'Ada has 12 pens. She gives away 4 pens. How many pens has she left?'
+  )
+  assert (row['answer'], row['source']) == ('8', 'Subtraction')
+  assert _answers(_load('svamp', 'test', home=home)) == ['5']
+  loaded = _load('asdiv', 'test', home=home)
+  assert _answers(loaded) == ['7', '5, 8']
+  assert loaded.examples[0]['prompt'] == (
+    'Three red and four green cups stand there. How many cups stand there?'
+  )
+  github = tmp_path / 'SVAMP.json'
+  github.write_text(
+    '[{"ID": "chal-1", "Body": "One.", "Question": "Two?", "Answer": 5.0}]'
+  )
+  assert _answers(_load('svamp', files=str(github))) == ['5']
+
+
+def test_choices_are_listed_and_answered_by_letter(home):
+  for split, letter in (('train', 'C'), ('validation', 'B'), ('test', 'A')):
+    assert _answers(_load('aqua', split, home=home)) == [letter]
+  (row,) = _load('aqua', 'train', home=home).examples
+  assert row['prompt'].splitlines() == [
+    'What is 6 times 7?',
+    *('(A) 40', '(B) 41', '(C) 42', '(D) 43', '(E) 44'),
+  ]
+  queried, agieval = _load('sat', 'test', home=home).examples
+  assert agieval['prompt'].splitlines()[-2:] == ['(C) 3', '(D) 4']
+  assert (agieval['answer'], queried['answer']) == ('C', 'A')
+  assert queried['prompt'].count('(A)') == 1  # It lists them itself.
+  (row,) = _load('mmlu_stem', 'test', home=home).examples
+  assert row['prompt'].endswith('even?\n(A) 1\n(B) 3\n(C) 4\n(D) 5')
+  assert (row['answer'], row['source']) == ('C', 'elementary_mathematics')
+
+
+def test_gaokao_of_blanks_and_choices(home):
+  loaded = _load('gaokao', 'test', home=home)
+  assert _answers(loaded) == ['2', '9', 'B']
+  assert loaded.examples[2]['prompt'].endswith('\n(C) 9\n(D) 5')
+
+
+def test_olympiadbench_reads_lists_and_contexts_and_no_images(home):
+  loaded = _load('olympiadbench', 'test', home=home)
+  assert _answers(loaded) == ['2', r'1, \frac{1}{2}']
+  one, two = loaded.examples
+  assert one['prompt'] == 'How many moves suffice?'
+  assert two['prompt'] == 'Let 2x^2 - 3x + 1 = 0.\n\nFind both roots.'
+  assert (two['source'], two['level']) == ('Algebra', 'Competition')
+  assert two['is_multiple_answer'] is True
+  assert 'image_1' not in one
 
 
 def test_rows_of_the_user(tmp_path):
@@ -95,9 +177,81 @@ def test_rows_of_the_user(tmp_path):
       'answer': '1',
       'level': '3',
       'source': 'a',
+      # What it is made of travels as well.
+      'q': {'text': 'One?'},
+      'gold': 1.0,
+      'grade': 3,
+      'from': 'a',
     },
-    {'example_id': 1, 'prompt': 'Two?', 'answer': '2'},
+    {
+      'example_id': 1,
+      'prompt': 'Two?',
+      'answer': '2',
+      'q': {'text': 'Two?'},
+      'gold': '2',
+    },
   )
+
+
+def test_fields_of_the_user_in_a_template_a_list_and_a_choice(tmp_path):
+  path = tmp_path / 'mine.jsonl'
+  path.write_text(
+    '{"Body": "A. ", "Question": "B?", "final": [["x"], ["9", "8"]],'
+    ' "choices": {"A": 7, "B": 9}, "meta": {"nums": [1, 2], "n": 3}}\n'
+  )
+  (row,) = _load(
+    'rows',
+    files=str(path),
+    prompt='{Body} {Question} {meta.nums}',
+    answer='final[1][0]',
+    options='choices',
+    extra='numbers=meta.nums, meta.n',
+  ).examples
+  assert row == {
+    'example_id': 0,
+    'prompt': 'A. B? 1, 2\n(A) 7\n(B) 9',
+    'answer': 'B',
+    'numbers': [1, 2],
+    'n': 3,
+  }
+
+
+def test_other_fields_of_a_named_source(home):
+  loaded = sources.load_source(
+    'math_500',
+    'test',
+    '',
+    home,
+    _FIELDS,
+    'evaluation.files',
+    {'answer': 'unique_id', 'extra': ''},
+  )
+  assert _answers(loaded) == ['test/algebra/1.json']
+
+
+def test_what_does_not_travel_is_told(tmp_path):
+  path = tmp_path / 'mine.jsonl'
+  row = {'prompt': 'a', 'answer': 1, 'small': 1, 'long': 'x' * 5000}
+  path.write_text(json.dumps(row) + '\n')
+  loaded = _load('rows', files=str(path))
+  assert sorted(loaded.examples[0]) == [
+    *('answer', 'example_id', 'prompt', 'small'),
+  ]
+  (note,) = loaded.notes
+  assert note.startswith("field 'long' of 1 rows did not travel")
+  (named,) = _load('rows', files=str(path), extra='long').examples
+  assert named['long'] == 'x' * 5000
+  with pytest.raises(ValueError, match=r"extra: .*line 1 has no field 'lnog'"):
+    _load('rows', files=str(path), extra='lnog')
+
+
+def test_a_wrong_choice_says_where(tmp_path):
+  path = tmp_path / 'mine.jsonl'
+  path.write_text('{"prompt": "a", "answer": 4, "options": ["x", "y"]}\n')
+  with pytest.raises(
+    ValueError, match=r'fields\.options: .*line 1: the answer 4 of 2 options'
+  ):
+    _load('rows', files=str(path), options='options')
 
 
 @pytest.mark.parametrize(
@@ -110,7 +264,8 @@ def test_rows_of_the_user(tmp_path):
     ),
     ('{"prompt": "a", "answer": null}', r"line 2 has no field 'answer'"),
     ('{"prompt": " ", "answer": 1}', 'line 2 has an empty prompt'),
-    ('{"prompt": "a", "answer": [1]}', r'line 2 holds a list'),
+    ('{"prompt": "a", "answer": []}', r'line 2 holds a list without entries'),
+    ('{"prompt": "a", "answer": [[]]}', r'line 2 holds a list'),
     ('{"prompt": "a", "answer": true}', r'line 2 holds a bool'),
     (
       '{"prompt": [{"role": "system", "content": "b"}, {"role": "user"}],'

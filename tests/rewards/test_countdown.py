@@ -11,6 +11,31 @@ from dppo_jax.rewards import countdown
 _EXAMPLE = {'numbers': [3, 5, 6, 3], 'target': 24}
 
 
+def test_numbers_by_their_published_name():
+  example = {'target': 24, 'nums': [4, 6]}
+  assert countdown.countdown('4 * 6', example).reward == 1.0
+  assert countdown.countdown('4 + 6', example).reward == 0.0
+
+
+@pytest.mark.parametrize(
+  ('example', 'problem'),
+  [
+    ({'target': '24', 'numbers': [4, 6]}, None),
+    ({'target': 24.0, 'nums': ['4', '6']}, None),
+    ({'answer': '24', 'nums': [4]}, "reads the field 'target'"),
+    ({'target': 24}, "reads the field 'numbers', or 'nums'"),
+    ({'target': 'x', 'nums': [4]}, 'reads a number'),
+    ({'target': [24], 'nums': [4]}, 'reads a number'),
+    ({'target': 24, 'nums': []}, 'reads a number'),
+    ({'target': 24, 'nums': 'four'}, 'reads a number'),
+    ({'target': 24, 'nums': None}, 'reads a number'),
+  ],
+)
+def test_examples_that_nothing_could_be_right_for(example, problem):
+  found = countdown.find_problem(example)
+  assert found == problem or (problem and found.startswith(problem))
+
+
 @pytest.mark.parametrize(
   ('answer', 'reason', 'subset'),
   [

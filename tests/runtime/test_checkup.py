@@ -83,6 +83,29 @@ def test_ends(eos_ids, level, cause):
   assert cause in found.cause
 
 
+@pytest.mark.parametrize(
+  ('behind', 'end', 'stops', 'level', 'words'),
+  [
+    ('<|end|>\n', 3, (), 'ok', "'<|end|>' ends a completion"),
+    ('##\n', None, ('##',), 'ok', "'##' ends"),
+    (' <|eot|>\n', 9, (), 'warning', "('<|eot|>',)"),
+    ('##\nmore', None, (), 'warning', "('##',)"),
+    ('', None, (), 'warning', 'in sampling.stop_strings'),
+  ],
+)
+def test_the_end_of_a_turn(behind, end, stops, level, words):
+  found = checkup.check_turn_end(behind, end, (3, 4), stops)
+  assert found.level == level
+  assert words in (found.cause if level == 'ok' else found.fix)
+
+
+def test_special_tokens_in_problems():
+  assert checkup.check_special_text(0, 7).level == 'ok'
+  found = checkup.check_special_text(2, 7)
+  assert found.level == 'warning'
+  assert found.cause.startswith('2 of 7 problems spell one')
+
+
 def test_a_healthy_law(experiment):
   found = checkup.check_law(experiment)
   assert _levels(found) == {'temperature': 'ok', 'top-p': 'ok'}

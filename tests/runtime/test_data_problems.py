@@ -27,6 +27,17 @@ def _problems(**overrides):
     ),
     dict(
       **_ROWS,
+      evaluation__source='aime_2024, aime_2025,aime_2026',
+      data__fields__extra='target, numbers=meta.nums',
+    ),
+    dict(
+      _ROWS,
+      data__source='task',
+      data__mixture=(('rows', 'x', 1, (('prompt', '{a} {b}'),)),),
+      evaluation__source='math',
+    ),
+    dict(
+      **_ROWS,
       evaluation__split='train',
       data__tokenizer=_FOLDER,
       data__chat_template=True,
@@ -68,6 +79,45 @@ def test_these_are_fine(overrides):
     (
       dict(sampling__stop_strings=('a', '')),
       "sampling.stop_strings: got ''; texts of at least one character.",
+    ),
+    (
+      dict(**_ROWS, evaluation__source='aime_2024, aime_2027'),
+      "evaluation.source: unknown 'aime_2027'; did you mean 'aime_2026'?",
+    ),
+    (
+      dict(**_ROWS, evaluation__source='mth'),
+      "evaluation.source: unknown 'mth'; did you mean 'math'?",
+    ),
+    (
+      dict(
+        **_ROWS, evaluation__source='math + gsm8k', evaluation__files='x.jsonl'
+      ),
+      "evaluation.files: got 'x.jsonl' for the sources 'math + gsm8k'",
+    ),
+    (
+      dict(data__fields__extra='prompt'),
+      "data.fields.extra: 'prompt' is what an example calls its own",
+    ),
+    (
+      dict(evaluation__fields__extra=','),
+      "evaluation.fields.extra: got ','",
+    ),
+    (
+      dict(data__chat_template_arguments=(('enable_thinking', False),)),
+      'data.chat_template_arguments: chats need the tokenizer of a model',
+    ),
+    (
+      dict(data__chat_template_arguments=('enable_thinking',)),
+      "data.chat_template_arguments: got 'enable_thinking'; pairs of a name",
+    ),
+    (
+      dict(
+        **_ROWS,
+        evaluation__split='train',
+        data__tokenizer=_FOLDER,
+        sampling__stop_strings=('a<|im_end|>',),
+      ),
+      "sampling.stop_strings: 'a<|im_end|>' holds the special token",
     ),
     (dict(data__fields__answer=''), "data.fields.answer: got ''; name a field"),
     (
@@ -122,6 +172,10 @@ def test_a_problem_names_its_key_and_the_fix(overrides, message):
     (('math', 1.0), 'data.mixture: got'),
     (('math', 0, 1.0), 'data.mixture: got'),
     (('mth', '', 1.0), "data.mixture: unknown source 'mth'; did you mean 'ma"),
+    (
+      ('rows', 'x', 1.0, {'promt': 'q'}),
+      "data.mixture: unknown field 'promt' of 'rows'; did you mean 'prompt'?",
+    ),
     (('math', '', 0.0), "data.mixture: weight 0.0 of 'math'; a number above 0"),
     (('math', '', True), "data.mixture: weight True of 'math'"),
     (('math', '', float('nan')), 'data.mixture: weight nan'),
@@ -179,6 +233,6 @@ def test_sources_to_evaluate_on_are_checked(source, files, message):
 
 def test_names_of_sources_are_separated_by_commas():
   names = ('aime_2024', 'aime_2025')
-  assert data_problems.evaluation_sources('aime_2024 ,aime_2025') == names
+  assert tuple(sources.split_names('aime_2024 ,aime_2025')) == names
   config = runs.config(evaluation__source=', '.join(names)).to_dict()
   assert not list(data_problems.find_unknown_sources(config))

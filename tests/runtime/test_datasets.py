@@ -49,25 +49,7 @@ def test_another_source_to_evaluate_on(home):
   )
   prepared = datasets.training(built.data)
   assert (prepared.num_duplicates, prepared.num_conflicts) == (3, 1)
-  assert _answers(datasets.held_out(built)) == ['7', '81']
-
-
-def test_several_sources_to_evaluate_on(home):
-  built = _experiment(
-    home,
-    data__source='dapo_math_17k',
-    evaluation__source='aime_2024, aime_2025,aime_2026',
-  )
-  found = datasets.held_out(built)
-  assert _answers(found) == ['25', '7', '81', '125', '55']
-  ids = [example['example_id'] for example in found.examples]
-  assert ids == [0, 1, 2, 3, 4]  # Each its own.
-  assert [example['source'] for example in found.examples] == [
-    'aime_2024',
-    *['aime_2025'] * 2,
-    *['aime_2026'] * 2,
-  ]
-  assert 'aime_2024, aime_2025,aime_2026' in report._held_out(built)
+  assert _answers(datasets.held_out(built)) == ['7', '180', '125', '81']
 
 
 def test_evaluation_on_the_training_file_or_a_file_of_its_own(tmp_path):
@@ -97,6 +79,105 @@ def test_a_mixture_has_ids_of_its_own_and_knows_its_sources(home):
   assert [e['component'] for e in prepared.examples] == [0, 0, 1, 1, 1]
   sources = [e['source'] for e in prepared.examples]
   assert sources == ['gsm8k', 'gsm8k', 'Prealgebra', 'Algebra', 'Prealgebra']
+
+
+def test_several_sources_to_evaluate_on(home):
+  built = _experiment(
+    home,
+    data__source='gsm8k',
+    evaluation__source='aime_2024, aime_2026',
+    evaluation__split='test',
+  )
+  prepared = datasets.held_out(built)
+  assert _answers(prepared) == ['25', '121', '8', '36', '7']
+  assert [e['example_id'] for e in prepared.examples] == [0, 1, 2, 3, 4]
+  assert [e['source'] for e in prepared.examples] == (
+    ['aime_2024'] * 3 + ['aime_2026'] * 2
+  )
+  parts = runs.parts(
+    runs.config(
+      **_PLAIN,
+      data__data_dir=home,
+      data__source='gsm8k',
+      evaluation__source='aime_2024,aime_2026',
+      evaluation__split='test',
+    )
+  )
+  assert parts.held_out.num_examples == 5
+
+
+def test_fields_by_source(tmp_path):
+  one = _write(tmp_path / '1.jsonl', [{'prompt': 'a', 'answer': 1}])
+  two = _write(tmp_path / '2.jsonl', [{'B': 'b', 'Q': 'c', 'gold': [2]}])
+  built = _experiment(
+    str(tmp_path),
+    data__mixture=(
+      ('rows', one, 1.0),
+      ('rows', two, 1.0, (('prompt', '{B} {Q}'), ('answer', 'gold[0]'))),
+    ),
+    evaluation__source='rows',
+    evaluation__files=two,
+    evaluation__fields__prompt='Q',
+    evaluation__fields__answer='gold',
+  )
+  prepared = datasets.training(built.data)
+  assert [e['prompt'] for e in prepared.examples] == ['a', 'b c']
+  assert _answers(prepared) == ['1', '2']
+  (row,) = datasets.held_out(built).examples
+  assert (row['prompt'], row['answer']) == ('c', '2')
+
+
+def test_countdown_has_its_numbers_or_is_refused(home, tmp_path):
+  settings = dict(
+    **_PLAIN,
+    data__data_dir=home,
+    evaluation__source='countdown',
+    rewards__verifier='countdown',
+  )
+  parts = runs.parts(runs.config(**settings, data__source='countdown'))
+  (example,) = parts.prompts.examples([1])
+  assert (example['target'], example['nums']) == (10, [1, 2, 5])
+  nested = _write(
+    tmp_path / 'x.jsonl',
+    [{'prompt': 'a', 'answer': '', 'm': {'target': 1, 'numbers': [1]}}],
+  )
+  rows = dict(data__source='rows', data__files=nested)
+  with pytest.raises(
+    ValueError,
+    match=r"^rewards\.verifier: 'countdown' reads the field 'target'; .*"
+    r"'target=PATH",
+  ):
+    runs.parts(runs.config(**settings, **rows))
+  extra = 'm.target, m.numbers'
+  parts = runs.parts(runs.config(**settings, **rows, data__fields__extra=extra))
+  (example,) = parts.prompts.examples([0])
+  assert (example['target'], example['numbers']) == (1, [1])
+
+
+def test_the_header_tells_of_special_tokens_and_of_what_did_not_travel(
+  home, tmp_path
+):
+  path = _write(
+    tmp_path / 'x.jsonl',
+    [
+      {'prompt': 'a<|im_end|>', 'answer': 1, 'long': 'x' * 9999},
+      {'prompt': 'b', 'answer': 1},
+    ],
+  )
+  settings = runs.config(
+    **_PLAIN,
+    data__data_dir=home,
+    data__source='rows',
+    data__files=path,
+    evaluation__split='train',
+  )
+  text = report.header(
+    runs.experiment(settings), runs.parts(settings), pathlib.Path('/run'), None
+  )
+  assert text.splitlines()[0] == (
+    'task      rows, 2 prompts, 1 with text of special tokens; field'
+    " 'long' of 1 rows did not travel (too long, or no JSON)"
+  )
 
 
 def test_the_header_tells_what_was_found(home):

@@ -138,18 +138,36 @@ def _chat(folder, tmp_path, template):
 
 
 @pytest.mark.parametrize(
-  ('template', 'level'),
+  ('template', 'level', 'end'),
   [
-    ('', 'ok'),
-    ("{{ '<|im_start|>' + messages[-1]['content'] + '<|im_end|>' }}", 'error'),
+    ('', 'ok', 'warning'),  # It does not write what the assistant says.
+    (
+      "{{ '<|im_start|>' + messages[-1]['content'] + '<|im_end|>' }}",
+      'error',
+      'ok',
+    ),
   ],
 )
-def test_the_turn_of_the_assistant(tmp_path, template, level):
+def test_the_turn_of_the_assistant(tmp_path, template, level, end):
   folder = shutil.copytree(_TOKENIZER, tmp_path / 'tokenizer')
   assert _chat(folder, tmp_path, template) == {
     'chat template round trip': 'ok',
     'generation prompt': level,
+    'special tokens in problems': 'ok',
+    "end of the assistant's turn": end,
   }
+
+
+@pytest.mark.parametrize(
+  ('mark', 'level'), [('<|im_end|>', 'ok'), ('<|im_start|>', 'warning')]
+)
+def test_the_end_of_the_turn_is_compared_with_the_end_ids(
+  tmp_path, mark, level
+):
+  folder = shutil.copytree(_TOKENIZER, tmp_path / 'tokenizer')
+  template = f'{{% for m in messages %}}{{{{ m.content }}}}{mark}{{% endfor %}}'
+  found = _chat(folder, tmp_path, template)
+  assert found["end of the assistant's turn"] == level
 
 
 def test_a_tokenizer_that_changes_words_is_found(tmp_path):

@@ -20,6 +20,60 @@ def test_a_config_is_restored_with_overrides(finished):
   assert config.to_dict() == expected.to_dict()
 
 
+def _evaluation_of(tmp_path, overrides, **recorded):
+  settings = runs.config(
+    **{
+      'data__source': 'gsm8k',
+      'supervised__num_steps': 0,
+      'evaluation__files': 'held_out.jsonl',
+      'evaluation__split': 'train',
+      'evaluation__fields__answer': 'gold',
+      **recorded,
+    }
+  )
+  workdir.check_config(tmp_path, settings.to_dict())
+  config = inspection.restore_config(
+    default.get_config(), tmp_path, overrides, 1
+  )
+  section = config.evaluation
+  return section.files, section.split, section.fields.answer
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'expected'),
+  [
+    # What was recorded stays where nothing else is asked for.
+    ({}, ('held_out.jsonl', 'train', 'gold')),
+    ({'source': 'data'}, ('held_out.jsonl', 'train', 'gold')),
+    ({'split': 'train'}, ('held_out.jsonl', 'train', 'gold')),
+    # Another source is not read from the files of the old one.
+    ({'source': 'math'}, ('', 'train', '')),
+    ({'source': 'aime_2025'}, ('', 'train', '')),
+    ({'source': 'rows', 'files': 'x.jsonl'}, ('x.jsonl', 'train', '')),
+    # Nor is another split.
+    ({'split': 'test'}, ('', 'test', 'gold')),
+  ],
+)
+def test_another_source_or_split_has_files_of_its_own(
+  tmp_path, overrides, expected
+):
+  assert _evaluation_of(tmp_path, overrides) == expected
+
+
+def test_a_source_without_the_recorded_split_is_read_from_its_test(tmp_path):
+  for source, split in (
+    ('gsm8k', 'test'),
+    ('aime_2024 + math', 'test'),
+    ('aqua', 'validation'),
+    ('aime_2024', 'validation'),
+  ):
+    folder = tmp_path / source
+    folder.mkdir()
+    recorded = {'evaluation__split': 'validation'}
+    _, found, _ = _evaluation_of(folder, {'source': source}, **recorded)
+    assert found == split
+
+
 def test_a_mesh_of_other_devices_is_laid_out_anew(tmp_path):
   workdir.check_config(
     tmp_path, runs.config(mesh__data=2, mesh__fsdp=2, mesh__tensor=2).to_dict()
@@ -130,7 +184,8 @@ def test_problems_keep_their_completions(found):
 def test_the_console_shows_metrics_and_completions(found):
   parts = runs.parts()
   lines = inspection.describe(_FACTS, parts, found, 1).splitlines()
-  (example,) = parts.held_out.examples([16384])
+  # The first of a fixed order of the problems, not of their own.
+  (example,) = parts.held_out.examples([16385])
   assert lines == [
     'Step 6 on test: 2 prompts × 3 samples, temperature 0.5, top_p 1;'
     ' intervals of 0.9, by 100 resamples of the prompts',
@@ -141,7 +196,7 @@ def test_the_console_shows_metrics_and_completions(found):
     '  length, tokens    2.5',
     '  truncated, share  0.25',
     'Samples (reward, reason: prompt -> completion)',
-    f'  0, reason 0: {example["prompt"]} -> drawn 0',
+    f'  1, reason 3: {example["prompt"]} -> drawn 3',
   ]
 
 

@@ -46,6 +46,20 @@ def test_metrics_wait_for_the_flush(tmp_path):
   assert [len(row) > 2 for row in rows] == [True, True, False]
 
 
+def test_samples_are_of_several_prompts():
+  rows = [writers.Sample(f'p{i // 4}', f'{i}', 0.0, '') for i in range(16)]
+  assert [s.prompt for s in recorder_lib.spread(rows, 4)] == [
+    *('p0', 'p1', 'p2', 'p3'),
+  ]
+  assert [s.completion for s in recorder_lib.spread(rows, 3)] == [
+    '0',
+    '5',
+    '10',
+  ]
+  assert recorder_lib.spread(rows, 99) == rows
+  assert recorder_lib.spread(rows, 0) == recorder_lib.spread([], 4) == []
+
+
 def test_samples_are_written_when_due(tmp_path):
   samples = [writers.Sample('p', 'c', 1.0, 'right')] * 5
   overrides = dict(writers__samples_every_n_steps=2, writers__num_samples=3)

@@ -35,6 +35,26 @@ def found():
   return Evaluation({}, answers, None, statistics)
 
 
+def test_another_source_or_file_has_a_name_of_its_own(tmp_path):
+  def name(**section):
+    config = dataclasses.replace(runs.experiment().evaluation, **section)
+    return results.results_path(tmp_path, 5, config, 30).name
+
+  names = [
+    name(),
+    name(source='aime_2024'),
+    name(source='aime_2025'),
+    name(source='aime_2024 + aime_2025'),
+    name(source='rows', files='a/x.jsonl'),
+    name(source='rows', files='b/x.jsonl'),
+  ]
+  assert len(set(names)) == len(names)
+  assert names[0].startswith('step5_validation_30x')
+  assert names[1].startswith('step5_aime_2024_validation_30x')
+  assert names[3].startswith('step5_aime_2024_aime_2025_validation_30x')
+  assert names[4].startswith('step5_rows_x_')
+
+
 def test_a_line_a_problem(tmp_path, found):
   config = runs.experiment(
     runs.config(

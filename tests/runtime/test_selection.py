@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from dppo_jax.data import prompts
 from dppo_jax.learner import state as state_lib
 from dppo_jax.rewards.verdicts import Verdict
 from dppo_jax.runtime import preemption, selection
@@ -89,8 +90,13 @@ def test_problems_solved_sometimes_are_kept(select, tmp_path):
   assert all(0.1 <= row['num_right'] / 6 <= 0.9 for row in rows)
   assert told == [(4, 10), (8, 10), (10, 10)]
   everything = _rows(found.sampled_path)[1:]
-  assert [row['answer'] for row in everything] == [*map(str, range(_NUM))]
-  assert [row['num_right'] for row in everything[:2]] == [0, 6]
+  # In a fixed order that is not the file's, so that any first part of them is
+  # a sample.
+  answers = [row['answer'] for row in everything]
+  assert answers == [str(i) for i in prompts.subset_order(_NUM)]
+  assert answers != sorted(answers)
+  num_right = {row['answer']: row['num_right'] for row in everything}
+  assert (num_right['0'], num_right['1']) == (0, 6)
   assert [row for row in everything if row in rows] == rows
 
 
@@ -126,6 +132,16 @@ def test_it_goes_on_where_it_was_stopped(select, tmp_path):
   assert found.num_kept == expected.num_kept
   assert path.read_text() == whole.read_text()
   assert found.sampled_path.read_text() == expected.sampled_path.read_text()
+
+
+def test_samples_in_the_order_of_the_file_are_refused(select, tmp_path):
+  path = tmp_path / 'out.jsonl'
+  found = select(path).sampled_path
+  settings, *rows = _rows(found)
+  del settings['order']  # As an earlier version wrote it.
+  found.write_text(''.join(json.dumps(r) + '\n' for r in (settings, *rows)))
+  with pytest.raises(ValueError, match='holds samples of another config'):
+    select(path)
 
 
 def test_other_bounds_need_no_sampling(select, tmp_path):

@@ -43,6 +43,13 @@ _FREE = {
   'rewards.verifier',
   'supervised.cache',
   'sampling.stop_strings',
+  'data.chat_template_arguments',
+  'data.fields.options',
+  'data.fields.extra',
+  *(
+    f'evaluation.fields.{key}'
+    for key in ('prompt', 'answer', 'options', 'level', 'source', 'extra')
+  ),
   'writers.tensorboard',
   'mesh.data',
   'mesh.fsdp',

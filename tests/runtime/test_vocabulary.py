@@ -26,6 +26,55 @@ def test_ids_that_the_model_has_not_name_both():
     _size(model__vocab_size=8)
 
 
+def test_stop_strings_that_are_tokens_end_completions_as_ids():
+  words = vocabulary.open_tokenizer(runs.config().data)
+  assert vocabulary.split_stops(words, ('a', '<eos>')) == (('a',), (1,))
+  read = vocabulary.open_tokenizer(runs.config(data__tokenizer=_FOLDER).data)
+  ids = read.special_ids
+  stops = ('</answer>', '<|im_start|>', '<|pad|>')
+  texts, found = vocabulary.split_stops(read, stops)
+  assert texts == ('</answer>',)
+  assert found == (ids['<|im_start|>'], ids['<|pad|>'])
+  # None of them would ever have been found in what is decoded.
+  assert read.decode([*read.encode('a'), *found]) == 'a'
+  with pytest.raises(
+    ValueError, match=r"stop_strings: 'a<\|im_start\|>' holds"
+  ):
+    vocabulary.split_stops(read, ('a<|im_start|>',))
+
+
+def test_a_stop_token_reaches_sampling_and_evaluation():
+  experiment = runs.experiment(
+    runs.config(
+      data__tokenizer=_FOLDER,
+      data__source='rows',
+      evaluation__split='train',
+      supervised__num_steps=0,
+      sampling__stop_strings=('<|im_start|>', 'Q:', '<|im_end|>'),
+    )
+  )
+  start = vocabulary.open_tokenizer(vars(experiment.data)).special_ids
+  ends = (3, 4, start['<|im_start|>'])
+  assert experiment.sampling.eos_ids == ends
+  assert experiment.evaluation.sampled.eos_ids == ends
+  assert experiment.stop_strings == ('Q:',)
+  assert experiment.evaluation.stop_strings == ('Q:',)
+
+
+def test_template_arguments_are_pairs_or_a_mapping():
+  def read(given):
+    return vocabulary.template_arguments({'chat_template_arguments': given})
+
+  expected = (('enable_thinking', False), ('effort', 'low'))
+  assert read(expected) == expected
+  assert read([list(pair) for pair in expected]) == expected
+  assert read(dict(expected)) == expected
+  assert read(()) == ()
+  for bad in (('enable_thinking',), (('a b', 1),), ((1, 2),), (('a', [1]),)):
+    with pytest.raises(ValueError, match=r'^data\.chat_template_arguments: '):
+      read(bad)
+
+
 def test_the_config_chooses_tokenizer_and_template():
   words = vocabulary.open_tokenizer(
     runs.config(data__prompt_template='1 {prompt} =').data

@@ -1,0 +1,195 @@
+"""The table of data sets: where each is published, and what its fields mean.
+
+The names of fields are those of the published files, of every form that is
+named here.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+import pathlib
+from typing import Any
+
+from dppo_jax.data import answers, builder, fields
+
+# (split, data_dir) -> rows.
+Prepare = Callable[[str, pathlib.Path], Iterator[Mapping[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+  """One row of the table; a field is its path, and the first there counts.
+
+  Attributes:
+    published: where its files are, to say when they are not here.
+    splits: that its files name; () where it is one set, whatever the split.
+    prompt: fields of the problem: text, the messages of a chat, or a template
+      of several, '{Body} {Question}', which is there where all of them are.
+    answer: fields of the reference answer, or of a solution that holds it.
+    options: fields of the options of a choice, listed below the problem; the
+      answer is then a letter, see `choices`.
+    level: fields of the difficulty.
+    origin: fields of what the row was taken from, or is about.
+    extra: fields that travel with the example, as of `fields.parse_extra`.
+    read_answer: from the text of `answer` to the reference answer.
+    prepared: (split, data_dir) -> rows, where no file is there; or None.
+  """
+
+  published: str
+  splits: tuple[str, ...]
+  prompt: tuple[str, ...]
+  answer: tuple[str, ...]
+  options: tuple[str, ...] = ()
+  level: tuple[str, ...] = ()
+  origin: tuple[str, ...] = ()
+  extra: str = fields.EVERY
+  read_answer: Callable[[str], str] = answers.as_is
+  prepared: Prepare | None = None
+
+
+SOURCES: Mapping[str, Source] = {
+  'gsm8k': Source(
+    published='github.com/openai/grade-school-math (grade_school_math/data/'
+    'train.jsonl, test.jsonl), or openai/gsm8k on Hugging Face (main/)',
+    splits=('train', 'test'),
+    prompt=('question',),
+    answer=('answer',),
+    read_answer=answers.after_hashes,
+    prepared=builder.load_gsm8k,
+  ),
+  # The tar of Hendrycks et al. (a JSON file a problem) and its parquet copies.
+  'math': Source(
+    published='EleutherAI/hendrycks_math or DigitalLearningGmbH/MATH-lighteval'
+    ' on Hugging Face (train and test, parquet)',
+    splits=('train', 'test'),
+    prompt=('problem',),
+    answer=('solution',),
+    level=('level',),
+    origin=('type', 'subject'),
+    read_answer=answers.last_boxed,
+  ),
+  'math_500': Source(
+    published='HuggingFaceH4/MATH-500 on Hugging Face (test.jsonl)',
+    splits=(),
+    prompt=('problem',),
+    answer=('answer',),
+    level=('level',),
+    origin=('subject',),
+  ),
+  'dapo_math_17k': Source(
+    published='BytedTsinghua-SIA/DAPO-Math-17k on Hugging Face'
+    ' (data/dapo-math-17k.parquet)',
+    splits=(),
+    prompt=('prompt',),
+    answer=('reward_model.ground_truth',),
+    origin=('data_source',),
+  ),
+  'aime_2024': Source(
+    published='HuggingFaceH4/aime_2024 (data/train-*.parquet),'
+    ' Maxwell-Jia/AIME_2024 (aime_2024_problems.parquet) or'
+    ' BytedTsinghua-SIA/AIME-2024 (data/aime-2024.parquet) on Hugging Face',
+    splits=(),
+    prompt=('problem', 'Problem', 'prompt'),
+    answer=('answer', 'Answer', 'reward_model.ground_truth'),
+    read_answer=answers.integer,
+  ),
+  'aime_2025': Source(
+    published='math-ai/aime25 (test.jsonl), opencompass/AIME2025'
+    ' (aime2025-I.jsonl, aime2025-II.jsonl) or MathArena/aime_2025'
+    ' (data/train-*.parquet) on Hugging Face',
+    splits=(),
+    prompt=('problem', 'question'),
+    answer=('answer',),
+    read_answer=answers.integer,
+  ),
+  'aime_2026': Source(
+    published='MathArena/aime_2026 (data/train-*.parquet) on Hugging Face',
+    splits=(),
+    prompt=('problem', 'question'),
+    answer=('answer',),
+    read_answer=answers.integer,
+  ),
+  # Its rows are numbers alone; the words around them are ours.
+  'countdown': Source(
+    published='Jiayi-Pan/Countdown-Tasks-3to4 (data/train-*.parquet) on Hugging'
+    ' Face',
+    splits=(),
+    prompt=(
+      'Reach {target} with the numbers {nums}: use each of them exactly once,'
+      ' with + - * / and parentheses.',
+    ),
+    answer=('target',),
+  ),
+  'svamp': Source(
+    published='ChilleD/SVAMP (data/train-*.parquet, data/test-*.parquet) on'
+    ' Hugging Face; or name the SVAMP.json of github.com/arkilpatel/SVAMP',
+    splits=('train', 'test'),
+    prompt=('{Body} {Question}',),
+    answer=('Answer',),
+    origin=('Type',),
+    read_answer=answers.number,
+  ),
+  'asdiv': Source(
+    published='EleutherAI/asdiv (asdiv/validation-*.parquet) on Hugging Face',
+    splits=(),
+    prompt=('{body} {question}',),
+    answer=('answer',),
+    origin=('solution_type',),
+    read_answer=answers.without_units,
+  ),
+  'aqua': Source(
+    published='deepmind/aqua_rat (raw/train-*.parquet, validation-*, test-*) on'
+    ' Hugging Face',
+    splits=('train', 'validation', 'test'),
+    prompt=('question',),
+    options=('options',),
+    answer=('correct',),
+  ),
+  # AGIEval's own rows, and those whose query lists the options itself.
+  'sat': Source(
+    published='github.com/ruixiangcui/AGIEval (data/v1/sat-math.jsonl), or'
+    ' dmayhem93/agieval-sat-math (data/test-*.parquet) on Hugging Face',
+    splits=(),
+    prompt=('question', 'query'),
+    options=('options',),
+    answer=('label', 'gold', 'Answer'),
+    read_answer=answers.letter,
+  ),
+  'mmlu_stem': Source(
+    published='TIGER-Lab/MMLU-STEM (data/test-*.parquet) on Hugging Face',
+    splits=(),
+    prompt=('question',),
+    options=('choices',),
+    answer=('answer',),
+    origin=('subject',),
+  ),
+  # Of 2023 in English, and the choices and blanks of AGIEval.
+  'gaokao': Source(
+    published='MARIO-Math-Reasoning/Gaokao2023-Math-En'
+    ' (Gaokao2023-Math-En.jsonl) on Hugging Face, or'
+    ' github.com/ruixiangcui/AGIEval (data/v1/gaokao-mathqa.jsonl,'
+    ' gaokao-mathcloze.jsonl)',
+    splits=(),
+    prompt=('question',),
+    options=('options',),
+    answer=('label', 'answer'),
+    read_answer=answers.without_dollars,
+  ),
+  # Open-ended problems (OE_TO_…): proofs have no answer to compare with.
+  'olympiadbench': Source(
+    published='Hothan/OlympiadBench (OE_TO_maths_en_COMP/*.parquet) on Hugging'
+    ' Face, or math-ai/olympiadbench',
+    splits=(),
+    prompt=('{context}\n\n{question}', 'question'),
+    answer=('final_answer',),
+    level=('difficulty',),
+    origin=('subfield',),
+    read_answer=answers.without_dollars,
+  ),
+  # Files of the user's own; data.fields says which field means what.
+  'rows': Source(
+    published='by you',
+    splits=(),
+    prompt=('prompt',),
+    answer=('answer',),
+  ),
+}

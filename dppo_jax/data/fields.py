@@ -1,0 +1,169 @@
+"""What the fields of a row mean: prompts of several, answers, and the rest.
+
+The rest travels with the example, so that a verifier finds what it needs: the
+numbers of a countdown, the tests of a program.
+"""
+
+from collections.abc import Mapping, Sequence
+import json
+import re
+from typing import Any
+
+from dppo_jax.data import rows
+
+EVERY = '*'  # Of data.fields.extra: whatever a row has.
+MAX_FIELD_LENGTH = 4_000  # Characters of JSON of a field that nobody named.
+MAX_ROW_LENGTH = 16_000  # Of all of them together.
+MAX_NAMED_LENGTH = 1_000_000  # Of a field that data.fields.extra names.
+# What an example has of its own.
+OWN = ('example_id', 'prompt', 'answer', 'component')
+
+_FIELD = re.compile(r'\{([^{}]+)\}')
+
+
+def is_template(text: str) -> bool:
+  """Whether a prompt is of several fields, '{Body} {Question}', or a path."""
+  return _FIELD.search(text) is not None
+
+
+def columns(text: str) -> list[str]:
+  """Columns of a parquet file that a path or a template reads."""
+  paths = _FIELD.findall(text) if is_template(text) else [text]
+  return [name for path in paths for name in (path, rows.split_path(path)[0])]
+
+
+def fill(row: rows.Row, template: str) -> str | None:
+  """A template with the fields of a row; None where it lacks one.
+
+  A list is written with commas between its entries.
+
+  >>> fill(rows.Row({'a': 'Add', 'b': [1, 2]}, ''), '{a}: {b}')
+  'Add: 1, 2'
+
+  Raises:
+    ValueError: a field is neither a text, a number nor a list of them.
+  """
+  values = {}
+  for path in _FIELD.findall(template):
+    value = rows.lookup(row, path)
+    if value is None:
+      return None
+    values[path] = text_of(value, row, 'prompt').strip()
+  return _FIELD.sub(lambda found: values[found[1]], template).strip()
+
+
+def text_of(value: Any, row: rows.Row, meaning: str) -> str:
+  """A text, a number as text (3.0 is '3'), or a list of them with commas.
+
+  Args:
+    value: of the row.
+    row: for error messages.
+    meaning: a key of data.fields, likewise.
+
+  Raises:
+    ValueError: it is something else.
+  """
+  if isinstance(value, list) and value:
+    return ', '.join(text_of(each, row, meaning) for each in value)
+  if isinstance(value, float) and value.is_integer():
+    value = int(value)
+  if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+    empty = ' without entries' if value == [] else ''
+    raise ValueError(
+      f'data.fields.{meaning}: {row.where} holds a {type(value).__name__}'
+      f'{empty} there; a text, a number, or a list of them.'
+    )
+  return str(value)
+
+
+def parse_extra(text: str) -> tuple[tuple[str, str], ...]:
+  """Names and paths of data.fields.extra.
+
+  >>> parse_extra('target, numbers=metadata.nums')
+  (('target', 'target'), ('numbers', 'metadata.nums'))
+  >>> parse_extra('*')
+  (('*', '*'),)
+
+  Raises:
+    ValueError: an entry is empty, or its name is one of `OWN`.
+  """
+  found = []
+  for entry in text.split(',') if text.strip() else ():
+    name, equals, path = (part.strip() for part in entry.partition('='))
+    path = path if equals else name
+    name = name if equals else rows.split_path(path)[-1]
+    if not name or not path:
+      raise ValueError(
+        f'data.fields.extra: got {text!r}; fields with commas between them,'
+        f" 'NAME=PATH' for another name, {EVERY!r} for all."
+      )
+    if name in OWN:
+      raise ValueError(
+        f'data.fields.extra: {name!r} is what an example calls its own; give'
+        f" the field another name: 'row_{name}={path}'."
+      )
+    found.append((name, path))
+  return tuple(found)
+
+
+def carried(
+  row: rows.Row,
+  extra: Sequence[tuple[str, str]],
+  own: Sequence[str],
+) -> tuple[dict[str, Any], list[str]]:
+  """The fields of a row that travel with its example.
+
+  Args:
+    row: of a file.
+    extra: of `parse_extra`.
+    own: top-level fields that the example holds already.
+
+  Returns:
+    Fields by name, as JSON can hold them; and the names of those that were
+    left out: too long (`MAX_FIELD_LENGTH`, `MAX_ROW_LENGTH`), or not JSON.
+
+  Raises:
+    ValueError: a field that was named is not there, too long, or not JSON.
+  """
+  kept: dict[str, Any] = {}
+  for name, path in extra:
+    if path == EVERY:
+      continue
+    value = rows.lookup(row, path)
+    length = None if value is None else _length(value)
+    if length is None or length > MAX_NAMED_LENGTH:
+      what = 'has no field' if value is None else 'cannot pass on the field'
+      raise ValueError(
+        f'data.fields.extra: {row.where} {what} {path!r}; texts, numbers, lists'
+        f' and objects of at most {MAX_NAMED_LENGTH:,} characters travel; its'
+        f' fields are {rows.field_names(row)}.'
+      )
+    kept[name] = value
+  if (EVERY, EVERY) not in extra:
+    return kept, []
+  left_out, total = [], 0
+  for name, value in row.values.items():
+    if name in OWN or name in own or name in kept or value is None:
+      continue
+    length = _length(value)
+    if length is None or length > min(MAX_FIELD_LENGTH, MAX_ROW_LENGTH - total):
+      left_out.append(name)
+      continue
+    kept[name] = value
+    total += length
+  return kept, left_out
+
+
+def _length(value: Any) -> int | None:
+  """Characters of a value as JSON; None where it has no JSON."""
+  try:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text.encode()
+  except (TypeError, ValueError, RecursionError):
+    return None
+  return len(text)
+
+
+def named(fields: Mapping[str, str]) -> dict[str, str]:
+  """Those fields that are not ''."""
+  return {key: path for key, path in fields.items() if path}
