@@ -2,6 +2,7 @@ import pathlib
 
 import pytest
 
+from dppo_jax.data import sources
 from dppo_jax.runtime import data_problems, validation
 from tests import runs
 
