@@ -50,6 +50,10 @@ _COLON = re.compile(
   re.IGNORECASE,
 )
 _HOUR = re.compile(r'([0-9]{1,2})\s*([ap])\.?\s*m\.?', re.IGNORECASE)
+_FRACTION = re.compile(
+  r'\\frac\s*\{\s*([0-9]{1,9})\s*\}\s*\{\s*([0-9]{1,9})\s*\}'
+  r'|([0-9]{1,9})\s*/\s*([0-9]{1,9})'
+)
 _TO = re.compile(r'(?<=[0-9])\s+to\s+(?=[0-9])')
 _NOTHING = frozenset(
   (
@@ -140,10 +144,9 @@ def _fold(word: str) -> str:
 
 
 def _is_run(word: str) -> bool:
-  """Whether letters follow one another: abcd and xyz are products."""
-  return all(
-    ord(b) - ord(a) == 1 for a, b in zip(word, word[1:], strict=False)
-  )
+  """Whether letters follow one another: abcd and zyx are products."""
+  codes = sorted(map(ord, word))
+  return codes == list(range(codes[0], codes[0] + len(codes)))
 
 
 def _words(text: str) -> Form | None:
@@ -235,6 +238,20 @@ def _same_base(answer: Form, reference: Form) -> bool:
   if based is answer and based.value[1] != '10':
     return False
   return based.value[0] == str(number.value.value)
+
+
+def same_ratio(answer: str, reference: str) -> bool:
+  r"""Whether `3:4` and `\frac{3}{4}` are one ratio, in either order.
+
+  Its terms must be the same: a time is no quotient.
+  """
+  for ratio, fraction in ((answer, reference), (reference, answer)):
+    terms = _FRACTION.fullmatch(fraction)
+    form = _clock(words_of(ratio))
+    if terms is not None and form is not None:
+      first, second = terms[1] or terms[3], terms[2] or terms[4]
+      return form.value == (str(int(first)), str(int(second)), '')
+  return False
 
 
 def same_form(answer: Form | None, reference: Form | None) -> bool | None:

@@ -23,7 +23,9 @@ _NAME = re.compile(
   r"|\\text\{[A-Za-z ]{1,40}\}|[A-Za-z]{3,}(?: [A-Za-z]+){0,3})"
   r"(?:_\{?\w{1,4}\}?)?'?(?:\^\{-1\})?(?:\s*\([A-Za-z0-9, ]{1,12}\))?\|?"
 )
-_COMMAND = re.compile(r'\\text\{[^{}]*\}|\\[A-Za-z]+')
+_COMMAND = re.compile(
+  r'\\(?:text|begin|end)\{[^{}]*\}|\\[A-Za-z]+'
+)
 _VARIABLES = frozenset(
   f'\\{name}'
   for name in (
@@ -128,6 +130,8 @@ class Matcher:
         return self._assigned_choice(answer, expected[0])
       # The value beside the letter is an answer, too.
       return self.same(answer, expected[1], _MAX_DEPTH)
+    if forms.same_ratio(answer, reference):
+      return True
     if not _THOUSANDS.fullmatch(reference):
       exact = forms.same_form(
         forms.read_form(answer), forms.read_form(reference)
@@ -139,6 +143,11 @@ class Matcher:
       second = solution_sets.read_set(reference)
       if first is not None and second is not None:
         return solution_sets.same_set(first, second, self._end)
+    for read, other in ((_assignments, _coordinates),
+                        (_coordinates, _assignments)):
+      given, wanted = read(answer), other(reference)
+      if given and wanted:
+        return len(given) == len(wanted) and all(map(self._end, given, wanted))
     return None
 
   def _assigned_choice(self, answer: str, letter: str) -> bool:
@@ -271,30 +280,20 @@ class Matcher:
   def _formula(self, answer: str, reference: str) -> bool:
     """Asks whether two formulas are equal."""
     self._admit(answer)
+    if _letter_unit(answer, reference):
+      return True
     answer, reference = _without_unit(answer), _without_unit(reference)
     number = quantities.read_canonical(answer)
     expected = quantities.read_canonical(reference)
     if number is not None and expected is not None:
       return quantities.same_quantity(number, expected)
     if letters(answer) != letters(reference):
-      return self._letter_unit(answer, reference)
+      return False
     if not answer.isascii() or _TWO_NUMBERS.search(answer):
       return False
     if any(c in answer and c not in reference for c in cost.ENDLESS):
       return False
     return self._ask().equivalent(answer, reference)
-
-  def _letter_unit(self, answer: str, reference: str) -> bool:
-    r"""Whether `5m` is `5\text{ m}`: the reference says that m is a unit."""
-    number = quantities.read_canonical(answer, letters=True)
-    expected = quantities.read_canonical(reference)
-    return (
-      number is not None
-      and expected is not None
-      and bool(expected.unit)
-      and number.unit == expected.unit
-      and number.value == expected.value
-    )
 
   def _admit(self, answer: str) -> None:
     if not cost.is_tame(answer):
@@ -306,6 +305,41 @@ class Matcher:
 
 def _identical(answer: str, reference: str) -> bool:
   return squeeze(answer) == squeeze(reference)
+
+
+def _letter_unit(answer: str, reference: str) -> bool:
+  r"""Whether `5m` is `5\text{ m}`: the reference says that m is a unit."""
+  number = quantities.read_canonical(answer, letters=True)
+  expected = quantities.read_canonical(reference)
+  return (
+    number is not None
+    and expected is not None
+    and bool(expected.unit)
+    and number.unit == expected.unit
+    and number.value == expected.value
+  )
+
+
+def _assignments(text: str) -> list[str] | None:
+  """Values of `x = 1, y = 2`, by the letters; None where it is no such list."""
+  found = {}
+  for piece in structure.split(text, (',', ';', 'and'), spaced=False):
+    relation = structure.read_relation(piece)
+    if relation is None or relation.signs != ('=',):
+      return None
+    name, value = relation.sides
+    if not re.fullmatch('[A-Za-z]', name) or name in found:
+      return None
+    found[name] = value
+  return [found[name] for name in sorted(found)] if len(found) > 1 else None
+
+
+def _coordinates(text: str) -> list[str] | None:
+  """Items of `(1, 2)`; None where it is no tuple."""
+  group = structure.read_group(text)
+  if group is None or (group.opening, group.closing) != ('(', ')'):
+    return None
+  return structure.split(group.inner, (',', ';'), spaced=False)
 
 
 def _readings(text: str) -> list[list[str]]:
@@ -349,7 +383,7 @@ def _rounds(value: str, rounded: str) -> bool:
   if exact is None or given is None:
     return False
   decimals = len(re.sub(r'[^0-9.].*', '', rounded).partition('.')[2])
-  return abs(exact.value - given.value) * 10**decimals <= 1
+  return abs(exact.value - given.value) * 10**decimals * 2 <= 1
 
 
 def same_answer(

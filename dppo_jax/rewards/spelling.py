@@ -64,8 +64,8 @@ _RESPELLINGS = [
   (re.compile(pattern), by)
   for pattern, by in (
     (r'\{([,:])\}', r'\1'),
-    (r'\\!', ''),
-    (r'\\[,;: ]|\\q?quad(?![A-Za-z])|~|[\t\r\n\f\v]', ' '),
+    (r'(?<!\\)\\!', ''),
+    (r'(?<!\\)\\[,;: ]|\\q?quad(?![A-Za-z])|~|[\t\r\n\f\v]', ' '),
     (r'\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\.?', ''),
     (r'\\(?:display|text|script)style(?![A-Za-z])|\\limits(?![a-z])', ''),
     (r'\\[dtc]frac(?![A-Za-z])', r'\\frac'),
