@@ -16,7 +16,7 @@ _BARE = re.compile(
 # Between boxes that give one answer together: `\boxed{3}$ and $\boxed{8}`.
 _CONNECTION = re.compile(
   r'(?:[\s$,;&*、]|\\[()\[\], ;]|\\q?quad|\\text\s*\{\s*,?\s*(?:and|or)?,?\s*\}'
-  r'|and|or|和|或)*'
+  r'|and|or|和|或)*(?:[A-Za-z]\s*=\s*)?'
 )
 _LONGEST_CONNECTION = 40
 # Around a box that is all there is: words, marks of Markdown, `x =`.

@@ -84,7 +84,9 @@ def read(text: str) -> Any:
   """
   # A capital I is a letter here; the grammar takes it for the unit i.
   text = _CAPITAL_I.sub(r'\\Xi ', text)
-  angle = r'(\1\\cdot\\frac{\\pi}{180})' if _TRIGONOMETRY.search(text) else r'\1'
+  angle = (
+    r'(\1\\cdot\\frac{\\pi}{180})' if _TRIGONOMETRY.search(text) else r'\1'
+  )
   text = _DEGREES.sub(angle, text)
   try:
     found = latex2sympy2.latex2sympy(
@@ -96,6 +98,8 @@ def read(text: str) -> Any:
     raise
   except Exception:  # The grammar raises bare ones.
     return None
+  if isinstance(found, sympy.MatrixExpr):  # A sum or product of matrices.
+    found = found.doit()
   return _exact(found) if isinstance(found, sympy.Expr) else found
 
 

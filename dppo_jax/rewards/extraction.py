@@ -16,7 +16,7 @@ _THOUGHTS = (
   ('[THINK]', '[/THINK]'),
 )
 _ANSWER_LINE = re.compile(
-  r'(?:\banswers?(?:\s{1,4}is)?|答案)[ \t]{0,4}[*_]{0,3}[ \t]{0,4}[:：]',
+  r'(?:\banswers?(?:\s{1,4}is)?|答案)[ \t]{0,4}[*_]{0,3}[ \t]{0,4}[:\uff1a]',
   re.IGNORECASE,
 )
 _LINES_TRIED = 4  # Of those that say 'Answer:', from the end.

@@ -5,11 +5,12 @@ Ends stay texts: whether two of them are equal is for the caller to say.
 """
 
 from collections.abc import Callable
+import itertools
 import re
 from typing import NamedTuple
 
-from dppo_jax.rewards import quantities, structure
-from dppo_jax.rewards.structure import Relation
+from dppo_jax.rewards import parts, quantities
+from dppo_jax.rewards.parts import Relation
 
 _INFINITY, _MINUS_INFINITY = '\\infty', '-\\infty'
 _LETTER = re.compile(r'[A-Za-z](?:_\{?\w\}?)?|\\(?:theta|alpha|beta|lambda)')
@@ -47,10 +48,10 @@ def _end(text: str) -> str:
 
 
 def _interval(text: str) -> Interval | None:
-  group = structure.read_group(text)
+  group = parts.read_group(text)
   if group is None or group.opening == '{':
     return None
-  ends = structure.split(group.inner, (',', ';'), spaced=False)
+  ends = parts.split(group.inner, (',', ';'), spaced=False)
   if len(ends) != 2:
     return None
   low, high = _end(ends[0]), _end(ends[1])
@@ -58,11 +59,11 @@ def _interval(text: str) -> Interval | None:
 
 
 def _of_chain(relation: Relation) -> SolutionSet | None:
-  """`x > 3`, `3 \\ge x`, `a \\le x < b`, `x \\ne 3`."""
+  r"""`x > 3`, `3 \ge x`, `a \le x < b`, `x \ne 3`."""
   sides, signs = relation.sides, relation.signs
   if {sign[0] for sign in signs} == {'>'}:
     sides = sides[::-1]
-    signs = tuple(structure.TURNED[sign] for sign in signs[::-1])
+    signs = tuple(parts.TURNED[sign] for sign in signs[::-1])
   if len(sides) == 2 and signs[0] == '!=':
     letter, other = sides if _LETTER.fullmatch(sides[0]) else sides[::-1]
     if not _LETTER.fullmatch(letter) or _LETTER.fullmatch(other):
@@ -93,17 +94,16 @@ def _around(points: list[str]) -> tuple[Interval, ...]:
   """All numbers but some, given in ascending order."""
   ends = [_MINUS_INFINITY, *points, _INFINITY]
   return tuple(
-    Interval(low, high, False, False)
-    for low, high in zip(ends, ends[1:], strict=False)
+    Interval(low, high, False, False) for low, high in itertools.pairwise(ends)
   )
 
 
 def _without(text: str) -> tuple[Interval, ...] | None:
   r"""`\mathbb{R} \setminus \{1, 2\}`: all numbers but those."""
-  group = structure.read_group(text)
+  group = parts.read_group(text)
   if group is None or group.opening != '{':
     return None
-  points = structure.split(group.inner, (',', ';'), spaced=False)
+  points = parts.split(group.inner, (',', ';'), spaced=False)
   if len(points) > 1:
     values = [quantities.read_canonical(point) for point in points]
     numbers = [v.value for v in values if v is not None]
@@ -114,12 +114,12 @@ def _without(text: str) -> tuple[Interval, ...] | None:
   return _around(points) if points else None
 
 
-def _union(parts: list[SolutionSet | None]) -> SolutionSet | None:
+def _union(found: list[SolutionSet | None]) -> SolutionSet | None:
   """Sets together, where all of them are of one letter."""
-  sets = [part for part in parts if part is not None]
-  if len(sets) != len(parts) or len({part.letter for part in sets}) != 1:
+  sets = [one for one in found if one is not None]
+  if len(sets) != len(found) or len({one.letter for one in sets}) != 1:
     return None
-  intervals = tuple(i for part in sets for i in part.intervals)
+  intervals = tuple(i for one in sets for i in one.intervals)
   return SolutionSet(sets[0].letter, intervals)
 
 
@@ -140,17 +140,17 @@ closed_low=False, closed_high=False),))
   text = text.strip()
   if depth > 3:
     return None
-  parts = structure.split(text, ('or', '\\cup'), spaced=False)
-  if len(parts) > 1:
-    if len(parts) > structure.MAX_PARTS:
+  pieces = parts.split(text, ('or', '\\cup'), spaced=False)
+  if len(pieces) > 1:
+    if len(pieces) > parts.MAX_PARTS:
       return None
     # `x < 1 or x > 2`, and `x \in A \cup B`.
-    relation = structure.read_relation(parts[0])
+    relation = parts.read_relation(pieces[0])
     if relation is None or relation.signs[0] != 'in':
-      return _union([read_set(part, depth + 1) for part in parts])
+      return _union([read_set(part, depth + 1) for part in pieces])
   if _REALS.fullmatch(text):
     return SolutionSet('', _around([]))
-  relation = structure.read_relation(text)
+  relation = parts.read_relation(text)
   if relation is not None and relation.signs == ('in',):
     letter, values = relation.sides
     inner = read_set(values, depth + 1)
@@ -159,11 +159,12 @@ closed_low=False, closed_high=False),))
     return SolutionSet(letter, inner.intervals)
   if relation is not None:
     return _of_chain(relation)
-  if found := re.fullmatch(r'\\mathbb\{R\}\s*(?:\\setminus|\\backslash|-)(.*)',
-                           text):
+  if found := re.fullmatch(
+    r'\\mathbb\{R\}\s*(?:\\setminus|\\backslash|-)(.*)', text
+  ):
     around = _without(found[1].strip())
     return None if around is None else SolutionSet('', around)
-  group = structure.read_group(text)
+  group = parts.read_group(text)
   if group is not None and group.opening == group.closing.replace('}', '{'):
     return _by_condition(group.inner, depth)
   interval = _interval(text)
@@ -172,11 +173,11 @@ closed_low=False, closed_high=False),))
 
 def _by_condition(inner: str, depth: int) -> SolutionSet | None:
   r"""`x \mid x > 7`, `x \in \mathbb{R} : x > 7`, inside its braces."""
-  parts = structure.split(inner, ('\\mid', '|', ':'), spaced=False)
-  if len(parts) != 2:
+  pieces = parts.split(inner, ('\\mid', '|', ':'), spaced=False)
+  if len(pieces) != 2:
     return None
-  letter = re.sub(r'\\in\s*\\mathbb\{R\}$', '', parts[0]).strip()
-  found = read_set(parts[1], depth + 1)
+  letter = re.sub(r'\\in\s*\\mathbb\{R\}$', '', pieces[0]).strip()
+  found = read_set(pieces[1], depth + 1)
   if found is None or found.letter != letter:
     return None
   return SolutionSet('', found.intervals)

@@ -11,9 +11,9 @@ _SIGNS = str.maketrans(
     **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)},  # Full width.
     **dict.fromkeys('\u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u3000', ' '),
     **dict.fromkeys('\u200b\u200c\u200d\u2060\ufeff', ''),
-    **dict.fromkeys('−–—‒﹣', '-'),
+    **dict.fromkeys('−–—\u2012﹣', '-'),
     **dict.fromkeys('“”„', '"'),
-    **dict.fromkeys('‘’', "'"),
+    **dict.fromkeys('\u2018\u2019', "'"),
     **dict.fromkeys('€£¥₹', r'\$'),
     '、': ', ',
     '。': '.',
@@ -29,12 +29,12 @@ _SIGNS = str.maketrans(
     '≠': r'\ne ',
     '≈': r'\approx ',
     '±': r'\pm ',
-    '∪': r'\cup ',
+    '\u222a': r'\cup ',
     '∩': r'\cap ',
     '∈': r'\in ',
     '∅': r'\emptyset ',
-    'ℝ': r'\mathbb{R}',
-    '∣': r'\mid ',
+    '\u211d': r'\mathbb{R}',
+    '\u2223': r'\mid ',
     'π': r'\pi ',
     'θ': r'\theta ',
     'α': r'\alpha ',
@@ -64,14 +64,17 @@ _RESPELLINGS = [
   (re.compile(pattern), by)
   for pattern, by in (
     (r'\{([,:])\}', r'\1'),
-    (r'(?<!\\)\\!', ''),
+    (r'(?<!\\)\\!\s*', ''),
     (r'(?<!\\)\\[,;: ]|\\q?quad(?![A-Za-z])|~|[\t\r\n\f\v]', ' '),
     (r'\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\.?', ''),
     (r'\\(?:display|text|script)style(?![A-Za-z])|\\limits(?![a-z])', ''),
     (r'\\[dtc]frac(?![A-Za-z])', r'\\frac'),
     (r'\\math(?:bf|it)\s*\{\s*([A-Za-z0-9])\s*\}', r'\1'),
-    (r'\\(?:mathrm|textbf|mathbf|textit|textrm|textsf|texttt|mbox|mathit'
-     r'|textnormal|operatorname|rm)\s*\{', r'\\text{'),
+    (
+      r'\\(?:mathrm|textbf|mathbf|textit|textrm|textsf|texttt|mbox|mathit'
+      r'|textnormal|operatorname|rm)\s*\{',
+      r'\\text{',
+    ),
     (r'\\text\s*\{\s*([0-9.,%-]*)\s*\}', r'\1'),
     (r'\\text\s*\{', r'\\text{'),
     (r'\\(?:leq|leqslant|le)(?![A-Za-z])', r'\\le '),
@@ -91,13 +94,21 @@ _RESPELLINGS = [
     (r'\^\s*\{\s*\\circ\s*\}|\\degree(?![A-Za-z])|\^\s*\\circ', r'^\\circ '),
     (r'\\sqrt\s+([0-9]+(?:\.[0-9]+)?|[A-Za-z])', r'\\sqrt{\1}'),
     (r'\\sqrt\s*([0-9])', r'\\sqrt{\1}'),
+    (
+      r'[\[(]?\s*\\begin\{(?:array|b?matrix)\}(?:\s*\{[lcr| ]{0,40}\})?',
+      r'\\begin{pmatrix}',
+    ),
+    (r'\\end\{(?:array|b?matrix)\}\s*[\])]?', r'\\end{pmatrix}'),
     (r'\\(?:dot|cdots)\s*(?=\{[0-9]\})', r'\\overline'),
-    (r'(?<![A-Za-z\\])(sqrt|sin|cos|tan|log|ln|pi|infty)(?![A-Za-z])',
-     r'\\\1 '),
+    (
+      r'(?<![A-Za-z\\])(sqrt|sin|cos|tan|log|ln|pi|infty)(?![A-Za-z])',
+      r'\\\1 ',
+    ),
     (r'(?<![A-Za-z\\])infinity(?![A-Za-z])', r'\\infty '),
     (r'(?<=[A-Za-z0-9)}])\s*\*\*\s*(?=[A-Za-z0-9({-])', '^'),
   )
 ]
+_DOUBLED = re.compile(r'\\\\(?=[A-Za-z(){}\[\]$%])')
 _DELIMITERS = re.compile(r'(?<!\\)(?:\\[()\[\]]|\$)')
 _LEAD = re.compile(
   r'(?:(?:so|thus|hence|therefore),?\s+)?(?:(?:the|my)\s+)?'
@@ -186,6 +197,8 @@ def canonical(text: str) -> str:
   text = _RAISED_RUN.sub(lambda run: f'^{{{run[0].translate(_PLAIN)}}}', text)
   text = _LOWERED_RUN.sub(lambda run: f'_{{{run[0].translate(_PLAIN)}}}', text)
   text = _strip(text)
+  if '\\\\' in text and 'begin' not in text:
+    text = _DOUBLED.sub(r'\\', text)  # Escaped once too often.
   if text.startswith('$') and len(re.findall(r'(?<!\\)\$', text)) == 1:
     text = '\\' + text  # One dollar sign is money, two are mathematics.
   text = _strip(_DELIMITERS.sub(' ', text))

@@ -73,8 +73,9 @@ _NO_UNITS = frozenset(
   ' tenths hundredths point dozen dozens pi factorial root sqrt if when for'
   ' except either neither maybe perhaps wrong is are equals more less about'
   ' otherwise instead else versus vs base one two three four five six seven'
-  ' eight nine ten eleven twelve twenty thirty forty fifty sixty seventy'
-  ' eighty ninety'.split()
+  ' eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen'
+  ' eighteen nineteen twenty thirty forty fifty sixty seventy eighty'
+  ' ninety'.split()
 )
 _POWER = re.compile(r'\s*\^\s*\{?([23])\}?$')
 _WORD = re.compile(r"[A-Za-z][A-Za-z.'-]*")

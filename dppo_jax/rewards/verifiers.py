@@ -30,7 +30,9 @@ from dppo_jax.rewards.verdicts import (
 
 MAX_ANSWER_LENGTH = 1000  # Characters of an answer that sympy may see.
 # Digits that nothing but zeros after the point can spell otherwise.
-_DECIMAL = re.compile(r'(-?(?:0|[1-9][0-9]{0,63}))(?:\.([0-9]{1,64}))?', re.ASCII)
+_DECIMAL = re.compile(
+  r'(-?(?:0|[1-9][0-9]{0,63}))(?:\.([0-9]{1,64}))?', re.ASCII
+)
 
 Judge = Callable[[str, Mapping[str, Any]], Verdict]
 
