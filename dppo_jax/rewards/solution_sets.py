@@ -71,6 +71,8 @@ def _of_chain(relation: Relation) -> SolutionSet | None:
     return SolutionSet(letter, _around([other]))
   if not all(sign[0] == '<' for sign in signs):
     return None
+  if len(sides) == 2 and all(map(_LETTER.fullmatch, sides)):
+    return None  # Of two letters: a relation.
   if len(sides) == 2 and _LETTER.fullmatch(sides[0]):
     letter, low, high = sides[0], _MINUS_INFINITY, _end(sides[1])
     closed = (False, signs[0] == '<=')
