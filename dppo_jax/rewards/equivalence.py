@@ -62,9 +62,10 @@ def _refuse(*_: Any) -> Any:
 
 def _shut_out_eval() -> None:
   """Makes sympy's way from text to `eval` a dead end, in this process."""
-  for module in (sympy_parser, latex2sympy2):
-    vars(module)['parse_expr'] = _read_literal
-  vars(sympy_parser)['eval'] = _refuse
+  parser: Any = sympy_parser
+  grammar: Any = latex2sympy2
+  parser.parse_expr = grammar.parse_expr = _read_literal
+  parser.eval = _refuse
 
 
 _shut_out_eval()
@@ -212,7 +213,8 @@ def same(first: Any, second: Any) -> bool:
       and isinstance(second, sympy.MatrixBase)
       and first.shape == second.shape
       and all(
-        _agree(_exact(a), _exact(b)) for a, b in zip(first, second, strict=True)
+        _agree(_exact(a), _exact(b))
+        for a, b in zip(first.flat(), second.flat(), strict=True)
       )
     )
   if not isinstance(first, sympy.Expr) or not isinstance(second, sympy.Expr):

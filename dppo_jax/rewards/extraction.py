@@ -72,7 +72,7 @@ def answer_line(text: str) -> str | None:
   """
   marks = collections.deque(_ANSWER_LINE.finditer(text), maxlen=_LINES_TRIED)
   for mark in reversed(marks):
-    start = mark.end()
+    start, line = mark.end(), ''
     for _ in range(3):
       rest = text[start:].lstrip(' \t\r\n*_')
       line, newline, _ = rest.partition('\n')
