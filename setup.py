@@ -35,6 +35,8 @@ _INSTALL_REQUIRES = [
   'importlib_resources>=6.5',
   'jax>=0.10.2,<0.13',
   'jinja2>=3.1.6,<4',  # Chat templates.
+  # math-verify's grammar, which is imported directly.
+  'latex2sympy2-extended>=1.11,<1.12',
   'math-verify>=0.9,<0.10',
   'matplotlib>=3.10',
   'ml-collections>=1.1,<2',

@@ -51,6 +51,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.rewards = dict(
     verifier='exact_match',  # Rows of VERIFIERS: 'math + 0.1 * think_answer'.
     extraction='whole',  # Where answers are: 'boxed, hashes', first found.
+    read_thoughts=False,  # An answer inside <think> counts where none follows.
     time_limit_s=2.0,  # Seconds one verification may take.
     memory_limit_mb=4096,  # MiB of address space of a verifier process.
     num_workers=0,  # Verifier processes; 0 runs trusted ones in process.

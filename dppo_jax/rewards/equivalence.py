@@ -1,26 +1,55 @@
-"""Whether two LaTeX answers mean the same, by math-verify and sympy.
+"""Whether two formulas are equal, read by math-verify's grammar into sympy.
 
 Only worker processes import this module: sympy may take any time and memory
 over an answer, and the worker has limits for both. sympy reads numbers by
 `eval`; here that is replaced, so that no text is ever evaluated.
+
+A text is read as a whole or not at all, and equality is decided here: both
+are evaluated, to 40 digits, at the same few points. An error is relative, so
+numbers are as different when they are tiny; unequal formulas agree at none of
+the points but by accident, and nothing is simplified, which may take for ever.
 """
 
-import logging
+from collections.abc import Sequence
 import re
 from typing import Any
 
-import math_verify
+import latex2sympy2_extended
+from latex2sympy2_extended import latex2sympy2
 import sympy
+from sympy.core import function
 from sympy.parsing import sympy_parser
 import sympy.physics.units  # Evaluates names of its own when first imported.
 
 _LITERAL = re.compile(r'[0-9]{1,1000}|[0-9]{0,1000}\.[0-9]{0,1000}', re.ASCII)
-# Not `ExprExtractionConfig`, which hands whole texts to `eval`.
-_TARGETS = [math_verify.LatexExtractionConfig(boxed_match_priority=0)]
+_CAPITAL_I = re.compile(r'(?<![A-Za-z\\])I(?![A-Za-z])')
+_DEGREES = re.compile(r'([0-9.]+)\s*\^\s*\\circ(?![A-Za-z])')
+_TRIGONOMETRY = re.compile(r'\\(?:sin|cos|tan|cot|sec|csc)')
+_NORMALIZATION = latex2sympy2_extended.NormalizationConfig(
+  basic_latex=True,
+  units=False,  # It takes the t of `2t` for one.
+  malformed_operators=True,
+  nits=False,
+  boxed='none',
+)
+_CONVERSION = latex2sympy2.ConversionConfig(lowercase_symbols=False)
+_DIGITS = 40  # Of an evaluation.
+_TOLERANCE = sympy.Float('1e-25', 10)  # Relative.
+_ENOUGH = 3  # Points that must agree.
+# Values of letters: each takes the next of them. A point is positive, of whole
+# numbers, or has negative ones; what is real at neither is not compared there.
+_POINTS = (
+  ('1.3713', '2.7391', '0.6177', '1.9231', '3.1873', '0.8419', '2.2307'),
+  ('0.4597', '1.1719', '2.9137', '0.7331', '1.6189', '3.4217', '0.9293'),
+  ('3', '5', '2', '4', '1', '5', '3'),
+  ('2.3147', '0.5531', '1.4561', '3.3391', '0.2719', '1.0873', '2.6113'),
+  ('-1.7717', '2.1613', '-0.3571', '-2.4179', '1.2713', '-3.1177', '0.6637'),
+  ('1.8371', '-0.9173', '-2.6713', '0.3877', '-1.5313', '2.0771', '-0.7717'),
+)
 
 
 def _read_literal(text: Any, *_: Any, **__: Any) -> sympy.Number:
-  """What sympy reads of a text: a decimal literal, or nothing."""
+  """The number that sympy reads of a decimal literal, exactly."""
   text = str(text)
   if not _LITERAL.fullmatch(text) or text == '.':
     raise ValueError(f'not a number: {text[:40]!r}')
@@ -33,43 +62,202 @@ def _refuse(*_: Any) -> Any:
 
 def _shut_out_eval() -> None:
   """Makes sympy's way from text to `eval` a dead end, in this process."""
-  module: Any = sympy_parser
-  module.parse_expr = _read_literal
-  module.eval = _refuse
-  # The limits are the pool's; without its own, math-verify warns of that.
-  logging.getLogger('math_verify').setLevel(logging.CRITICAL)
+  parser: Any = sympy_parser
+  grammar: Any = latex2sympy2
+  parser.parse_expr = grammar.parse_expr = _read_literal
+  parser.eval = _refuse
 
 
 _shut_out_eval()
 
 
-def parse(answer: str) -> list[Any]:
-  """What math-verify reads of an answer: an expression, and its text.
+def read(text: str) -> Any:
+  """The sympy object that a formula spells.
 
   Args:
-    answer: LaTeX, without dollars or box.
+    text: LaTeX of one formula, without delimiters.
 
   Returns:
-    Empty where it reads nothing.
+    None where the grammar does not read all of it.
+
+  Raises:
+    MemoryError: it is too large for the process.
   """
-  return math_verify.parse(
-    f'\\boxed{{{answer}}}',
-    extraction_config=_TARGETS,
-    parsing_timeout=None,  # pyright: ignore[reportArgumentType]
-    raise_on_error=True,
+  # A capital I is a letter here; the grammar takes it for the unit i.
+  text = _CAPITAL_I.sub(r'\\Xi ', text)
+  angle = (
+    r'(\1\\cdot\\frac{\\pi}{180})' if _TRIGONOMETRY.search(text) else r'\1'
   )
+  text = _DEGREES.sub(angle, text)
+  try:
+    found = latex2sympy2.latex2sympy(
+      text,
+      normalization_config=_NORMALIZATION,
+      conversion_config=_CONVERSION,
+    )
+  except MemoryError:
+    raise
+  except Exception:  # The grammar raises bare ones.
+    return None
+  if isinstance(found, sympy.MatrixExpr):  # A sum or product of matrices.
+    found = found.doit()
+  return _exact(found) if isinstance(found, sympy.Expr) else found
+
+
+def _exact(expression: Any) -> Any:
+  """With decimals as fractions, i as the unit, and calls of f as letters."""
+  values: dict[Any, Any] = {
+    number: sympy.Rational(str(number))
+    for number in expression.atoms(sympy.Float)
+  }
+  values |= {
+    call: sympy.Symbol(str(call))
+    for call in expression.atoms(function.AppliedUndef)
+  }
+  values[sympy.Symbol('i')] = sympy.I
+  return expression.xreplace(values)
+
+
+def _evaluate(
+  expression: Any, names: Sequence[str], point: int, digits: int = _DIGITS
+) -> Any:
+  """Value of an expression at a point; None where it has none."""
+  values = _POINTS[point]
+  substitution = {
+    sympy.Symbol(name): sympy.Rational(values[i % len(values)]) + i // 7
+    for i, name in enumerate(names)
+  }
+  try:
+    value = expression.xreplace(substitution).evalf(digits, maxn=4 * digits)
+  except MemoryError:
+    raise
+  except Exception:  # Whatever sympy finds undefined.
+    return None
+  real, imaginary = value.as_real_imag()
+  if not (real.is_Number and imaginary.is_Number):
+    return None
+  finite = real.is_finite and imaginary.is_finite
+  return sympy.Add(real, sympy.I * imaginary) if finite else None
+
+
+def _is_real(value: Any) -> bool:
+  real, imaginary = value.as_real_imag()
+  return bool(abs(imaginary) <= _TOLERANCE * abs(real))
+
+
+def _near(first: Any, second: Any) -> bool:
+  """Whether two values differ by rounding alone."""
+  size = max(abs(first).evalf(_DIGITS), abs(second).evalf(_DIGITS))
+  if size == 0:
+    return True
+  difference = abs(first - second).evalf(_DIGITS)
+  return bool(difference <= _TOLERANCE * size)
+
+
+def _vanishes(expression: Any, names: Sequence[str], point: int) -> bool:
+  """Whether a value is 0: it shrinks with each digit of the evaluation."""
+  coarse, fine = (_evaluate(expression, names, point, n) for n in (40, 80))
+  if coarse is None or fine is None:
+    return False
+  return bool(abs(fine) <= _TOLERANCE * abs(coarse))
+
+
+def _names(*expressions: Any) -> list[str]:
+  return sorted({str(s) for e in expressions for s in e.free_symbols})
+
+
+def _agree(first: Any, second: Any) -> bool:
+  """Whether two expressions have the same value wherever both are real.
+
+  Where neither is real they must agree, too; points where just one is real,
+  such as a root of a negative number, say nothing.
+  """
+  if first == second:
+    return True
+  names = _names(first, second)
+  agreed = 0
+  for point in range(len(_POINTS) if names else 1):
+    one = _evaluate(first, names, point)
+    other = _evaluate(second, names, point)
+    if one is None or other is None:
+      continue
+    if names and _is_real(one) != _is_real(other):
+      continue
+    if not (one and other):
+      expression = first if one else second
+      if not _vanishes(expression, names, point):
+        return False
+    elif not _near(one, other):
+      return False
+    agreed += 1
+  return agreed >= (_ENOUGH if names else 1)
 
 
 def equivalent(answer: str, reference: str) -> bool:
   """Whether an answer means what the reference means.
 
   Args:
-    answer: LaTeX, hostile.
-    reference: LaTeX, trusted.
+    answer: LaTeX of one formula, hostile.
+    reference: LaTeX of one formula, trusted.
   """
-  return math_verify.verify(
-    parse(reference),
-    parse(answer),
-    timeout_seconds=None,
-    raise_on_error=True,
-  )
+  return same(read(answer), read(reference))
+
+
+def same(first: Any, second: Any) -> bool:
+  """Whether two objects of `read` are the same expression or matrix."""
+  if isinstance(first, sympy.MatrixBase) or isinstance(
+    second, sympy.MatrixBase
+  ):
+    return (
+      isinstance(first, sympy.MatrixBase)
+      and isinstance(second, sympy.MatrixBase)
+      and first.shape == second.shape
+      and all(
+        _agree(_exact(a), _exact(b))
+        for a, b in zip(first.flat(), second.flat(), strict=True)
+      )
+    )
+  if not isinstance(first, sympy.Expr) or not isinstance(second, sympy.Expr):
+    return False
+  return _agree(first, second)
+
+
+def same_relation(
+  answer: tuple[str, str], reference: tuple[str, str], ordered: bool
+) -> bool:
+  """Whether two relations of the same sign say the same, as wholes.
+
+  left - right of one must be a constant multiple of that of the other, and
+  depend on some letter: relations that always or never hold are not compared.
+
+  Args:
+    answer: its two sides, LaTeX, hostile.
+    reference: its two sides.
+    ordered: whether the sign is an inequality: the multiple is positive.
+  """
+  sides = [read(side) for side in (*answer, *reference)]
+  if not all(isinstance(side, sympy.Expr) for side in sides):
+    return False
+  first, second = sides[0] - sides[1], sides[2] - sides[3]
+  names = _names(first, second)
+  if not names or _names(first) != _names(second):
+    return False
+  multiple, values, agreed = None, [], 0
+  for point in range(len(_POINTS)):
+    one = _evaluate(first, names, point)
+    other = _evaluate(second, names, point)
+    if one is None or other is None or not other:
+      continue
+    if not (_is_real(one) and _is_real(other)):
+      continue
+    ratio = (one / other).evalf(_DIGITS)
+    if multiple is None:
+      multiple = ratio
+    if not ratio or not _near(ratio, multiple):
+      return False
+    values.append(other)
+    agreed += 1
+  constant = all(_near(value, values[0]) for value in values)
+  if agreed < _ENOUGH or multiple is None or constant:
+    return False
+  return not ordered or bool(sympy.re(multiple) > 0)

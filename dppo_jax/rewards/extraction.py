@@ -4,70 +4,46 @@ Completions are hostile: every function here is linear in the text and neither
 recurs nor searches backward.
 """
 
+import collections
 from collections.abc import Callable, Sequence
+import re
 
-_BOXES = ('\\boxed', '\\fbox')
+from dppo_jax.rewards.boxes import last_boxed, unbox
+
+_THOUGHTS = (
+  ('<think>', '</think>'),
+  ('<thinking>', '</thinking>'),
+  ('[THINK]', '[/THINK]'),
+)
+_ANSWER_LINE = re.compile(
+  r'(?:\banswers?(?:\s{1,4}is)?|答案)[ \t]{0,4}[*_]{0,3}[ \t]{0,4}[:\uff1a]',
+  re.IGNORECASE,
+)
+_LINES_TRIED = 4  # Of those that say 'Answer:', from the end.
+_OPENERS = ('$$', '\\[', '```', '```text')
+_LAST_CHARS = 10_000  # Of a completion, where its last number is looked for.
+_NUMBER = re.compile(
+  r'(?<![A-Za-z0-9_.,])(?:(?<![)\]}])[-−])?(?:\\?\$|€|£)?[-−]?'
+  r'(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?'
+  r'|[0-9]+ [0-9]+/[0-9]+|[0-9]+/[0-9]+'
+  r'|[0-9]*\\[dt]?frac\{-?[0-9]+\}\{[0-9]+\}'
+  r'|[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?|\.[0-9]+)'
+  r'(?: ?(?:×|\\times|\*) ?10\^\{?-?[0-9]+\}?)?(?: ?\\?%)?'
+)
 
 
-def matching_brace(text: str, start: int) -> int:
-  r"""Index of the brace that closes the one at `start`; -1 if none does.
+def outside_thoughts(text: str) -> str:
+  """What follows the thought: `<think>…</think>`, `[THINK]…[/THINK]`.
 
-  Braces after a backslash are text: `\{` opens nothing.
+  A completion may begin within its thought, where the prompt opened it. One
+  that opens a thought and does not close it says nothing from there on.
   """
-  depth, i = 0, start
-  while i < len(text):
-    if text[i] == '\\':
-      i += 2
-      continue
-    if text[i] == '{':
-      depth += 1
-    elif text[i] == '}':
-      depth -= 1
-      if depth == 0:
-        return i
-    i += 1
-  return -1
-
-
-def boxes(text: str, limit: int) -> list[tuple[int, int]]:
-  r"""Spans of the contents of the last `\boxed{…}`, outermost ones, in order.
-
-  Args:
-    text: a completion.
-    limit: boxes looked at, from the end; those not closed count.
-
-  Returns:
-    At most `limit` pairs (start, end).
-  """
-  found: list[tuple[int, int]] = []
-  end = len(text)
-  for _ in range(limit):
-    start = max(text.rfind(name, 0, end) for name in _BOXES)
-    if start < 0:
-      break
-    end = start
-    brace = text.find('{', start)
-    name = text[start:brace].rstrip() if brace >= 0 else ''
-    if name not in _BOXES:
-      continue
-    close = matching_brace(text, brace)
-    if close < 0:
-      continue
-    # A box within this one is a part of it.
-    found = [span for span in found if span[0] > close]
-    found.append((brace + 1, close))
-  return found[::-1]
-
-
-def last_boxed(text: str) -> str | None:
-  r"""What the last closed `\boxed{…}` holds, braces within it and all.
-
-  >>> last_boxed(r'so \boxed{1}, no: \boxed{\frac{1}{2}}')
-  '\\frac{1}{2}'
-  """
-  # A few that are not closed may follow; many are an attack on our time.
-  found = boxes(text, 4)
-  return text[slice(*found[-1])] if found else None
+  for opening, closing in _THOUGHTS:
+    if closing in text:
+      text = text[text.rfind(closing) + len(closing) :]
+    if opening in text:
+      text = text[: text.find(opening)]
+  return text
 
 
 def after_hashes(text: str) -> str | None:
@@ -86,16 +62,39 @@ def last_answer_tag(text: str) -> str | None:
 
 
 def answer_line(text: str) -> str | None:
-  """The rest of the line after the last 'Answer:', as DAPO's prompts ask.
+  """What follows the last 'Answer:' that something follows.
 
-  >>> answer_line('so Answer: 4' + chr(10) + 'Answer: **5**')
+  In any case, in bold or not, on its line or on the next that is not empty;
+  DAPO's prompts ask for it.
+
+  >>> answer_line('so Answer: 4' + chr(10) + '**ANSWER**: 5')
   '5'
   """
-  start = text.rfind('Answer:')
-  if start < 0:
-    return None
-  line = text[start + len('Answer:') :].lstrip(' \t').split('\n', 1)[0]
-  return line.strip('*$ \t\r')
+  marks = collections.deque(_ANSWER_LINE.finditer(text), maxlen=_LINES_TRIED)
+  for mark in reversed(marks):
+    start, line = mark.end(), ''
+    for _ in range(3):
+      rest = text[start:].lstrip(' \t\r\n*_')
+      line, newline, _ = rest.partition('\n')
+      if line.strip() not in _OPENERS:
+        break
+      start = len(text) - len(rest) + len(line) + len(newline)
+    answer = line.strip('*$` \t\r')
+    if answer:
+      return answer
+  return None
+
+
+def last_number(text: str) -> str | None:
+  """The last number, for models that write plain English.
+
+  >>> last_number('The answer is 14.')
+  '14'
+  """
+  number = None
+  for found in _NUMBER.finditer(text[-_LAST_CHARS:]):
+    number = found[0]
+  return number
 
 
 def whole(text: str) -> str | None:
@@ -109,11 +108,14 @@ EXTRACTORS: dict[str, Callable[[str], str | None]] = {
   'hashes': after_hashes,
   'answer_tag': last_answer_tag,
   'answer_line': answer_line,
+  'last_number': last_number,
 }
 
 
 def extract(text: str, extraction: Sequence[str]) -> str | None:
   """The answer by the first extractor that finds one, stripped.
+
+  A box within what is found is taken out of it, where it is all that is there.
 
   Args:
     text: a completion.
@@ -125,7 +127,7 @@ def extract(text: str, extraction: Sequence[str]) -> str | None:
   for name in extraction:
     answer = EXTRACTORS[name](text)
     if answer is not None and answer.strip():
-      return answer.strip()
+      return unbox(answer).strip()
   return None
 
 

@@ -79,6 +79,7 @@ class VerifierPool:
     num_workers: int,
     time_limit_s: float,
     memory_limit_mb: int,
+    read_thoughts: bool = False,
   ):
     """Starts the workers and waits until they have loaded the verifiers.
 
@@ -91,6 +92,7 @@ class VerifierPool:
       num_workers: processes; 0 verifies in this one.
       time_limit_s: seconds one item may take, in a worker.
       memory_limit_mb: MiB of address space of a worker.
+      read_thoughts: whether an answer counts that stands in a thought only.
 
     Raises:
       ValueError: a bad argument, a verifier that cannot be imported, or one
@@ -114,12 +116,17 @@ class VerifierPool:
     self._in_process: list[Verifier] = []
     if num_workers == 0:
       self._in_process = [
-        verifiers.make_verifier(verifiers.VERIFIERS[term.name], extractors)
+        verifiers.make_verifier(
+          verifiers.VERIFIERS[term.name],
+          extractors,
+          read_thoughts=read_thoughts,
+        )
         for term in self.terms
       ]
     self._settings = {
       'terms': [term.name for term in self.terms],
       'extraction': extractors,
+      'read_thoughts': read_thoughts,
       'time_limit_s': time_limit_s,
       'memory_limit_bytes': memory_limit_mb << 20,
     }

@@ -37,7 +37,8 @@ class WorkerProcess:
     """Starts the process.
 
     Args:
-      settings: 'terms', 'extraction', 'time_limit_s', 'memory_limit_bytes'.
+      settings: 'terms', 'extraction', 'read_thoughts', 'time_limit_s',
+        'memory_limit_bytes'.
     """
     self.pending: collections.deque[int] = collections.deque()
     self.ready = False

@@ -5,35 +5,48 @@ nested repetition, and its digits become a Fraction.
 """
 
 from fractions import Fraction
-import itertools
 import re
 from typing import NamedTuple
 
+from dppo_jax.rewards.spelling import canonical
+from dppo_jax.rewards.units import contradict, read_unit
+
 MAX_LENGTH = 64  # Characters of a number worth reading.
 MAX_EXPONENT = 64  # Of ten.
+_MAX_TEXT = 200  # Characters of a number and its unit.
 
 _DECIMAL = (
-  r'(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)'
+  r'(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])(?:\.[0-9]*)?'
+  r'|[1-9][0-9]{0,2}(?: [0-9]{3})+(?! ?[0-9])(?:\.[0-9]*)?'
+  r'|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)'
 )
 _NUMBER = re.compile(
   rf'(?P<number>{_DECIMAL})'
   r'(?:[eE](?P<exponent>[+-]?[0-9]{1,4})'
-  r'|(?:\*|\\times|\\cdot|×)10\^(?P<power>\{[+-]?[0-9]{1,4}\}|[+-]?[0-9]))?',
+  r'|\s*(?:\*|\\times|\\cdot)\s*10\s*\^\s*'
+  r'(?P<power>\{\s*[+-]?[0-9]{1,4}\s*\}|[+-]?[0-9]))?',
   re.ASCII,
 )
 _FRACTION = re.compile(
-  rf'(?P<top>{_DECIMAL})/(?P<sign>-?)(?P<bottom>{_DECIMAL})', re.ASCII
+  rf'(?P<top>{_DECIMAL})\s*/\s*(?P<sign>-?)(?P<bottom>{_DECIMAL})', re.ASCII
 )
 _LATEX_FRACTION = re.compile(
-  rf'(?P<whole>[0-9]*)\\[dt]?frac(?:\{{(?P<top>-?{_DECIMAL})\}}'
-  rf'\{{(?P<bottom>-?{_DECIMAL})\}}|(?P<a>[0-9])(?P<b>[0-9]))',
+  rf'(?P<whole>[0-9]*)\s*\\frac\s*'
+  rf'(?:\{{\s*(?P<top>-?{_DECIMAL})\s*\}}|(?P<a>[0-9]))\s*'
+  rf'(?:\{{\s*(?P<bottom>-?{_DECIMAL})\s*\}}|(?P<b>[0-9]))',
   re.ASCII,
 )
 _MIXED = re.compile(
-  r'(?P<whole>[0-9]+)\s+(?P<top>[0-9]+)/(?P<bottom>[0-9]+)', re.ASCII
+  r'(?P<whole>[0-9]+)\s+(?P<top>[0-9]+)\s*/\s*(?P<bottom>[0-9]+)', re.ASCII
 )
-# Marks that say nothing about the value.
-_MARKS = ('\\$', '$', '€', '£', '\\!', '\\,', '\\;', '\\left', '\\right')
+_PERIODIC = re.compile(
+  r'(?P<whole>[0-9]*)\.(?P<fixed>[0-9]*)\\overline\s*'
+  r'(?:\{\s*(?P<period>[0-9]{1,16})\s*\}|(?P<digit>[0-9]))',
+  re.ASCII,
+)
+_PLAIN = re.compile(r'-?(?:[0-9]{1,64}|[0-9]{1,32}\.[0-9]{1,31})', re.ASCII)
+_SIGN = re.compile(r'(?:\s|\\?\$)*([+-]?)(?:\s|\\?\$)*')
+_SPACED_DIGITS = re.compile(r'-?\s*[0-9](?:\s+[0-9])*', re.ASCII)
 
 
 class Quantity(NamedTuple):
@@ -41,55 +54,109 @@ class Quantity(NamedTuple):
 
   Attributes:
     value: as written, before any percent sign.
-    percent: whether one follows.
+    unit: name of a `Unit`: '' for none, '%', '$', ….
   """
 
   value: Fraction
-  percent: bool
+  unit: str
 
 
 def _decimal(text: str) -> Fraction:
   """'1,234.5' -> 2469/2; a sign may come first."""
-  return Fraction(text.replace(',', ''))
+  return Fraction(text.replace(',', '').replace(' ', ''))
 
 
-def _unsigned(text: str, original: str) -> Fraction | None:
-  """Reads what follows the sign; None where it is no number."""
-  if found := _MIXED.fullmatch(original):
-    if int(found['bottom']) == 0:
-      return None
-    return int(found['whole']) + Fraction(
-      int(found['top']), int(found['bottom'])
+def _ratio(whole: str, top: str, bottom: str) -> Fraction | None:
+  below = _decimal(bottom)
+  if not below:
+    return None
+  value, integer = _decimal(top) / below, int(whole or 0)
+  return None if integer and value < 0 else integer + value
+
+
+def _leading(text: str) -> tuple[Fraction, str] | None:
+  """The unsigned number that a text begins with, and what follows it."""
+  if found := _MIXED.match(text):
+    value = _ratio(found['whole'], found['top'], found['bottom'])
+  elif found := _LATEX_FRACTION.match(text):
+    top, bottom = found['top'] or found['a'], found['bottom'] or found['b']
+    value = _ratio(found['whole'], top, bottom)
+  elif found := _PERIODIC.match(text):
+    fixed, period = found['fixed'], found['period'] or found['digit']
+    repeated = Fraction(int(period), 10 ** len(period) - 1)
+    value = int(found['whole'] or 0) + Fraction(
+      int(fixed or 0) + repeated, 10 ** len(fixed)
     )
-  if found := _NUMBER.fullmatch(text):
-    exponent = int((found['exponent'] or found['power'] or '0').strip('{}'))
+  elif found := _FRACTION.match(text):
+    value = _ratio('', found['top'], found['bottom'])
+    if value is not None and found['sign']:
+      value = -value
+  elif found := _NUMBER.match(text):
+    power = found['exponent'] or found['power'] or '0'
+    exponent = int(power.strip('{} '))
     if abs(exponent) > MAX_EXPONENT:
       return None
-    return _decimal(found['number']) * Fraction(10) ** exponent
-  if found := _FRACTION.fullmatch(text):
-    bottom = _decimal(found['bottom'])
-    sign = -1 if found['sign'] else 1
-    return sign * _decimal(found['top']) / bottom if bottom else None
-  if found := _LATEX_FRACTION.fullmatch(text):
-    bottom = _decimal(found['bottom'] or found['b'])
-    if not bottom:
+    value = _decimal(found['number']) * Fraction(10) ** exponent
+  else:
+    return None
+  if value is None or found.end() > MAX_LENGTH:
+    return None
+  return value, text[found.end() :]
+
+
+def read_plain(text: str) -> Fraction | None:
+  """Reads bare digits, perhaps with a sign and a decimal point: the fast way.
+
+  >>> read_plain('-1.50')
+  Fraction(-3, 2)
+  """
+  return Fraction(text) if _PLAIN.fullmatch(text) else None
+
+
+def read_canonical(text: str, *, letters: bool = False) -> Quantity | None:
+  """As `read_quantity`, of a text in its canonical spelling.
+
+  Args:
+    text: see `spelling.canonical`.
+    letters: whether one bare letter after the number is a unit.
+  """
+  if len(text) > _MAX_TEXT:
+    return None
+  if (plain := read_plain(text)) is not None:
+    return Quantity(plain, '')
+  if text.startswith('(') and text.endswith(')'):
+    inner = text[1:-1].strip()
+    if '(' in inner or ')' in inner or ',' in inner:
       return None
-    fraction = _decimal(found['top'] or found['a']) / bottom
-    whole = int(found['whole'] or 0)
-    return None if whole and fraction < 0 else whole + fraction
-  return None
+    text = inner
+  sign = _SIGN.match(text)
+  found = _leading(text[sign.end() :]) if sign else None
+  if sign is None or found is None:
+    return None
+  value, rest = found
+  money = '$' in sign[0]
+  if money and rest.strip() in ('\\%', '%'):
+    return None
+  unit = read_unit(rest, letters=letters)
+  if unit is None:
+    return None
+  value *= unit.scale
+  name = '$' if money else unit.name
+  return Quantity(-value if sign[1] == '-' else value, name)
 
 
-def read_number(text: str) -> Quantity | None:
-  r"""Reads a text that is one number and nothing else.
+def read_quantity(text: str) -> Quantity | None:
+  r"""Reads a text that is one number, perhaps with its unit.
 
   Thousands separators, a currency sign, a percent sign, a full stop at the
-  end, fractions (also mixed, '1 1/2'), `\frac` and powers of ten are
-  understood. Words of one character each are one number: '0 5 7 9' is 579.
+  end, fractions (also mixed, '1 1/2'), `\frac`, periods, powers of ten, words
+  for units and Markdown are understood.
 
-  >>> read_number('$1,234.50')
-  Quantity(value=Fraction(2469, 2), percent=False)
-  >>> read_number('9^9') is None
+  >>> read_quantity('$1,234.50')
+  Quantity(value=Fraction(2469, 2), unit='$')
+  >>> read_quantity('12 apples').value
+  Fraction(12, 1)
+  >>> read_quantity('3 5') is None
   True
 
   Args:
@@ -99,43 +166,36 @@ def read_number(text: str) -> Quantity | None:
     The number; None where it is none, or longer than `MAX_LENGTH`, or its
     power of ten is beyond `MAX_EXPONENT`.
   """
-  if len(text) > 2 * MAX_LENGTH:  # Room for digits that are spaced.
+  if len(text) > _MAX_TEXT:
     return None
-  for mark in _MARKS:
-    text = text.replace(mark, '')
-  text = text.replace('{,}', ',').replace('−', '-').strip()
-  words = text.split()
-  percent = bool(words) and words[-1].endswith('%')
-  if percent:
-    text = text.removesuffix('%').removesuffix('\\').strip()
-    words = text.split()
-  unsigned = text.lstrip('+-').strip()
-  apart = any(len(word) > 1 for word in words)
-  follows = any(
-    first[-1].isdigit() and second[0].isdigit()
-    for first, second in itertools.pairwise(words)
-  )
-  if apart and follows and not _MIXED.fullmatch(unsigned):
-    return None  # Two numbers, not one.
-  joined = ''.join(words).removesuffix('.')
-  if not joined or len(joined) > MAX_LENGTH:
-    return None
-  sign = -1 if joined[0] == '-' else 1
-  if joined[0] in '+-':
-    joined = joined[1:]
-  value = _unsigned(joined, unsigned)
-  return None if value is None else Quantity(sign * value, percent)
+  plain = read_plain(text)
+  if plain is not None:
+    return Quantity(plain, '')
+  return read_canonical(canonical(text))
 
 
-def same_number(answer: Quantity, reference: Quantity) -> bool:
+def read_digits(text: str) -> Fraction | None:
+  """Reads a whole number spelled digit by digit: '0 5 7 9' is 579.
+
+  Tasks whose tokens are digits write numbers so, in the reference, too.
+  """
+  if len(text) > 2 * MAX_LENGTH or not _SPACED_DIGITS.fullmatch(text.strip()):
+    return None
+  return Fraction(''.join(text.split()))
+
+
+def same_quantity(answer: Quantity, reference: Quantity) -> bool:
   """Whether they are equal, exactly.
 
   Where only one has a percent sign it may stand for 'percent of', or for the
-  unit asked for: 20 % is 0.2, and is 20.
+  unit asked for: 20 % is 0.2, and is 20. Units that are both named must not
+  contradict each other.
   """
-  if answer.percent == reference.percent:
-    return answer.value == reference.value
+  if contradict(answer.unit, reference.unit):
+    return False
   first, second = answer.value, reference.value
-  if answer.percent:
-    return first == second or first / 100 == second
-  return first == second or first == second / 100
+  if answer.unit == '%' and not reference.unit:
+    return first in (second, 100 * second)
+  if reference.unit == '%' and not answer.unit:
+    return second in (first, 100 * first)
+  return first == second

@@ -8,7 +8,14 @@ import importlib
 import re
 from typing import Any, NamedTuple
 
-from dppo_jax.rewards import countdown, extraction, formats, quantities
+from dppo_jax.rewards import (
+  countdown,
+  extraction,
+  formats,
+  matching,
+  quantities,
+)
+from dppo_jax.rewards.spelling import canonical
 from dppo_jax.rewards.verdicts import (
   EMPTY,
   MALFORMED,
@@ -23,12 +30,9 @@ from dppo_jax.rewards.verdicts import (
 )
 
 MAX_ANSWER_LENGTH = 1000  # Characters of an answer that sympy may see.
-MAX_POWER_DEPTH = 2  # Of exponents within exponents, likewise.
-# A long number in an exponent; its factorial; a power of powers of numbers.
-_EXPLOSIVE = (
-  re.compile(r'\^\s*\{?[^{}^]{0,16}[0-9]{5}'),
-  re.compile(r'(?:[0-9]{4}|!|\))\s*!'),
-  re.compile(r'[0-9]\s*\^\s*\{?\s*[0-9]+\s*\^\s*\{?\s*[0-9]'),
+# Digits that nothing but zeros after the point can spell otherwise.
+_DECIMAL = re.compile(
+  r'(-?(?:0|[1-9][0-9]{0,63}))(?:\.([0-9]{1,64}))?', re.ASCII
 )
 
 Judge = Callable[[str, Mapping[str, Any]], Verdict]
@@ -51,10 +55,21 @@ class Row(NamedTuple):
 
 
 def exact_match(answer: str, example: Mapping[str, Any]) -> Verdict:
-  """Right where it is the answer, character by character."""
-  if answer == example['answer'] or answer == reference_answer(example):
+  """Right where it is the answer, character by character.
+
+  One decimal number, alone, may end in zeros: 1 is 1.0.
+  """
+  reference = reference_answer(example)
+  if answer in (example['answer'], reference):
     return RIGHT
-  return WRONG
+  number = _DECIMAL.fullmatch(answer)
+  expected = _DECIMAL.fullmatch(reference)
+  if number is None or expected is None:
+    return WRONG
+  same = number[1] == expected[1] and (
+    (number[2] or '').rstrip('0') == (expected[2] or '').rstrip('0')
+  )
+  return RIGHT if same else WRONG
 
 
 def last_word(completion: str, example: Mapping[str, Any]) -> Verdict:
@@ -91,62 +106,52 @@ def reference_answer(example: Mapping[str, Any]) -> str:
 
 
 def numeric(answer: str, example: Mapping[str, Any]) -> Verdict:
-  """Right where both are the same number, exactly; see `read_number`."""
-  number = quantities.read_number(answer)
+  """Right where both are the same number, exactly; see `read_quantity`.
+
+  Where the reference is spelled digit by digit the answer may be, too.
+  """
+  reference = reference_answer(example)
+  number = quantities.read_quantity(answer)
+  expected = quantities.read_quantity(reference)
+  if expected is None:
+    digits = quantities.read_digits(reference)
+    spelled = quantities.read_digits(answer)
+    if digits is not None and spelled is not None:
+      return RIGHT if digits == spelled else WRONG
   if number is None:
     return MALFORMED
-  reference = quantities.read_number(reference_answer(example))
-  same = reference is not None and quantities.same_number(number, reference)
-  return RIGHT if same else WRONG
+  if expected is None:
+    return WRONG
+  return RIGHT if quantities.same_quantity(number, expected) else WRONG
+
+
+def _ask() -> matching.Questions:
+  module: Any = importlib.import_module(VERIFIERS['math'].imports)
+  return matching.Questions(module.equivalent, module.same_relation)
 
 
 def math(answer: str, example: Mapping[str, Any]) -> Verdict:
-  """Right where both mean the same to math-verify.
+  """Right where both mean the same; see `matching`.
 
-  Equal texts and equal numbers, and unequal whole numbers, are settled
-  without it: that is nearly all of GSM8K.
+  Equal texts and bare numbers are settled at once: that is nearly all of
+  GSM8K.
   """
   reference = reference_answer(example)
   if answer == reference:
     return RIGHT
-  number = quantities.read_number(answer)
-  expected = quantities.read_number(reference)
+  number = quantities.read_plain(answer)
+  expected = quantities.read_plain(reference)
   if number is not None and expected is not None:
-    if quantities.same_number(number, expected):
-      return RIGHT
-    if number.value.denominator == expected.value.denominator == 1:
-      return WRONG
+    return RIGHT if number == expected else WRONG
   if len(answer) > MAX_ANSWER_LENGTH:
     return TOO_LONG
-  if not _is_tame(answer):
+  if '\\boxed' in answer:  # A second one, that hedges the first.
     return MALFORMED
-  module: Any = importlib.import_module(VERIFIERS['math'].imports)
-  return RIGHT if module.equivalent(answer, reference) else WRONG
-
-
-def _is_tame(answer: str) -> bool:
-  r"""Whether an answer is one formula and writes no astronomic number.
-
-  The limits of a worker stop whatever slips through, at their price each time:
-  this turns away what is cheap to write and dear to compute, `9^{9^{9^9}}`,
-  `2^{99999}`, `99999!`, and a second `\boxed` that hedges the first.
-  """
-  if '\\boxed' in answer or any(mark.search(answer) for mark in _EXPLOSIVE):
-    return False
-  escaped = False
-  exponents: list[bool] = []  # For each open brace: whether of an exponent.
-  for before, char in zip(' ' + answer, answer, strict=False):
-    if escaped or char == '\\':
-      escaped = not escaped
-    elif char == '{':
-      exponents.append(before == '^')
-      if sum(exponents) > MAX_POWER_DEPTH:
-        return False
-    elif char == '}':
-      if not exponents:
-        return False
-      exponents.pop()
-  return not exponents
+  try:
+    right = matching.same_answer(canonical(answer), canonical(reference), _ask)
+  except matching.UntamedError:
+    return MALFORMED
+  return RIGHT if right else WRONG
 
 
 VERIFIERS: dict[str, Row] = {
@@ -164,12 +169,15 @@ VERIFIERS: dict[str, Row] = {
 }
 
 
-def make_verifier(row: Row, extractors: Sequence[str]) -> Verifier:
+def make_verifier(
+  row: Row, extractors: Sequence[str], *, read_thoughts: bool = False
+) -> Verifier:
   """A verifier of whole completions.
 
   Args:
     row: of `VERIFIERS`.
     extractors: keys of `EXTRACTORS`, in the order they are tried.
+    read_thoughts: whether an answer counts that stands in a thought only.
 
   Returns:
     (completion, example, truncated) -> verdict.
@@ -186,7 +194,10 @@ def make_verifier(row: Row, extractors: Sequence[str]) -> Verifier:
       return EMPTY
     if as_it_is:
       return row.fn(completion, example)
-    answer = extraction.extract(completion, extractors)
+    said = extraction.outside_thoughts(completion)
+    answer = extraction.extract(said, extractors)
+    if answer is None and read_thoughts:
+      answer = extraction.extract(completion, extractors)
     return NO_ANSWER if answer is None else row.fn(answer, example)
 
   return verify

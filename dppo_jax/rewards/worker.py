@@ -23,12 +23,15 @@ from dppo_jax.rewards.verdicts import Verifier, verify_safely
 _GRACE_S = 5.0
 
 
-def load_verifier(name: str, extraction: Sequence[str]) -> Verifier:
+def load_verifier(
+  name: str, extraction: Sequence[str], *, read_thoughts: bool = False
+) -> Verifier:
   """Makes a verifier of a row, or imports 'package.module:function'.
 
   Args:
     name: a key of `VERIFIERS`, or that.
     extraction: keys of `EXTRACTORS`, for rows that read answers.
+    read_thoughts: whether those read a thought, too, where nothing follows it.
 
   Raises:
     ValueError: there is no such module or function.
@@ -37,7 +40,7 @@ def load_verifier(name: str, extraction: Sequence[str]) -> Verifier:
     row = verifiers.VERIFIERS[name]
     if row.imports:  # Now, not within the time limit of the first item.
       importlib.import_module(row.imports)
-    return verifiers.make_verifier(row, extraction)
+    return verifiers.make_verifier(row, extraction, read_thoughts=read_thoughts)
   module_name, _, function = name.partition(':')
   try:
     verifier: Any = importlib.import_module(module_name)
@@ -97,7 +100,12 @@ def main() -> None:
   limit_memory(settings['memory_limit_bytes'])
   try:
     terms = [
-      load_verifier(name, settings['extraction']) for name in settings['terms']
+      load_verifier(
+        name,
+        settings['extraction'],
+        read_thoughts=settings['read_thoughts'],
+      )
+      for name in settings['terms']
     ]
   except ValueError as error:
     replies.write(json.dumps(str(error)) + '\n')

@@ -41,6 +41,7 @@ class RewardsConfig:
 
   verifier: str
   extraction: str
+  read_thoughts: bool
   time_limit_s: float
   memory_limit_mb: int
   num_workers: int

@@ -326,10 +326,10 @@ def mathematics():
 
 
 _ROOT = '\\boxed{\\sqrt{3}}'
-_BOMB = '\\boxed{(9^{9999})^{9999}}'  # Not caught by its looks.
+_BOMB = '\\boxed{(9^{9999})^{9999}}'  # Turned away by its size.
 
 
-def test_a_bomb_costs_its_own_reward_and_its_time(mathematics):
+def test_a_bomb_costs_its_own_reward_and_no_time(mathematics):
   answers = [_ROOT] * 64
   examples = [{'answer': '3^{1/2}'}] * 64
   flags = [False] * 64
@@ -341,10 +341,10 @@ def test_a_bomb_costs_its_own_reward_and_its_time(mathematics):
   start = time.monotonic()
   verdicts = mathematics.verify(answers, examples, flags)
   delay = time.monotonic() - start - plain
-  assert verdicts[20] == (0.0, 'timeout')
+  assert verdicts[20] == (0.0, 'malformed')
   assert [v.reason for v in verdicts].count('right') == 63
-  # Its limit, and what a busy machine adds to killing and starting.
-  assert delay < _LIMIT_S + 0.5
+  # Below the limit that it would run into; this machine may be busy.
+  assert delay < _LIMIT_S
 
 
 def test_the_one_to_follow_is_started_before_it_is_needed(

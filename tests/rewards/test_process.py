@@ -15,6 +15,7 @@ def worker():
     {
       'terms': ['exact_match'],
       'extraction': ['whole'],
+      'read_thoughts': False,
       'time_limit_s': 5.0,
       'memory_limit_bytes': 2**30,
     }

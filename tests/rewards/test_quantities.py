@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from dppo_jax.rewards.quantities import read_number, same_number
+from dppo_jax.rewards.quantities import (
+  Quantity,
+  read_digits,
+  read_plain,
+  read_quantity,
+  same_quantity,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +58,19 @@ from dppo_jax.rewards.quantities import read_number, same_number
     ('1e64', 10**64),
     ('1e65', None),
     ('1e99999', None),
-    ('0 5 7 9', 579),
+    ('0 5 7 9', None),
+    ('3 7', None),
+    ('7 250', 7250),
+    ('1 234 567.5', Fraction(2469135, 2)),
+    ('1 234567', None),
+    (r'0.\overline{45}', Fraction(5, 11)),
+    (r'2.1\overline{6}', Fraction(13, 6)),
+    ('0.333...', None),
+    ('½', Fraction(1, 2)),
+    ('**17**', 17),
+    ('5 million', 5_000_000),
+    ('5 dozen', None),
+    ('42 or 43', None),
     ('- 5', -5),
     ('12 34', None),
     ('1 +', None),
@@ -67,21 +85,40 @@ from dppo_jax.rewards.quantities import read_number, same_number
     ('inf', None),
     ('1_000', None),
     ('0x10', None),
-    ('7 apples', None),
+    ('7 apples', 7),
+    ('7 t', None),
+    ('7t', None),
     ('1' * 64, int('1' * 64)),
     ('1' * 65, None),
     ('1' * 100_000, None),
   ],
 )
 def test_values(text, value):
-  found = read_number(text)
+  found = read_quantity(text)
   assert (found and found.value) == value
-  assert found is None or not found.percent
+  assert found is None or found.unit != '%'
 
 
-def test_percents_are_marked():
-  assert read_number('12.5%') == (Fraction(25, 2), True)
-  assert read_number(r'12 \%') == (12, True)
+def test_units_are_named():
+  assert read_quantity('12.5%') == (Fraction(25, 2), '%')
+  assert read_quantity(r'12 \%') == (12, '%')
+  assert read_quantity(r'12\text{ percent}') == (12, '%')
+  assert read_quantity('$12') == read_quantity('12 dollars') == (12, '$')
+  assert read_quantity(r'5\text{ cm}^2') == (5, 'cm^2')
+  assert read_quantity(r'\$5\%') is None
+
+
+def test_digits_are_read_where_they_are_spelled():
+  assert read_digits('0 5 7 9') == 579
+  assert read_digits('- 1 2') == -12
+  for text in ('57 9', '5.7', '', 'a', '1 ' * 200):
+    assert read_digits(text) is None
+
+
+def test_bare_digits_take_the_fast_way():
+  assert read_plain('-1.50') == Fraction(-3, 2)
+  for text in ('1,000', '$1', '1 2', '1.', '1e3', '1' * 65):
+    assert read_plain(text) is None
 
 
 @pytest.mark.parametrize(
@@ -97,24 +134,31 @@ def test_percents_are_marked():
     ('0.2', '20', False),
     ('0.3333', '1/3', False),
     ('0.1', '1/10', True),
+    ('$8', '8%', False),
+    ('8%', '$8', False),
+    ('$8', '8', True),
+    ('8 km', '8 meters', False),
+    ('8 apples', '8', True),
   ],
 )
 def test_equality_is_exact(answer, reference, same):
-  assert same_number(read_number(answer), read_number(reference)) is same
+  found = same_quantity(read_quantity(answer), read_quantity(reference))
+  assert found is same
 
 
 @given(st.fractions(max_denominator=10**6))
 def test_fractions_come_back(value):
-  assert read_number(str(value)).value == value
+  assert read_quantity(str(value)) == Quantity(value, '')
 
 
 @given(st.integers(-(10**20), 10**20))
 def test_separators_change_nothing(value):
-  assert read_number(f'{value:,}').value == value
-  assert read_number(' '.join(str(value))).value == value
+  assert read_quantity(f'{value:,}').value == value
+  assert read_quantity(f'{value:,}'.replace(',', ' ')).value == value
+  assert read_digits(' '.join(str(value))) == value
 
 
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_not(text):
-  found = read_number(text)
+  found = read_quantity(text)
   assert found is None or isinstance(found.value, Fraction)

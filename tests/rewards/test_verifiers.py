@@ -1,5 +1,7 @@
 """What each verifier rewards, and that none of them can break the caller."""
 
+import json
+import pathlib
 import subprocess
 import sys
 
@@ -8,7 +10,9 @@ from hypothesis import strategies as st
 import pytest
 
 from dppo_jax.rewards import verifiers
-from dppo_jax.rewards.verdicts import REASONS, verify_safely
+from dppo_jax.rewards.pool import VerifierPool
+from dppo_jax.rewards.verdicts import REASONS, RIGHT, verify_safely
+from tests.rewards import answer_pairs
 
 _ANYWHERE = [
   name for name, row in verifiers.VERIFIERS.items() if not row.imports
@@ -29,6 +33,11 @@ def _verify(name, completion, example, extraction=('whole',), truncated=False):
     ('exact_match', '', '1 2 3', (0.0, 'empty')),
     ('exact_match', '', '', (0.0, 'empty')),
     ('exact_match', '7', 'Seven.\n#### 7', (1.0, 'right')),
+    ('exact_match', '1', '1.0', (1.0, 'right')),
+    ('exact_match', '1.50', '1.5', (1.0, 'right')),
+    ('exact_match', '10', '1', (0.0, 'wrong')),
+    ('exact_match', '01', '1', (0.0, 'wrong')),
+    ('exact_match', '1.05', '1.5', (0.0, 'wrong')),
     ('last_word', 'think 1 3 5', '5', (1.0, 'right')),
     ('last_word', 'direct 5', '5', (1.0, 'right')),
     ('last_word', '5', '5', (1.0, 'right')),
@@ -50,6 +59,12 @@ def _verify(name, completion, example, extraction=('whole',), truncated=False):
     ('numeric', '$1,500.00', '1500', (1.0, 'right')),
     ('numeric', '20%', '1/5', (1.0, 'right')),
     ('numeric', '5 7 8', '5 7 9', (0.0, 'wrong')),
+    ('numeric', '5 7', '57', (0.0, 'malformed')),
+    ('numeric', '57', '5 7', (0.0, 'wrong')),
+    ('numeric', '57 clips', '57', (1.0, 'right')),
+    ('numeric', r'57\text{ dollars}', '57', (1.0, 'right')),
+    ('numeric', '**57**', '57', (1.0, 'right')),
+    ('numeric', '5 700', '5700', (1.0, 'right')),
     ('numeric', '5', 'Tuesday', (0.0, 'wrong')),
     ('numeric', '1 +', '1', (0.0, 'malformed')),
     ('numeric', '1e400', '1', (0.0, 'malformed')),
@@ -66,6 +81,8 @@ def _verify(name, completion, example, extraction=('whole',), truncated=False):
     ('math', '2^99999', '1000', (0.0, 'malformed')),
     ('math', '9999!', '1000', (0.0, 'malformed')),
     ('math', '9!!', '1000', (0.0, 'malformed')),
+    ('math', '$.$', '$', (0.0, 'wrong')),
+    ('math', '', '$', (0.0, 'empty')),
     ('math', 'x^{y^{z^{w}}}', '1000', (0.0, 'malformed')),
     ('math', '{1', '1000', (0.0, 'malformed')),
     ('math', '1}{2', '1000', (0.0, 'malformed')),
@@ -74,13 +91,6 @@ def _verify(name, completion, example, extraction=('whole',), truncated=False):
 )
 def test_verdicts(name, completion, answer, expected):
   assert _verify(name, completion, {'answer': answer}) == expected
-
-
-def test_what_may_be_dear_is_told_from_what_is_not():
-  for dear in ('9^{9^{9^9}}', '9^9^9', '2^{ 12345}', '(9!)!', 'a^{b^{c^{d}}}'):
-    assert not verifiers._is_tame(dear), dear
-  for fine in (r'\frac{1}{2}', 'e^{-x^{2}}', '12345x^{10}', r'\{1, 2\}', '5!'):
-    assert verifiers._is_tame(fine), fine
 
 
 @pytest.mark.parametrize(
@@ -93,11 +103,42 @@ def test_what_may_be_dear_is_told_from_what_is_not():
     ('so 7', ('boxed', 'hashes'), (0.0, 'no_answer')),
     (r'so \boxed{ }', ('boxed',), (0.0, 'no_answer')),
     (r'so \boxed{7', ('boxed',), (0.0, 'no_answer')),
+    (r'<answer>$\boxed{7}$</answer>', ('answer_tag',), (1.0, 'right')),
+    (r'#### \boxed{7}', ('hashes',), (1.0, 'right')),
+    ('#### **7**', ('hashes',), (1.0, 'right')),
+    ('The answer is 7.', ('boxed', 'last_number'), (1.0, 'right')),
+    ('It is 7, not 8.', ('last_number',), (0.0, 'wrong')),
   ],
 )
 def test_rows_read_the_answer(completion, extraction, expected):
   example = {'answer': 'They are seven.\n#### 7'}
   assert _verify('numeric', completion, example, extraction) == expected
+
+
+_THOUGHT = r'<think>so \boxed{7}</think>'
+
+
+@pytest.mark.parametrize(
+  ('completion', 'read_thoughts', 'expected'),
+  [
+    (_THOUGHT + ' It is seven.', False, 'no_answer'),
+    (_THOUGHT + ' It is seven.', True, 'right'),
+    (_THOUGHT + r' It is \boxed{8}.', True, 'wrong'),
+    (r'<think>so \boxed{8}</think> \boxed{7}', False, 'right'),
+    (r'so \boxed{8}</think> \boxed{7}', False, 'right'),
+    (r'<think>so \boxed{7}', False, 'no_answer'),
+    (r'<think>so \boxed{7}', True, 'right'),
+    (r'[THINK]\boxed{7}[/THINK] seven', False, 'no_answer'),
+    (r'\boxed{7} <think>', False, 'right'),
+  ],
+)
+def test_thoughts_are_no_answers_unless_asked(
+  completion, read_thoughts, expected
+):
+  verifier = verifiers.make_verifier(
+    verifiers.VERIFIERS['numeric'], ('boxed',), read_thoughts=read_thoughts
+  )
+  assert verifier(completion, {'answer': '7'}, False).reason == expected
 
 
 def test_rows_of_form_read_everything():
@@ -159,6 +200,57 @@ def test_hostile_texts_cost_their_reward_and_no_time(
     # One box is one box, whatever is in it.
     assert verdict.reward == 0.0 or name == 'one_boxed'
     assert verdict.reason in REASONS
+
+
+def _rows():
+  """(verifier, extraction, completion, reference, expected) of every pair."""
+  path = pathlib.Path(__file__).parents[1] / 'testdata' / 'rewards.jsonl'
+  for line in path.read_text().splitlines():
+    row = json.loads(line)
+    yield (
+      row['verifier'],
+      row['extraction'],
+      row['completion'],
+      row['reference'],
+      row['expected'],
+    )
+  for pairs in answer_pairs.PAIRS.values():
+    for reference, answer, expected in pairs:
+      yield 'math', 'boxed', f'so \\boxed{{{answer}}}', reference, expected
+  for reference, completion, expected in answer_pairs.COMPLETIONS:
+    yield 'math', 'boxed, answer_line', completion, reference, expected
+
+
+def _found(name, extraction, completion):
+  """The answer that a row of `VERIFIERS` is asked about; '' for none."""
+  asked = ['']
+  row = verifiers.VERIFIERS[name]._replace(
+    fn=lambda answer, example: asked.append(answer) or RIGHT
+  )
+  extractors = tuple(each.strip() for each in extraction.split(','))
+  verifiers.make_verifier(row, extractors)(completion, {}, False)
+  return asked[-1]
+
+
+def test_answers_are_judged_as_a_teacher_would():
+  rows = list(_rows())
+  assert len(rows) > 550
+  wrong = []
+  for name in ('exact_match', 'numeric', 'math'):
+    mine = [row for row in rows if row[0] == name]
+    workers = 1 if verifiers.VERIFIERS[name].imports else 0
+    with VerifierPool(name, 'whole', workers, 30.0, 4096) as pool:
+      found = pool.verify(
+        [_found(*row[:3]) for row in mine],
+        [{'answer': row[3]} for row in mine],
+        [False] * len(mine),
+      )
+    wrong += [
+      (*row, verdict.reason)
+      for row, verdict in zip(mine, found, strict=True)
+      if verdict.reward != row[4] or verdict.reason.startswith('error')
+    ]
+  assert not wrong
 
 
 def test_the_modules_of_a_worker_are_light():
