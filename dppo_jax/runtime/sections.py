@@ -39,6 +39,7 @@ class RewardsConfig:
   verifier: str
   extraction: str
   time_limit_s: float
+  wall_limit_s: float
   memory_limit_mb: int
   num_workers: int
 

@@ -118,6 +118,7 @@ COUNTS = {
 # Paths of numbers -> (lowest, whether it is allowed, highest allowed).
 RANGES = {
   'rewards.time_limit_s': (0.0, False, math.inf),
+  'rewards.wall_limit_s': (0.0, False, math.inf),
   'rewards.model_weight': (-1e6, True, 1e6),
   'model.rope_theta': (0.0, False, math.inf),
   'model.rope_factor': (0.0, False, math.inf),
