@@ -11,9 +11,10 @@ import pathlib
 from typing import Any, NamedTuple
 
 from dppo_jax import base
-from dppo_jax.data import answers, builder, rows, tasks
+from dppo_jax.data import answers, builder, row_fields, rows, tasks
 
 _FOLDER = 'files'  # Below data.data_dir: one folder a source.
+_MAX_NAMES = 5  # Files that a message names.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,11 +131,14 @@ class Loaded(NamedTuple):
       'answer' and, where the source has them, 'level' and 'source'; texts.
     num_duplicates: rows left out because an earlier one has their prompt.
     num_conflicts: those of them that have another answer.
+    num_unanswered: rows left out because they have no reference answer: null,
+      NaN, no text, 'proof' or 'notfound'.
   """
 
   examples: tuple[base.Example, ...]
   num_duplicates: int
   num_conflicts: int
+  num_unanswered: int
 
 
 def find_source(name: str, fields: Mapping[str, str]) -> Source:
@@ -189,14 +193,39 @@ def locate(
     )
   folder = pathlib.Path(data_dir).expanduser() / _FOLDER / name
   found = rows.find_files(files, folder, split if source.splits else '')
-  if not found and (files or source.prepared is None):
+  unfit = [] if found or files else _unfit(source, folder)
+  if not found and (files or unfit or source.prepared is None):
     missing = repr(files) if files else f'file of split {split!r} in {folder}'
     raise ValueError(
-      f'{key}: no {missing} for the source {name!r}. Published:'
-      f' {source.published}. Put the files into {folder}, or name them in'
-      f' {key}; {", ".join(rows.SUFFIXES)} are read.'
+      f'{key}: no {missing} for the source {name!r}{_there(unfit, split)}.'
+      f' Published: {source.published}. Put the files into {folder}, or name'
+      f' them in {key}; {", ".join(rows.SUFFIXES)} are read.'
     )
   return list(found)
+
+
+def _unfit(source: Source, folder: pathlib.Path) -> list[str]:
+  """Names of the files in a folder, where none of them names a split."""
+  named = [
+    path
+    for split in source.splits
+    for path in rows.find_files('', folder, split)
+  ]
+  if named:
+    return []
+  there = [path for path in folder.glob('**/*') if path.is_file()]
+  return sorted(path.relative_to(folder).as_posix() for path in there)
+
+
+def _there(unfit: Sequence[str], split: str) -> str:
+  if not unfit:
+    return ''
+  shown = ', '.join(unfit[:_MAX_NAMES])
+  more = f' and {len(unfit) - _MAX_NAMES} more' if unfit[_MAX_NAMES:] else ''
+  return (
+    f'; there lie {shown}{more}: the name, or that of a folder, must have'
+    f' {split!r} as a word of its own, as {split}.jsonl'
+  )
 
 
 def load_source(
@@ -247,16 +276,13 @@ def _columns(source: Source) -> list[str]:
 def _collect(source: Source, stream: Iterator[rows.Row]) -> Loaded:
   """Reads every row and keeps the first one of each prompt."""
   examples: dict[str, dict[str, Any]] = {}
-  num_duplicates = num_conflicts = 0
+  num_duplicates = num_conflicts = num_unanswered = 0
   for number, row in enumerate(stream):
-    prompt = _prompt(row, source.prompt)
-    solution = _text(_field(row, source.answer, 'answer'), row, 'answer')
-    try:
-      answer = source.read_answer(solution)
-    except ValueError as error:
-      raise ValueError(
-        f'data.files: {row.where}: {error}; mend the row or leave it out.'
-      ) from error
+    prompt = row_fields.prompt(row, source.prompt)
+    answer = row_fields.answer(row, source.answer, source.read_answer)
+    if answer is None:
+      num_unanswered += 1
+      continue
     if prompt in examples:
       num_duplicates += 1
       num_conflicts += answer != examples[prompt]['answer']
@@ -266,53 +292,14 @@ def _collect(source: Source, stream: Iterator[rows.Row]) -> Loaded:
       values = [rows.lookup(row, path) for path in paths]
       there = [value for value in values if value is not None]
       if there:
-        example[key] = _text(there[0], row, key)
+        example[key] = row_fields.text(there[0], row, key)
     examples[prompt] = example
-  return Loaded(tuple(examples.values()), num_duplicates, num_conflicts)
-
-
-def _field(row: rows.Row, paths: Sequence[str], meaning: str) -> Any:
-  """The first field there is."""
-  for path in paths:
-    value = rows.lookup(row, path)
-    if value is not None:
-      return value
-  wanted = ' or '.join(map(repr, paths))
-  raise ValueError(
-    f'data.fields.{meaning}: {row.where} has no field {wanted}; its fields are'
-    f' {rows.field_names(row)}.'
+  if num_unanswered and not examples:
+    raise ValueError(
+      f'data.fields.answer: none of {num_unanswered:,} rows has a reference'
+      f' answer in {" or ".join(map(repr, source.answer))} (null, NaN, no text,'
+      " 'proof' or 'notfound'); name the field that holds it."
+    )
+  return Loaded(
+    tuple(examples.values()), num_duplicates, num_conflicts, num_unanswered
   )
-
-
-def _text(value: Any, row: rows.Row, meaning: str) -> str:
-  """A text or a number as text: 3.0 is '3'."""
-  if isinstance(value, float) and value.is_integer():
-    value = int(value)
-  if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-    raise ValueError(
-      f'data.fields.{meaning}: {row.where} holds a {type(value).__name__}'
-      ' there; a text or a number.'
-    )
-  return str(value)
-
-
-def _prompt(row: rows.Row, paths: Sequence[str]) -> str:
-  """The user's words: of a text, or of a chat of one turn."""
-  value = _field(row, paths, 'prompt')
-  if isinstance(value, list):
-    turns = [turn for turn in value if isinstance(turn, Mapping)]
-    if len(value) != 1 or [turn.get('role') for turn in turns] != ['user']:
-      roles = [turn.get('role') for turn in turns]
-      raise ValueError(
-        f'data.fields.prompt: {row.where} is a chat of {len(value)} turns'
-        f' {roles}; one turn of the user is read. Put a system turn into'
-        ' data.system_prompt.'
-      )
-    value = turns[0].get('content')
-  text = _text(value, row, 'prompt')
-  if not text.strip():
-    raise ValueError(
-      f'data.fields.prompt: {row.where} has an empty prompt; mend the row or'
-      ' leave it out.'
-    )
-  return text
