@@ -43,6 +43,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     group_size=16,  # G, completions a prompt.
     max_prompt_length=9,  # P, tokens.
     overlong='filter',  # Prompts longer than that: filter or refuse.
+    max_unverifiable=0.05,  # Share of references that no verifier may accept.
   )
 
   config.rewards = dict(
@@ -185,6 +186,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     source='data',  # As data.source; data: the held-out split of that.
     files='',  # As data.files.
     split='validation',
+    drop_trained_on=False,  # Leaves out prompts that the run trains on.
     num_prompts=256,  # During training.
     final_num_prompts=1024,  # Before and after training.
     num_samples=1,  # k of avg@k and pass@k.

@@ -169,6 +169,8 @@ class PromptStream:
     num_filtered: examples dropped because their prompts are too long.
     num_duplicates: rows left out because an earlier one has their prompt.
     num_conflicts: those of them that have another answer.
+    num_unanswered: rows left out because they have no reference answer.
+    num_trained_on: held-out prompts that stand in the training set.
   """
 
   def __init__(
@@ -183,6 +185,8 @@ class PromptStream:
     *,
     num_duplicates: int = 0,
     num_conflicts: int = 0,
+    num_unanswered: int = 0,
+    num_trained_on: int = 0,
   ):
     """Tokenizes every prompt once.
 
@@ -197,6 +201,9 @@ class PromptStream:
       weights: of the components of a mixture, in their shares of the prompts.
       num_duplicates: rows that were left out before, to be told.
       num_conflicts: those of them that have another answer.
+      num_unanswered: rows that were left out for want of an answer.
+      num_trained_on: of the rows that were given or left out, those whose
+        prompt is trained on.
 
     Raises:
       ValueError: see `encode_prompts`; also `num_prompts` < 1, two examples of
@@ -210,6 +217,8 @@ class PromptStream:
     self.num_filtered = encoded.num_filtered
     self.num_duplicates = num_duplicates
     self.num_conflicts = num_conflicts
+    self.num_unanswered = num_unanswered
+    self.num_trained_on = num_trained_on
     self._seed = seed
     components = [e.get('component', 0) for e in encoded.examples]
     self._members = [
@@ -274,6 +283,10 @@ class PromptStream:
         epoch_indices(ordinal[drawn], len(members), self._seed, stream)
       ]
     return indices
+
+  def all_examples(self) -> list[base.Example]:
+    """Returns every example that fits, in the order of the split."""
+    return list(self._examples.values())
 
   def facts(self) -> dict[str, collections.Counter[str]]:
     """Returns how many examples have which 'level' and which 'source'."""

@@ -72,6 +72,7 @@ class VerifierPool:
 
   Attributes:
     terms: the weighted sum that a reward is.
+    extraction: keys of `EXTRACTORS`, in the order they are tried.
   """
 
   def __init__(
@@ -119,7 +120,7 @@ class VerifierPool:
       )
     name = verifier if isinstance(verifier, str) else _name(verifier)
     self.terms = parse_verifier(name, num_workers)
-    extractors = parse_extraction(extraction)
+    self.extraction = extractors = parse_extraction(extraction)
     self._in_process: list[Verifier] = []
     if num_workers == 0:
       self._in_process = [

@@ -309,6 +309,7 @@ def _evaluation(c: Any, sampling: SamplingConfig) -> EvaluationConfig:
     source=section.source,
     files=section.files,
     split=section.split,
+    drop_trained_on=section.drop_trained_on,
     num_prompts=section.num_prompts,
     final_num_prompts=section.final_num_prompts,
     num_samples=section.num_samples,

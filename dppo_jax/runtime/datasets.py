@@ -18,12 +18,16 @@ class Prepared(NamedTuple):
     weights: one a component.
     num_duplicates: rows left out because another one has their prompt.
     num_conflicts: those of them that have another answer.
+    num_unanswered: rows left out because they have no reference answer.
+    num_trained_on: held-out prompts that stand in the training set.
   """
 
   examples: tuple[Example, ...]
   weights: tuple[float, ...]
   num_duplicates: int
   num_conflicts: int
+  num_unanswered: int
+  num_trained_on: int
 
 
 def training(data: DataConfig) -> Prepared:
@@ -34,9 +38,9 @@ def training(data: DataConfig) -> Prepared:
   """
   if not data.mixture:
     found = _load(data, data.source, 'train', data.files, 'data.files')
-    return Prepared(found.examples, (1.0,), *found[1:])
+    return Prepared(found.examples, (1.0,), *found[1:], num_trained_on=0)
   examples: list[dict[str, Any]] = []
-  num_duplicates = num_conflicts = start = 0
+  num_duplicates = num_conflicts = num_unanswered = start = 0
   for component, (name, files, _) in enumerate(data.mixture):
     found = _load(data, name, 'train', files, 'data.mixture')
     last = -1
@@ -53,8 +57,11 @@ def training(data: DataConfig) -> Prepared:
     start += last + 1
     num_duplicates += found.num_duplicates
     num_conflicts += found.num_conflicts
+    num_unanswered += found.num_unanswered
   weights = tuple(float(weight) for _, _, weight in data.mixture)
-  return Prepared(tuple(examples), weights, num_duplicates, num_conflicts)
+  return Prepared(
+    tuple(examples), weights, num_duplicates, num_conflicts, num_unanswered, 0
+  )
 
 
 def held_out(experiment: Experiment) -> Prepared:
@@ -70,7 +77,33 @@ def held_out(experiment: Experiment) -> Prepared:
     if evaluation.split == 'train':
       files = files or data.files
   found = _load(data, name, evaluation.split, files, 'evaluation.files')
-  return Prepared(found.examples, (1.0,), *found[1:])
+  return Prepared(found.examples, (1.0,), *found[1:], num_trained_on=0)
+
+
+def compare(held_out: Prepared, trained: Prepared, *, drop: bool) -> Prepared:
+  """Held-out examples, with a count of prompts that are trained on.
+
+  Args:
+    held_out: of `held_out`.
+    trained: of `training`.
+    drop: leaves those prompts out, which stand there letter by letter.
+
+  Raises:
+    ValueError: nothing is left.
+  """
+  known = {example['prompt'] for example in trained.examples}
+  examples = held_out.examples
+  new = tuple(each for each in examples if each['prompt'] not in known)
+  if drop and not new:
+    raise ValueError(
+      f'evaluation.drop_trained_on: all {len(examples):,} held-out prompts'
+      ' stand in the training set; name other held-out data in'
+      ' evaluation.source or evaluation.files.'
+    )
+  return held_out._replace(
+    examples=new if drop else examples,
+    num_trained_on=len(examples) - len(new),
+  )
 
 
 def open_stream(
@@ -92,6 +125,8 @@ def open_stream(
     prepared.weights,
     num_duplicates=prepared.num_duplicates,
     num_conflicts=prepared.num_conflicts,
+    num_unanswered=prepared.num_unanswered,
+    num_trained_on=prepared.num_trained_on,
   )
 
 
@@ -100,7 +135,7 @@ def _load(
 ) -> sources.Loaded:
   if name == TASK:
     examples = builder.load_split(data.task, split, data.data_dir)
-    return sources.Loaded(examples, 0, 0)
+    return sources.Loaded(examples, 0, 0, 0)
   return sources.load_source(
     name, split, files, data.data_dir, data.fields, key
   )

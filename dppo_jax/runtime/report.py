@@ -144,6 +144,10 @@ def _prompts(stream: PromptStream, max_length: int) -> str:
     text += f', {stream.num_duplicates:,} repeated rows left out'
   if stream.num_conflicts:
     text += f' ({stream.num_conflicts:,} of them with another answer)'
+  if stream.num_unanswered:
+    text += f', {stream.num_unanswered:,} rows without an answer left out'
+  if stream.num_trained_on:
+    text += f', {stream.num_trained_on:,} that are trained on, too'
   return text
 
 

@@ -30,6 +30,7 @@ class DataConfig:
   group_size: int
   max_prompt_length: int
   overlong: str
+  max_unverifiable: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,7 @@ class EvaluationConfig:
   source: str
   files: str
   split: str
+  drop_trained_on: bool
   num_prompts: int
   final_num_prompts: int
   num_samples: int
