@@ -117,12 +117,7 @@ def assemble(experiment: Experiment) -> Parts:
   def stream(prepared: datasets.Prepared) -> PromptStream:
     return datasets.open_stream(experiment, tokenizer, prepared)
 
-  trained = datasets.training(experiment.data)
-  held_out = datasets.compare(
-    datasets.held_out(experiment),
-    trained,
-    drop=experiment.evaluation.drop_trained_on,
-  )
+  trained, held_out = datasets.prepare(experiment)
   return Parts(
     **vars(assemble_model(experiment)),
     task=tasks.find_task(experiment.data.task),

@@ -80,6 +80,17 @@ def held_out(experiment: Experiment) -> Prepared:
   return Prepared(found.examples, (1.0,), *found[1:], num_trained_on=0)
 
 
+def prepare(experiment: Experiment) -> tuple[Prepared, Prepared]:
+  """What a run trains on, and what it is evaluated on, compared.
+
+  Raises:
+    ValueError: see `training`, `held_out` and `compare`.
+  """
+  trained = training(experiment.data)
+  drop = experiment.evaluation.drop_trained_on
+  return trained, compare(held_out(experiment), trained, drop=drop)
+
+
 def compare(held_out: Prepared, trained: Prepared, *, drop: bool) -> Prepared:
   """Held-out examples, with a count of prompts that are trained on.
 

@@ -30,6 +30,7 @@ from dppo_jax.runtime import (
   exporting,
   frozen,
   host_rows,
+  inputs,
   reference_check,
   report,
   rollouts,
@@ -72,6 +73,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
   """
   assembly.use_compilation_cache(experiment.compilation_cache)
   parts = frozen.with_base(experiment, assembly.assemble(experiment))
+  inputs.settle(experiment, parts, workdir)
   schedule = experiment.evaluation
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(stop_on_signals())
