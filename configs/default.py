@@ -46,13 +46,15 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     group_size=16,  # G, completions a prompt.
     max_prompt_length=9,  # P, tokens.
     overlong='filter',  # Prompts longer than that: filter or refuse.
+    max_unverifiable=0.05,  # Share of references that no verifier may accept.
   )
 
   config.rewards = dict(
     verifier='exact_match',  # Rows of VERIFIERS: 'math + 0.1 * think_answer'.
     extraction='whole',  # Where answers are: 'boxed, hashes', first found.
     read_thoughts=False,  # An answer inside <think> counts where none follows.
-    time_limit_s=2.0,  # Seconds one verification may take.
+    time_limit_s=2.0,  # Seconds of CPU time one verification may take.
+    wall_limit_s=60.0,  # Seconds by the clock: for one that merely waits.
     memory_limit_mb=4096,  # MiB of address space of a verifier process.
     num_workers=0,  # Verifier processes; 0 runs trusted ones in process.
     truncated='zero',  # Cut by the limit: zero, score (by its text), mask.
@@ -199,6 +201,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     split='validation',
     reward='verifier',  # verifier (its first term) or model (rewards.model).
     truncated='zero',  # As rewards.truncated: zero or score.
+    drop_trained_on=False,  # Leaves out prompts that the run trains on.
     num_prompts=256,  # During training: a fixed sample of so many.
     final_num_prompts=0,  # Before and after training; 0: the whole split.
     num_samples=1,  # k of avg@k and pass@k.

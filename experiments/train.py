@@ -33,6 +33,7 @@ _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the plan and exit.')
 _NUM_DEVICES = flags.DEFINE_integer(
   'num_devices', 0, 'Of a dry run: devices to plan for; 0: those here.'
 )
+_EXTEND = flags.DEFINE_bool('extend', False, 'Resume for more num_steps.')
 _LAUNCH = distributed.define_flags()
 
 
@@ -45,10 +46,9 @@ def main() -> int:
   distributed.start(_LAUNCH())
   run_folder.check_hosts(config.to_dict())
   experiment = build_experiment(config, jax.device_count())
-  named = entry_point.required(
-    'workdir', _WORKDIR.value, 'the folder of the run'
-  )
-  with run_folder.opened(named, experiment.resolved) as folder:
+  named = entry_point.required('workdir', _WORKDIR.value, 'a folder for it')
+  resolved, extend = experiment.resolved, _EXTEND.value
+  with run_folder.opened(named, resolved, extend=extend) as folder:
     facts = loop.run(experiment, folder)
     facts.setdefault('process_s', round(time.monotonic() - _BEGIN, 1))
     if agreement.first():

@@ -68,10 +68,14 @@ def text_of(value: Any, row: rows.Row, meaning: str) -> str:
   if isinstance(value, float) and value.is_integer():
     value = int(value)
   if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-    empty = ' without entries' if value == [] else ''
+    kind = 'null' if value is None else f'a {type(value).__name__}'
+    inner = ' without entries' if value == [] else ''
+    if isinstance(value, Mapping):
+      inner = f' with {", ".join(map(str, value))}'
+    hint = ' Name one by its path.' if isinstance(value, Mapping) else ''
     raise ValueError(
-      f'data.fields.{meaning}: {row.where} holds a {type(value).__name__}'
-      f'{empty} there; a text, a number, or a list of them.'
+      f'data.fields.{meaning}: {row.where} holds {kind}{inner} there; a text, a'
+      f' number, or a list of them.{hint}'
     )
   return str(value)
 

@@ -191,6 +191,8 @@ class PromptStream:
     num_special: examples whose problem holds text that the tokenizer reads as
       one of its special tokens.
     notes: sentences on what else was left out.
+    num_unanswered: rows left out because they have no reference answer.
+    num_trained_on: held-out prompts that stand in the training set.
   """
 
   def __init__(
@@ -207,6 +209,8 @@ class PromptStream:
     num_conflicts: int = 0,
     num_special: int = 0,
     notes: Sequence[str] = (),
+    num_unanswered: int = 0,
+    num_trained_on: int = 0,
   ):
     """Tokenizes every prompt once.
 
@@ -223,6 +227,9 @@ class PromptStream:
       num_conflicts: those of them that have another answer.
       num_special: examples that hold text of special tokens, to be told.
       notes: sentences on what else was left out, to be told.
+      num_unanswered: rows that were left out for want of an answer.
+      num_trained_on: of the rows that were given or left out, those whose
+        prompt is trained on.
 
     Raises:
       ValueError: see `encode_prompts`; also `num_prompts` < 1, two examples of
@@ -238,6 +245,8 @@ class PromptStream:
     self.num_conflicts = num_conflicts
     self.num_special = num_special
     self.notes = tuple(notes)
+    self.num_unanswered = num_unanswered
+    self.num_trained_on = num_trained_on
     self._seed = seed
     components = [e.get('component', 0) for e in encoded.examples]
     self._members = [
@@ -302,6 +311,10 @@ class PromptStream:
         epoch_indices(ordinal[drawn], len(members), self._seed, stream)
       ]
     return indices
+
+  def all_examples(self) -> list[base.Example]:
+    """Returns every example that fits, in the order of the split."""
+    return list(self._examples.values())
 
   def facts(self) -> dict[str, collections.Counter[str]]:
     """Returns how many examples have which 'level' and which 'source'."""

@@ -15,10 +15,17 @@ _BATCH_SIZE = 4096  # Rows of a parquet file held at once.
 
 
 class Row(NamedTuple):
-  """A row and where it stands, for error messages: 'FILE, line 3'."""
+  """A row and where it stands, for error messages.
+
+  Attributes:
+    values: by field.
+    where: 'FILE, line 3'.
+    unread: further fields that its file has.
+  """
 
   values: Mapping[str, Any]
   where: str
+  unread: tuple[str, ...] = ()
 
 
 def find_files(
@@ -119,13 +126,22 @@ def split_path(path: str) -> list[str]:
   return re.sub(r'\[(-?[0-9]+)\]', r'.\1', path).split('.')
 
 
+def holds_null(row: Row, path: str) -> bool:
+  """Whether there is such a field, and null in it."""
+  if path in row.values:
+    return row.values[path] is None
+  outer, _, key = path.rpartition('.')
+  value = lookup(row, outer) if outer else None
+  return isinstance(value, Mapping) and key in value and value[key] is None
+
+
 def field_names(row: Row) -> str:
   """The fields of a row, inner ones by path, for error messages."""
   names = []
   for key, value in row.values.items():
     inner = value if isinstance(value, Mapping) else {}
     names += [f'{key}.{name}' for name in inner] or [key]
-  return ', '.join(names) or 'none'
+  return ', '.join((*names, *row.unread)) or 'none'
 
 
 def _decode(data: bytes, where: str) -> str:
@@ -138,19 +154,30 @@ def _decode(data: bytes, where: str) -> str:
     ) from error
 
 
-def _object(text: str, where: str) -> Any:
+def _object(text: str, where: str, hint: str = '') -> Any:
   try:
     return json.loads(text)
   except (ValueError, RecursionError) as error:
-    raise ValueError(f'data.files: {where} is not JSON ({error}).') from error
+    raise ValueError(
+      f'data.files: {where} is not JSON ({error}){hint}.'
+    ) from error
 
 
-def _row(values: Any, where: str) -> Row:
+def _row(values: Any, where: str, *, hint: str = '') -> Row:
   if not isinstance(values, dict):
     raise ValueError(
       f'data.files: {where} is a {type(values).__name__}; a row is an object'
-      ' with fields.'
+      f' with fields{hint}.'
     )
+  # The escapes of JSON can spell half a character, which no file can hold.
+  try:
+    json.dumps(values, ensure_ascii=False).encode()
+  except UnicodeEncodeError as error:
+    half = ord(error.object[error.start])
+    raise ValueError(
+      f'data.files: {where} holds half a character (a lone surrogate,'
+      f' \\u{half:04x}); write the whole one, or leave the row out.'
+    ) from error
   return Row(values, where)
 
 
@@ -159,8 +186,20 @@ def _read_lines(path: pathlib.Path) -> Iterator[Row]:
     for number, line in enumerate(file, 1):
       where = f'{path}, line {number}'
       text = _decode(line.removeprefix(b'\xef\xbb\xbf'), where)
-      if text.strip():
-        yield _row(_object(text, where), where)
+      if not text.strip():
+        continue
+      spread = number == 1 and text.strip() in ('[', '{')
+      found = _object(
+        text,
+        where,
+        '; this is JSON over several lines: name the file .json'
+        if spread
+        else '; a .jsonl holds one object a line',
+      )
+      many = isinstance(found, list)
+      yield _row(
+        found, where, hint='; name a list of rows .json' if many else ''
+      )
 
 
 def _read_json(path: pathlib.Path) -> Iterator[Row]:
@@ -168,13 +207,24 @@ def _read_json(path: pathlib.Path) -> Iterator[Row]:
   data = path.read_bytes()
   for number, line in enumerate(data.splitlines(), 1):
     _decode(line, f'{path}, line {number}')
-  found = _object(data.decode('utf-8-sig'), str(path))
+  text = data.decode('utf-8-sig')
+  hint = ''
+  if _is_object(text.lstrip().partition('\n')[0]):
+    hint = '; these are lines of JSON: name the file .jsonl'
+  found = _object(text, str(path), hint)
   if not isinstance(found, list):
     yield _row(found, str(path))
     return
   for number, values in enumerate(found, 1):
     where = f'{path}, row {number}'
     yield _row(values, where)
+
+
+def _is_object(text: str) -> bool:
+  try:
+    return isinstance(json.loads(text), dict)
+  except (ValueError, RecursionError):
+    return False
 
 
 def _read_parquet(
@@ -190,13 +240,24 @@ def _read_parquet(
         else field.name in columns
       )
     ]
+    unread = tuple(
+      name for name in file.schema_arrow.names if there and name not in there
+    )
     number = 0
     # With no column at all the rows still say what the file has.
     batches = file.iter_batches(_BATCH_SIZE, columns=there or None)
     for batch in batches:
-      for values in batch.to_pylist():
+      try:
+        found = batch.to_pylist()
+      except UnicodeDecodeError as error:
+        last = number + batch.num_rows
+        raise ValueError(
+          f'data.files: {path}, a row from {number + 1} to {last}, holds text'
+          f' that is not UTF-8 ({error.reason}); write the file again.'
+        ) from error
+      for values in found:
         number += 1
-        yield Row(values, f'{path}, row {number}')
+        yield Row(values, f'{path}, row {number}', unread)
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

@@ -12,11 +12,12 @@ import pathlib
 from typing import Any, NamedTuple
 
 from dppo_jax import base
-from dppo_jax.data import choices, rows, tasks
 from dppo_jax.data import fields as fields_lib
+from dppo_jax.data import row_fields, rows, tasks
 from dppo_jax.data.catalog import SOURCES, Source
 
 _FOLDER = 'files'  # Below data.data_dir: one folder a source.
+_MAX_NAMES = 5  # Files that a message names.
 
 
 # Of section data.fields, and the attribute of a source that each replaces.
@@ -39,12 +40,15 @@ class Loaded(NamedTuple):
       the other fields of the row, see `fields.carried`.
     num_duplicates: rows left out because an earlier one has their prompt.
     num_conflicts: those of them that have another answer.
+    num_unanswered: rows left out because they have no reference answer: null,
+      NaN, no text, 'proof' or 'notfound'.
     notes: sentences on what else was left out, to be told.
   """
 
   examples: tuple[base.Example, ...]
   num_duplicates: int
   num_conflicts: int
+  num_unanswered: int
   notes: tuple[str, ...] = ()
 
 
@@ -107,14 +111,39 @@ def locate(
     )
   folder = pathlib.Path(data_dir).expanduser() / _FOLDER / name
   found = rows.find_files(files, folder, split if source.splits else '')
-  if not found and (files or source.prepared is None):
+  unfit = [] if found or files else _unfit(source, folder)
+  if not found and (files or unfit or source.prepared is None):
     missing = repr(files) if files else f'file of split {split!r} in {folder}'
     raise ValueError(
-      f'{key}: no {missing} for the source {name!r}. Published:'
-      f' {source.published}. Put the files into {folder}, or name them in'
-      f' {key}; {", ".join(rows.SUFFIXES)} are read.'
+      f'{key}: no {missing} for the source {name!r}{_there(unfit, split)}.'
+      f' Published: {source.published}. Put the files into {folder}, or name'
+      f' them in {key}; {", ".join(rows.SUFFIXES)} are read.'
     )
   return list(found)
+
+
+def _unfit(source: Source, folder: pathlib.Path) -> list[str]:
+  """Names of the files in a folder, where none of them names a split."""
+  named = [
+    path
+    for split in source.splits
+    for path in rows.find_files('', folder, split)
+  ]
+  if named:
+    return []
+  there = [path for path in folder.glob('**/*') if path.is_file()]
+  return sorted(path.relative_to(folder).as_posix() for path in there)
+
+
+def _there(unfit: Sequence[str], split: str) -> str:
+  if not unfit:
+    return ''
+  shown = ', '.join(unfit[:_MAX_NAMES])
+  more = f' and {len(unfit) - _MAX_NAMES} more' if unfit[_MAX_NAMES:] else ''
+  return (
+    f'; there lie {shown}{more}: the name, or that of a folder, must have'
+    f' {split!r} as a word of its own, as {split}.jsonl'
+  )
 
 
 def load_source(
@@ -180,9 +209,12 @@ def _collect(source: Source, stream: Iterator[rows.Row]) -> Loaded:
   extra = fields_lib.parse_extra(source.extra)
   examples: dict[str, dict[str, Any]] = {}
   left_out: collections.Counter[str] = collections.Counter()
-  num_duplicates = num_conflicts = 0
+  num_duplicates = num_conflicts = num_unanswered = 0
   for number, row in enumerate(stream):
-    prompt, answer = _problem(row, source)
+    prompt, answer = row_fields.problem(row, source)
+    if answer is None:
+      num_unanswered += 1
+      continue
     if prompt in examples:
       num_duplicates += 1
       num_conflicts += answer != examples[prompt]['answer']
@@ -199,73 +231,20 @@ def _collect(source: Source, stream: Iterator[rows.Row]) -> Loaded:
     carried, lost = fields_lib.carried(row, extra, own)
     left_out.update(lost)
     examples[prompt] = {**carried, **example}
+  if num_unanswered and not examples:
+    raise ValueError(
+      f'data.fields.answer: none of {num_unanswered:,} rows has a reference'
+      f' answer in {" or ".join(map(repr, source.answer))} (null, NaN, no text,'
+      " 'proof' or 'notfound'); name the field that holds it."
+    )
   notes = tuple(
     f'field {name!r} of {count:,} rows did not travel (too long, or no JSON)'
     for name, count in sorted(left_out.items())
   )
-  return Loaded(tuple(examples.values()), num_duplicates, num_conflicts, notes)
-
-
-def _problem(row: rows.Row, source: Source) -> tuple[str, str]:
-  """The prompt of a row, with the options of a choice, and the answer."""
-  prompt = _prompt(row, source.prompt)
-  value = _field(row, source.answer, 'answer')
-  listed = [rows.lookup(row, path) for path in source.options]
-  listed = [value for value in listed if value is not None]
-  meaning = 'answer'
-  try:
-    if not listed:
-      entries = value if isinstance(value, list) and value else [value]
-      texts = [fields_lib.text_of(each, row, 'answer') for each in entries]
-      return prompt, ', '.join(map(source.read_answer, texts))
-    meaning = 'options'
-    if isinstance(listed[0], str):  # A text that names the letters itself.
-      return f'{prompt}\n{listed[0]}', choices.read_answer(value, ())
-    options = choices.read_options(listed[0])
-    letter = choices.read_answer(value, options)
-    return f'{prompt}\n{choices.render(options)}', letter
-  except ValueError as error:
-    if str(error).startswith('data.'):
-      raise
-    key = 'files' if meaning == 'answer' else 'fields.options'
-    raise ValueError(
-      f'data.{key}: {row.where}: {error}; mend the row or leave it out.'
-    ) from error
-
-
-def _field(row: rows.Row, paths: Sequence[str], meaning: str) -> Any:
-  """The first field there is; of a template, its text."""
-  for path in paths:
-    if meaning == 'prompt' and fields_lib.is_template(path):
-      value = fields_lib.fill(row, path)
-    else:
-      value = rows.lookup(row, path)
-    if value is not None:
-      return value
-  wanted = ' or '.join(map(repr, paths))
-  raise ValueError(
-    f'data.fields.{meaning}: {row.where} has no field {wanted}; its fields are'
-    f' {rows.field_names(row)}.'
+  return Loaded(
+    tuple(examples.values()),
+    num_duplicates,
+    num_conflicts,
+    num_unanswered,
+    notes,
   )
-
-
-def _prompt(row: rows.Row, paths: Sequence[str]) -> str:
-  """The user's words: of a text, or of a chat of one turn."""
-  value = _field(row, paths, 'prompt')
-  if isinstance(value, list):
-    turns = [turn for turn in value if isinstance(turn, Mapping)]
-    if len(value) != 1 or [turn.get('role') for turn in turns] != ['user']:
-      roles = [turn.get('role') for turn in turns]
-      raise ValueError(
-        f'data.fields.prompt: {row.where} is a chat of {len(value)} turns'
-        f' {roles}; one turn of the user is read. Put a system turn into'
-        ' data.system_prompt.'
-      )
-    value = turns[0].get('content')
-  text = fields_lib.text_of(value, row, 'prompt')
-  if not text.strip():
-    raise ValueError(
-      f'data.fields.prompt: {row.where} has an empty prompt; mend the row or'
-      ' leave it out.'
-    )
-  return text

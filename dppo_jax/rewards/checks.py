@@ -38,6 +38,12 @@ def find_misfits(section: Mapping[str, Any], max_length: int) -> Iterator[str]:
       ' rewards.model is empty; name the folder of a reward model, or a'
       ' verifier.'
     )
+  clock, limit = section['wall_limit_s'], section['time_limit_s']
+  if clock < limit:
+    yield (
+      f'rewards.wall_limit_s: got {clock}; at least rewards.time_limit_s='
+      f'{limit}, which counts CPU time.'
+    )
   names = [term.name for term in parse_shaping(section['shaping'])]
   cache = section['overlong_cache']
   if 'overlong' in names and not 0 < cache <= max_length:

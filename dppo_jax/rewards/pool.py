@@ -2,6 +2,10 @@
 
 What raises, hangs, exits, eats memory or returns nonsense costs its own item
 the reward, with the reason in its verdict; every other item is still verified.
+
+The limit of an item counts the CPU time of its worker, which ends itself by a
+timer: how busy the host is decides nothing. The clock is a wide backstop, kept
+here, for what waits without computing.
 """
 
 import collections
@@ -25,8 +29,6 @@ from dppo_jax.rewards.verdicts import (
 
 CHUNK_SIZE = 32  # Items sent at once, at most.
 MIN_MEMORY_MB = 256
-# Seconds before a deadline at which the one to follow is started.
-_HEAD_START_S = 1.0
 
 
 def _name(verifier: Verifier) -> str:
@@ -70,6 +72,7 @@ class VerifierPool:
 
   Attributes:
     terms: the weighted sum that a reward is.
+    extraction: keys of `EXTRACTORS`, in the order they are tried.
   """
 
   def __init__(
@@ -79,6 +82,7 @@ class VerifierPool:
     num_workers: int,
     time_limit_s: float,
     memory_limit_mb: int,
+    wall_limit_s: float,
     read_thoughts: bool = False,
   ):
     """Starts the workers and waits until they have loaded the verifiers.
@@ -90,8 +94,9 @@ class VerifierPool:
       extraction: where rows that read answers find them: keys of `EXTRACTORS`,
         'boxed, hashes', the first that finds one counts.
       num_workers: processes; 0 verifies in this one.
-      time_limit_s: seconds one item may take, in a worker.
+      time_limit_s: seconds of CPU time one item may take, in a worker.
       memory_limit_mb: MiB of address space of a worker.
+      wall_limit_s: seconds one item may take by the clock; no less.
       read_thoughts: whether an answer counts that stands in a thought only.
 
     Raises:
@@ -105,6 +110,11 @@ class VerifierPool:
         f'rewards.time_limit_s: got {time_limit_s}; a positive number of '
         'seconds.'
       )
+    if not (math.isfinite(wall_limit_s) and wall_limit_s >= time_limit_s):
+      raise ValueError(
+        f'rewards.wall_limit_s: got {wall_limit_s}; a number of seconds, at'
+        f' least rewards.time_limit_s={time_limit_s}.'
+      )
     if memory_limit_mb < MIN_MEMORY_MB:
       raise ValueError(
         f'rewards.memory_limit_mb: got {memory_limit_mb}; at least'
@@ -112,7 +122,7 @@ class VerifierPool:
       )
     name = verifier if isinstance(verifier, str) else _name(verifier)
     self.terms = parse_verifier(name, num_workers)
-    extractors = parse_extraction(extraction)
+    self.extraction = extractors = parse_extraction(extraction)
     self._in_process: list[Verifier] = []
     if num_workers == 0:
       self._in_process = [
@@ -128,9 +138,9 @@ class VerifierPool:
       'extraction': extractors,
       'read_thoughts': read_thoughts,
       'time_limit_s': time_limit_s,
+      'wall_limit_s': wall_limit_s,
       'memory_limit_bytes': memory_limit_mb << 20,
     }
-    self._head_start_s = min(_HEAD_START_S, time_limit_s / 2)
     self._num_workers = num_workers
     self._closed = False
     self._workers: list[WorkerProcess] = []
@@ -223,7 +233,7 @@ class VerifierPool:
         raise ValueError(f'{len(found)} verdicts on an item.')
       if index != worker.pending[0]:
         raise ValueError(f'a verdict on item {index}, which was not due.')
-      verdicts[worker.pending.popleft()] = [Verdict(*each) for each in found]
+      verdicts[worker.answered()] = [Verdict(*each) for each in found]
 
     def on_failure(worker: WorkerProcess, reason: str) -> None:
       if worker.pending:
@@ -255,9 +265,7 @@ class VerifierPool:
   ) -> None:
     """Handles what the workers say next, or fail to say in time."""
     deadline = min(
-      worker.deadline
-      - (0.0 if worker.followed or not worker.ready else self._head_start_s)
-      for worker in self._workers
+      min(worker.deadline, worker.late) for worker in self._workers
     )
     timeout = None
     if math.isfinite(deadline):
@@ -283,7 +291,7 @@ class VerifierPool:
     try:
       messages = worker.receive()
       if messages is None:
-        return CRASHED.reason
+        return (TIMEOUT if worker.timed_out() else CRASHED).reason
       for message in messages:
         if worker.ready:
           on_verdict(worker, message)
@@ -291,10 +299,9 @@ class VerifierPool:
           return message  # It could not import the verifier.
         else:
           worker.ready = True
+          worker.deadline = math.inf
     except (ValueError, TypeError, LookupError):
       return CRASHED.reason  # Something else wrote into its reply.
-    if not worker.pending:
-      worker.deadline = math.inf
     return None
 
   def _await_ready(self) -> None:
@@ -322,9 +329,8 @@ class VerifierPool:
 
   def _start_follower(self, worker: WorkerProcess, now: float) -> None:
     """Lets what may replace a late worker import its modules meanwhile."""
-    late = worker.ready and worker.deadline - self._head_start_s < now
-    if late and not worker.followed:
-      worker.followed = True
+    if worker.late < now:
+      worker.late = math.inf
       if len(self._workers) < 2 * self._num_workers:
         self._start()
 

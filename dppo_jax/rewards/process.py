@@ -4,6 +4,7 @@ import collections
 from collections.abc import Iterable, Mapping, Sequence
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,6 +13,12 @@ import time
 from typing import IO, Any, cast
 
 START_LIMIT_S = 60.0  # Seconds a worker may take to import its verifiers.
+# Share of the CPU limit, on the clock, after which a worker is late: the one
+# that may take its place has the rest of it to import its modules.
+_LATE = 0.25
+# How a worker dies that used up its CPU time, or outlived its parent.
+_TIMERS = (-signal.SIGPROF, -signal.SIGALRM)
+_REAP_S = 1.0  # Seconds between the end of a pipe and that of its process.
 
 
 def _plain(value: Any) -> Any:
@@ -26,9 +33,10 @@ class WorkerProcess:
 
   Attributes:
     pending: indices of the items it was sent and has not answered, in order.
-    deadline: when it must have answered next; inf while idle.
+    deadline: when it must have answered next, by the clock; inf while idle.
+    late: when to start one that may take its place; inf while idle, or once
+      that has been done.
     ready: whether it has loaded its verifiers.
-    followed: whether one that may take its place has been started.
     process: the process.
     replies: its end of the pipe that carries verdicts.
   """
@@ -37,14 +45,16 @@ class WorkerProcess:
     """Starts the process.
 
     Args:
-      settings: 'terms', 'extraction', 'read_thoughts', 'time_limit_s',
+      settings: 'terms', 'extraction', 'time_limit_s' (of CPU time, which the
+        process itself keeps), 'wall_limit_s' (by the clock, kept here),
         'memory_limit_bytes'.
     """
     self.pending: collections.deque[int] = collections.deque()
     self.ready = False
-    self.followed = False
     self.deadline = time.monotonic() + START_LIMIT_S
-    self._time_limit_s = settings['time_limit_s']
+    self.late = math.inf
+    self._late_s = _LATE * settings['time_limit_s']
+    self._wall_limit_s = settings['wall_limit_s']
     self._buffer = b''
     self.process = subprocess.Popen(
       # -P: its import path is that of this process and nothing else.
@@ -68,7 +78,7 @@ class WorkerProcess:
         line = line[self._requests.write(line) :]
 
   def send(self, indices: Iterable[int], items: Sequence[Any]) -> None:
-    """Sends a chunk to an idle worker; its time runs from now.
+    """Sends a chunk to an idle worker; the clock runs from now.
 
     Args:
       indices: of the items to send, in order.
@@ -76,8 +86,19 @@ class WorkerProcess:
     """
     self.pending.extend(indices)
     self._write([(i, *items[i]) for i in self.pending])
-    self.followed = False
-    self.deadline = time.monotonic() + self._time_limit_s
+    self._expect()
+
+  def _expect(self) -> None:
+    """Sets by when it must have answered the next item, if there is one."""
+    now = time.monotonic() if self.pending else math.inf
+    self.deadline = now + self._wall_limit_s
+    self.late = now + self._late_s
+
+  def answered(self) -> int:
+    """Takes the item off that it has answered; its index."""
+    index = self.pending.popleft()
+    self._expect()
+    return index
 
   def receive(self) -> list[Any] | None:
     """Messages that have arrived, perhaps none; None once it has died."""
@@ -85,10 +106,14 @@ class WorkerProcess:
     if not data:
       return None
     *lines, self._buffer = (self._buffer + data).split(b'\n')
-    if lines:
-      self.followed = False
-      self.deadline = time.monotonic() + self._time_limit_s
     return [json.loads(line) for line in lines]
+
+  def timed_out(self) -> bool:
+    """Whether its own timer ended it, once `receive` has returned None."""
+    try:
+      return self.process.wait(_REAP_S) in _TIMERS
+    except subprocess.TimeoutExpired:  # It closed the pipe and lives on.
+      return False
 
   def stop(self) -> None:
     """Kills the process and whatever it started."""

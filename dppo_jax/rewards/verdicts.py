@@ -40,7 +40,7 @@ REASONS = {
   'too_long': 'an answer longer than any answer is',
   'malformed': 'not of the form asked for',
   'wrong_numbers': 'countdown: other numbers than those given',
-  'timeout': 'took longer than rewards.time_limit_s',
+  'timeout': 'took more CPU time than rewards.time_limit_s',
   'memory': 'took more than rewards.memory_limit_mb',
   'crashed': 'ended the process that verified it',
 }

@@ -18,9 +18,12 @@ from typing import Any, TextIO, cast
 from dppo_jax.rewards import verifiers
 from dppo_jax.rewards.verdicts import Verifier, verify_safely
 
-# An orphan that hangs is ended by its own timer, this much after the parent
+# An orphan that waits is ended by its own timer, this much after the parent
 # would have ended it.
 _GRACE_S = 5.0
+# The first formula a process reads takes longer than those after it, by as
+# much as ten of them: it must not count against the limit of an item.
+_FIRST_ITEM = ('\\boxed{\\frac{x}{2}, [1, 2)}', {'answer': '[1,2),x/2'}, False)
 
 
 def load_verifier(
@@ -40,6 +43,7 @@ def load_verifier(
     row = verifiers.VERIFIERS[name]
     if row.imports:  # Now, not within the time limit of the first item.
       importlib.import_module(row.imports)
+      verify_safely(verifiers.make_verifier(row, ('boxed',)), *_FIRST_ITEM)
     return verifiers.make_verifier(row, extraction, read_thoughts=read_thoughts)
   module_name, _, function = name.partition(':')
   try:
@@ -65,11 +69,20 @@ def limit_memory(num_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (num_bytes, num_bytes))
 
 
+def heed_timers() -> None:
+  """Has the two timers of `serve` end this process, whoever started it."""
+  timers = (signal.SIGPROF, signal.SIGALRM)
+  for timer in timers:  # A parent may have ignored or blocked them.
+    signal.signal(timer, signal.SIG_DFL)
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, timers)
+
+
 def serve(
   requests: Iterable[str],
   replies: TextIO,
   terms: Sequence[Verifier],
   time_limit_s: float,
+  wall_limit_s: float,
 ) -> None:
   """Answers chunks of items until the requests end.
 
@@ -77,14 +90,19 @@ def serve(
     requests: JSON lines, lists of [index, completion, example, truncated].
     replies: takes a JSON line [index, [[reward, reason], …]] an item, in order.
     terms: verifiers to call, one after the other.
-    time_limit_s: seconds an item may take; the process dies a little later.
+    time_limit_s: seconds of this process's CPU time, user and system, that an
+      item may take; the process dies of SIGPROF at that moment, whatever
+      code it is in.
+    wall_limit_s: seconds by the clock; the process dies a little later.
   """
   for line in requests:
     for index, completion, example, truncated in json.loads(line):
-      signal.setitimer(signal.ITIMER_REAL, time_limit_s + _GRACE_S)
+      signal.setitimer(signal.ITIMER_REAL, wall_limit_s + _GRACE_S)
+      signal.setitimer(signal.ITIMER_PROF, time_limit_s)
       verdicts = [
         verify_safely(term, completion, example, truncated) for term in terms
       ]
+      signal.setitimer(signal.ITIMER_PROF, 0.0)
       signal.setitimer(signal.ITIMER_REAL, 0.0)
       replies.write(json.dumps([index, verdicts]) + '\n')
       replies.flush()
@@ -97,6 +115,7 @@ def main() -> None:
   os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
   os.dup2(2, 1)
   settings = json.loads(requests.readline())
+  heed_timers()
   limit_memory(settings['memory_limit_bytes'])
   try:
     terms = [
@@ -113,7 +132,8 @@ def main() -> None:
     return
   replies.write(json.dumps('') + '\n')  # Ready.
   replies.flush()
-  serve(requests, replies, terms, settings['time_limit_s'])
+  limits = settings['time_limit_s'], settings['wall_limit_s']
+  serve(requests, replies, terms, *limits)
 
 
 if __name__ == '__main__':

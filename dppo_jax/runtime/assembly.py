@@ -117,12 +117,13 @@ def assemble(experiment: Experiment) -> Parts:
   def stream(prepared: datasets.Prepared) -> PromptStream:
     return datasets.open_stream(experiment, tokenizer, prepared)
 
+  trained, held_out = datasets.prepare(experiment)
   return Parts(
     **vars(assemble_model(experiment)),
     task=tasks.find_task(experiment.data.task),
     tokenizer=tokenizer,
-    prompts=stream(datasets.training(experiment.data)),
-    held_out=stream(datasets.held_out(experiment)),
+    prompts=stream(trained),
+    held_out=stream(held_out),
   )
 
 

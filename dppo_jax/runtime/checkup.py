@@ -10,7 +10,12 @@ from typing import Literal
 import numpy as np
 
 from dppo_jax.ops.divergences import DIVERGENCES
+from dppo_jax.rewards.extraction import parse_extraction
+from dppo_jax.rewards.pool import parse_verifier
+from dppo_jax.rewards.references import Unverifiable
+from dppo_jax.runtime import reference_check
 from dppo_jax.runtime.config import Experiment
+from dppo_jax.runtime.data_problems import TASK
 from dppo_jax.runtime.planning import show_bytes
 
 OK, WARNING, ERROR = 'ok', 'warning', 'error'
@@ -199,6 +204,71 @@ def check_law(experiment: Experiment) -> list[Finding]:
       )
     )
   return found
+
+
+def check_extraction(experiment: Experiment) -> Finding:
+  """Whether verifiers of answers are shown answers, not whole completions."""
+  check, rewards = 'extraction', experiment.rewards
+  names = [term.name for term in parse_verifier(rewards.verifier, 1)]
+  readers = [name for name in names if name in ('math', 'numeric')]
+  made = experiment.data.source == TASK and not experiment.data.mixture
+  if not readers or made or parse_extraction(rewards.extraction) != ('whole',):
+    return Finding(OK, check, f'{rewards.verifier} of {rewards.extraction}')
+  return Finding(
+    WARNING,
+    check,
+    f'{readers[0]} reads the whole completion, and a model writes more than'
+    ' its answer: nothing is right then',
+    "set rewards.extraction=boxed, or 'boxed, hashes' as the prompts ask.",
+  )
+
+
+def check_references(name: str, found: Unverifiable, limit: float) -> Finding:
+  """Whether the reference answers can be met.
+
+  Args:
+    name: of the data, 'training' say.
+    found: those that cannot.
+    limit: share of them that a run lets pass.
+  """
+  check = f'{name} references'
+  if not found.num_examples:
+    return Finding(OK, check, f'{found.num_checked:,} right by themselves')
+  return Finding(
+    ERROR if found.share > limit else WARNING,
+    check,
+    reference_check.describe(name, found),
+    'mend or leave out these rows, name another data.fields.answer, or choose'
+    ' the rewards.verifier that reads them'
+    + (
+      f'; data.max_unverifiable={limit:g} refuses so many.'
+      if found.share > limit
+      else '.'
+    ),
+  )
+
+
+def check_held_out(experiment: Experiment, num_trained_on: int) -> Finding:
+  """Whether held-out prompts are held out.
+
+  Args:
+    experiment: the run.
+    num_trained_on: of them that stand in the training set.
+  """
+  check, evaluation = 'held-out prompts', experiment.evaluation
+  if not num_trained_on:
+    return Finding(OK, check, 'none is trained on')
+  text = f'{num_trained_on:,} are trained on, letter by letter'
+  if evaluation.drop_trained_on:
+    return Finding(OK, check, f'{text}, and left out')
+  if evaluation.split == 'train':
+    return Finding(OK, check, f'{text}, as evaluation.split=train asks')
+  return Finding(
+    WARNING,
+    check,
+    text,
+    'set evaluation.drop_trained_on=True; accuracy on them is no evidence.',
+  )
 
 
 def check_recorded(experiment: Experiment, mass: float | None) -> Finding:

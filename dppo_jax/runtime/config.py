@@ -323,6 +323,7 @@ def _evaluation(
     split=section.split,
     reward=section.reward,
     truncated=section.truncated,
+    drop_trained_on=section.drop_trained_on,
     num_prompts=section.num_prompts,
     final_num_prompts=section.final_num_prompts,
     num_samples=section.num_samples,

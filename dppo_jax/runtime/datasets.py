@@ -24,6 +24,8 @@ class Prepared(NamedTuple):
     weights: one a component.
     num_duplicates: rows left out because another one has their prompt.
     num_conflicts: those of them that have another answer.
+    num_unanswered: rows left out because they have no reference answer.
+    num_trained_on: held-out prompts that stand in the training set.
     notes: sentences on what else was left out, to be told.
   """
 
@@ -31,6 +33,8 @@ class Prepared(NamedTuple):
   weights: tuple[float, ...]
   num_duplicates: int
   num_conflicts: int
+  num_unanswered: int
+  num_trained_on: int
   notes: tuple[str, ...] = ()
 
 
@@ -96,6 +100,8 @@ def open_stream(
     prepared.weights,
     num_duplicates=prepared.num_duplicates,
     num_conflicts=prepared.num_conflicts,
+    num_unanswered=prepared.num_unanswered,
+    num_trained_on=prepared.num_trained_on,
     num_special=num_special,
     notes=prepared.notes,
   )
@@ -119,11 +125,19 @@ def _prepare(
   """Reads sources, and numbers their examples one after another."""
   examples: list[dict[str, Any]] = []
   notes: list[str] = []
-  num_duplicates = num_conflicts = start = 0
+  num_duplicates = num_conflicts = num_unanswered = start = 0
   for component, (name, files, _, fields) in enumerate(wanted):
     found = _load(data, name, split, files, key, fields)
     if len(wanted) == 1:
-      return Prepared(found.examples, (wanted[0].weight,), *found[1:])
+      return Prepared(
+        found.examples,
+        (wanted[0].weight,),
+        found.num_duplicates,
+        found.num_conflicts,
+        found.num_unanswered,
+        0,
+        found.notes,
+      )
     last = -1
     for example in found.examples:
       last = max(last, example['example_id'])
@@ -139,9 +153,53 @@ def _prepare(
     num_duplicates += found.num_duplicates
     num_conflicts += found.num_conflicts
     notes += [f'{name}: {note}' for note in found.notes]
+    num_unanswered += found.num_unanswered
   weights = tuple(float(component.weight) for component in wanted)
   return Prepared(
-    tuple(examples), weights, num_duplicates, num_conflicts, tuple(notes)
+    tuple(examples),
+    weights,
+    num_duplicates,
+    num_conflicts,
+    num_unanswered,
+    0,
+    tuple(notes),
+  )
+
+
+def prepare(experiment: Experiment) -> tuple[Prepared, Prepared]:
+  """What a run trains on, and what it is evaluated on, compared.
+
+  Raises:
+    ValueError: see `training`, `held_out` and `compare`.
+  """
+  trained = training(experiment.data)
+  drop = experiment.evaluation.drop_trained_on
+  return trained, compare(held_out(experiment), trained, drop=drop)
+
+
+def compare(held_out: Prepared, trained: Prepared, *, drop: bool) -> Prepared:
+  """Held-out examples, with a count of prompts that are trained on.
+
+  Args:
+    held_out: of `held_out`.
+    trained: of `training`.
+    drop: leaves those prompts out, which stand there letter by letter.
+
+  Raises:
+    ValueError: nothing is left.
+  """
+  known = {example['prompt'] for example in trained.examples}
+  examples = held_out.examples
+  new = tuple(each for each in examples if each['prompt'] not in known)
+  if drop and not new:
+    raise ValueError(
+      f'evaluation.drop_trained_on: all {len(examples):,} held-out prompts'
+      ' stand in the training set; name other held-out data in'
+      ' evaluation.source or evaluation.files.'
+    )
+  return held_out._replace(
+    examples=new if drop else examples,
+    num_trained_on=len(examples) - len(new),
   )
 
 
@@ -155,7 +213,7 @@ def _load(
 ) -> sources.Loaded:
   if name == TASK:
     examples = builder.load_split(data.task, split, data.data_dir)
-    return sources.Loaded(examples, 0, 0)
+    return sources.Loaded(examples, 0, 0, 0)
   return sources.load_source(
     name, split, files, data.data_dir, data.fields, key, fields
   )

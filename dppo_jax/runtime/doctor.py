@@ -11,7 +11,13 @@ from dppo_jax import hardware, parallel
 from dppo_jax.base import Params, Rollout, Stream, stream_key
 from dppo_jax.data.hf_tokenizer import HFTokenizer
 from dppo_jax.rewards.pool import VerifierPool
-from dppo_jax.runtime import assembly, checkup, downloads, planning
+from dppo_jax.runtime import (
+  assembly,
+  checkup,
+  downloads,
+  planning,
+  reference_check,
+)
 from dppo_jax.runtime.checkup import ERROR, OK, Finding
 from dppo_jax.runtime.config import Experiment, build_experiment
 from dppo_jax.runtime.rewarding import reward
@@ -64,6 +70,8 @@ def examine(
     return found
   for finding in check_prompts(experiment, parts):
     note(finding)
+  for finding in check_references(experiment, parts):
+    note(finding)
   estimate = planning.peak(planning.memory(experiment, parts))
   note(checkup.check_memory(estimate, capacity(parts.mesh.devices.flat[0])))
   if any(finding.level == ERROR for finding in found):
@@ -81,6 +89,7 @@ def check_settings(experiment: Experiment) -> list[Finding]:
     checkup.check_ends(ends, rows),
     *checkup.check_law(experiment),
     checkup.check_microbatch(experiment),
+    checkup.check_extraction(experiment),
   ]
 
 
@@ -121,6 +130,27 @@ def check_prompts(
       experiment.sampling.eos_ids,
       experiment.stop_strings,
     )
+
+
+def check_references(
+  experiment: Experiment, parts: assembly.Parts
+) -> Iterator[Finding]:
+  """What is known of the answers and of the held-out prompts.
+
+  Args:
+    experiment: the run.
+    parts: its parts.
+
+  Yields:
+    References no verifier accepts, and held-out prompts that are trained on.
+  """
+  with VerifierPool(**vars(experiment.rewards)) as pool:
+    found = reference_check.examine(experiment, parts, pool)
+  for name, each in found.items():
+    limit = experiment.data.max_unverifiable
+    yield checkup.check_references(name, each, limit)
+  repeated = parts.held_out.num_trained_on
+  yield checkup.check_held_out(experiment, repeated)
 
 
 def check_sample(

@@ -4,6 +4,10 @@ With a lag of k the rollout of step s is sampled from the parameters of step
 s - k, or the first ones, and is under way while the host verifies the batches
 before it. What a rollout holds is a function of (parameters, seed, step), so
 the lag alone decides what is trained on, and never how fast anything was.
+Verdicts keep to that: the limit of a verifier counts its own CPU time. What
+another machine could judge otherwise is an answer at that very limit, or a
+verifier that waits past the backstop by the clock; `rewards/timeouts` counts
+both.
 """
 
 import collections

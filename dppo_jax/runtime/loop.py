@@ -30,6 +30,8 @@ from dppo_jax.runtime import (
   exporting,
   frozen,
   host_rows,
+  inputs,
+  reference_check,
   report,
   rollouts,
   summary,
@@ -71,6 +73,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
   """
   assembly.use_compilation_cache(experiment.compilation_cache)
   parts = frozen.with_base(experiment, assembly.assemble(experiment))
+  inputs.settle(experiment, parts, workdir)
   schedule = experiment.evaluation
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(stop_on_signals())
@@ -88,6 +91,11 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
         report.header(experiment, parts, workdir, resumed_step),
         file=sys.stderr,
         flush=True,
+      )
+    if not resumed:  # A run that began had them checked.
+      agreement.from_first(
+        functools.partial(_tell_references, experiment, parts, pool),
+        'the reference answers',
       )
     if resumed_step == experiment.num_steps:
       finished = agreement.from_first(
@@ -166,6 +174,15 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
   if not agreement.first():
     return {}
   return report.summarize(experiment, parts, workdir)
+
+
+def _tell_references(
+  experiment: Experiment, parts: assembly.Parts, pool: VerifierPool
+) -> None:
+  found = reference_check.examine(experiment, parts, pool)
+  limit = experiment.data.max_unverifiable
+  for told in reference_check.check(found, limit):
+    print(told, file=sys.stderr, flush=True)
 
 
 def _open_checkpoints(

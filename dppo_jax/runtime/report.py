@@ -148,6 +148,10 @@ def _prompts(stream: PromptStream, max_length: int) -> str:
   if stream.num_special:
     text += f', {stream.num_special:,} with text of special tokens'
   text += ''.join(f'; {note}' for note in stream.notes)
+  if stream.num_unanswered:
+    text += f', {stream.num_unanswered:,} rows without an answer left out'
+  if stream.num_trained_on:
+    text += f', {stream.num_trained_on:,} that are trained on, too'
   return text
 
 

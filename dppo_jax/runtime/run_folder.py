@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import pathlib
 import secrets
+import sys
 from typing import Any
 
 import jax
@@ -80,12 +81,15 @@ def code_version(
 
 
 @contextlib.contextmanager
-def opened(named: str, resolved: dict[str, Any]) -> Iterator[pathlib.Path]:
+def opened(
+  named: str, resolved: dict[str, Any], *, extend: bool = False
+) -> Iterator[pathlib.Path]:
   """Makes the folder of a run, locks it, and checks the config it holds.
 
   Args:
     named: the folder.
     resolved: config of this run.
+    extend: lets a run that goes on have more steps than it had.
 
   Yields:
     Its path.
@@ -100,7 +104,9 @@ def opened(named: str, resolved: dict[str, Any]) -> Iterator[pathlib.Path]:
     def prepare() -> list[str]:
       folder = workdir.open_workdir(named)
       stack.enter_context(workdir.locked(folder))
-      workdir.check_config(folder, resolved)
+      told = workdir.check_config(folder, resolved, extend=extend)
+      for change in told:
+        print(f'changed {change}', file=sys.stderr, flush=True)
       if not agreement.alone():
         (folder / _TOKEN).write_text(token)
       return [str(folder), token]

@@ -33,6 +33,7 @@ class DataConfig:
   group_size: int
   max_prompt_length: int
   overlong: str
+  max_unverifiable: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ class RewardsConfig:
   extraction: str
   read_thoughts: bool
   time_limit_s: float
+  wall_limit_s: float
   memory_limit_mb: int
   num_workers: int
 
@@ -70,6 +72,7 @@ class EvaluationConfig:
   split: str
   reward: str
   truncated: str
+  drop_trained_on: bool
   num_prompts: int
   final_num_prompts: int
   num_samples: int

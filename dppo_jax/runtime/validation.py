@@ -121,7 +121,9 @@ COUNTS = {
 
 # Paths of numbers -> (lowest, whether it is allowed, highest allowed).
 RANGES = {
+  'data.max_unverifiable': (0.0, True, 1.0),
   'rewards.time_limit_s': (0.0, False, math.inf),
+  'rewards.wall_limit_s': (0.0, False, math.inf),
   'rewards.model_weight': (-1e6, True, 1e6),
   'model.rope_theta': (0.0, False, math.inf),
   'model.rope_factor': (0.0, False, math.inf),

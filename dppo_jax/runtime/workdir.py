@@ -9,6 +9,7 @@ import pathlib
 from typing import Any
 
 CONFIG = 'config.json'
+INPUTS = 'inputs.json'  # What the run reads, by content.
 CHECKPOINTS = 'checkpoints'
 LOCK = 'lock'
 
@@ -24,6 +25,17 @@ FREE_KEYS = (
   'supervised.cache',
   'writers',
 )
+# Keys that say where something lies. What lies there is compared by content,
+# once it has been read; see `inputs`.
+DATA_PATHS = ('data.files', 'evaluation.files')
+FOLDER_PATHS = (
+  'data.tokenizer',
+  'lora.pretrained',
+  'model.pretrained',
+  'rewards.model',
+)
+_MIXTURE = 'data.mixture'  # Rows of (source, files, weight).
+_LENGTH = 'num_steps'
 
 
 def open_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:
@@ -66,25 +78,99 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     yield
 
 
-def check_config(workdir: pathlib.Path, resolved: dict[str, Any]) -> None:
+def has_begun(workdir: pathlib.Path) -> bool:
+  """Whether a run has saved a checkpoint there."""
+  return any((workdir / CHECKPOINTS).glob('[0-9]*'))
+
+
+def check_config(
+  workdir: pathlib.Path, resolved: dict[str, Any], *, extend: bool = False
+) -> list[str]:
   """Records the config of a new run, or compares it with the recorded one.
 
   A run that has saved nothing yet has nothing to lose: its config is replaced.
+  Where something lies may change in a run that goes on, for what lies there is
+  compared by its content.
+
+  Args:
+    workdir: of the run.
+    resolved: its config.
+    extend: lets `num_steps` be more than it was.
+
+  Returns:
+    'path: recorded -> mine' of what may differ and does, to be told.
 
   Raises:
     ValueError: the folder holds a run of another config; lists what differs.
   """
   path = workdir / CONFIG
   mine = json.loads(json.dumps(resolved))
-  if path.exists() and any((workdir / CHECKPOINTS).glob('[0-9]*')):
-    changes = list(differences(read_config(workdir), mine))
+  told: list[str] = []
+  if path.exists() and has_begun(workdir):
+    recorded = read_config(workdir)
+    by_content = (workdir / INPUTS).exists()
+    before, after = (_placed(c, by_content) for c in (recorded, mine))
+    changes = list(differences(before, after))
+    longer = _longer(recorded, mine)
+    if extend and longer:
+      _check_extension(recorded)
+      before[_LENGTH] = after[_LENGTH]
+      changes = list(differences(before, after))
     if changes:
       listed = '\n'.join(f'  {change}' for change in changes)
+      hint = (
+        ' More steps are let pass by --extend.' if longer and not extend else ''
+      )
       raise ValueError(
         f'--workdir: {workdir} holds a run with another config:\n{listed}\n'
-        'Resume it with its own config, or choose another --workdir.'
+        f'Resume it with its own config, or choose another --workdir.{hint}'
       )
+    told = list(differences(recorded, mine))
   write_atomically(path, json.dumps(resolved, indent=2) + '\n')
+  return told
+
+
+def _longer(recorded: dict[str, Any], mine: dict[str, Any]) -> bool:
+  if _LENGTH not in recorded or _LENGTH not in mine:
+    return False
+  return mine[_LENGTH] > recorded[_LENGTH]
+
+
+def _check_extension(recorded: dict[str, Any]) -> None:
+  """Refuses to extend what ended as no longer run would have."""
+  lag = recorded['sampling']['lag']
+  if lag:
+    raise ValueError(
+      f'--extend: the run has sampling.lag={lag}, and samples nothing ahead'
+      ' for steps beyond its last; a longer one would have. Train it again'
+      ' with more num_steps.'
+    )
+
+
+def _placed(config: dict[str, Any], by_content: bool) -> dict[str, Any]:
+  """A config that spells every path in one way, or whose paths say nothing.
+
+  Args:
+    config: plain.
+    by_content: whether what lies there is compared elsewhere; then only
+      whether a folder is named counts.
+  """
+  copy = json.loads(json.dumps(config))
+
+  def place(path: Any, kept: bool) -> Any:
+    if by_content:
+      return bool(path) if kept else ''
+    return os.path.normpath(os.path.expanduser(path)) if path else path
+
+  for paths, kept in ((DATA_PATHS, False), (FOLDER_PATHS, True)):
+    for section, _, key in (path.partition('.') for path in paths):
+      if key in copy.get(section, {}):
+        copy[section][key] = place(copy[section][key], kept)
+  section, _, key = _MIXTURE.partition('.')
+  rows = copy.get(section, {}).get(key)
+  if rows and all(isinstance(row, list) and len(row) == 3 for row in rows):
+    copy[section][key] = [[a, place(b, False), c] for a, b, c in rows]
+  return copy
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
@@ -94,13 +180,22 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     ValueError: there is none, or it is damaged.
   """
   path = workdir / CONFIG
-  try:
-    return json.loads(path.read_text())
-  except FileNotFoundError as error:
+  if not path.exists():
     raise ValueError(
       f'--workdir: {workdir} holds no run: it has no {CONFIG}. Name the'
       ' --workdir of a training.'
-    ) from error
+    )
+  return read_json(path)
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """What a file of a run holds.
+
+  Raises:
+    ValueError: it is damaged.
+  """
+  try:
+    return json.loads(path.read_text())
   except (ValueError, OSError) as error:
     raise ValueError(
       f'--workdir: {path} is damaged ({error}); restore it, or choose'

@@ -44,6 +44,7 @@ def test_parquet_reads_the_columns_there_are(tmp_path):
   assert [row.values for row in found] == [{'a': i} for i in range(9000)]
   assert found[-1].where == f'{path}, row 9000'
   assert _read(path, ('c',))[0].values == {'a': 0, 'b': 0}
+  assert rows.field_names(found[0]) == 'a, b'  # For messages, all of them.
   assert _read(path, None)[0].values == {'a': 0, 'b': 0}
 
 
@@ -59,6 +60,15 @@ def test_all_columns_of_a_parquet_but_those_of_bytes(tmp_path):
   assert _read(path, None)[0].values == {'a': 1, 'c': [{'d': 'e'}]}
 
 
+def test_parquet_with_text_of_another_encoding_says_where(tmp_path):
+  path = tmp_path / 'x.parquet'
+  raw = pa.array([b'fine', b'caf\xe9'], pa.binary())
+  text = pa.StringArray.from_buffers(2, *raw.buffers()[1:])
+  parquet.write_table(pa.table({'a': text}), path)
+  with pytest.raises(ValueError, match=r'x\.parquet, a row from 1 to 2, holds'):
+    _read(path)
+
+
 @pytest.mark.parametrize(
   ('name', 'data', 'match'),
   [
@@ -66,7 +76,20 @@ def test_all_columns_of_a_parquet_but_those_of_bytes(tmp_path):
     ('x.json', b'{"a":\n\n"\xfe"}', r'line 3 is not UTF-8'),
     ('x.jsonl', b'{"a": 1}\n{"a": \n', r'line 2 is not JSON'),
     ('x.jsonl', b'[' * 200_000, r'line 1 is not JSON'),
-    ('x.jsonl', b'[1]\n', r'line 1 is a list; a row is an object'),
+    ('x.jsonl', b'[1]\n', r'line 1 is a list; .* name a list of rows \.json'),
+    (
+      'x.jsonl',
+      b'{\n "a": 1\n}',
+      r'line 1 is not JSON .*: name the file \.json',
+    ),
+    (
+      'x.json',
+      b'{"a": 1}\n{"a": 2}\n',
+      r'lines of JSON: name the file \.jsonl',
+    ),
+    ('x.jsonl', b'{"a": "b \\udc00"}', r'line 1 holds half a ch.*\\udc00'),
+    ('x.json', b'[{"a": 1}, {"a": ["\\ud800"]}]', r'row 2 holds half a char'),
+    ('x.json', b'{"a": {"\\ud800": 1}}', r'x\.json holds half a character'),
     ('x.json', b'[{"a": 1}, 3]', r'row 2 is a int'),
     ('x.parquet', b'PAR1', r'cannot read .*x\.parquet'),
   ],
@@ -89,6 +112,13 @@ def test_lookup_goes_inside():
   for path in ('a[2]', 'a[-3]', 'a.b', 'a[1].b', 'a[x]'):
     assert rows.lookup(inside, path) is None
   assert rows.field_names(row) == 'a.b, a.b, d'
+  row = rows.Row({'a': {'b': None}, 'c': None, 'd': 0}, '')
+  there = [
+    path
+    for path in ('a.b', 'c', 'd', 'a', 'x', 'c.x')
+    if rows.holds_null(row, path)
+  ]
+  assert there == ['a.b', 'c']
 
 
 def test_a_split_is_a_word_of_the_path(tmp_path):

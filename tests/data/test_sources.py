@@ -262,17 +262,38 @@ def test_a_wrong_choice_says_where(tmp_path):
       r"fields\.answer: .*line 2 has no field 'answer'; its fields are prompt,"
       r' gold, x\.y',
     ),
-    ('{"prompt": "a", "answer": null}', r"line 2 has no field 'answer'"),
+    ('{"prompt": null, "answer": 1}', r"line 2 holds null in 'prompt'; mend"),
+    (
+      '{"prompt": {"text": "a"}, "answer": 1}',
+      'line 2 holds a dict there with text; name one by its path',
+    ),
+    (
+      '{"prompt": ["a", "b"], "answer": 1}',
+      r'line 2 holds a list of str; .*ro',
+    ),
+    ('{"prompt": [], "answer": 1}', 'line 2 holds a list of nothing'),
+    (
+      '{"prompt": [{"from": "human", "value": "a"}], "answer": 1}',
+      "line 2 is a chat whose turns have from, value; 'role' and 'content' are",
+    ),
+    (
+      '{"prompt": [{"role": "system", "content": "b"}], "answer": 1}',
+      r"chat of 1 turns \['system'\].* Give the turn that role",
+    ),
     ('{"prompt": " ", "answer": 1}', 'line 2 has an empty prompt'),
     ('{"prompt": "a", "answer": []}', r'line 2 holds a list without entries'),
     ('{"prompt": "a", "answer": [[]]}', r'line 2 holds a list'),
     ('{"prompt": "a", "answer": true}', r'line 2 holds a bool'),
     (
-      '{"prompt": [{"role": "system", "content": "b"}, {"role": "user"}],'
-      ' "answer": 1}',
-      r"line 2 is a chat of 2 turns \['system', 'user'\]",
+      '{"prompt": [{"role": "system", "content": "b"}, {"role": "user",'
+      ' "content": "a"}], "answer": 1}',
+      r"line 2 is a chat of 2 turns \['system', 'user'\].*data\.system_prompt",
     ),
-    ('{"prompt": [{"role": "user"}], "answer": 1}', 'holds a NoneType'),
+    (
+      '{"prompt": [{"role": "user", "content": null}], "answer": 1}',
+      'line 2 holds null there',
+    ),
+    ('{"prompt": "a", "answer": "\\ud83d"}', r'line 2 holds half a character'),
   ],
 )
 def test_bad_rows_say_where(tmp_path, row, match):
@@ -280,6 +301,49 @@ def test_bad_rows_say_where(tmp_path, row, match):
   path.write_text('{"prompt": "fine", "answer": 1}\n' + row + '\n')
   with pytest.raises(ValueError, match=match):
     _load('rows', files=str(path))
+
+
+def test_what_is_no_answer_is_left_out_and_counted(tmp_path):
+  path = tmp_path / 'mine.jsonl'
+  answers = ['null', 'NaN', '"NaN"', '""', '"  "', '"proof"', '" NotFound"']
+  path.write_text(
+    ''.join(
+      f'{{"prompt": "{i}", "answer": {answer}}}\n'
+      for i, answer in enumerate([*answers, '"None of these"', '0'])
+    )
+  )
+  loaded = _load('rows', files=str(path))
+  assert _answers(loaded) == ['None of these', '0']
+  assert [row['example_id'] for row in loaded.examples] == [7, 8]
+  assert loaded.num_unanswered == 7
+  path.write_text('{"prompt": "a", "answer": "proof"}\n' * 3)
+  with pytest.raises(ValueError, match=r"none of 3 rows has .* in 'answer'"):
+    _load('rows', files=str(path))
+
+
+def test_a_solution_may_say_that_there_is_no_answer(tmp_path):
+  path = tmp_path / 'a.jsonl'
+  path.write_text(
+    '{"problem": "a", "solution": "so \\\\boxed{notfound}"}\n'
+    '{"problem": "b", "solution": null}\n'
+    '{"problem": "c", "solution": "\\\\boxed{1}"}\n'
+  )
+  loaded = _load('math', files=str(path))
+  assert (_answers(loaded), loaded.num_unanswered) == (['1'], 2)
+
+
+@pytest.mark.parametrize('name', ['gsm8k', 'math'])
+def test_files_without_the_name_of_a_split_are_listed(tmp_path, name):
+  folder = tmp_path / 'files' / name
+  folder.mkdir(parents=True)
+  for file in ('gsm8k_train.jsonl', 'notes.txt'):
+    (folder / file).write_text('')
+  with pytest.raises(
+    ValueError,
+    match=r"no file of split 'test' .*there lie gsm8k_train\.jsonl, notes\.txt:"
+    r" the name.* must have 'test' as a word of its own, as test\.jsonl",
+  ):
+    _load(name, 'test', home=tmp_path)
 
 
 def test_an_answer_that_cannot_be_read_says_where(tmp_path):

@@ -10,6 +10,8 @@ _SECTION = {
   'num_workers': 0,
   'shaping': 'overlong',
   'overlong_cache': 4,
+  'time_limit_s': 2.0,
+  'wall_limit_s': 60.0,
 }
 
 
@@ -28,6 +30,12 @@ def test_every_misspelled_key_is_named():
   found = list(checks.find_misspelled(section))
   paths = [problem.partition(':')[0] for problem in found]
   assert paths == ['rewards.verifier', 'rewards.extraction', 'rewards.shaping']
+
+
+def test_the_clock_allows_what_the_limit_of_cpu_time_does():
+  section = {**_SECTION, 'time_limit_s': 90.0}
+  (problem,) = checks.find_misfits(section, 4)
+  assert problem.startswith('rewards.wall_limit_s: got 60.0; at least')
 
 
 @pytest.mark.parametrize('cache', [0, 5])

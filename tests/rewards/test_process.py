@@ -2,6 +2,7 @@
 
 import math
 import select
+import signal
 import time
 
 import pytest
@@ -17,6 +18,7 @@ def worker():
       'extraction': ['whole'],
       'read_thoughts': False,
       'time_limit_s': 5.0,
+      'wall_limit_s': 20.0,
       'memory_limit_bytes': 2**30,
     }
   )
@@ -38,12 +40,17 @@ def test_it_says_when_it_is_ready_then_answers(worker):
   items = [('a', {'answer': 'a'}, False), ('\ud800', {'answer': 'b'}, False)]
   worker.send([1, 0], items)
   assert list(worker.pending) == [1, 0]
-  remaining = worker.deadline - time.monotonic()
-  assert 4.0 < remaining <= 5.0
+  now = time.monotonic()
+  assert now < worker.late < worker.deadline <= now + 20.0
   messages = _hear(worker)
   while len(messages) < 2:
     messages += _hear(worker)
   assert messages == [[1, [[0.0, 'wrong']]], [0, [[1.0, 'right']]]]
+  before = worker.deadline
+  assert worker.answered() == 1
+  assert before < worker.deadline < math.inf  # Each item has its own time.
+  assert worker.answered() == 0
+  assert worker.deadline == worker.late == math.inf
 
 
 def test_a_death_is_heard_and_writing_to_the_dead_is_no_error(worker):
@@ -53,6 +60,15 @@ def test_a_death_is_heard_and_writing_to_the_dead_is_no_error(worker):
   worker.send([0], [('a', {}, False)])
   assert worker.receive() is None
   assert math.isfinite(worker.deadline)
+  assert not worker.timed_out()
+
+
+def test_a_death_by_its_own_timer_is_a_timeout(worker):
+  _hear(worker)
+  worker.process.send_signal(signal.SIGPROF)
+  assert select.select([worker.replies], [], [], 30.0)[0]
+  assert worker.receive() is None
+  assert worker.timed_out()
 
 
 def test_stopping_ends_the_process(worker):

@@ -29,7 +29,9 @@ def test_every_item_of_every_chunk_is_answered_in_order():
   requests = [json.dumps(items) + '\n', json.dumps(items[:1]) + '\n']
   replies = io.StringIO()
   exact = worker.load_verifier('exact_match', ['whole'])
-  worker.serve(requests, replies, [exact, lambda *_: Verdict(0.5, 'ok')], 1.0)
+  worker.serve(
+    requests, replies, [exact, lambda *_: Verdict(0.5, 'ok')], 1.0, 9.0
+  )
   lines = [json.loads(line) for line in replies.getvalue().splitlines()]
   right, wrong, other = [1.0, 'right'], [0.0, 'wrong'], [0.5, 'ok']
   assert lines == [
@@ -37,19 +39,48 @@ def test_every_item_of_every_chunk_is_answered_in_order():
     [3, [wrong, other]],
     [7, [right, other]],
   ]
-  assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+  for timer in (signal.ITIMER_REAL, signal.ITIMER_PROF):
+    assert signal.getitimer(timer) == (0.0, 0.0)
 
 
-def test_an_orphan_that_hangs_ends_itself():
+@pytest.mark.parametrize(
+  ('act', 'wall_limit_s', 'ended_by'),
+  [
+    ('while True: pass', 20.0, signal.SIGPROF),
+    ('return sum(range(10**12))', 20.0, signal.SIGPROF),  # One call into C.
+    ('time.sleep(20)', 0.1, signal.SIGALRM),
+  ],
+)
+def test_what_hangs_ends_itself_also_as_an_orphan(act, wall_limit_s, ended_by):
+  done = _run(
+    'import io, signal, time\n'
+    'from dppo_jax.rewards import worker\n'
+    'signal.signal(signal.SIGPROF, signal.SIG_IGN)\n'
+    'signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPROF])\n'
+    'worker.heed_timers()\n'
+    'worker._GRACE_S = 0.1\n'
+    f'def hang(*_):\n  {act}\n'
+    'chunk = ["[[0, 1, 2, 3]]"]\n'
+    f'worker.serve(chunk, io.StringIO(), [hang], 0.1, {wall_limit_s})'
+  )
+  assert done.returncode == -ended_by
+
+
+def test_only_cpu_time_counts_and_each_item_has_its_own():
   done = _run(
     'import io, time\n'
     'from dppo_jax.rewards import worker\n'
-    'worker._GRACE_S = 0.1\n'
-    'def hang(*_):\n'
-    '  while True: pass\n'
-    'worker.serve(["[[0, 1, 2, 3]]"], io.StringIO(), [hang], 0.1)'
+    'def work(*_):\n'
+    '  time.sleep(0.3)\n'
+    '  until = time.process_time() + 0.15\n'
+    '  while time.process_time() < until: pass\n'
+    '  return 1.0, "done"\n'
+    'replies = io.StringIO()\n'
+    'line = "[[0, 1, 2, 3], [1, 1, 2, 3]]"\n'
+    'worker.serve([line], replies, [work], 0.25, 60.0)\n'
+    'print(replies.getvalue().count("done"))'
   )
-  assert done.returncode == -signal.SIGALRM
+  assert (done.returncode, done.stdout.strip()) == (0, '2')
 
 
 def test_verifiers_are_found_by_name():

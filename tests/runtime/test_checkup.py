@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from dppo_jax.rewards.references import Unverifiable
 from dppo_jax.runtime import checkup
 from tests import runs
 
@@ -25,6 +26,56 @@ def _with(experiment, **changes):
 
 def _levels(findings):
   return {finding.check: finding.level for finding in findings}
+
+
+@pytest.mark.parametrize(
+  ('verifier', 'extraction', 'source', 'level'),
+  [
+    ('math', 'whole', 'gsm8k', 'warning'),
+    ('one_boxed + 2*numeric', 'whole', 'rows', 'warning'),
+    ('math', 'boxed', 'gsm8k', 'ok'),
+    ('math', 'boxed, whole', 'gsm8k', 'ok'),
+    ('exact_match', 'whole', 'gsm8k', 'ok'),
+    ('numeric', 'whole', 'task', 'ok'),
+  ],
+)
+def test_a_reader_of_answers_is_not_shown_the_whole(
+  experiment, verifier, extraction, source, level
+):
+  changed = _with(
+    experiment,
+    rewards__verifier=verifier,
+    rewards__extraction=extraction,
+    data__source=source,
+  )
+  finding = checkup.check_extraction(changed)
+  assert finding.level == level
+  assert ('rewards.extraction=boxed' in finding.fix) == (level == 'warning')
+
+
+@pytest.mark.parametrize(
+  ('number', 'level'), [(0, 'ok'), (1, 'warning'), (10, 'error')]
+)
+def test_references_nobody_can_meet(number, level):
+  shown = {'no': 'malformed'} if number else {}
+  found = Unverifiable(100, shown, number)
+  finding = checkup.check_references('training', found, 0.05)
+  assert (finding.check, finding.level) == ('training references', level)
+  assert ("'no' (malformed)" in finding.cause) == bool(number)
+  assert ('max_unverifiable=0.05' in finding.fix) == (level == 'error')
+
+
+def test_held_out_prompts_are_held_out(experiment):
+  assert checkup.check_held_out(experiment, 0).level == 'ok'
+  finding = checkup.check_held_out(experiment, 3)
+  assert finding.level == 'warning'
+  assert finding.cause.startswith('3 are trained on')
+  for change in (
+    {'evaluation__drop_trained_on': True},
+    {'evaluation__split': 'train'},
+  ):
+    meant = _with(experiment, **change)
+    assert checkup.check_held_out(meant, 3).level == 'ok'
 
 
 def test_a_finding_names_cause_and_fix():

@@ -215,3 +215,46 @@ def test_prompts_are_those_of_the_tokenizer(home):
   shown = parts.tokenizer.decode(prompts.tokens[0][prompts.mask[0]])
   assert shown == 'Q: What do 4 pens at 2 coins cost?\nA:'
   assert np.asarray(prompts.tokens)[0][prompts.mask[0]][0] == 1  # <|begin|>
+
+
+def test_held_out_prompts_that_are_trained_on_are_counted(tmp_path):
+  rows = [{'prompt': text, 'answer': 1} for text in ('a b', 'c d', 'e f')]
+  settings = dict(
+    data__source='rows',
+    data__files=_write(tmp_path / '1.jsonl', rows[:2]),
+    evaluation__files=_write(tmp_path / '2.jsonl', rows[1:]),
+  )
+  built = _experiment(str(tmp_path), **settings)
+  trained, held_out = datasets.training(built.data), datasets.held_out(built)
+  kept = datasets.compare(held_out, trained, drop=False)
+  assert kept == held_out._replace(num_trained_on=1)
+  left = datasets.compare(held_out, trained, drop=True)
+  assert [example['prompt'] for example in left.examples] == ['e f']
+  assert left.num_trained_on == 1
+  with pytest.raises(ValueError, match=r'^evaluation\.drop_trained_on: all 2 '):
+    datasets.compare(trained, trained, drop=True)
+  for drop, count in ((False, 2), (True, 1)):
+    config = runs.config(
+      **{**_PLAIN, **settings, 'evaluation__drop_trained_on': drop}
+    )
+    parts = runs.parts(config)
+    assert parts.held_out.num_examples == count
+    assert parts.held_out.num_trained_on == 1
+
+
+def test_rows_without_an_answer_are_told(tmp_path):
+  rows = [{'prompt': 'a', 'answer': 1}, {'prompt': 'b', 'answer': None}]
+  files = _write(tmp_path / '1.jsonl', rows)
+  config = runs.config(
+    **_PLAIN,
+    data__source='rows',
+    data__files=files,
+    evaluation__files=files,
+  )
+  parts = runs.parts(config)
+  text = report.header(runs.experiment(config), parts, tmp_path, None)
+  task, held_out = text.splitlines()[:2]
+  assert task.endswith('1 prompts, 1 rows without an answer left out')
+  assert held_out.endswith(
+    '1 rows without an answer left out, 1 that are trained on, too'
+  )

@@ -35,6 +35,8 @@ def test_a_healthy_config_passes(healthy):
     'temperature',
     'top-p',
     'microbatch',
+    'extraction',
+    'held-out prompts',
     'chat template round trip',
     'memory',
     'truncation',

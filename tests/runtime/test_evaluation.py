@@ -158,7 +158,7 @@ def test_texts_that_are_no_utf8_are_mended(parts):
     example_id=prompt.example_id,
     truncated=np.array([False]),
   )
-  with VerifierPool('numeric', 'whole', 1, 5.0, 1024) as pool:
+  with VerifierPool('numeric', 'whole', 1, 5.0, 1024, 60.0) as pool:
     texts, (verdict,) = evaluation.verify(
       _Decoder(), parts.held_out, pool, rollout, 6
     )
@@ -184,7 +184,7 @@ def test_completions_are_read_without_their_prompts(parts):
     example_id=prompt.example_id,
     truncated=np.array([False]),
   )
-  with VerifierPool('last_word', 'whole', 0, 1.0, 4096) as pool:
+  with VerifierPool('last_word', 'whole', 0, 1.0, 4096, 60.0) as pool:
     texts, (verdict,) = evaluation.verify(
       parts.tokenizer, parts.held_out, pool, rollout, 6
     )

@@ -207,6 +207,22 @@ def test_a_verifier_that_fails_costs_its_completions(two_steps_short):
   assert last['evaluation/sampled_accuracy'] == np.mean(kinds >= 8)
 
 
+def test_a_finished_run_goes_on_for_more_steps(tmp_path, capsys):
+  settings = runs.smallest(optimizer__schedule='constant')
+  longer = runs.smallest(optimizer__schedule='constant')
+  longer.num_steps = 2
+  runs.run(settings, tmp_path / 'one')
+  resolved = runs.experiment(longer).resolved
+  with pytest.raises(ValueError, match=r'num_steps: 1 -> 2'):
+    runs.run(longer, tmp_path / 'one')
+  workdir.check_config(tmp_path / 'one', resolved, extend=True)
+  runs.run(longer, tmp_path / 'one')
+  assert 'Resuming from step 1 of 2.' in capsys.readouterr().err
+  runs.run(longer, tmp_path / 'two')
+  states = [runs.state(tmp_path / name, longer) for name in ('one', 'two')]
+  assert states[0] == states[1]
+
+
 def test_profile_and_tensorboard_are_written(capsys, two_steps_short, finished):
   settings = runs.config(
     profile__start_step=5, profile__num_steps=1, writers__tensorboard=True

@@ -95,3 +95,83 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
   workdir.write_atomically(path, 'old')
   workdir.write_atomically(path, 'new')
   assert [p.read_text() for p in tmp_path.iterdir()] == ['new']
+
+
+_PLACES = {
+  'num_steps': 10,
+  'data': {
+    'files': '/a/x.jsonl',
+    'tokenizer': '/a/model',
+    'mixture': [['math', '/a/*.json', 1.0]],
+  },
+  'model': {'pretrained': ''},
+  'sampling': {'lag': 0},
+}
+
+
+def _changed(**sections):
+  changed = json.loads(json.dumps(_PLACES))
+  for section, value in sections.items():
+    if isinstance(value, dict):
+      changed[section].update(value)
+    else:
+      changed[section] = value
+  return changed
+
+
+def test_paths_may_change_where_their_content_is_known(tmp_path):
+  _begun(tmp_path, _PLACES)
+  spelled = _changed(data={'files': '/a//x.jsonl', 'tokenizer': '/a/model/'})
+  assert workdir.check_config(tmp_path, spelled) == [
+    "data.files: '/a/x.jsonl' -> '/a//x.jsonl'",
+    "data.tokenizer: '/a/model' -> '/a/model/'",
+  ]
+  moved = _changed(
+    data={
+      'files': '/b/x.jsonl',
+      'tokenizer': '/b',
+      'mixture': [['math', '/b/*.json', 1.0]],
+    }
+  )
+  with pytest.raises(ValueError, match=r'data\.files: .* -> ./b/x\.jsonl'):
+    workdir.check_config(tmp_path, moved)
+  (tmp_path / workdir.INPUTS).write_text('{}')
+  assert len(workdir.check_config(tmp_path, moved)) == 3
+  assert workdir.read_config(tmp_path) == moved
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'model': {'pretrained': '/a/model'}},
+    {'data': {'tokenizer': ''}},
+    {'data': {'mixture': [['math', '/a/*.json', 2.0]]}},
+  ],
+)
+def test_what_is_no_place_may_not_change(tmp_path, change):
+  _begun(tmp_path, _PLACES)
+  (tmp_path / workdir.INPUTS).write_text('{}')
+  with pytest.raises(ValueError, match='another config'):
+    workdir.check_config(tmp_path, _changed(**change))
+
+
+def test_more_steps_are_let_pass_when_asked_for(tmp_path):
+  _begun(tmp_path, _PLACES)
+  longer = _changed(num_steps=20)
+  with pytest.raises(ValueError, match=r'10 -> 20\n.* by --extend\.$'):
+    workdir.check_config(tmp_path, longer)
+  told = workdir.check_config(tmp_path, longer, extend=True)
+  assert told == ['num_steps: 10 -> 20']
+  with pytest.raises(ValueError, match=r'20 -> 10\n.* another --workdir\.$'):
+    workdir.check_config(tmp_path, _PLACES, extend=True)
+  both = _changed(num_steps=30, sampling={'top_k': 1})
+  with pytest.raises(ValueError, match=r'sampling\.top_k') as caught:
+    workdir.check_config(tmp_path, both, extend=True)
+  assert 'num_steps' not in str(caught.value)
+
+
+def test_a_run_that_samples_ahead_is_not_extended(tmp_path):
+  _begun(tmp_path, _changed(sampling={'lag': 2}))
+  longer = _changed(num_steps=20, sampling={'lag': 2})
+  with pytest.raises(ValueError, match=r'^--extend: .* sampling\.lag=2'):
+    workdir.check_config(tmp_path, longer, extend=True)

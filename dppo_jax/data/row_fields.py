@@ -1,0 +1,138 @@
+"""The problem and the answer in a row of a file, or why there is none."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dppo_jax.data import choices, fields, rows
+from dppo_jax.data.catalog import Source
+
+# What stands in the place of an answer where there is none, whatever the case.
+_NO_ANSWERS = ('', 'proof', 'notfound', 'nan', 'null')
+
+
+def problem(row: rows.Row, source: Source) -> tuple[str, str | None]:
+  """The prompt of a row, with the options of a choice, and the answer.
+
+  Args:
+    row: of a file.
+    source: says which fields they are in, and how the answer is read.
+
+  Returns:
+    Prompt and reference answer; None where the row says that there is none.
+
+  Raises:
+    ValueError: a field is missing or holds something else; names file, row and
+      the fields there are.
+  """
+  prompt = _prompt(row, source.prompt)
+  value = _answer(row, source.answer)
+  listed = [
+    found
+    for path in source.options
+    if (found := rows.lookup(row, path)) is not None
+  ]
+  if value is None:
+    return prompt, None
+  meaning = 'options' if listed else 'answer'
+  try:
+    if not listed:
+      return prompt, _read(value, row, source)
+    if isinstance(listed[0], str):  # A text that names the letters itself.
+      return f'{prompt}\n{listed[0]}', choices.read_answer(value, ())
+    options = choices.read_options(listed[0])
+    letter = choices.read_answer(value, options)
+    return f'{prompt}\n{choices.render(options)}', letter
+  except ValueError as error:
+    if str(error).startswith('data.'):
+      raise
+    key = 'files' if meaning == 'answer' else 'fields.options'
+    raise ValueError(
+      f'data.{key}: {row.where}: {error}; mend the row or leave it out.'
+    ) from error
+
+
+def _answer(row: rows.Row, paths: Sequence[str]) -> Any:
+  """The field of the answer; None where it holds null."""
+  found = [
+    value for path in paths if (value := rows.lookup(row, path)) is not None
+  ]
+  if not found and any(rows.holds_null(row, path) for path in paths):
+    return None
+  return _field(row, paths, 'answer')
+
+
+def _read(value: Any, row: rows.Row, source: Source) -> str | None:
+  """The reference answer in a field, or in a list of them."""
+  entries = value if isinstance(value, list) and value else [value]
+  read = []
+  for entry in entries:
+    text = fields.text_of(entry, row, 'answer')
+    if text.strip().casefold() in _NO_ANSWERS:
+      return None
+    read.append(source.read_answer(text))
+  if any(text.casefold() in _NO_ANSWERS for text in read):
+    return None
+  return ', '.join(read)
+
+
+def _field(row: rows.Row, paths: Sequence[str], meaning: str) -> Any:
+  """The first field there is; of a template, its text."""
+  for path in paths:
+    if meaning == 'prompt' and fields.is_template(path):
+      value = fields.fill(row, path)
+    else:
+      value = rows.lookup(row, path)
+    if value is not None:
+      return value
+  wanted = ' or '.join(map(repr, paths))
+  if any(rows.holds_null(row, path) for path in paths):
+    raise ValueError(
+      f'data.fields.{meaning}: {row.where} holds null in {wanted}; mend the row'
+      ' or leave it out.'
+    )
+  raise ValueError(
+    f'data.fields.{meaning}: {row.where} has no field {wanted}; its fields are'
+    f' {rows.field_names(row)}.'
+  )
+
+
+def _only_turn(chat: list[Any], row: rows.Row) -> Any:
+  """The user's words in a chat of one turn."""
+  place = f'data.fields.prompt: {row.where}'
+  turns = [turn for turn in chat if isinstance(turn, Mapping)]
+  if len(turns) < len(chat) or not chat:
+    kinds = sorted({type(turn).__name__ for turn in chat}) or ['nothing']
+    raise ValueError(
+      f'{place} holds a list of {", ".join(kinds)}; a text is read, or a chat:'
+      " a list of one {'role': 'user', 'content': …}."
+    )
+  strange = [turn for turn in turns if {'role', 'content'} - turn.keys()]
+  if strange:
+    raise ValueError(
+      f'{place} is a chat whose turns have {", ".join(map(str, strange[0]))};'
+      " 'role' and 'content' are read. Rename them, or name a field of text."
+    )
+  roles = [turn['role'] for turn in turns]
+  if roles != ['user']:
+    first = (
+      ' Put a system turn into data.system_prompt' if len(roles) > 1 else ''
+    )
+    raise ValueError(
+      f'{place} is a chat of {len(roles)} turns {roles}; one turn of the user'
+      f' is read.{first or " Give the turn that role"}.'
+    )
+  return turns[0]['content']
+
+
+def _prompt(row: rows.Row, paths: Sequence[str]) -> str:
+  """The user's words: of a text, or of a chat of one turn."""
+  value = _field(row, paths, 'prompt')
+  if isinstance(value, list):
+    value = _only_turn(value, row)
+  words = fields.text_of(value, row, 'prompt')
+  if not words.strip():
+    raise ValueError(
+      f'data.fields.prompt: {row.where} has an empty prompt; mend the row or'
+      ' leave it out.'
+    )
+  return words
