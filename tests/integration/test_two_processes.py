@@ -140,6 +140,26 @@ def test_only_the_first_process_speaks(life):
   assert len(lines) == len(set(lines))
 
 
+_ENDS = """
+import sys
+from dppo_jax.runtime import distributed
+distributed._POLL_S = 1e-4  # The watch is always about to ask.
+_, port, index, code = sys.argv
+address = f'127.0.0.1:{port}'
+distributed.start(distributed.make_launch(address, 2, int(index), 60, {}))
+sys.exit(int(code))
+"""
+
+
+def test_the_watch_ends_before_the_interpreter():
+  """Unwound within C++, it would abort the process: exit code -6."""
+  port = pairs.free_port()
+  ended = pairs.end(
+    [runs.start_code(_ENDS, port, i, code) for i, code in enumerate((0, 143))]
+  )
+  assert [(each.code, each.err) for each in ended] == [(0, ''), (143, '')]
+
+
 def test_another_config_is_an_error_on_every_host(tmp_path):
   ended = pairs.end(_pair(tmp_path / 'run', '--config.seed=7'))
   for each in ended:

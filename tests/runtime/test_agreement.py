@@ -116,6 +116,11 @@ def test_the_first_failure_counts(service):
   assert agreement.find_cause() == 'process 0 (a) failed: no room'
 
 
+def test_nobody_else_comes_to_the_end(service):
+  agreement.await_end()
+  assert service.values['dppo_jax/barrier/the end/0'] == 'here'
+
+
 def test_who_is_gone_is_found(service, monkeypatch):
   monkeypatch.setattr(agreement, '_GONE_S', 0.2)
   assert 'process 1 (b) did not come' in agreement.find_cause()
