@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from dppo_jax.data import chat
+from dppo_jax.data import added_tokens, chat
 
 _FILE = 'tokenizer.json'
 
@@ -28,6 +28,7 @@ class HFTokenizer:
     pad_id: of the pad token, or of the end where the model has no pad.
     eos_ids: of generation_config.json, or else of config.json, or else of
       tokenizer_config.json.
+    notes: what other readers of these files do otherwise.
   """
 
   def __init__(
@@ -58,6 +59,12 @@ class HFTokenizer:
     self.vocab_size = max(ids.values()) + 1
     settings = _read_json(self._folder, 'tokenizer_config.json')
     special = _special_tokens(self._folder, settings)
+    added = _read_json(self._folder, 'added_tokens.json')
+    try:
+      added_tokens.check(settings, added, self._tokenizer)
+    except ValueError as error:
+      raise ValueError(f'data.tokenizer: {self._folder}: {error}') from error
+    self.notes = tuple(added_tokens.notes(settings, special, self._tokenizer))
     self.eos_ids = self._find_eos(special, ids)
     self.pad_id = ids.get(special.get('pad_token', ''), self.eos_ids[0])
     self._render = None

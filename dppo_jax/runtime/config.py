@@ -25,6 +25,7 @@ from dppo_jax.ops.trust_regions import Bounds
 from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
 from dppo_jax.runtime import (
   architectures,
+  published_keys,
   reward_model,
   validation,
   vocabulary,
@@ -135,6 +136,7 @@ def build_experiment(
     raise ValueError(f'{count} in the config:\n{listed}')
 
   row = DIVERGENCES[c.trust_region.divergence]
+  published_keys.check_tokenizer(c.data.tokenizer)
   tokenizer = vocabulary.open_tokenizer(c.data)
   sampled = dict(c.sampling)
   stop_strings = tuple(sampled.pop('stop_strings'))

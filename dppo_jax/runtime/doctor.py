@@ -11,7 +11,13 @@ from dppo_jax import hardware, parallel
 from dppo_jax.base import Params, Rollout, Stream, stream_key
 from dppo_jax.data.hf_tokenizer import HFTokenizer
 from dppo_jax.rewards.pool import VerifierPool
-from dppo_jax.runtime import assembly, checkup, downloads, planning
+from dppo_jax.runtime import (
+  assembly,
+  checkup,
+  downloads,
+  planning,
+  published_notes,
+)
 from dppo_jax.runtime.checkup import ERROR, OK, Finding
 from dppo_jax.runtime.config import Experiment, build_experiment
 from dppo_jax.runtime.rewarding import reward
@@ -94,9 +100,13 @@ def check_prompts(
     parts: its parts.
 
   Yields:
-    Round trip, and with a chat template the generation prompt.
+    What the files of published models say and nothing here reads, round trip,
+    and with a chat template the generation prompt.
   """
   tokenizer: Any = parts.tokenizer
+  yield from checkup.check_published(
+    list(published_notes.notes(experiment, tokenizer))
+  )
   first = parts.prompts.first(1)
   (example,) = parts.prompts.examples(first.example_id)
   text = str(example['prompt'])

@@ -27,9 +27,9 @@ from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime import (
   agreement,
   assembly,
-  exporting,
   frozen,
   host_rows,
+  kept_files,
   report,
   rollouts,
   summary,
@@ -90,6 +90,8 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
         file=sys.stderr,
         flush=True,
       )
+    if agreement.first():
+      kept_files.keep(experiment, workdir)
     if resumed_step == experiment.num_steps:
       finished = agreement.from_first(
         lambda: summary.read_summary(workdir), 'the summary'
@@ -100,8 +102,6 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     if experiment.reward_model.folder:
       model = RewardModel(experiment.reward_model, parts.mesh)
     if state is None:
-      if experiment.pretrained and agreement.first():
-        exporting.keep_source(experiment.pretrained, workdir)
       state = warm_start(experiment, parts, stop)
     start_step = int(state.step)
     reference = _reference_params(experiment, parts, workdir, state, resumed)

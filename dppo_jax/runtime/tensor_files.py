@@ -2,10 +2,10 @@
 
 A file is eight bytes that hold the size of a header, the header (JSON: dtype,
 shape and byte range of every array by name), and the arrays, which tile the
-rest of the file: whatever else a header says is refused, as two readers could
-take it for different weights. Nothing in it is executed. A folder holds one file, or several and an index that says which
-array is where. Read and written here and not by the library of that name,
-which hands out no bfloat16 as numpy and writes a file from memory only.
+rest of the file: two readers could take anything else for different weights.
+Nothing in it is executed. A folder holds one file, or several and an index
+that says which array is where. Read and written here and not by the library of
+that name, which hands out no bfloat16 as numpy and writes from memory only.
 """
 
 import collections
@@ -153,11 +153,7 @@ def _open_shards(folder: pathlib.Path) -> dict[str, StoredTensor]:
   for stored in files.values():
     for name, tensor in stored.items():
       if tensors.get(name) is not tensor:
-        other = (
-          f'places in {tensors[name].path.name}'
-          if name in tensors
-          else ('does not list')
-        )
+        other = 'places elsewhere' if name in tensors else 'does not list'
         raise ValueError(
           f'{tensor.path}: holds {name!r}, which {INDEX} {other}; download both'
           ' again.'
@@ -221,9 +217,7 @@ def _check_tiling(
   reached, last = start, 'the header'
   for tensor in sorted(tensors, key=lambda each: (each.offset, each.end)):
     if tensor.offset != reached:
-      what = (
-        'overlaps' if tensor.offset < reached else 'begins some bytes after'
-      )
+      what = 'overlaps' if tensor.offset < reached else 'leaves a hole after'
       raise ValueError(
         f'{path}: {tensor.name!r}, from byte {tensor.offset:,}, {what} {last},'
         f' which ends at byte {reached:,}; download it again.'

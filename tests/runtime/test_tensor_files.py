@@ -175,8 +175,8 @@ def test_arrays_tile_the_file_in_any_order(tmp_path):
     ([(0, 8), (6, 10)], b'', r"'w1', from byte .* overlaps 'w0'"),
     ([(0, 8), (2, 6)], b'', r"'w1', from byte .* overlaps 'w0'"),
     ([(0, 4), (2, 2), (4, 8)], b'', "'w1', from byte .* overlaps 'w0'"),
-    ([(0, 4), (6, 8)], b'', "'w1', from byte .* begins some bytes after 'w0'"),
-    ([(2, 4)], b'', "'w0', from byte .* begins some bytes after the header"),
+    ([(0, 4), (6, 8)], b'', "'w1', from byte .* leaves a hole after 'w0'"),
+    ([(2, 4)], b'', "'w0', from byte .* leaves a hole after the header"),
     ([(0, 4)], b'more', "has 4 bytes after 'w0', which ends at byte"),
     ([], b'x', 'has 1 bytes after the header'),
   ],
@@ -274,7 +274,7 @@ def test_a_tensor_in_two_shards(tmp_path):
     ],
   )
   with pytest.raises(
-    ValueError, match=rf'{other}: holds .{name}., which .* places in model-0000'
+    ValueError, match=rf'{other}: holds .{name}., which .* places elsewhere'
   ):
     tensor_files.open_folder(folder)
 
@@ -292,7 +292,7 @@ def test_a_name_that_an_index_places_twice(tmp_path):
 def test_a_folder_of_two_releases(tmp_path):
   folder = published.copy('qwen3_gqa', tmp_path)
   (folder / tensor_files.SINGLE).touch()
-  with pytest.raises(ValueError, match='holds both model.safetensors and'):
+  with pytest.raises(ValueError, match=r'holds both model\.safetensors and'):
     tensor_files.open_folder(folder)
 
 
