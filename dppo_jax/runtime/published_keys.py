@@ -167,7 +167,10 @@ ADAPTER = Table(
     'peft_type': ('LORA',),
     'task_type': ('CAUSAL_LM', None),
     # Others take from the base what they put into A and B.
-    'init_lora_weights': (True, False, None, 'gaussian', 'eva', 'orthogonal'),
+    'init_lora_weights': (
+      *(True, False, None),
+      *('gaussian', 'eva', 'orthogonal', 'mica'),
+    ),
     'bias': ('none', None),
     'lora_bias': (False, None),
     'fan_in_fan_out': (False, None),

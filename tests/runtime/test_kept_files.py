@@ -24,7 +24,12 @@ def workdir(tmp_path):
 
 def _experiment(folder='', **settings):
   if folder:
-    settings = dict(model__vocab_size=320, data__chat_template=True) | settings
+    settings = {
+      'model__vocab_size': 320,
+      'data__chat_template': True,
+      'supervised__num_steps': 0,
+      **settings,
+    }
   return runs.experiment(runs.config(data__tokenizer=str(folder), **settings))
 
 
@@ -73,9 +78,7 @@ def test_a_run_goes_on_with_no_other_tokenizer(folder, workdir, name, text):
   path.write_text(json.dumps(json.loads(path.read_text()) | {'top_p': 0.5}))
   kept_files.keep(experiment, workdir)
   (folder / name).write_text(text)
-  with pytest.raises(
-    ValueError, match=rf'data\.tokenizer: .*{name} is not wha'
-  ):
+  with pytest.raises(ValueError, match=rf'data\.tokenizer: .*{name} is not'):
     kept_files.keep(experiment, workdir)
 
 

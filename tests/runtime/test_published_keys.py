@@ -58,7 +58,7 @@ def test_numbers_are_no_truth_values():
   ]
   assert list(ADAPTER.problems({'init_lora_weights': 1})) == [
     "init_lora_weights: unsupported 1; True or False or None or 'gaussian' or"
-    " 'eva' or 'orthogonal' can be read."
+    " 'eva' or 'orthogonal' or 'mica' can be read."
   ]
 
 

@@ -17,6 +17,7 @@ def _edit(path, **changes):
 
 
 def _notes(**settings):
+  settings |= {'supervised__num_steps': 0}  # Demonstrations are of words.
   experiment = runs.experiment(runs.config(**settings))
   tokenizer = vocabulary.open_tokenizer(
     {**experiment.resolved['data'], 'tokenizer': experiment.data.tokenizer}
@@ -49,7 +50,8 @@ def test_unread_keys_of_a_model_are_told(tmp_path):
 def test_unread_keys_of_a_tokenizer_are_told(tmp_path):
   folder = shutil.copytree(_TOKENIZER, tmp_path / 'tokenizer')
   settings = dict(data__tokenizer=str(folder), model__vocab_size=320)
-  assert _notes(**settings) == []
+  as_it_is = settings | {'data__tokenizer': str(_TOKENIZER)}
+  assert _notes(**as_it_is) == []
   _edit(folder / 'tokenizer_config.json', do_lower_case=True)
   _edit(folder / 'generation_config.json', temperature=0.6, novel_penalty=2)
   _edit(folder / 'tokenizer_config.json', additional_special_tokens=['x'])
