@@ -278,20 +278,20 @@ def _kept_config(
   experiment: Experiment, source: pathlib.Path, dtype: str
 ) -> dict[str, Any]:
   """config.json of the pretrained model, as the weights are written now."""
-  config = tensor_files.read_json(source / architectures.CONFIG)
+  published = tensor_files.read_json(source / architectures.CONFIG)
   for key in _STORAGE:
-    config.pop(key, None)
-  keys = [key for key in ('dtype', 'torch_dtype') if key in config]
-  config |= dict.fromkeys(keys or ['torch_dtype'], dtype)
-  said = config.get('eos_token_id')
+    published.pop(key, None)
+  keys = [key for key in ('dtype', 'torch_dtype') if key in published]
+  published |= dict.fromkeys(keys or ['torch_dtype'], dtype)
+  said = published.get('eos_token_id')
   said = said if isinstance(said, list) else [] if said is None else [said]
   if not set(said) <= set(experiment.sampling.eos_ids):
     # Of another tokenizer than the run's.
-    config |= {
+    published |= {
       'eos_token_id': kept_files.ends(experiment),
       'pad_token_id': experiment.sampling.pad_id,
     }
-  return config
+  return published
 
 
 def _new_config(experiment: Experiment, dtype: str) -> dict[str, Any]:

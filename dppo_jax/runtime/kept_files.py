@@ -157,7 +157,7 @@ def write_tokenizer(
 
 
 def generation_config(
-  experiment: Experiment, config: dict[str, Any]
+  experiment: Experiment, published: dict[str, Any]
 ) -> dict[str, Any]:
   """generation_config.json: the ends and the law that were trained with.
 
@@ -165,7 +165,7 @@ def generation_config(
 
   Args:
     experiment: the run.
-    config: config.json of the export.
+    published: config.json of the export.
   """
   sampling = experiment.sampling
   found = {
@@ -176,8 +176,8 @@ def generation_config(
     'eos_token_id': ends(experiment),
     'pad_token_id': sampling.pad_id,
   }
-  if config.get('bos_token_id') is not None:
-    found['bos_token_id'] = config['bos_token_id']
+  if published.get('bos_token_id') is not None:
+    found['bos_token_id'] = published['bos_token_id']
   return found
 
 
