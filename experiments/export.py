@@ -4,12 +4,13 @@ python -m experiments.export --workdir=DIR --out=HFDIR --step=best
 """
 
 import pathlib
+import sys
 
 from absl import flags
 import jax
 
 from configs import default
-from dppo_jax.runtime import entry_point, exporting, inspection
+from dppo_jax.runtime import entry_point, exporting, inspection, kept_files
 from dppo_jax.runtime.config import build_experiment
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the training.')
@@ -20,6 +21,9 @@ _DTYPE = flags.DEFINE_string(
 )
 _LORA = flags.DEFINE_string(
   'lora', exporting.MERGED, "merged, or adapter: kept as one, PEFT's format."
+)
+_BASE = flags.DEFINE_string(
+  'base', '', "Of --lora=adapter: its base's folder; '': model.pretrained."
 )
 _SHARD = flags.DEFINE_float('max_shard_gb', 5.0, 'Size of a file, 10^9 bytes.')
 
@@ -34,15 +38,19 @@ def main() -> int:
   config = inspection.restore_config(
     default.get_config(), folder, {}, jax.device_count()
   )
+  experiment = build_experiment(config, jax.device_count())
   written = exporting.export(
-    build_experiment(config, jax.device_count()),
+    experiment,
     folder,
     pathlib.Path(out).expanduser().absolute(),
     _STEP.value,
     _DTYPE.value,
     int(_SHARD.value * 1e9),
     _LORA.value,
+    _BASE.value,
   )
+  for text in kept_files.remarks(experiment, folder):
+    print(f'note: {text}', file=sys.stderr)
   for path in written:
     print(f'{path.stat().st_size:>14,}  {path}')
   return 0

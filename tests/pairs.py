@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 from tests import runs
 
-TIME_LIMIT_S = 8
+# A busy machine may keep a process from running for many seconds.
+TIME_LIMIT_S = 60
 
 
 def devices(count):

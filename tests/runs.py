@@ -6,10 +6,13 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
+import time
 from unittest import mock
 
 import jax
 import numpy as np
+import pytest
 
 from configs import default, tiny
 from dppo_jax import parallel
@@ -22,6 +25,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 _CACHE = jax.config.jax_compilation_cache_dir
 # One device, and as little optimization as here.
 _PLAIN = {'XLA_FLAGS': '', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}
+# Against a hang only, seconds; a busy machine takes ten times an idle one.
+END_S = 540
+# Process -> descriptor of the file that its native libraries write.
+_NATIVE = {}
 # One update of one minibatch of four rows: for what must merely run.
 SMALLEST = {
   'num_steps': 1,
@@ -145,23 +152,70 @@ def assert_same(got, expected, settings=None):
   assert state(got, settings) == state(expected, settings)
 
 
-def start(module, *arguments, stdin=False, **environment):
+def start(module, *arguments, **options):
   """Starts a command as a user does: one device, the cache of the tests."""
-  return subprocess.Popen(
-    [sys.executable, '-m', f'experiments.{module}', *arguments],
+  return _start(f'experiments.{module}', *arguments, **(_PLAIN | options))
+
+
+def start_code(code, *arguments, **options):
+  """Starts `python -c`."""
+  return _start('-c', code, *map(str, arguments), **options)
+
+
+def _start(*arguments, stdin=False, **environment):
+  """Its pipes carry what Python writes; see `tests.streams`."""
+  native, path = tempfile.mkstemp()
+  os.unlink(path)
+  process = subprocess.Popen(
+    [sys.executable, '-m', 'tests.streams', str(native), *arguments],
     cwd=ROOT,
-    env={**os.environ, **_PLAIN, **environment},
+    env={**os.environ, **environment},
     stdin=subprocess.PIPE if stdin else None,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
+    pass_fds=(native,),
   )
+  _NATIVE[process] = native
+  return process
 
 
-def end(process):
-  """(exit code, stdout, stderr) of a command once it has ended."""
-  out, err = process.communicate(timeout=300)
+def end(process, request=None):
+  """(exit code, stdout, stderr) of a command once it has ended.
+
+  What native libraries wrote is printed, for whoever reads a failure.
+  """
+  out, err = process.communicate(request, timeout=END_S)
+  native = _NATIVE.pop(process)
+  text = os.pread(native, os.fstat(native).st_size, 0)
+  os.close(native)
+  print(text.decode(errors='replace'))
   return process.returncode, out, err
+
+
+def said(code, *arguments):
+  """What `python -c` prints."""
+  exit_code, out, err = end(start_code(code, *arguments))
+  assert exit_code == 0, err
+  return out
+
+
+def wait(condition, *processes):
+  """Until `condition` holds, while all of the processes run."""
+  deadline = time.monotonic() + END_S
+  while not condition():
+    ended = [process.poll() is not None for process in processes]
+    if any(ended) or time.monotonic() > deadline:
+      for process in processes:
+        process.kill()
+      pytest.fail(f'missed it: {[end(process) for process in processes]}')
+    time.sleep(0.005)
+
+
+def last_step(folder):
+  """Step of the last row of metrics that is on disk; -1 where there is none."""
+  found = writers.read_rows(folder / writers.METRICS_FILE)
+  return found[-1]['step'] if found else -1
 
 
 def train(folder, *overrides, **environment):

@@ -2,10 +2,11 @@
 
 import ast
 import pathlib
-import subprocess
 import sys
 
 import pytest
+
+from tests import runs
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _PACKAGE = _ROOT / 'dppo_jax'
@@ -132,21 +133,9 @@ def test_configuration_stops_at_the_door(module):
     assert 'ml_collections' not in _imported((_PACKAGE / module).read_text())
 
 
-def _run(code: str) -> str:
-  done = subprocess.run(
-    [sys.executable, '-c', code],
-    cwd=_ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr
-  return done.stdout
-
-
 def test_importing_everything_leaves_tensorflow_out():
   names = ['.'.join(('dppo_jax', *m.with_suffix('').parts)) for m in _MODULES]
-  out = _run(
+  out = runs.said(
     'import importlib, sys\n'
     f'for name in {names}:\n'
     '  importlib.import_module(name)\n'
@@ -156,5 +145,5 @@ def test_importing_everything_leaves_tensorflow_out():
 
 
 def test_importing_the_package_imports_nothing():
-  out = _run('import sys, dppo_jax; print("jax" in sys.modules)')
+  out = runs.said('import sys, dppo_jax; print("jax" in sys.modules)')
   assert out.strip() == 'False'

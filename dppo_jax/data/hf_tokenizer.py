@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from dppo_jax.data import chat
+from dppo_jax.data import added_tokens, chat
 
 _FILE = 'tokenizer.json'
 _WORDS = 'What the assistant says.'  # To find what stands behind them.
@@ -31,6 +31,7 @@ class HFTokenizer:
       tokenizer_config.json.
     special_ids: text of each special token -> its id; no text that is decoded
       holds one.
+    notes: what other readers of these files do otherwise.
   """
 
   def __init__(
@@ -64,6 +65,12 @@ class HFTokenizer:
     self.vocab_size = max(ids.values()) + 1
     settings = _read_json(self._folder, 'tokenizer_config.json')
     special = _special_tokens(self._folder, settings)
+    added = _read_json(self._folder, 'added_tokens.json')
+    try:
+      added_tokens.check(settings, added, self._tokenizer)
+    except ValueError as error:
+      raise ValueError(f'data.tokenizer: {self._folder}: {error}') from error
+    self.notes = tuple(added_tokens.notes(settings, special, self._tokenizer))
     self.eos_ids = self._find_eos(special, ids)
     self.pad_id = ids.get(special.get('pad_token', ''), self.eos_ids[0])
     self._render = None

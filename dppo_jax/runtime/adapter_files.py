@@ -4,27 +4,20 @@ A is stored as [r, inputs] and B as [outputs, r], under the names of the matrix
 they adapt; `weight_names` has the table.
 """
 
-from collections.abc import Mapping
+import math
 import pathlib
 from typing import Any
 
 from dppo_jax.base import Params
 from dppo_jax.models.lora import TARGETS, LoraConfig
-from dppo_jax.runtime import pretrained, tensor_files
+from dppo_jax.runtime import pretrained, published_keys, tensor_files
 
 CONFIG = 'adapter_config.json'
 WEIGHTS = 'adapter_model.safetensors'
-# Keys that make an adapter something else, unless they hold one of these.
-_PLAIN: Mapping[str, tuple[Any, ...]] = {
-  'peft_type': ('LORA',),
-  'bias': (None, 'none'),
-  'use_rslora': (None, False),
-  'use_dora': (None, False),
-  'rank_pattern': (None, {}),
-  'alpha_pattern': (None, {}),
-  'layers_to_transform': (None, []),
-  'modules_to_save': (None, []),
-}
+_CHANGES_BASE = (
+  ' Such an adapter belongs to a base that its start changed; save it with'
+  ' path_initial_model_for_weight_conversion, or merge it first.'
+)
 
 
 def to_published(config: LoraConfig, base: str) -> dict[str, Any]:
@@ -71,8 +64,9 @@ def load_adapter(
     listed = '\n'.join(f'  {problem}' for problem in problems)
     raise ValueError(
       f'{folder / CONFIG} is not the adapter of section lora:\n{listed}\n'
-      'Set lora.rank, lora.alpha and lora.targets to what it has; other kinds'
-      ' of adapters cannot be read.'
+      'Set lora.rank, lora.alpha and lora.targets to what it has; adapters of'
+      ' another kind are to be merged into their base, which can then be'
+      ' model.pretrained.'
     )
   path = folder / WEIGHTS
   if not path.is_file():
@@ -87,15 +81,23 @@ def _differences(folder: pathlib.Path, config: LoraConfig) -> list[str]:
   """What adapter_config.json says, where it says something else."""
   stored = tensor_files.read_json(folder / CONFIG)
   found = [
-    f'{key} is {stored[key]!r}; {" or ".join(map(repr, plain))} can be read.'
-    for key, plain in _PLAIN.items()
-    if key in stored and stored[key] not in plain
+    text + _CHANGES_BASE if text.startswith('init_lora_weights') else text
+    for text in published_keys.ADAPTER.problems(stored)
   ]
   wanted = to_published(config, '')
-  for key in ('r', 'lora_alpha', 'target_modules'):
+  for key in ('r', 'target_modules'):
     own, other = wanted[key], stored[key] if key in stored else None
     if isinstance(other, list):
-      other = sorted(other)
+      other = sorted(map(str, other))
     if own != other:
       found.append(f'{key} is {other!r}, and section lora says {own!r}.')
+  alpha, text = stored.get('lora_alpha'), repr(stored.get('lora_alpha'))
+  if stored.get('use_rslora') and isinstance(alpha, (int, float)):
+    # Scaled by alpha / sqrt(r) there, and by alpha / r here.
+    alpha *= math.sqrt(config.rank)
+    text += f' with use_rslora, that is {alpha:.10g} here'
+  if not isinstance(alpha, (int, float)) or not math.isclose(
+    alpha, config.alpha, rel_tol=1e-6
+  ):
+    found.append(f'lora_alpha is {text}, and section lora says {config.alpha}.')
   return found

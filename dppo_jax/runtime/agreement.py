@@ -89,6 +89,14 @@ def barrier(what: str, time_limit_s: float | None = None) -> None:
     ) from error
 
 
+def await_end() -> None:
+  """Waits until every process is about to end, or the limit of the job."""
+  try:
+    barrier('the end')
+  except (ValueError, jax.errors.JaxRuntimeError):
+    return  # Each of them was told, or will be by JAX's runtime.
+
+
 def _missing(key: str) -> list[int]:
   came = {
     int(path.rpartition('/')[2]) for path, _ in _client().key_value_dir_get(key)

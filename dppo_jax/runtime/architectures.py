@@ -7,11 +7,12 @@ here cannot do is refused by name, not ignored.
 
 from collections.abc import Iterator, Mapping
 import dataclasses
+import math
 import pathlib
 from typing import Any
 
 from dppo_jax.models.layers import TransformerConfig
-from dppo_jax.runtime import tensor_files
+from dppo_jax.runtime import published_keys, tensor_files
 from dppo_jax.runtime.validation import suggest
 
 CONFIG = 'config.json'
@@ -78,13 +79,6 @@ _NUMBERS = {
   'd_model': 'hidden_size',
   'num_heads': 'num_attention_heads',
   'd_ff': 'intermediate_size',
-}
-# Key -> the values that the model here has; absent is as the first.
-_ONLY: dict[str, tuple[Any, ...]] = {
-  'hidden_act': ('silu',),
-  'attention_bias': (False,),
-  'mlp_bias': (False,),
-  'use_sliding_window': (False,),
 }
 # Likewise, of a model with experts.
 _EXPERT_NUMBERS = (
@@ -162,6 +156,13 @@ def _shape_of(path: pathlib.Path, raw: dict[str, Any]) -> dict[str, Any]:
     'norm_epsilon': float(raw.get('rms_norm_eps', 1e-6)),
     'init_scale': float(raw.get('initializer_range', 0.02)),
   }
+
+
+def has_experts(raw: Mapping[str, Any]) -> bool:
+  """Whether the class that a config.json names has experts."""
+  name = str((raw.get('architectures') or [''])[0])
+  row = ARCHITECTURES.get(name.replace(_CLASSIFIER, _GENERATOR))
+  return row is not None and row.has_experts
 
 
 def _with_one_name(raw: dict[str, Any]) -> dict[str, Any]:
@@ -254,12 +255,7 @@ def _problems(raw: Mapping[str, Any]) -> Iterator[str]:
     got = raw.get(key)
     if isinstance(got, bool) or not isinstance(got, int) or got < 1:
       yield f'{key}: got {got!r}; a whole number of at least 1.'
-  for key, allowed in _ONLY.items():
-    if raw.get(key, allowed[0]) not in (*allowed, None):
-      yield (
-        f'{key}: unsupported {raw[key]!r}; a model with {key}={allowed[0]!r}'
-        ' can be loaded.'
-      )
+  yield from published_keys.MODEL[experts].problems(raw)
   kinds = set(raw.get('layer_types') or ()) - {'full_attention'}
   if kinds:
     yield (
@@ -267,6 +263,23 @@ def _problems(raw: Mapping[str, Any]) -> Iterator[str]:
       ' layer must be full_attention.'
     )
   yield from _rope_problems(rope_of(raw))
+  newer, older = raw.get('rope_parameters'), raw.get('rope_scaling')
+  if newer and older and _of_one_form(newer) != _of_one_form(older):
+    yield (
+      f'rope_parameters: {newer!r}, and rope_scaling: {older!r}; readers differ'
+      ' in which of them they take, remove one.'
+    )
+
+
+def _of_one_form(rope: Mapping[str, Any]) -> dict[str, Any]:
+  """What a rotary embedding says besides theta, which may stand apart."""
+  kind = rope.get('rope_type', rope.get('type', 'default'))
+  rest = {
+    key: value
+    for key, value in rope.items()
+    if key not in ('rope_type', 'type', 'rope_theta')
+  }
+  return {'rope_type': kind, **rest}
 
 
 def _rope_problems(rope: Mapping[str, Any]) -> Iterator[str]:
@@ -291,13 +304,16 @@ def _rope_problems(rope: Mapping[str, Any]) -> Iterator[str]:
   }
   for key in needed[kind]:
     got = rope.get(key)
-    if isinstance(got, bool) or not isinstance(got, (int, float)) or got <= 0:
+    if (
+      isinstance(got, bool)
+      or not isinstance(got, (int, float))
+      or not 0 < got < math.inf
+    ):
       yield f'rope {kind}: {key}: got {got!r}; a number above 0.'
-  if rope.get('partial_rotary_factor') not in (None, 1.0):
-    yield (
-      f'partial_rotary_factor: unsupported {rope["partial_rotary_factor"]!r};'
-      ' heads are rotated whole.'
-    )
+  yield from published_keys.ROPE.problems(rope)
+  others = published_keys.ROPE.unknown(rope)
+  if others:  # A rotary embedding a layer kind, say.
+    yield f'rope {kind}: nothing reads {", ".join(sorted(others))}.'
 
 
 def to_published(

@@ -77,6 +77,23 @@ def check_round_trip(shown: str, spelled: str) -> Finding:
   )
 
 
+def check_published(notes: Sequence[str]) -> list[Finding]:
+  """What the files of a published model say and nothing here reads.
+
+  Args:
+    notes: of `published_notes.notes`.
+  """
+  return [
+    Finding(
+      WARNING,
+      'published files',
+      note,
+      'see whether the model needs it; if not, remove the key.',
+    )
+    for note in notes
+  ]
+
+
 def check_generation_prompt(opened: str, closed: str) -> Finding:
   """Whether a chat ends where the assistant begins to speak.
 

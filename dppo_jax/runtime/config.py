@@ -26,6 +26,7 @@ from dppo_jax.ops.trust_regions import Bounds
 from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
 from dppo_jax.runtime import (
   architectures,
+  published_keys,
   reward_model,
   validation,
   vocabulary,
@@ -139,6 +140,7 @@ def build_experiment(
     raise ValueError(f'{count} in the config:\n{listed}')
 
   row = DIVERGENCES[c.trust_region.divergence]
+  published_keys.check_tokenizer(c.data.tokenizer)
   tokenizer = vocabulary.open_tokenizer(c.data)
   sampled = dict(c.sampling)
   # What is a token of its own ends a completion as the end token does.

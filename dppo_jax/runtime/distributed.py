@@ -5,6 +5,7 @@ is who is told what: a process that fails leaves its error with the others, so
 that each of them ends with the first cause instead of waiting.
 """
 
+import atexit
 from collections.abc import Callable, Mapping
 import dataclasses
 import importlib.util
@@ -13,7 +14,6 @@ import pathlib
 import socket
 import sys
 import threading
-import time
 import traceback
 
 from absl import flags
@@ -203,12 +203,15 @@ def start(launch: Launch) -> None:
     return
   agreement.introduce(socket.gethostname(), launch.time_limit_s)
   agreement.barrier('start')
-  threading.Thread(
+  over = threading.Event()
+  watch = threading.Thread(
     target=_watch,
-    args=(agreement.Pulse(launch.time_limit_s),),
+    args=(agreement.Pulse(launch.time_limit_s), over),
     name='failures',
     daemon=True,
-  ).start()
+  )
+  watch.start()
+  atexit.register(_finish, watch, over)
 
 
 def fail(code: int, error: BaseException | str) -> int:
@@ -245,10 +248,21 @@ def explain(error: Exception) -> int:
   return fail(1, f'{type(error).__name__}: {_first_line(error)}')
 
 
-def _watch(pulse: agreement.Pulse) -> None:
+def _finish(watch: threading.Thread, over: threading.Event) -> None:
+  """Ends the watch before the interpreter ends.
+
+  A thread that asks the coordination service while the interpreter is torn
+  down is unwound within C++, which aborts the process. Until every process
+  has come this far the watch goes on: one of them may fail yet.
+  """
+  agreement.await_end()
+  over.set()
+  watch.join()
+
+
+def _watch(pulse: agreement.Pulse, over: threading.Event) -> None:
   """Ends this process once another one failed or fell silent; in a thread."""
-  while True:
-    time.sleep(_POLL_S)
+  while not over.wait(_POLL_S):
     silent = pulse.look()
     cause = agreement.read_failure() or silent
     if cause and not agreement.leaving():

@@ -16,6 +16,7 @@ from dppo_jax.runtime import (
   checkup,
   downloads,
   planning,
+  published_notes,
   reference_check,
 )
 from dppo_jax.runtime.checkup import ERROR, OK, Finding
@@ -103,10 +104,14 @@ def check_prompts(
     parts: its parts.
 
   Yields:
-    Round trip, special tokens in problems, and with a chat template the
-    generation prompt and the end of a turn.
+    What the files of published models say and nothing here reads, round trip,
+    special tokens in problems, and with a chat template the generation prompt
+    and the end of a turn.
   """
   tokenizer: Any = parts.tokenizer
+  yield from checkup.check_published(
+    list(published_notes.notes(experiment, tokenizer))
+  )
   first = parts.prompts.first(1)
   (example,) = parts.prompts.examples(first.example_id)
   text = str(example['prompt'])

@@ -1,11 +1,9 @@
 """A checkpoint of ours -> a folder that other tools load."""
 
-from collections.abc import Mapping
 import contextlib
 import itertools
 import pathlib
 import re
-import shutil
 from typing import Any
 
 import jax
@@ -20,6 +18,8 @@ from dppo_jax.runtime import (
   assembly,
   frozen,
   inspection,
+  kept_files,
+  pretrained,
   tensor_files,
 )
 from dppo_jax.runtime.checkpoints import Checkpoints
@@ -28,39 +28,16 @@ from dppo_jax.runtime.tensor_files import DTYPES, NewTensor
 from dppo_jax.runtime.weight_names import Stack, stacks
 from dppo_jax.runtime.workdir import CHECKPOINTS
 
-# Folder of a run with what its pretrained model brought besides weights.
-SOURCE = 'pretrained'
-GENERATION = 'generation_config.json'
+# Of weights that were stored otherwise than they are written.
+_STORAGE = (
+  'quantization_config',
+  'compression_config',
+  '_pre_quantization_dtype',
+)
 # What becomes of an adapter.
 MERGED, ADAPTER = LORA = ('merged', 'adapter')
-_TOKENIZER_FILES = (
-  'added_tokens.json',
-  'chat_template.jinja',
-  'chat_template.json',
-  'merges.txt',
-  'special_tokens_map.json',
-  'tokenizer.json',
-  'tokenizer.model',
-  'tokenizer_config.json',
-  'vocab.json',
-)
 # As in config.json -> as in the header of a file of tensors.
 _STORED = {'float32': 'F32', 'float16': 'F16', 'bfloat16': 'BF16'}
-
-
-def keep_source(source: str, workdir: pathlib.Path) -> None:
-  """Copies what an export needs besides weights, so the source may go.
-
-  Args:
-    source: folder of the pretrained model.
-    workdir: of the run.
-  """
-  folder = pathlib.Path(source).expanduser()
-  target = workdir / SOURCE
-  target.mkdir(exist_ok=True)
-  for name in (architectures.CONFIG, GENERATION, *_TOKENIZER_FILES):
-    if (folder / name).is_file():
-      shutil.copyfile(folder / name, target / name)
 
 
 def export(
@@ -71,10 +48,12 @@ def export(
   dtype: str,
   max_bytes: int,
   lora: str = MERGED,
+  base: str = '',
 ) -> list[pathlib.Path]:
   """Writes config.json, generation_config.json, weights, tokenizer files.
 
-  Or, of an adapter that is kept as one, adapter_config.json and its weights.
+  Or, of an adapter that is kept as one, adapter_config.json, its weights and
+  the tokenizer files.
 
   Args:
     experiment: of the run.
@@ -86,21 +65,24 @@ def export(
     max_bytes: of a file of weights.
     lora: one of `LORA`, what becomes of an adapter; of it the dtype '' is
       float32.
+    base: folder or name by which a kept adapter calls its base; '' is
+      model.pretrained.
 
   Returns:
     What was written.
 
   Raises:
     ValueError: there is no such checkpoint, `out` holds something, the dtype
-      is unknown or too narrow, nobody publishes models of this shape, or there
-      is no adapter to keep.
+      is unknown or too narrow, nobody publishes models of this shape, there
+      is no adapter to keep, its base is not where it was, or the tokenizer is
+      gone.
     CheckpointError: the checkpoint is damaged.
   """
   if lora not in LORA:
     raise ValueError(f'--lora: got {lora!r}; one of {", ".join(LORA)}.')
   if lora == ADAPTER:
     dtype = dtype or 'float32'
-  source = workdir / SOURCE
+  source = workdir / kept_files.MODEL
   kept = (source / architectures.CONFIG).is_file()
   dtype = dtype or (architectures.read_dtype(source) if kept else 'float32')
   if dtype not in _STORED:
@@ -109,42 +91,59 @@ def export(
     raise ValueError(
       f'--out: {out} is there already and not empty; name a new folder.'
     )
+  tokenizer = kept_files.find_tokenizer(experiment, workdir)
   if lora == ADAPTER:
-    return _export_adapter(experiment, workdir, out, step, dtype)
+    if experiment.lora is None:
+      raise ValueError(
+        f'--lora: got {ADAPTER!r}, and lora.rank=0 trained every weight; leave'
+        f' it at {MERGED!r}.'
+      )
+    base = base or _base(experiment)
+    adapter, _ = _restore(experiment, workdir, step)
+    out.mkdir(parents=True, exist_ok=True)
+    write_adapter(adapter, experiment.lora, base, out, dtype)
+    kept_files.write_tokenizer(experiment, tokenizer, out)
+    return sorted(out.iterdir())
   config = (
-    _kept_config(source, dtype) if kept else _new_config(experiment, dtype)
+    _kept_config(experiment, source, dtype)
+    if kept
+    else _new_config(experiment, dtype)
   )
   params = load_params(experiment, workdir, step)
   out.mkdir(parents=True, exist_ok=True)
-  names = {GENERATION, *_TOKENIZER_FILES}
-  copied = [source / n for n in sorted(names) if (source / n).is_file()]
-  for path in copied:
-    shutil.copyfile(path, out / path.name)
+  kept_files.write_tokenizer(experiment, tokenizer, out)
   tensor_files.write_json(out / architectures.CONFIG, config)
-  if source / GENERATION not in copied:
-    tensor_files.write_json(out / GENERATION, _generation_config(config))
+  tensor_files.write_json(
+    out / kept_files.GENERATION,
+    kept_files.generation_config(experiment, config),
+  )
   weights = write_params(params, out, dtype, max_bytes)
   others = sorted(path for path in out.iterdir() if path not in weights)
   return [*weights, *others]
 
 
-def _export_adapter(
-  experiment: Experiment,
-  workdir: pathlib.Path,
-  out: pathlib.Path,
-  step: str,
-  dtype: str,
-) -> list[pathlib.Path]:
-  config = experiment.lora
-  if config is None:
+def _base(experiment: Experiment) -> str:
+  """Folder of the base of an adapter, which loads wherever it is read."""
+  if not experiment.pretrained:
     raise ValueError(
-      f'--lora: got {ADAPTER!r}, and lora.rank=0 trained every weight; leave it'
-      f' at {MERGED!r}.'
+      f'--lora: got {ADAPTER!r}, and the base was drawn from the seed and is in'
+      f' no folder; write the whole model with --lora={MERGED}, or name its'
+      ' folder with --base.'
     )
-  adapter, _ = _restore(experiment, workdir, step)
-  out.mkdir(parents=True, exist_ok=True)
-  write_adapter(adapter, config, experiment.pretrained, out, dtype)
-  return [out / adapter_files.WEIGHTS, out / adapter_files.CONFIG]
+  folder = pathlib.Path(experiment.pretrained).expanduser().absolute()
+  try:
+    tensor_files.read_json(folder / architectures.CONFIG)
+    pretrained.check_tensors(
+      folder,
+      assembly.abstract_policy(experiment),
+      tensor_files.open_folder(folder),
+    )
+  except ValueError as error:
+    raise ValueError(
+      f'--lora: the base of the adapter does not load: {error} Put it back, or'
+      ' name where it is now, or what it is called, with --base.'
+    ) from error
+  return str(folder)
 
 
 def load_params(
@@ -275,11 +274,24 @@ def _natural(name: str) -> list[tuple[int, str]]:
   ]
 
 
-def _kept_config(source: pathlib.Path, dtype: str) -> dict[str, Any]:
-  """config.json of the pretrained model; only the dtype may be another."""
-  config = tensor_files.read_json(source / architectures.CONFIG)
-  keys = [key for key in ('dtype', 'torch_dtype') if key in config]
-  return {**config, **dict.fromkeys(keys or ['torch_dtype'], dtype)}
+def _kept_config(
+  experiment: Experiment, source: pathlib.Path, dtype: str
+) -> dict[str, Any]:
+  """config.json of the pretrained model, as the weights are written now."""
+  published = tensor_files.read_json(source / architectures.CONFIG)
+  for key in _STORAGE:
+    published.pop(key, None)
+  keys = [key for key in ('dtype', 'torch_dtype') if key in published]
+  published |= dict.fromkeys(keys or ['torch_dtype'], dtype)
+  said = published.get('eos_token_id')
+  said = said if isinstance(said, list) else [] if said is None else [said]
+  if not set(said) <= set(experiment.sampling.eos_ids):
+    # Of another tokenizer than the run's.
+    published |= {
+      'eos_token_id': kept_files.ends(experiment),
+      'pad_token_id': experiment.sampling.pad_id,
+    }
+  return published
 
 
 def _new_config(experiment: Experiment, dtype: str) -> dict[str, Any]:
@@ -288,13 +300,7 @@ def _new_config(experiment: Experiment, dtype: str) -> dict[str, Any]:
   if model.rope_scaling == 'llama3':
     length = max(length, int(model.rope_original_length * model.rope_factor))
   published = architectures.to_published(model, dtype, length)
-  ends = list(sampling.eos_ids)
-  end = ends[0] if len(ends) == 1 else ends
-  special = {'eos_token_id': end, 'pad_token_id': sampling.pad_id}
-  return published | special
-
-
-def _generation_config(config: Mapping[str, Any]) -> dict[str, Any]:
-  keys = ('bos_token_id', 'eos_token_id', 'pad_token_id')
-  found = {key: config[key] for key in keys if key in config}
-  return {'_from_model_config': True, **found}
+  return published | {
+    'eos_token_id': kept_files.ends(experiment),
+    'pad_token_id': sampling.pad_id,
+  }

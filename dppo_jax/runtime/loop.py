@@ -27,10 +27,10 @@ from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime import (
   agreement,
   assembly,
-  exporting,
   frozen,
   host_rows,
   inputs,
+  kept_files,
   reference_check,
   report,
   rollouts,
@@ -97,6 +97,8 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
         functools.partial(_tell_references, experiment, parts, pool),
         'the reference answers',
       )
+    if agreement.first():
+      kept_files.keep(experiment, workdir)
     if resumed_step == experiment.num_steps:
       finished = agreement.from_first(
         lambda: summary.read_summary(workdir), 'the summary'
@@ -108,8 +110,6 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       model = RewardModel(experiment.reward_model, parts.mesh)
     evaluate = compile_evaluation(parts, schedule, pool, model)
     if state is None:
-      if experiment.pretrained and agreement.first():
-        exporting.keep_source(experiment.pretrained, workdir)
       state = warm_start(experiment, parts, stop)
     start_step = int(state.step)
     reference = _reference_params(experiment, parts, workdir, state, resumed)

@@ -16,7 +16,7 @@ import numpy as np
 from dppo_jax.data.prompts import PromptStream
 from dppo_jax.learner.loss import LossConfig
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
-from dppo_jax.runtime import frozen, summary, writers
+from dppo_jax.runtime import frozen, published_notes, summary, writers
 from dppo_jax.runtime.assembly import ModelParts, Parts, abstract_state
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.data_problems import SAME, TASK
@@ -88,6 +88,10 @@ def header(
     'workdir': str(workdir),
   }
   lines = [f'{name:<9} {fact}' for name, fact in facts.items()]
+  lines += [
+    f'{"note":<9} {text}'
+    for text in published_notes.notes(experiment, parts.tokenizer)
+  ]
   if resumed_step == experiment.num_steps:
     lines.append(f'Finished already: step {resumed_step} is the last.')
   elif resumed_step is not None:

@@ -1,12 +1,14 @@
 """Safetensors: named arrays in files, read slice by slice, written one by one.
 
 A file is eight bytes that hold the size of a header, the header (JSON: dtype,
-shape and byte range of every array by name), and the arrays. Nothing in it is
-executed. A folder holds one file, or several and an index that says which
-array is where. Read and written here and not by the library of that name,
-which hands out no bfloat16 as numpy and writes a file from memory only.
+shape and byte range of every array by name), and the arrays, which tile the
+rest of the file: two readers could take anything else for different weights.
+Nothing in it is executed. A folder holds one file, or several and an index
+that says which array is where. Read and written here and not by the library of
+that name, which hands out no bfloat16 as numpy and writes from memory only.
 """
 
+import collections
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import json
@@ -26,6 +28,7 @@ DTYPES = {
   'BF16': np.dtype(jnp.bfloat16),
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_METADATA = '__metadata__'  # Text by name, in a header beside the arrays.
 _MAX_HEADER = 100 * 2**20  # Bytes; the limit of the format.
 _CHUNK = 32 * 2**20  # Bytes read at a time.
 _PREFIX = 8
@@ -48,6 +51,11 @@ class StoredTensor:
   dtype: np.dtype[Any]
   shape: tuple[int, ...]
   offset: int
+
+  @property
+  def end(self) -> int:
+    """Bytes of the file before what follows it."""
+    return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
   def read(
     self, view: Sequence[int], index: Sequence[slice], out: np.ndarray
@@ -90,9 +98,15 @@ def open_folder(folder: pathlib.Path) -> dict[str, StoredTensor]:
       files that it names.
 
   Raises:
-    ValueError: there is neither, or a file is damaged, cut off or missing.
+    ValueError: there is neither, or both, or a file is damaged, cut off or
+      missing.
   """
   if (folder / INDEX).is_file():
+    if (folder / SINGLE).is_file():
+      raise ValueError(
+        f'{folder}: holds both {SINGLE} and {INDEX}, and readers differ in'
+        ' which they take; remove what belongs to another release.'
+      )
     return _open_shards(folder)
   if (folder / SINGLE).is_file():
     return read_header(folder / SINGLE)
@@ -109,7 +123,7 @@ def open_folder(folder: pathlib.Path) -> dict[str, StoredTensor]:
 
 
 def _open_shards(folder: pathlib.Path) -> dict[str, StoredTensor]:
-  weight_map = read_json(folder / INDEX).get('weight_map')
+  weight_map = read_json(folder / INDEX, unique=True).get('weight_map')
   if not isinstance(weight_map, dict) or not weight_map:
     raise ValueError(
       f'{folder / INDEX}: lacks weight_map, the file of each tensor; download'
@@ -138,10 +152,11 @@ def _open_shards(folder: pathlib.Path) -> dict[str, StoredTensor]:
     tensors[name] = files[file][name]
   for stored in files.values():
     for name, tensor in stored.items():
-      if name not in tensors:
+      if tensors.get(name) is not tensor:
+        other = 'places elsewhere' if name in tensors else 'does not list'
         raise ValueError(
-          f'{tensor.path}: holds {name!r}, which {INDEX} does not list;'
-          ' download both again.'
+          f'{tensor.path}: holds {name!r}, which {INDEX} {other}; download both'
+          ' again.'
         )
   return tensors
 
@@ -150,7 +165,8 @@ def read_header(path: pathlib.Path) -> dict[str, StoredTensor]:
   """The arrays of one file.
 
   Raises:
-    ValueError: it is no safetensors file, or it is cut off.
+    ValueError: it is no safetensors file, it is cut off, or its arrays are not
+      the whole of it, each byte in one of them.
   """
   size = path.stat().st_size
   with path.open('rb') as file:
@@ -162,26 +178,64 @@ def read_header(path: pathlib.Path) -> dict[str, StoredTensor]:
       )
     text = file.read(length)
   try:
-    header = json.loads(text)
-  except ValueError as error:
+    header = json.loads(text, object_pairs_hook=_table)
+  except (ValueError, RecursionError) as error:
     raise ValueError(
       f'{path}: its header is not JSON ({error}); download it again.'
     ) from None
   if not isinstance(header, dict):
     raise ValueError(f'{path}: its header is no table; download it again.')
-  header.pop('__metadata__', None)
-  return {
-    name: _entry(path, name, entry, _PREFIX + length, size)
+  about = header.pop(_METADATA, {})
+  if not isinstance(about, dict) or not all(
+    isinstance(value, str) for value in about.values()
+  ):
+    raise ValueError(
+      f'{path}: {_METADATA} is no table of texts; download it again.'
+    )
+  start = _PREFIX + length
+  tensors = {
+    name: _entry(path, name, entry, start, size)
     for name, entry in header.items()
   }
+  _check_tiling(path, tensors.values(), start, size)
+  return tensors
+
+
+def _table(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+  """An object of JSON; readers differ in which of two values they take."""
+  table = dict(pairs)
+  if len(table) < len(pairs):
+    counts = collections.Counter(name for name, _ in pairs)
+    raise ValueError(f'it has {counts.most_common(1)[0][0]!r} twice')
+  return table
+
+
+def _check_tiling(
+  path: pathlib.Path, tensors: Iterable[StoredTensor], start: int, size: int
+) -> None:
+  """Refuses arrays that overlap, and bytes that belong to none."""
+  reached, last = start, 'the header'
+  for tensor in sorted(tensors, key=lambda each: (each.offset, each.end)):
+    if tensor.offset != reached:
+      what = 'overlaps' if tensor.offset < reached else 'leaves a hole after'
+      raise ValueError(
+        f'{path}: {tensor.name!r}, from byte {tensor.offset:,}, {what} {last},'
+        f' which ends at byte {reached:,}; download it again.'
+      )
+    reached, last = tensor.end, repr(tensor.name)
+  if reached != size:
+    raise ValueError(
+      f'{path}: has {size - reached:,} bytes after {last}, which ends at byte'
+      f' {reached:,}; download it again.'
+    )
 
 
 def _entry(
   path: pathlib.Path, name: str, entry: Any, start: int, size: int
 ) -> StoredTensor:
   try:
-    dtype, shape = entry['dtype'], tuple(int(n) for n in entry['shape'])
-    begin, end = (int(n) for n in entry['data_offsets'])
+    dtype, shape = entry['dtype'], tuple(map(_whole, entry['shape']))
+    begin, end = map(_whole, entry['data_offsets'])
   except (KeyError, TypeError, ValueError):
     raise ValueError(
       f'{path}: {name!r} lacks a dtype, a shape or offsets; download it again.'
@@ -211,19 +265,36 @@ def _entry(
   )
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
+def _whole(number: Any) -> int:
+  if type(number) is not int:  # A bool is one, too.
+    raise TypeError(f'{number!r} is no whole number')
+  return number
+
+
+def read_json(path: pathlib.Path, *, unique: bool = False) -> dict[str, Any]:
   """A file that holds a JSON table.
+
+  Args:
+    path: of the file.
+    unique: refuse a name that stands twice; else the last one counts, as it
+      does for others.
 
   Raises:
     ValueError: it is missing or damaged.
   """
   try:
-    found = json.loads(path.read_text(encoding='utf-8'))
+    with path.open('rb') as file:
+      text = file.read(_MAX_HEADER + 1)
+    if len(text) > _MAX_HEADER:
+      raise ValueError(f'more than {_MAX_HEADER:,} bytes')
+    found = json.loads(
+      text.decode('utf-8'), object_pairs_hook=_table if unique else None
+    )
   except FileNotFoundError:
     raise ValueError(
       f'{path}: missing; name the folder of a downloaded model.'
     ) from None
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise ValueError(f'{path}: {error}; download it again.') from None
   if not isinstance(found, dict):
     raise ValueError(f'{path}: holds no table; download it again.')
@@ -296,7 +367,7 @@ def write_folder(
 
 def write_file(path: pathlib.Path, tensors: Sequence[NewTensor]) -> None:
   """Writes one file, which has its name once it is complete."""
-  header: dict[str, Any] = {'__metadata__': {'format': 'pt'}}
+  header: dict[str, Any] = {_METADATA: {'format': 'pt'}}
   begin = 0
   for tensor in tensors:
     header[tensor.name] = {

@@ -2,14 +2,11 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from dppo_jax.data import builder, tasks
-
-_ROOT = pathlib.Path(__file__).parents[2]
+from tests import runs
 
 
 @pytest.fixture(scope='module')
@@ -119,20 +116,9 @@ print([m for m in sys.modules if m.split('.')[0] == 'tensorflow'])
 
 
 def test_processes_race_without_harm_or_tensorflow(tmp_path):
-  command = [sys.executable, '-c', _LOAD, str(tmp_path)]
-  racers = [
-    subprocess.Popen(
-      command,
-      cwd=_ROOT,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
-    for _ in range(2)
-  ]
-  outputs = [racer.communicate(timeout=120) for racer in racers]
-  assert [racer.returncode for racer in racers] == [0, 0], outputs
-  assert outputs[0] == outputs[1] == ('1024 6 1 3 4 3 0 1 8 =\n[]\n', '')
+  racers = [runs.start_code(_LOAD, tmp_path) for _ in range(2)]
+  ended = [runs.end(racer) for racer in racers]
+  assert ended[0] == ended[1] == (0, '1024 6 1 3 4 3 0 1 8 =\n[]\n', '')
   assert not list(tmp_path.glob('.preparing*'))
 
 

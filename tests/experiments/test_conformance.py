@@ -3,8 +3,6 @@
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 
 from absl import flags
 from absl.testing import flagsaver
@@ -13,6 +11,7 @@ import pytest
 
 from dppo_jax.runtime import entry_point
 from experiments import conformance
+from tests import runs
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _SMALL = _ROOT / 'tests' / 'testdata' / 'golden' / 'small_12.npz'
@@ -68,18 +67,9 @@ def test_a_missing_array_is_an_error(tmp_path, command):
 
 
 def test_an_empty_folder_is_an_error(tmp_path):
-  done = subprocess.run(
-    [sys.executable, '-m', 'experiments.conformance', f'--golden={tmp_path}'],
-    cwd=_ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 1
-  assert done.stdout == ''
-  assert done.stderr.startswith(
-    f"error: --golden: no .npz file in '{tmp_path}'"
-  )
+  code, out, err = runs.end(runs.start('conformance', f'--golden={tmp_path}'))
+  assert (code, out) == (1, '')
+  assert err.startswith(f"error: --golden: no .npz file in '{tmp_path}'")
 
 
 def test_the_folder_must_be_named(command):

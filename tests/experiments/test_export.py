@@ -37,7 +37,8 @@ def command(capsys, monkeypatch):
 
 def test_a_run_becomes_a_folder(finished, tmp_path, command):
   code, out, err = command(workdir=finished, out=tmp_path / 'hf', step='best')
-  assert (code, err) == (0, '')
+  assert code == 0
+  assert err.startswith('note: no tokenizer is written: the run has the words')
   for name in ('config.json', 'generation_config.json', 'model.safetensors'):
     assert f'{tmp_path / "hf" / name}\n' in out
     assert (tmp_path / 'hf' / name).is_file()

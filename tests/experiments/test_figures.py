@@ -2,10 +2,7 @@
 
 import importlib
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
@@ -95,16 +92,7 @@ def test_commands_that_cannot_be():
     ['--tier=pod', '--out=/tmp/x', '--only=stability'],
     ['--tier=cpu', '--only=stability'],
   ]
-  done = subprocess.run(
-    [sys.executable, '-c', _DRIVER, json.dumps(lines)],
-    cwd=runs.ROOT,
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr
-  figure, tier, pod, out = json.loads(done.stdout.splitlines()[-1])
+  figure, tier, pod, out = json.loads(runs.said(_DRIVER, json.dumps(lines)))
   assert figure[0] == 1
   assert "--only: unknown 'stabilty'; did you mean 'stability'?" in figure[2]
   assert 'bad_updates' in figure[2]

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -48,15 +46,7 @@ def _resume(folder, every_n_steps):
 
 
 def _commands(*lines):
-  done = subprocess.run(
-    [sys.executable, '-c', _DRIVER, json.dumps(lines)],
-    cwd=runs.ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr
-  return json.loads(done.stdout.splitlines()[-1])
+  return json.loads(runs.said(_DRIVER, json.dumps(lines)))
 
 
 def test_a_ledger_changes_no_bit_of_a_run(recorded, finished):

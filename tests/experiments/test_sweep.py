@@ -1,10 +1,7 @@
 """A sweep of two variants and two seeds, two of its runs compared, mistakes."""
 
 import json
-import os
 import shlex
-import subprocess
-import sys
 
 import pytest
 
@@ -107,17 +104,8 @@ def test_commands(tmp_path):
     [*config, '--seeds=1', '--zip=num_steps=1,2', '--print_only'],
     ['--grid=num_steps=1', f'--workdir={tmp_path}'],
   ]
-  done = subprocess.run(
-    [sys.executable, '-c', _DRIVER, json.dumps(lines)],
-    cwd=runs.ROOT,
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr
   key, value, printed, nothing, other, bare = json.loads(
-    done.stdout.splitlines()[-1]
+    runs.said(_DRIVER, json.dumps(lines))
   )
   assert key[0] == value[0] == nothing[0] == other[0] == bare[0] == 1
   assert "trust_region.detla: no such key; did you mean 'delta'?" in key[2]

@@ -3,12 +3,11 @@
 import pathlib
 import shutil
 import signal
-import time
 from types import SimpleNamespace
 
 import pytest
 
-from dppo_jax.runtime import distributed, entry_point, workdir, writers
+from dppo_jax.runtime import distributed, entry_point, workdir
 from experiments import train
 from tests import runs
 
@@ -40,25 +39,10 @@ def unbroken(tmp_path_factory):
   return SimpleNamespace(folder=folder / 'run', out=out, err=err)
 
 
-def _wait(process, condition):
-  """Until `condition` holds, while the process runs."""
-  deadline = time.monotonic() + 240
-  while not condition():
-    if process.poll() is not None or time.monotonic() > deadline:
-      process.kill()
-      pytest.fail(f'missed it: {process.communicate()[1][-2000:]}')
-    time.sleep(0.005)
-
-
-def _last_step(folder):
-  rows = writers.read_rows(folder / writers.METRICS_FILE)
-  return rows[-1]['step'] if rows else -1
-
-
 def _end_at(folder, step, number):
   """Starts the run again and sends it a signal once it has reached a step."""
   process = runs.train(folder, *_LONG)
-  _wait(process, lambda: _last_step(folder) >= step)
+  runs.wait(lambda: runs.last_step(folder) >= step, process)
   process.send_signal(number)
   return runs.end(process)
 
@@ -78,7 +62,7 @@ def test_a_life_of_interruptions_ends_as_the_unbroken_one(tmp_path, unbroken):
 
   code, _, _ = _end_at(folder, 8, signal.SIGKILL)
   assert code == -signal.SIGKILL
-  assert _last_step(folder) < 60
+  assert runs.last_step(folder) < 60
   assert any(checkpoints.glob('[0-9]*'))
 
   code, _, err = _end_at(folder, 23, signal.SIGTERM)

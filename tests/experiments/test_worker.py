@@ -12,8 +12,8 @@ def test_requests_are_answered_on_a_channel_of_their_own(tmp_path):
     for name, config in (('a', broken), ('b', {}))
   ]
   text = ''.join(json.dumps(request) + '\n' for request in requests)
-  out, err = process.communicate(text, timeout=300)
-  assert process.returncode == 0, err
+  code, out, err = runs.end(process, text)
+  assert code == 0, err
   replies = [json.loads(line) for line in out.splitlines()]
   assert 'num_steps: got -1' in replies[0]['error']
   assert 'written by another version' in replies[1]['error']

@@ -46,7 +46,7 @@ def test_two_processes_do_as_one_does(tmp_path):
   folders = tmp_path / 'one', tmp_path / 'two'
   (alone,) = pairs.end([pairs.one(folders[0], _SETTINGS)])
   assert alone.code == 0, alone.err
-  both = pairs.end(pairs.two(folders[1], _SETTINGS, time_limit_s=60))
+  both = pairs.end(pairs.two(folders[1], _SETTINGS))
   assert [each.code for each in both] == [0, 0], both
 
   found = [runs.rows(folder) for folder in folders]

@@ -121,9 +121,36 @@ def test_what_is_written_is_read_back(tmp_path, sizes):
     ({'lora_alpha': 8}, r'lora_alpha is 8, and section lora says 6\.0'),
     ({'target_modules': ['q_proj']}, r"target_modules is \['q_proj'\], and"),
     ({'target_modules': 'all-linear'}, "target_modules is 'all-linear', and"),
-    ({'use_rslora': True}, 'use_rslora is True; None or False can be read'),
-    ({'bias': 'all'}, "bias is 'all'; None or 'none' can be read"),
-    ({'peft_type': 'LOHA'}, "peft_type is 'LOHA'; 'LORA' can be read"),
+    ({'target_modules': [None]}, r"target_modules is \['None'\], and"),
+    (
+      {'use_rslora': True},
+      r'lora_alpha is 6\.0 with use_rslora, that is 10\.39230485 here',
+    ),
+    ({'lora_alpha': None}, 'lora_alpha is None, and section lora says'),
+    ({'bias': 'all'}, "bias: unsupported 'all'; 'none' or None can be read"),
+    ({'peft_type': 'LOHA'}, "peft_type: unsupported 'LOHA'; 'LORA' can be"),
+    (
+      {'init_lora_weights': 'pissa_niter_4'},
+      "init_lora_weights: unsupported 'pissa_niter_4'.*a base that its start",
+    ),
+    ({'init_lora_weights': 'pissa'}, "unsupported 'pissa'"),
+    ({'init_lora_weights': 'olora'}, "unsupported 'olora'"),
+    ({'init_lora_weights': 'corda'}, "unsupported 'corda'"),
+    ({'init_lora_weights': 'loftq'}, "unsupported 'loftq'"),
+    ({'lora_bias': True}, 'lora_bias: unsupported True'),
+    ({'use_dora': True}, 'use_dora: unsupported True'),
+    ({'use_qalora': True}, 'use_qalora: unsupported True'),
+    ({'fan_in_fan_out': True}, 'fan_in_fan_out: unsupported True'),
+    ({'rank_pattern': {'q_proj': 8}}, 'rank_pattern: unsupported'),
+    ({'alpha_pattern': {'q_proj': 8}}, 'alpha_pattern: unsupported'),
+    ({'layers_to_transform': [0]}, r'layers_to_transform: unsupported \[0\]'),
+    ({'layer_replication': [[0, 2]]}, 'layer_replication: unsupported'),
+    ({'target_parameters': ['x']}, 'target_parameters: unsupported'),
+    ({'modules_to_save': ['lm_head']}, 'modules_to_save: unsupported'),
+    ({'exclude_modules': 'x'}, "exclude_modules: unsupported 'x'"),
+    ({'trainable_token_indices': [3]}, 'trainable_token_indices: unsup'),
+    ({'alora_invocation_tokens': [3]}, 'alora_invocation_tokens: unsup'),
+    ({'task_type': 'SEQ_CLS'}, "task_type: unsupported 'SEQ_CLS'"),
   ],
 )
 def test_other_adapters_are_refused(folder, changes, message):
@@ -131,6 +158,30 @@ def test_other_adapters_are_refused(folder, changes, message):
   path.write_text(json.dumps(json.loads(path.read_text()) | changes))
   with pytest.raises(ValueError, match=message):
     adapter_files.load_adapter(folder, _CONFIG, _like())
+
+
+def test_a_scale_by_the_root_of_the_rank_is_read(folder):
+  """use_rslora scales by alpha / sqrt(r): alpha sqrt(r) here."""
+  path = folder / adapter_files.CONFIG
+  changes = {'use_rslora': True, 'lora_alpha': 2 * 3**0.5}
+  path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+  got = adapter_files.load_adapter(folder, _CONFIG, _like())
+  for mine, other in zip(*map(jax.tree.leaves, (got, _adapter())), strict=True):
+    np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'init_lora_weights': 'gaussian', 'lora_dropout': 0.1},
+    {'init_lora_weights': False, 'modules_to_save': None, 'revision': 'x'},
+    {'layer_replication': None, 'lora_bias': False, 'eva_config': {'a': 1}},
+  ],
+)
+def test_what_changes_nothing_is_read(folder, changes):
+  path = folder / adapter_files.CONFIG
+  path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+  adapter_files.load_adapter(folder, _CONFIG, _like())
 
 
 def test_missing_and_damaged_files_are_named(folder):

@@ -1,5 +1,7 @@
 """One process alone, and two whose service is a dict."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -114,6 +116,11 @@ def test_the_first_failure_counts(service):
   assert agreement.find_cause() == 'process 0 (a) failed: no room'
 
 
+def test_nobody_else_comes_to_the_end(service):
+  agreement.await_end()
+  assert service.values['dppo_jax/barrier/the end/0'] == 'here'
+
+
 def test_who_is_gone_is_found(service, monkeypatch):
   monkeypatch.setattr(agreement, '_GONE_S', 0.2)
   assert 'process 1 (b) did not come' in agreement.find_cause()
@@ -129,12 +136,20 @@ def test_a_silent_process_is_noticed(service):
   assert 'process 1 (b) has been silent for 3 s' in pulse.look()
 
 
-def test_leaves_are_awaited(service):
+def test_leaves_are_awaited(service, monkeypatch):
+  """By a clock of its own: the time moves when it sleeps, and only then."""
+  slept = []
+  clock = SimpleNamespace(
+    monotonic=lambda: sum(slept), sleep=lambda seconds: slept.append(seconds)
+  )
+  monkeypatch.setattr(agreement, 'time', clock)
   agreement.take_leave()
-  service.key_value_set('dppo_jax/left/1', 'left')
-  begin = agreement.time.monotonic()
   agreement.await_leaves(5.0)
-  assert agreement.time.monotonic() - begin < 1
+  assert 5.0 <= sum(slept) < 5.2
+  slept.clear()
+  service.key_value_set('dppo_jax/left/1', 'left')
+  agreement.await_leaves(5.0)
+  assert slept == []
 
 
 def test_bytes_are_gathered(monkeypatch):

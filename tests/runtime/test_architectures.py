@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -163,6 +164,25 @@ def test_what_each_family_implies():
     (
       {'rope_parameters': {'rope_theta': 1e4, 'partial_rotary_factor': 0.5}},
       'partial_rotary_factor: unsupported 0.5',
+    ),
+    ({'partial_rotary_factor': 0.5}, 'partial_rotary_factor: unsupported 0.5'),
+    ({'is_encoder_decoder': True}, 'is_encoder_decoder: unsupported True'),
+    (
+      {'rope_parameters': {'full_attention': {'rope_theta': 1e4}}},
+      'rope default: nothing reads full_attention',
+    ),
+    (
+      {'rope_parameters': {'rope_type': 'default', 'rope_theta': math.inf}},
+      'rope default: rope_theta: got inf; a number above 0',
+    ),
+    (
+      {'rope_parameters': {'rope_type': 'default', 'rope_theta': math.nan}},
+      'rope default: rope_theta: got nan; a number above 0',
+    ),
+    (
+      {'rope_scaling': {'rope_type': 'linear', 'factor': 4.0}},
+      "rope_parameters: {'rope_theta': 1000000.0, 'rope_type': 'default'}, and"
+      " rope_scaling: {'rope_type': 'linear', 'factor': 4.0}; readers differ",
     ),
   ],
 )

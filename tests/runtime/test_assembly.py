@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
@@ -82,9 +79,7 @@ slow_to_compile(jnp.ones((8, 8)))
 
 def test_compiled_programs_are_kept(tmp_path):
   folder = tmp_path / 'new' / 'cache'
-  subprocess.run(
-    [sys.executable, '-c', _COMPILE, str(folder)], cwd=runs.ROOT, check=True
-  )
+  runs.said(_COMPILE, folder)
   assert any(folder.iterdir())
 
 

@@ -2,11 +2,7 @@ import dataclasses
 import errno
 import logging
 import os
-import pathlib
 import signal
-import subprocess
-import sys
-import time
 
 import chex
 import jax
@@ -18,8 +14,7 @@ import pytest
 
 from dppo_jax.base import TrainState
 from dppo_jax.runtime import checkpoints
-
-_ROOT = pathlib.Path(__file__).parents[2]
+from tests import runs
 
 
 def _state(step, *, width=16, typed_key=True):
@@ -370,21 +365,8 @@ store.close()
 """
 
 
-def _python(code, *args):
-  return subprocess.Popen(
-    [sys.executable, '-c', code, *map(str, args)],
-    cwd=_ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-
-
 def test_a_writer_that_cannot_write_leaves_the_previous_one(tmp_path):
-  process = _python(_FILE_LIMIT, tmp_path)
-  out, err = process.communicate(timeout=120)
-  assert process.returncode == 0, err
-  message, intact = out.splitlines()
+  message, intact = runs.said(_FILE_LIMIT, tmp_path).splitlines()
   assert 'failed' in message
   assert 'Complete checkpoints: [1]' in message
   assert intact == 'True'
@@ -410,16 +392,24 @@ for step in range(1, 10_000):
 
 
 def test_kill_in_the_middle_of_a_save(tmp_path, opened):
-  process = _python(_ENDLESS_SAVES, tmp_path)
+  process = runs.start_code(_ENDLESS_SAVES, tmp_path)
   for line in process.stdout:
     if int(line) == 4:
       break
+
+  def halted_within():
+    # Looked at while it stands still: it may be done a moment later.
+    process.send_signal(signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)
+    if list(tmp_path.glob('*.orbax-checkpoint-tmp*')):
+      return True
+    process.send_signal(signal.SIGCONT)
+    return False
+
   # `save` has returned; its files are being written.
-  deadline = time.monotonic() + 30
-  while not list(tmp_path.glob('*.orbax-checkpoint-tmp*')):
-    assert time.monotonic() < deadline
+  runs.wait(halted_within, process)
   process.send_signal(signal.SIGKILL)
-  process.communicate(timeout=60)
+  runs.end(process)
   assert list(tmp_path.glob('*.orbax-checkpoint-tmp*'))
   store = opened(tmp_path)
   assert not list(tmp_path.glob('*.orbax-checkpoint-tmp*'))

@@ -100,6 +100,13 @@ def test_round_trip(shown, spelled, level):
   assert checkup.check_round_trip(shown, spelled).level == level
 
 
+def test_what_nothing_reads_is_a_warning():
+  assert checkup.check_published([]) == []
+  (found,) = checkup.check_published(['config.json: nothing here reads a=1.'])
+  assert (found.level, found.check) == ('warning', 'published files')
+  assert 'nothing here reads a=1.' in str(found)
+
+
 def test_a_broken_round_trip_says_where():
   found = checkup.check_round_trip('abcdef', 'abXdef')
   assert "character 2 of the prompt comes back as 'Xdef'" in found.cause

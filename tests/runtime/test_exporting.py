@@ -1,4 +1,5 @@
 import json
+import pathlib
 import shutil
 
 import jax
@@ -14,6 +15,7 @@ from tests.runtime import published
 from tests.runtime.test_pretrained import like
 
 _LARGE = 10**9
+_TOKENIZER = pathlib.Path(__file__).parents[1] / 'testdata' / 'tokenizer'
 
 
 def _arrays_of(folder):
@@ -79,7 +81,14 @@ def source(tmp_path_factory):
     {k: v.astype(exporting.DTYPES['BF16']) for k, v in arrays.items()},
   )
   published.edit_config(folder, dtype='bfloat16')
+  # Not what the run below is trained with: the words of a task.
   (folder / 'tokenizer.json').write_text('{}')
+  published.edit_config(
+    folder, quantization_config={'quant_method': 'fp8'}, bos_token_id=7
+  )
+  (folder / 'generation_config.json').write_text(
+    '{"eos_token_id": 5, "repetition_penalty": 1.1, "temperature": 0.6}'
+  )
   return folder
 
 
@@ -139,7 +148,7 @@ def test_ids_beyond_the_words_of_the_task_are_decoded(trained):
   assert '<unused' in text
 
 
-def test_config_and_tokenizer_are_those_of_the_source(
+def test_config_is_that_of_the_source_and_generation_that_of_the_run(
   source, trained, tmp_path
 ):
   written = _export(trained, tmp_path / 'out', dtype='float32')
@@ -147,11 +156,33 @@ def test_config_and_tokenizer_are_those_of_the_source(
     'config.json',
     'generation_config.json',
     'model.safetensors',
-    'tokenizer.json',
   ]
   got = json.loads((tmp_path / 'out' / 'config.json').read_text())
   expected = json.loads((source / 'config.json').read_text())
+  assert expected.pop('quantization_config')
   assert got == expected | {'dtype': 'float32'}
+  generation = (tmp_path / 'out' / 'generation_config.json').read_text()
+  assert json.loads(generation) == {
+    'bos_token_id': 7,
+    'do_sample': True,
+    'eos_token_id': 1,
+    'pad_token_id': 0,
+    'temperature': 1.0,
+    'top_k': 0,
+    'top_p': 1.0,
+  }
+
+
+def test_ends_of_another_tokenizer_are_not_announced(trained, tmp_path):
+  copy = shutil.copytree(trained, tmp_path / 'run')
+  kept = copy / 'pretrained' / 'config.json'
+  for said, written in ((1, 1), ([1], [1]), ([1, 5], 1), (5, 1)):
+    raw = json.loads(kept.read_text()) | {'eos_token_id': said}
+    kept.write_text(json.dumps(raw))
+    out = tmp_path / f'out{said}'
+    _export(copy, out, step='0')
+    got = json.loads((out / 'config.json').read_text())
+    assert got['eos_token_id'] == written
 
 
 def test_the_source_may_go(source, trained, tmp_path):
@@ -212,3 +243,68 @@ def test_weights_that_do_not_fit_stop_the_run(source, tmp_path):
     ValueError, match=r'model\.pretrained: .*config\.json: mi'
   ):
     runs.experiment(settings)
+
+
+@pytest.fixture(scope='module')
+def adapted(source, tmp_path_factory):
+  """A run of no step that trains an adapter, with a tokenizer of its own."""
+  folder = tmp_path_factory.mktemp('adapted')
+  base = shutil.copytree(source, folder / 'base')
+  shutil.copy(_TOKENIZER / 'tokenizer.json', base)
+  shutil.copy(_TOKENIZER / 'tokenizer_config.json', base)
+  settings = _settings(base)
+  settings.num_steps = 1
+  settings.lora.rank = 2
+  settings.data.tokenizer = str(base)
+  settings.data.chat_template = True
+  settings.data.max_prompt_length = 64
+  runs.run(settings, folder / 'run')
+  return folder / 'run'
+
+
+def _export_adapter(run, out, base=''):
+  config = workdir.overlay(default.get_config(), workdir.read_config(run))
+  experiment = build_experiment(config, 1)
+  with runs.devices():
+    written = exporting.export(
+      experiment, run, out, 'latest', '', _LARGE, exporting.ADAPTER, base
+    )
+  said = json.loads((out / 'adapter_config.json').read_text())
+  return [path.name for path in written], said['base_model_name_or_path']
+
+
+def test_an_adapter_names_a_base_that_loads(adapted, tmp_path):
+  names, base = _export_adapter(adapted, tmp_path / 'out')
+  assert names == [
+    'adapter_config.json',
+    'adapter_model.safetensors',
+    'tokenizer.json',
+    'tokenizer_config.json',
+  ]
+  assert base == str(adapted.parent / 'base')
+  pretrained.load_params(pathlib.Path(base), like(pathlib.Path(base)))
+  _, base = _export_adapter(adapted, tmp_path / 'named', 'someone/model')
+  assert base == 'someone/model'
+
+
+def test_an_adapter_whose_base_is_gone(adapted, tmp_path):
+  run = shutil.copytree(adapted, tmp_path / 'run')
+  recorded = workdir.read_config(run)
+  base = shutil.copytree(adapted.parent / 'base', tmp_path / 'base')
+  recorded['model']['pretrained'] = str(base)
+  (run / workdir.CONFIG).write_text(json.dumps(recorded))
+  (base / 'model-00007-of-00007.safetensors').unlink(missing_ok=True)
+  (base / 'model.safetensors').unlink(missing_ok=True)
+  with pytest.raises(ValueError, match=r'--lora: the base .* does not load: '):
+    _export_adapter(run, tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
+  _export_adapter(run, tmp_path / 'out', 'someone/model')
+
+
+def test_an_adapter_on_weights_of_the_seed(adapted, tmp_path):
+  run = shutil.copytree(adapted, tmp_path / 'run')
+  recorded = workdir.read_config(run)
+  recorded['model']['pretrained'] = ''
+  (run / workdir.CONFIG).write_text(json.dumps(recorded))
+  with pytest.raises(ValueError, match=r'drawn from the seed .* --lora=merged'):
+    _export_adapter(run, tmp_path / 'out')

@@ -103,6 +103,19 @@ def test_the_header_says_where_a_run_goes_on():
   assert _header(resumed_step=6)[-1] == 'Finished already: step 6 is the last.'
 
 
+def test_the_header_tells_what_nothing_reads(monkeypatch):
+  told = ['config.json: nothing here reads a=1.', 'b']
+  monkeypatch.setattr(
+    report.published_notes, 'notes', lambda experiment, tokenizer: told
+  )
+  assert _header(resumed_step=4)[-4:] == [
+    'workdir   /run',
+    f'note      {told[0]}',
+    'note      b',
+    'Resuming from step 4 of 6.',
+  ]
+
+
 def test_parameters_are_those_of_the_model():
   experiment = runs.experiment(runs.config(model__num_layers=3))
   more = report.num_parameters(runs.parts(runs.config(model__num_layers=3)))

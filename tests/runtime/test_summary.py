@@ -1,16 +1,13 @@
 import json
 import math
-import pathlib
-import subprocess
-import sys
 
 from matplotlib import image
 import numpy as np
 import pytest
 
 from dppo_jax.runtime import summary, writers
+from tests import runs
 
-_ROOT = pathlib.Path(__file__).parents[2]
 _METRICS = [curve.metric for panel in summary.PANELS for curve in panel.curves]
 
 
@@ -152,4 +149,4 @@ def test_pyplot_and_its_global_state_stay_out(tmp_path):
     f'summary.draw_summary({str(tmp_path)!r})\n'
     'assert "matplotlib.pyplot" not in sys.modules\n'
   )
-  subprocess.run([sys.executable, '-c', code], cwd=_ROOT, check=True)
+  runs.said(code)

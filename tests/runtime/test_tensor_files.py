@@ -129,6 +129,9 @@ def _with_header(path, **entry):
     ({'shape': [-2]}, "'w' has 8 bytes"),
     ({'data_offsets': [-4, 4]}, "'w' has 8 bytes"),
     ({'data_offsets': None}, "'w' lacks a dtype, a shape or offsets"),
+    ({'shape': [2.0]}, "'w' lacks a dtype, a shape or offsets"),
+    ({'shape': ['2']}, "'w' lacks a dtype, a shape or offsets"),
+    ({'shape': [True, 2]}, "'w' lacks a dtype, a shape or offsets"),
     ({'data_offsets': [8, 16]}, "cut off: 'w' ends"),
   ],
 )
@@ -140,6 +143,66 @@ def test_a_damaged_header_is_named(tmp_path, entry, message):
   with pytest.raises(ValueError, match=message) as caught:
     tensor_files.read_header(path)
   assert str(caught.value).startswith(f'{path}: ')
+
+
+def _ranges(path, *ranges, tail=b''):
+  """A file of arrays of so many bytes, from one byte to another."""
+  header = {
+    f'w{i}': {
+      'dtype': 'F16',
+      'shape': [(end - begin) // 2],
+      'data_offsets': [begin, end],
+    }
+    for i, (begin, end) in enumerate(ranges)
+  }
+  text = json.dumps(header).encode()
+  data = bytes(max((end for _, end in ranges), default=0)) + tail
+  path.write_bytes(len(text).to_bytes(8, 'little') + text + data)
+  return path
+
+
+def test_arrays_tile_the_file_in_any_order(tmp_path):
+  path = tmp_path / 'x.safetensors'
+  _ranges(path, (8, 12), (0, 8), (8, 8), (12, 16))
+  assert list(tensor_files.read_header(path)) == ['w0', 'w1', 'w2', 'w3']
+  assert tensor_files.read_header(_ranges(path)) == {}
+
+
+@pytest.mark.parametrize(
+  ('ranges', 'tail', 'message'),
+  [
+    ([(0, 8), (0, 8)], b'', r"'w1', from byte .* overlaps 'w0'"),
+    ([(0, 8), (6, 10)], b'', r"'w1', from byte .* overlaps 'w0'"),
+    ([(0, 8), (2, 6)], b'', r"'w1', from byte .* overlaps 'w0'"),
+    ([(0, 4), (2, 2), (4, 8)], b'', "'w1', from byte .* overlaps 'w0'"),
+    ([(0, 4), (6, 8)], b'', "'w1', from byte .* leaves a hole after 'w0'"),
+    ([(2, 4)], b'', "'w0', from byte .* leaves a hole after the header"),
+    ([(0, 4)], b'more', "has 4 bytes after 'w0', which ends at byte"),
+    ([], b'x', 'has 1 bytes after the header'),
+  ],
+)
+def test_arrays_that_do_not_tile_the_file(tmp_path, ranges, tail, message):
+  path = _ranges(tmp_path / 'x.safetensors', *ranges, tail=tail)
+  with pytest.raises(ValueError, match=message) as caught:
+    tensor_files.read_header(path)
+  assert str(caught.value).startswith(f'{path}: ')
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    (b'{"w": 1, "w": 2}', "it has 'w' twice"),
+    (b'{"w": {"dtype": "F32", "dtype": "F16"}}', "it has 'dtype' twice"),
+    (b'{"__metadata__": {"a": 1}}', '__metadata__ is no table of texts'),
+    (b'{"__metadata__": []}', '__metadata__ is no table of texts'),
+    (b'[' * 2**20, 'its header is not JSON'),
+  ],
+)
+def test_a_header_that_readers_may_take_in_two_ways(tmp_path, text, message):
+  path = tmp_path / 'x.safetensors'
+  path.write_bytes(len(text).to_bytes(8, 'little') + text)
+  with pytest.raises(ValueError, match=message):
+    tensor_files.read_header(path)
 
 
 @pytest.mark.parametrize('text', [b'[]', b'{"a"', b'\xff\xfe'])
@@ -192,6 +255,47 @@ def test_a_shard_with_more_than_the_index_says(tmp_path):
     tensor_files.open_folder(folder)
 
 
+def test_a_tensor_in_two_shards(tmp_path):
+  folder = published.copy('qwen3_gqa', tmp_path)
+  name = 'model.norm.weight'
+  weight_map = tensor_files.read_json(folder / tensor_files.INDEX)['weight_map']
+  other = 'model-00001-of-00007.safetensors'
+  assert weight_map[name] != other
+  held = tensor_files.read_header(folder / other)
+  arrays = {n: np.zeros(t.shape, t.dtype) for n, t in held.items()}
+  arrays[name] = np.zeros(48, np.float32)
+  tensor_files.write_file(
+    folder / other,
+    [
+      tensor_files.NewTensor(
+        name=n, dtype=a.dtype, shape=a.shape, make=lambda a=a: a
+      )
+      for n, a in arrays.items()
+    ],
+  )
+  with pytest.raises(
+    ValueError, match=rf'{other}: holds .{name}., which .* places elsewhere'
+  ):
+    tensor_files.open_folder(folder)
+
+
+def test_a_name_that_an_index_places_twice(tmp_path):
+  folder = published.copy('qwen3_gqa', tmp_path)
+  path = folder / tensor_files.INDEX
+  place = '"model.norm.weight": "gone.safetensors",'
+  text = path.read_text().replace('"weight_map": {', f'"weight_map": {{{place}')
+  path.write_text(text)
+  with pytest.raises(ValueError, match=r"it has 'model\.norm\.weight' twice"):
+    tensor_files.open_folder(folder)
+
+
+def test_a_folder_of_two_releases(tmp_path):
+  folder = published.copy('qwen3_gqa', tmp_path)
+  (folder / tensor_files.SINGLE).touch()
+  with pytest.raises(ValueError, match=r'holds both model\.safetensors and'):
+    tensor_files.open_folder(folder)
+
+
 def test_an_index_without_a_map(tmp_path):
   folder = published.copy('qwen3_gqa', tmp_path)
   (folder / tensor_files.INDEX).write_text('{}')
@@ -202,7 +306,7 @@ def test_an_index_without_a_map(tmp_path):
     tensor_files.open_folder(folder)
 
 
-@pytest.mark.parametrize('text', ['', '[1]', '{"a": '])
+@pytest.mark.parametrize('text', ['', '[1]', '{"a": ', '[' * 2**20])
 def test_json_that_is_no_table(tmp_path, text):
   path = tmp_path / 'config.json'
   with pytest.raises(ValueError, match=r'config\.json: missing; name the fol'):

@@ -1,8 +1,5 @@
 import json
-import pathlib
 import signal
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +7,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from dppo_jax.runtime import writers
-
-_ROOT = pathlib.Path(__file__).parents[2]
+from tests import runs
 
 
 def _metrics(step):
@@ -137,17 +133,12 @@ for step in range(10**9):
 
 
 def test_kill_loses_no_line(tmp_path):
-  process = subprocess.Popen(
-    [sys.executable, '-c', _ENDLESS, str(tmp_path)],
-    cwd=_ROOT,
-    stdout=subprocess.PIPE,
-    text=True,
-  )
+  process = runs.start_code(_ENDLESS, tmp_path)
   for line in process.stdout:
     if int(line) == 50:
       break
   process.send_signal(signal.SIGKILL)
-  rest, _ = process.communicate(timeout=60)
+  _, rest, _ = runs.end(process)
   reported = [50, *map(int, rest.split('\n')[:-1])]
   rows = writers.read_rows(tmp_path / writers.METRICS_FILE)
   steps = [row['step'] for row in rows]

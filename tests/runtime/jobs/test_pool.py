@@ -82,9 +82,8 @@ def test_sigterm_ends_the_process_and_keeps_what_is_done(tmp_path):
   handler = signal.getsignal(signal.SIGTERM)
 
   def interrupt():
-    while not list(tmp_path.glob('*/attempts')):
+    while not list(tmp_path.glob('*/waiting')):
       time.sleep(0.02)
-    time.sleep(0.3)
     os.kill(os.getpid(), signal.SIGTERM)
 
   threading.Thread(target=interrupt).start()
