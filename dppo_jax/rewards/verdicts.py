@@ -20,6 +20,14 @@ class Verdict(NamedTuple):
   reason: str
 
 
+def is_right(verdict: Verdict) -> bool:
+  """Whether the answer is right: the verdict of the first term, above 0.
+
+  Not of the sum of several, where a format or a penalty counts, too.
+  """
+  return verdict.reward > 0
+
+
 Verifier = Callable[[str, Mapping[str, Any], bool], Verdict]
 
 # Every reason of this package, and what it says.

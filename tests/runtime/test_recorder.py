@@ -14,6 +14,7 @@ def _metrics(**more):
   return {
     'rewards/mean': 0.5,
     'trust_region/fraction_masked': 0.01,
+    'trust_region/mean_dropped_weight': 0.01,
     'trust_region/divergence_mean': 0.02,
     'mismatch/mean_abs': 0.03,
     'rollout/length_mean': 4.0,
