@@ -205,8 +205,8 @@ def match(record: Record, rule: Rule, wanted: float) -> Match | None:
   Deltas and ratio clips are scaled together, by one factor; what else a rule
   has (CPPO's budget and weights, say) stays. The weight taken away, which
   is the number of masked tokens unless the rule is soft, only falls as they
-  grow, so its steps are found by bisection. The result lies in the middle of the range
-  that takes away as much, with as few digits as do.
+  grow, so its steps are found by bisection. The result lies in the middle
+  of the range that takes away as much, with as few digits as do.
 
   Args:
     record: whose tokens.
