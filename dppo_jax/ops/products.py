@@ -65,7 +65,6 @@ def ragged_dot(
   )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def einsum_f32(spec: str, a: Array, b: Array) -> Array:
   """The named sum of products, f32 whatever the operands are.
 
@@ -78,6 +77,12 @@ def einsum_f32(spec: str, a: Array, b: Array) -> Array:
   an accelerator does anyway; JAX would widen the operands and make both
   products of the gradient f32.
   """
+  product: Array = _einsum_f32(spec, a, b)
+  return product
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _einsum_f32(spec: str, a: Array, b: Array) -> Array:
   return jnp.einsum(
     spec,
     a,
@@ -90,7 +95,7 @@ def einsum_f32(spec: str, a: Array, b: Array) -> Array:
 def _forward(
   spec: str, a: Array, b: Array
 ) -> tuple[Array, tuple[Array, Array]]:
-  return einsum_f32(spec, a, b), (a, b)
+  return _einsum_f32(spec, a, b), (a, b)
 
 
 def _backward(
@@ -101,4 +106,4 @@ def _backward(
   return gradients
 
 
-einsum_f32.defvjp(_forward, _backward)
+_einsum_f32.defvjp(_forward, _backward)

@@ -18,18 +18,18 @@ class Masked(NamedTuple):
   Attributes:
     num_tokens: of its steps.
     masked: of them, M = 0.
-    dropped: sum of 1 - M.
     negative: masked with A < 0.
     positive: masked with A > 0.
     rare: masked with mu < .1.
+    dropped: sum of 1 - M.
   """
 
   num_tokens: int
   masked: int
-  dropped: float
   negative: int
   positive: int
   rare: int
+  dropped: float
 
 
 class Overlap(NamedTuple):
