@@ -236,7 +236,7 @@ def _masked_table(records: Mapping[str, Any], common: Sequence[int]) -> Table:
     'Ledgers',
     heads,
     rows,
-    f'Masked: M = 0; weight lost: mean of 1 - M. {span}.',
+    f'Masked tokens of {span}; weight lost: 1 - M.',
   )
 
 
