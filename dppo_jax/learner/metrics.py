@@ -27,8 +27,10 @@ def trust_region_metrics(
     num_minibatches: the first of so many saw the parameters that sampled.
 
   Returns:
-    `trust_region/fraction_masked`, share of tokens dropped, `…_negative` and
-    `…_positive` by sign of A, `…_rare` with mu < .1;
+    `trust_region/fraction_masked`, share of tokens with M = 0, `…_negative`
+    and `…_positive` by sign of A, `…_rare` with mu < .1;
+    `trust_region/mean_dropped_weight`, mean of 1 - M: the same number for a
+    rule of zeros and ones, and what a soft rule takes away;
     `trust_region/divergence_mean` and `…_max`, unit of the divergence;
     `trust_region/bad_updates`, share with A < 0 and mu - pi >= .5;
     `mismatch/mean_abs`, `…_max`, `…_min` of pi - mu at the update;
@@ -45,7 +47,7 @@ def trust_region_metrics(
   rollout_log_probs = batch.rollout.log_probs[:, first:]
   mu, pi = jnp.exp(rollout_log_probs), jnp.exp(decisions.log_probs)
   moved = pi - mu
-  masked = (decisions.keep < 1) & mask
+  masked = (decisions.keep == 0) & mask
   bad = (advantages < 0) & (-moved >= BAD_UPDATE)
   ratios = ratio(decisions.log_probs, rollout_log_probs)
   rows = mask.shape[0] // num_minibatches
@@ -58,6 +60,7 @@ def trust_region_metrics(
     'trust_region/fraction_masked_negative': share(masked & (advantages < 0)),
     'trust_region/fraction_masked_positive': share(masked & (advantages > 0)),
     'trust_region/fraction_masked_rare': share(masked & (mu < RARE)),
+    'trust_region/mean_dropped_weight': masked_mean(1.0 - decisions.keep, mask),
     'trust_region/divergence_mean': masked_mean(decisions.divergence, mask),
     'trust_region/divergence_max': masked_max(decisions.divergence, mask),
     'trust_region/bad_updates': share(bad),

@@ -84,7 +84,9 @@ def train_step(
     shared: what the loss reads besides, the same for every row.
 
   Returns:
-    The state after, and metrics: those of `metrics_fn`, and
+    The state after, and metrics. A minibatch without completion tokens changes
+    neither parameters nor the optimizer's state, its schedule among it; `step`
+    counts batches and goes on. The metrics: those of `metrics_fn`, and
     `loss/total`, mean over updates; `optimizer/gradient_norm`, mean, before
     clipping; `optimizer/nonfinite_in_a_row` and `…_total`, skipped updates.
   """
@@ -126,10 +128,18 @@ def recorded_train_step(
     gradients, loss, record = gradients_of(
       loss_fn, config, mesh, params, minibatch, shared
     )
-    updates, opt_state = optimizer.update(gradients, opt_state, params)
-    params = optax.apply_updates(params, updates)
     norm = optax.tree.norm(gradients)
-    return (params, opt_state), (loss, norm, record)
+
+    def apply() -> tuple[Params, Any]:
+      updates, new_state = optimizer.update(gradients, opt_state, params)
+      return optax.apply_updates(params, updates), new_state
+
+    # Without a token nothing was learned: momentum and decay would move the
+    # parameters all the same, and the schedule would go on.
+    new = jax.lax.cond(
+      jnp.any(minibatch.completion_mask), apply, lambda: (params, opt_state)
+    )
+    return new, (loss, norm, record)
 
   (params, opt_state), (losses, norms, record) = jax.lax.scan(
     update, (state.params, state.opt_state), minibatches

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from dppo_jax.base import Array
 from dppo_jax.models import layers
+from dppo_jax.ops import products
 
 # Finite, so that a row which sees no key (padding) gets a mean, not NaN.
 HIDDEN_SCORE = -1e30
@@ -46,13 +47,14 @@ def attend(query: Array, segments: Sequence[Segment]) -> Array:
   """
   scores = jnp.concatenate([_scores(query, s) for s in segments], axis=-1)
   weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
-  mixed = jnp.zeros_like(query)
+  # Summed before they are cast: each segment holds a part of the weights.
+  mixed = jnp.zeros(query.shape, jnp.float32)
   begin = 0
   for segment in segments:
     end = begin + segment.keys.shape[2]
     mixed = mixed + _weighted(weights[..., begin:end], segment)
     begin = end
-  return mixed
+  return mixed.astype(query.dtype)
 
 
 def _scores(query: Array, segment: Segment) -> Array:
@@ -61,11 +63,8 @@ def _scores(query: Array, segment: Segment) -> Array:
   entries, kv_heads, size, _ = segment.keys.shape
   share, repeat = rows // entries, heads // kv_heads
   query = query.reshape(entries, share, width, kv_heads, repeat, head_dim)
-  scores = jnp.einsum(
-    'bgqkrd,bksd->bgkrqs',
-    query * head_dim**-0.5,
-    segment.keys,
-    preferred_element_type=jnp.float32,
+  scores = products.einsum_f32(
+    'bgqkrd,bksd->bgkrqs', query * head_dim**-0.5, segment.keys
   )
   mask = segment.mask[:, None, None, None]
   scores = jnp.where(mask, scores, HIDDEN_SCORE)
@@ -73,14 +72,14 @@ def _scores(query: Array, segment: Segment) -> Array:
 
 
 def _weighted(weights: Array, segment: Segment) -> Array:
-  """Sum of values by weight: [B, Q, H, head_dim]."""
+  """Sum of values by weight: f32 [B, Q, H, head_dim]."""
   rows, kv_heads, repeat, width, size = weights.shape
   entries, _, _, head_dim = segment.values.shape
   weights = weights.reshape(
     entries, rows // entries, kv_heads, repeat, width, size
   )
   # In the order of a product; in that of the result XLA would turn the values.
-  mixed = jnp.einsum('bgkrqs,bksd->bkgrqd', weights, segment.values)
+  mixed = products.einsum_f32('bgkrqs,bksd->bkgrqd', weights, segment.values)
   mixed = jnp.transpose(mixed, (0, 2, 4, 1, 3, 5))
   return mixed.reshape(rows, width, kv_heads * repeat, head_dim)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dppo_jax.base import Array
+from dppo_jax.ops import products
 
 _LEAST_TILE, _MOST_TILE = 16, 256  # Rows.
 
@@ -38,10 +39,10 @@ def grouped_dot(rows: Array, kernels: Array, sizes: Array) -> Array:
   )
 
 
-def _ragged(rows: Array, kernels: Array, sizes: Array) -> Array:
-  product = jax.lax.ragged_dot(
-    rows, kernels, sizes, preferred_element_type=jnp.float32
-  )
+def _ragged(
+  rows: Array, kernels: Array, sizes: Array, dtype: Any = jnp.float32
+) -> Array:
+  product = products.ragged_dot(rows, kernels, sizes, dtype)
   # What a row of no group gets is left open by some backends.
   grouped = jnp.arange(rows.shape[0]) < jnp.sum(sizes)
   return jnp.where(grouped[:, None], product, 0.0).astype(rows.dtype)
@@ -59,7 +60,7 @@ def _backward(saved: Any, cotangent: Array) -> Any:
     return towards(dy, kernels, sizes), _tiled_kernels(rows, dy, sizes, kernels)
 
   def ragged(rows: Array, kernels: Array, sizes: Array, dy: Array) -> Any:
-    product = functools.partial(_ragged, sizes=sizes)
+    product = functools.partial(_ragged, sizes=sizes, dtype=rows.dtype)
     return jax.vjp(product, rows, kernels)[1](dy)
 
   gradients = jax.lax.platform_dependent(
@@ -108,12 +109,8 @@ def _tiled(
   def body(i: Array, out: Array) -> Array:
     group, first, count = _tile(sizes, tile, i)
     part = _rows_of(padded, first, count, tile)
-    product = jax.lax.dot_general(
-      part,
-      kernels[group],
-      (((1,), (1 if transpose else 0,)), ((), ())),
-      preferred_element_type=jnp.float32,
-    )
+    dimensions = (((1,), (1 if transpose else 0,)), ((), ()))
+    product = products.dot_general(part, kernels[group], dimensions)
     # Zeros after `count` are overwritten by the tile after this one.
     return jax.lax.dynamic_update_slice_in_dim(
       out, product.astype(out.dtype), first, 0
@@ -134,11 +131,10 @@ def _tiled_kernels(
 
   def body(i: Array, out: Array) -> Array:
     group, first, count = _tile(sizes, tile, i)
-    product = jax.lax.dot_general(
+    product = products.dot_general(
       _rows_of(padded, first, count, tile),
       jax.lax.dynamic_slice_in_dim(above, first, tile),
       (((0,), (0,)), ((), ())),
-      preferred_element_type=jnp.float32,
     )
     return out.at[group].add(product)
 

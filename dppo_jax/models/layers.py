@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from dppo_jax.base import Array
 from dppo_jax.models import narrow, turned
+from dppo_jax.ops import products
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,7 @@ class Projection(nn.Module):
     else:
       # Two axes each: with more, the gradient of the kernel sums over several
       # axes, and XLA transposes whole activations to do so.
-      y = x @ self._kernel().reshape(rows, -1)
+      y = products.matmul(x, self._kernel().reshape(rows, -1))
     if self.has_variable('lora', 'lora_a'):
       y = y + self._adapted(x)
     y = y.reshape(*lead, *(size for size, _ in self.out_axes))
@@ -150,7 +151,8 @@ class Projection(nn.Module):
     a: Any = self.get_variable('lora', 'lora_a')
     b: Any = self.get_variable('lora', 'lora_b')
     a = a.reshape(x.shape[-1], -1).astype(self.config.dtype)
-    return (x @ a) @ b.reshape(a.shape[-1], -1).astype(self.config.dtype)
+    b = b.reshape(a.shape[-1], -1).astype(self.config.dtype)
+    return products.matmul(products.matmul(x, a), b)
 
 
 def project_all(

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from dppo_jax.base import Array, Params
 from dppo_jax.models.policy import AdaptedParams, Policy
+from dppo_jax.ops import products
 
 # Projection -> (its published name, how many axes of its kernel are inputs).
 TARGETS = {
@@ -136,10 +137,9 @@ class MergedKernel:
     """The kernel of one layer, or of several."""
     kernel, a, b = self.kernel[at], self.a[at], self.b[at]
     lead, inputs, outputs = _split(self.target, kernel.shape)
-    added = jnp.matmul(
+    added = products.matmul(
       a.reshape(*lead, math.prod(inputs), a.shape[-1]),
       b.reshape(*lead, a.shape[-1], math.prod(outputs)),
-      precision=jax.lax.Precision.HIGHEST,
     )
     return kernel.astype(jnp.float32) + self.scale * added.reshape(kernel.shape)
 

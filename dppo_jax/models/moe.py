@@ -20,6 +20,7 @@ from dppo_jax import parallel
 from dppo_jax.base import Array
 from dppo_jax.models import layers
 from dppo_jax.models.grouped_dot import grouped_dot
+from dppo_jax.ops import products
 
 _TOKENS = PartitionSpec(('data', 'fsdp'))  # Every expert shard sees them all.
 
@@ -170,15 +171,13 @@ class RoutedFeedForward(nn.Module):
     axes = ((c.d_model, 'embed'), (c.num_experts, 'router'))
     router = _Kernel(c, axes, name='router')()
     kernels = _Experts(c, name='experts')()
-    logits = [
-      jnp.matmul(x, router, preferred_element_type=jnp.float32) for x in streams
-    ]
+    logits = [products.einsum_f32('bsd,de->bse', x, router) for x in streams]
     if routes is None:
       ids = [jax.lax.top_k(row, c.num_experts_per_tok)[1] for row in logits]
     else:
       ids = [route.astype(jnp.int32) for route in routes]
     gates = [
-      gates_of(row, chosen, norm_topk_prob=c.norm_topk_prob).astype(c.dtype)
+      gates_of(row, chosen, norm_topk_prob=c.norm_topk_prob)
       for row, chosen in zip(logits, ids, strict=True)
     ]
     outputs = _run_experts(self.mesh, streams, ids, gates, kernels)
@@ -222,7 +221,8 @@ def _statistics(
     law = jax.nn.log_softmax(row, axis=-1)
     hits = jnp.zeros(size).at[chosen].add(weight[..., None])
     share = share + hits
-    probability = probability + jnp.einsum('bs,bse->e', weight, jnp.exp(law))
+    law_sum = products.einsum('bs,bse->e', weight, jnp.exp(law))
+    probability = probability + law_sum
     own = -jnp.sum(jnp.exp(law) * law, axis=-1)
     entropy, count = entropy + jnp.sum(weight * own), count + jnp.sum(weight)
   count = jnp.maximum(count, 1.0)
@@ -300,7 +300,8 @@ def _local(
   mixed = grouped_dot(hidden, down, sizes)
   back = jnp.zeros_like(order).at[order].set(jnp.arange(order.size))
   mixed = mixed[back].reshape(-1, top_k, width)
-  mixed = jnp.sum(mixed * weight[..., None], axis=1)
+  # f32: gates and the sum over experts are rounded once.
+  mixed = jnp.sum(mixed * weight[..., None], axis=1).astype(tokens.dtype)
   sizes_of = [math.prod(x.shape[:2]) for x in streams]
   ends = [sum(sizes_of[: i + 1]) for i in range(len(sizes_of))]
   return tuple(

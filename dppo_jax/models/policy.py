@@ -17,6 +17,7 @@ from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.moe import Routing
 from dppo_jax.models.slots import Slots, make_slots
 from dppo_jax.models.transformer import Transformer
+from dppo_jax.ops import products
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -141,7 +142,7 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
 
     def everything(module: Transformer) -> Array:
       streams, *_ = module((token,), (token,), (see,))
-      return streams[0] @ module.head().T
+      return products.matmul(streams[0], module.head().T)
 
     return nn.init(everything, model)(key)['params']
 
@@ -303,9 +304,7 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
     weights = head(params).astype(hidden.dtype)
     if platform == 'cpu' and hidden.ndim == 2 and len(hidden) <= turned.FEW:
       return turned.product(weights, hidden)
-    return jnp.einsum(
-      '...d,vd->...v', hidden, weights, preferred_element_type=jnp.float32
-    )
+    return products.einsum_f32('...d,vd->...v', hidden, weights)
 
   return Policy(
     init,

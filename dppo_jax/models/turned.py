@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from dppo_jax.base import Array, Params
+from dppo_jax.ops import products
 
 # Rows up to which it pays to turn weights that serve many rows, too.
 FEW = 64
@@ -39,9 +40,7 @@ def product(weights: Array, x: Array) -> Array:
   # times slower. The barriers keep them out.
   columns = jax.lax.optimization_barrier(x.T)
   columns = jnp.broadcast_to(columns, (len(halves), *columns.shape))
-  y = jnp.einsum(
-    'gok,gkr->gor', halves, columns, preferred_element_type=jnp.float32
-  )
+  y = products.einsum_f32('gok,gkr->gor', halves, columns)
   return jax.lax.optimization_barrier(y.reshape(outputs, -1)).T
 
 

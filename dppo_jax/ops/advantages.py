@@ -54,3 +54,7 @@ ADVANTAGES: Mapping[str, AdvantageFn] = {
   'group_mean_std': group_mean_std,
   'leave_one_out': leave_one_out,
 }
+
+# Those that compare the completions of a prompt with one another: of a single
+# one the advantage is 0, whatever it earns, and nothing is trained.
+NEED_OTHERS = frozenset({'group_mean', 'group_mean_std', 'leave_one_out'})

@@ -11,9 +11,9 @@ logits are. So tokens are taken C at a time: three matrix products a chunk
 (logits, dX, dW), nothing computed twice and no array of tokens x V. A rule that
 must know whole responses first costs a fourth product, the logits twice.
 
-Over a mesh every device holds its own rows and V / T columns. Two reductions
-over the vocabulary axis a chunk: the maximum, and K + 2 sums a token (one more
-with the entropy). Logits never leave their device.
+Over a mesh every device holds its own rows and V / T columns. Three reductions
+over the vocabulary axis a chunk: the maximum, K + 2 sums a token (one more with
+the entropy), and dX in f32. Logits never leave their device.
 """
 
 import dataclasses
@@ -58,7 +58,10 @@ def head_loss(
 
   Numerics: logits, sums and the gradient of the head are f32. The maximum is
   subtracted before the logarithm of the sum, which is then >= 0, so that no
-  log-prob exceeds 0. Gradients agree with f64 to 1e-6 relative.
+  log-prob exceeds 0. Relative errors of both gradients against f64, measured
+  on a CPU with the sampled token at p = .3 to .9999: at most 2e-6 for f32
+  states; for bf16 states .0020, where plain autodiff of the same products has
+  .0017 to .0021.
   """
   loss_value, record, _ = _run(config, loss, head, hidden, targets, 'none')
   return loss_value, record
@@ -104,7 +107,10 @@ def _backward(
     scale = jnp.zeros(())  # Only the record was asked about.
 
   def scaled(gradient: Array | None) -> Any:
-    return None if gradient is None else gradient * scale.astype(gradient.dtype)
+    if gradient is None:
+      return None
+    # The scale is not rounded to 16 bits, the product is.
+    return (gradient * scale).astype(gradient.dtype)
 
   return scaled(gradients[0]), scaled(gradients[1]), None
 

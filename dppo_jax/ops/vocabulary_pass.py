@@ -150,8 +150,8 @@ def run_on_device(
   known, d_hidden, d_head = run.chunks.loop(step, (known, states, weights))
   value, record = run.decide(known)
   if d_head is not None:
-    d_head = axes.sum_rows(d_head[: head.shape[0]].astype(head.dtype))
-  d_hidden = axes.reduce_sum(d_hidden).reshape(hidden.shape)
+    d_head = axes.sum_rows(d_head[: head.shape[0]]).astype(head.dtype)
+  d_hidden = d_hidden.reshape(hidden.shape)
   return axes.sum_rows(value), record, (d_head, d_hidden)
 
 
@@ -193,7 +193,7 @@ class _Pass:
     slope, entropy_slope = self.slopes(known) if settled is None else settled
     if entropy_slope is not None:
       entropy_slope = self._of_chunk(index, entropy_slope)
-    d_logits = vocabulary_shard.logit_gradient(
+    d_logits, lost = vocabulary_shard.logit_gradient(
       self.shard,
       chunk,
       tokens,
@@ -202,10 +202,14 @@ class _Pass:
       self.config.temperature,
       x.dtype,
     )
-    d_x = vocabulary_shard.product(d_logits, self.weights, 1, 0)
+    d_x = vocabulary_shard.hidden_gradient(
+      self.shard, d_logits, lost, self.weights, tokens
+    )
     d_hidden = self.chunks.put(d_hidden, index, d_x.astype(x.dtype))
     if d_head is not None:
-      d_head = d_head + vocabulary_shard.product(d_logits, x, 0, 0)
+      d_head = vocabulary_shard.add_head_gradient(
+        self.shard, d_head, d_logits, lost, x, tokens
+      )
     return known, d_hidden, d_head
 
   def decide(self, known: Known) -> tuple[Array, Any]:
@@ -264,6 +268,7 @@ class _Pass:
         anchor.hidden,
         self.config.temperature,
         chunk,
+        tokens,
       )
     elif self.loss.measure is not None:
       divergence = self.loss.measure(tokens, anchor, chunk.stats)

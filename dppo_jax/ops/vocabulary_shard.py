@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from dppo_jax.base import Array, TokenStats
+from dppo_jax.ops import products
 from dppo_jax.ops.divergences import Integrand
 from dppo_jax.ops.log_probs import LOWEST_LOG_PROB
 
@@ -157,16 +158,29 @@ class ChunkStats(NamedTuple):
   Attributes:
     stats: TokenStats of [C]; the top log-probs are of the ids asked for.
     logits: f32 [C, width], divided by the temperature.
-    shifted: f32 [C, width], exp(logits - largest).
+    others: f32 [C, width], exp(logits - largest), 0.0 at the token itself.
+    own_below: f32 [C], logit - largest of the token itself; very low where it
+      is no token of the vocabulary.
+    rest: f32 [C], sum of `others` over the vocabulary.
     largest: f32 [C], of all devices.
-    log_sum: f32 [C], log of the sum of `shifted`, >= 0.
+    log_sum: f32 [C], log(own + rest), >= 0; own is exp(own_below).
+    mean_below: f32 [C], mean of logits - largest under pi; None where the
+      entropy is not asked for.
   """
 
   stats: TokenStats
   logits: Array
-  shifted: Array
+  others: Array
+  own_below: Array
+  rest: Array
   largest: Array
   log_sum: Array
+  mean_below: Array | None
+
+  @property
+  def own(self) -> Array:
+    """exp(logit - largest) of the token itself, f32 [C]."""
+    return jnp.exp(self.own_below)
 
 
 def max_over_columns(shard: Shard, x: Array) -> Array:
@@ -188,12 +202,23 @@ def sum_over_columns(shard: Shard, x: Array) -> Array:
   return product(x, jnp.ones((shard.width,), x.dtype), 1, 0)
 
 
+def put_at_token(shard: Shard, x: Array, tokens: Array, values: Array) -> Array:
+  """x [C, width] with f32 [C] at each token's column, where it is here."""
+  column, here = shard.local(tokens)
+  if shard.on_cpu:
+    # C elements. A select would pass over all of them; elsewhere it is part of
+    # the pass that made them.
+    column = jnp.where(here, column, shard.width)
+    rows = jnp.arange(tokens.shape[0])
+    return x.at[rows, column].set(values.astype(x.dtype), mode='drop')
+  mine = here[:, None] & (jnp.arange(shard.width)[None] == column[:, None])
+  return jnp.where(mine, values[:, None].astype(x.dtype), x)
+
+
 def product(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
   """Matrix product over the named axes, accumulated in f32."""
   dimensions = (((a_axis,), (b_axis,)), ((), ()))
-  return jax.lax.dot_general(
-    a, b, dimensions, preferred_element_type=jnp.float32
-  )
+  return products.dot_general(a, b, dimensions)
 
 
 def project(
@@ -239,29 +264,39 @@ def chunk_stats(
   gathered = jnp.where(here, jnp.take_along_axis(logits, column, 1), 0.0)
 
   largest = max_over_columns(shard, logits)
+  below = logits - largest[:, None]
+  # The token is left out of the sums and added after them: what the others
+  # hold is then known to rounding however little it is, where 1 - p is not.
+  others = put_at_token(shard, jnp.exp(below), tokens, jnp.zeros_like(largest))
   # Kept, and not computed again for the gradient: exp is most of the
   # elementwise work.
-  shifted = jax.lax.optimization_barrier(jnp.exp(logits - largest[:, None]))
-  sums = [sum_over_columns(shard, shifted)]
+  others = jax.lax.optimization_barrier(others)
+  sums = [sum_over_columns(shard, others)]
   if with_entropy:
-    below = logits - largest[:, None]
-    sums.append(sum_over_columns(shard, shifted * below))
+    sums.append(sum_over_columns(shard, others * below))
   packed = jnp.concatenate([jnp.stack(sums, axis=1), gathered], axis=1)
   packed = shard.axes.reduce_sum(packed)
 
-  total = packed[:, 0]
-  log_sum = jnp.log(total)
-  found = packed[:, len(sums) :] - largest[:, None] - log_sum[:, None]
+  rest, found = packed[:, 0], packed[:, len(sums) :] - largest[:, None]
   inside = (wanted >= 0) & (wanted < shard.size)
   found = jnp.where(inside, found, LOWEST_LOG_PROB)
-  found = jnp.maximum(found, LOWEST_LOG_PROB)
+  own_below = found[:, 0]
+  own = jnp.exp(own_below)
+  total = own + rest
+  log_sum = jnp.log(total)
+  mean_below = None
+  if with_entropy:
+    mean_below = (packed[:, 1] + own * own_below) / total
+  found = jnp.maximum(found - log_sum[:, None], LOWEST_LOG_PROB)
   stats = TokenStats(
     log_probs=found[:, 0],
     top_ids=ids,
     top_log_probs=None if ids is None else found[:, 1:],
-    entropy=log_sum - packed[:, 1] / total if with_entropy else None,
+    entropy=None if mean_below is None else log_sum - mean_below,
   )
-  return ChunkStats(stats, logits, shifted, largest, log_sum)
+  return ChunkStats(
+    stats, logits, others, own_below, rest, largest, log_sum, mean_below
+  )
 
 
 def integrate(
@@ -271,6 +306,7 @@ def integrate(
   anchor_x: Any,
   temperature: float,
   chunk: ChunkStats,
+  tokens: Array,
 ) -> Array:
   """Sum over the vocabulary of a function of both distributions: f32 [C].
 
@@ -287,9 +323,12 @@ def integrate(
   total = shard.axes.reduce_sum(sum_over_columns(shard, shifted))
   log_sum = jnp.log(total)
   shift = chunk.largest - largest + (chunk.log_sum - log_sum)
+  column, here = shard.local(tokens)
+  mine = here[:, None] & (jnp.arange(shard.width)[None] == column[:, None])
+  whole = jnp.where(mine, chunk.own[:, None], chunk.others)
   summands = integrand(
     shifted * jnp.exp(-log_sum)[:, None],
-    chunk.shifted * jnp.exp(-chunk.log_sum)[:, None],
+    whole * jnp.exp(-chunk.log_sum)[:, None],
     logits - chunk.logits + shift[:, None],
   )
   divergence = shard.axes.reduce_sum(sum_over_columns(shard, summands))
@@ -305,8 +344,8 @@ def logit_gradient(
   entropy_slope: Array | None,
   temperature: float,
   dtype: Any,
-) -> Array:
-  """a (onehot(y) - p) - h p (log p + H), over the temperature: [C, width].
+) -> tuple[Array, Array]:
+  """a (onehot(y) - p) - h p (log p + H), over the temperature.
 
   Args:
     shard: the columns.
@@ -316,18 +355,80 @@ def logit_gradient(
     entropy_slope: h, f32 [C], or None.
     temperature: divides the logits.
     dtype: of the result.
+
+  Returns:
+    [C, width] of the dtype; and what the cast took from the token itself, f32
+    [C].
+
+  Numerics: a (1 - p) of the token itself is a times the share of the others,
+  and log p + H is (z - largest) less its mean: nothing is the difference of
+  numbers that are nearly equal. All of it is f32 and cast once, so that the
+  sum over the vocabulary, 0, is off by half a unit in the last place of
+  2 a (1 - p) at most.
   """
   slope = slope / temperature
-  inverse = jnp.exp(-chunk.log_sum)
-  if entropy_slope is None:
-    gradient = chunk.shifted * (-slope * inverse)[:, None]
+  inverse = 1.0 / (chunk.own + chunk.rest)
+  at_token = slope * chunk.rest * inverse
+  if chunk.mean_below is None or entropy_slope is None:
+    gradient = chunk.others * (-slope * inverse)[:, None]
   else:
     h = entropy_slope / temperature
-    entropy: Any = chunk.stats.entropy
-    shift = chunk.largest + chunk.log_sum - entropy
-    inner = -slope[:, None] - h[:, None] * (chunk.logits - shift[:, None])
-    gradient = chunk.shifted * inverse[:, None] * inner
-  gradient = gradient.astype(dtype)
+    above = chunk.logits - chunk.largest[:, None] - chunk.mean_below[:, None]
+    inner = -slope[:, None] - h[:, None] * above
+    gradient = chunk.others * inverse[:, None] * inner
+    own_above = chunk.own_below - chunk.mean_below
+    at_token -= h * chunk.own * inverse * own_above
+  lost = at_token - at_token.astype(dtype).astype(jnp.float32)
+  return put_at_token(shard, gradient.astype(dtype), tokens, at_token), lost
+
+
+def hidden_gradient(
+  shard: Shard, d_logits: Array, lost: Array, weights: Array, tokens: Array
+) -> Array:
+  """dL/dx of a chunk over all devices: f32 [C, D].
+
+  Half of the gradient of the logits is one column, the token itself. What
+  rounding took from it is put back, for it does not average out like that of
+  the others: tokens of one advantage and one probability round alike.
+
+  Args:
+    shard: the columns.
+    d_logits: of `logit_gradient`.
+    lost: of `logit_gradient`.
+    weights: [width, D].
+    tokens: i32 [C].
+  """
+  d_x = product(d_logits, weights, 1, 0)
+  if d_logits.dtype != jnp.float32:
+    column, here = shard.local(tokens)
+    own = weights[column].astype(jnp.float32)
+    d_x = d_x + jnp.where(here, lost, 0.0)[:, None] * own
+  # Summed before it is cast: the parts of the devices cancel.
+  return shard.axes.reduce_sum(d_x)
+
+
+def add_head_gradient(
+  shard: Shard,
+  d_head: Array,
+  d_logits: Array,
+  lost: Array,
+  x: Array,
+  tokens: Array,
+) -> Array:
+  """Adds a chunk's dL/dW to f32 [width, D]; see `hidden_gradient`.
+
+  Args:
+    shard: the columns.
+    d_head: of the chunks before.
+    d_logits: of `logit_gradient`.
+    lost: of `logit_gradient`.
+    x: [C, D].
+    tokens: i32 [C].
+  """
+  d_head = d_head + product(d_logits, x, 0, 0)
+  if d_logits.dtype == jnp.float32:
+    return d_head
   column, here = shard.local(tokens)
-  at_token = jnp.where(here, slope, 0.0).astype(dtype)
-  return gradient.at[jnp.arange(tokens.shape[0]), column].add(at_token)
+  rows = jnp.where(here, column, shard.width)
+  own = lost[:, None] * x.astype(jnp.float32)
+  return d_head.at[rows].add(own, mode='drop')

@@ -1,7 +1,7 @@
 """What the length of a completion adds to its reward, in training only.
 
 Lengths are tokens, the end token included. Each function takes i [N, G]
-lengths and f [N, G] rewards and returns f64 [N, G] to add.
+lengths and bool [N, G], which answers are right, and returns f64 [N, G] to add.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,40 +28,41 @@ class ShapingConfig:
 
 
 def none(
-  lengths: np.ndarray, rewards: np.ndarray, config: ShapingConfig
+  lengths: np.ndarray, right: np.ndarray, config: ShapingConfig
 ) -> np.ndarray:
   """Nothing."""
-  del rewards, config
+  del right, config
   return np.zeros(lengths.shape)
 
 
 def overlong(
-  lengths: np.ndarray, rewards: np.ndarray, config: ShapingConfig
+  lengths: np.ndarray, right: np.ndarray, config: ShapingConfig
 ) -> np.ndarray:
   """DAPO's soft overlong punishment (arXiv:2503.14476, eq. 13), in [-1, 0].
 
   0 up to L_max - L_cache; ((L_max - L_cache) - L) / L_cache up to L_max; -1
   beyond.
   """
-  del rewards
+  del right
   start = config.max_length - config.cache
   return np.clip((start - lengths) / config.cache, -1.0, 0.0)
 
 
 def brief(
-  lengths: np.ndarray, rewards: np.ndarray, config: ShapingConfig
+  lengths: np.ndarray, right: np.ndarray, config: ShapingConfig
 ) -> np.ndarray:
   """Kimi k1.5's length reward (arXiv:2501.12599, section 2.3.3).
 
   lambda = 1/2 - (L - min L) / (max L - min L) within the group: lambda where
-  the reward is above 0, min(0, lambda) elsewhere; 0 where all are as long.
+  the answer is right, min(0, lambda) elsewhere; 0 where all are as long. What
+  else the verifiers add, such as a reward for the format, makes none right.
   """
   del config
   least = lengths.min(axis=1, keepdims=True)
   spread = lengths.max(axis=1, keepdims=True) - least
   share = (lengths - least) / np.maximum(spread, 1)
   rate = np.where(spread > 0, 0.5 - share, 0.0)
-  return np.where(rewards > 0, rate, np.minimum(rate, 0.0))
+  return np.where(right, rate, np.minimum(rate, 0.0))
 
 
 SHAPINGS: dict[
@@ -80,7 +81,7 @@ def parse_shaping(text: str) -> tuple[Term, ...]:
 
 def shape(
   lengths: Sequence[int] | np.ndarray,
-  rewards: Sequence[float] | np.ndarray,
+  right: Sequence[bool] | np.ndarray,
   group_size: int,
   config: ShapingConfig,
 ) -> np.ndarray:
@@ -88,7 +89,7 @@ def shape(
 
   Args:
     lengths: i [B], tokens of the completions.
-    rewards: f [B], of the verifiers.
+    right: bool [B], which answers are right, of `verdicts.is_right`.
     group_size: G; completions of a prompt adjoin.
     config: the shapings.
 
@@ -96,8 +97,13 @@ def shape(
     f64 [B].
   """
   grouped = np.asarray(lengths).reshape(-1, group_size)
-  scores = np.asarray(rewards, np.float64).reshape(-1, group_size)
+  correct = np.asarray(right).reshape(-1, group_size)
+  if correct.dtype != bool:
+    raise TypeError(
+      f'right: got {correct.dtype}; bool, of verdicts.is_right: a sum of'
+      ' rewards does not say which answers are right.'
+    )
   total = np.zeros(grouped.shape)
   for weight, name in config.terms:
-    total += weight * SHAPINGS[name](grouped, scores, config)
+    total += weight * SHAPINGS[name](grouped, correct, config)
   return total.reshape(-1)

@@ -27,6 +27,15 @@ class Verdict(NamedTuple):
 # reward stays in the mean of its group.
 TRUNCATED_POLICIES = ('zero', 'score', 'mask')
 
+
+def is_right(verdict: Verdict) -> bool:
+  """Whether the answer is right: the verdict of the first term, above 0.
+
+  Not of the sum of several, where a format or a penalty counts, too.
+  """
+  return verdict.reward > 0
+
+
 Verifier = Callable[[str, Mapping[str, Any], bool], Verdict]
 
 # Every reason of this package, and what it says.

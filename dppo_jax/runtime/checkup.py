@@ -23,6 +23,8 @@ OK, WARNING, ERROR = 'ok', 'warning', 'error'
 # Mean |difference| of log-probs, nats, that arithmetic explains: measured
 # below 1e-6 where everything is float32, and about 1e-2 in bfloat16.
 _EXACT, _ROUNDED = 1e-3, 0.1
+# Relative error of a product of 512 summands in f32: measured at 1e-7 to 4e-7.
+_F32_PRODUCT = 5e-6
 _MOST_TRUNCATED = 0.5
 _MOST_EQUAL = 0.8  # Of the groups.
 _LEAST_MASS = 0.9  # Of the K recorded tokens.
@@ -379,6 +381,29 @@ def check_lengths(
   )
 
 
+def check_products(device: str, error: float, dtype: str) -> Finding:
+  """Whether a product of f32 arrays is one of f32 on the device at hand.
+
+  Args:
+    device: its name.
+    error: of such a product against f64, relative, root of the mean square.
+    dtype: what the model computes in.
+  """
+  check = 'float32 products'
+  text = f'off by {error:.1g} of f64 on {device}'
+  if error <= _F32_PRODUCT:
+    more = '' if dtype == 'float32' else f'; the model computes in {dtype}'
+    return Finding(OK, check, f'{text}: float32 means float32{more}')
+  return Finding(
+    ERROR if dtype == 'float32' else WARNING,
+    check,
+    f'{text}; float32 explains {_F32_PRODUCT:g}, TF32 about 3e-4, bfloat16'
+    ' about 2e-3',
+    'look for what lowers it (XLA_FLAGS, NVIDIA_TF32_OVERRIDE), or claim of'
+    ' results on this device no more than that.',
+  )
+
+
 def check_rewards(rewards: np.ndarray, *, warm_start: bool) -> Finding:
   """How many groups teach nothing.
 
@@ -392,13 +417,6 @@ def check_rewards(rewards: np.ndarray, *, warm_start: bool) -> Finding:
   text = f'{share:.0%} of {equal.size} groups; mean reward {rewards.mean():.3g}'
   if share <= _MOST_EQUAL:
     return Finding(OK, check, text)
-  if rewards.shape[1] == 1:
-    return Finding(
-      ERROR,
-      check,
-      'groups of one completion have nothing to compare',
-      'set data.group_size to 2 or more.',
-    )
   low = rewards.mean() < 0.5
   return Finding(
     ERROR if share == 1 and not warm_start else WARNING,

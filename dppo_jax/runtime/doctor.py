@@ -10,6 +10,7 @@ import numpy as np
 from dppo_jax import hardware, parallel
 from dppo_jax.base import Params, Rollout, Stream, stream_key
 from dppo_jax.data.hf_tokenizer import HFTokenizer
+from dppo_jax.ops import products
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime import (
   assembly,
@@ -73,6 +74,12 @@ def examine(
     note(finding)
   for finding in check_references(experiment, parts):
     note(finding)
+  device = parts.mesh.local_devices[0]
+  note(
+    checkup.check_products(
+      device.device_kind, product_error(device), experiment.model.dtype
+    )
+  )
   estimate = planning.peak(planning.memory(experiment, parts))
   note(checkup.check_memory(estimate, capacity(parts.mesh.devices.flat[0])))
   if any(finding.level == ERROR for finding in found):
@@ -81,6 +88,20 @@ def examine(
   for finding in check_sample(experiment, parts, num_prompts, tell):
     note(finding)
   return found
+
+
+def product_error(device: Any) -> float:
+  """Relative error of a product of f32 arrays on a device, against f64.
+
+  Args:
+    device: a `jax.Device` of this process.
+  """
+  rng = np.random.default_rng(0)
+  a, b = rng.normal(size=(2, 512, 512)).astype(np.float32)
+  placed = jax.device_put((a, b), device)
+  got = np.asarray(jax.jit(products.matmul)(*placed), np.float64)
+  exact = a.astype(np.float64) @ b.astype(np.float64)
+  return float(np.linalg.norm(got - exact) / np.linalg.norm(exact))
 
 
 def check_settings(experiment: Experiment) -> list[Finding]:

@@ -17,7 +17,8 @@ from dppo_jax.runtime.replay import Decided
 # Kept tokens drawn at most, masked ones of a sign as many again.
 MAX_POINTS = 8000
 
-_GRAY, _ORANGE, _BLUE = '#9ca3af', '#d97706', '#2b6cb0'
+_GRAY, _GREEN = '#9ca3af', '#4d7c0f'
+_ORANGE, _BLUE = '#d97706', '#2b6cb0'
 _RATIO = 'ratio π / μ'
 _TV = 'binary TV |π − μ|'
 _MU = 'μ, probability of the sampler'
@@ -42,10 +43,14 @@ def draw(record: Record, decided: Decided, path: pathlib.Path) -> int:
   axes = figure.subplots(2, 3)
   total = ledger_tables.overall(record, decided)
   steps = np.unique(record.step)
+  lost = ''
+  if total.dropped > total.masked + 1e-6:
+    share = total.dropped / max(total.num_tokens, 1)
+    lost = f', {share:.2%} of the weight lost'
   figure.suptitle(
     f'{decided.rule.name}: {total.masked:,} of {total.num_tokens:,} tokens'
-    f' masked ({total.fraction():.2%}), {len(steps)} steps from {steps[0]} to'
-    f' {steps[-1]}\n{ledger_tables.describe(decided.rule)}',
+    f' masked ({total.fraction():.2%}){lost}, {len(steps)} steps from'
+    f' {steps[0]} to {steps[-1]}\n{ledger_tables.describe(decided.rule)}',
     fontsize=11,
   )
   mu = np.exp(record.rollout_log_probs.astype(np.float64))
@@ -77,10 +82,11 @@ def _groups(
   record: Record, decided: Decided
 ) -> list[tuple[str, str, np.ndarray]]:
   """Label, color and tokens i64 [m] of each kind, those kept first."""
-  masked = decided.masked()
+  masked, whole = decided.masked(), decided.keep == 1
   rng = np.random.default_rng(0)
   kinds = (
-    ('kept', _GRAY, ~masked),
+    ('kept', _GRAY, whole),
+    ('weighed, 0 < M < 1', _GREEN, ~masked & ~whole),
     ('masked, A < 0', _ORANGE, masked & (record.advantages < 0)),
     ('masked, A > 0', _BLUE, masked & (record.advantages > 0)),
     ('masked, A = 0', 'black', masked & (record.advantages == 0)),

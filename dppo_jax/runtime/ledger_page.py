@@ -57,16 +57,17 @@ def write(
 
 
 def choose_rows(record: Record, decided: Sequence[Decided]) -> np.ndarray:
-  """Rows for the page, ascending: those with most masked tokens.
+  """Rows for the page, ascending: those that lose most weight.
 
   At most `MAX_ROWS` rows and `MAX_TOKENS` tokens, but one row always.
   """
   num_rows = len(record.step)
-  masked = np.any([one.masked() for one in decided], axis=0)
-  counts = np.bincount(record.row[masked], minlength=num_rows)
-  # Of equally many the ones that a fixed order names: rows adjoin by group.
+  # Under any of the rules; a token that is masked loses 1.
+  lost = np.max([one.dropped() for one in decided], axis=0)
+  lost = np.bincount(record.row, lost, minlength=num_rows)
+  # Of equal ones those that a fixed order names: rows adjoin by group.
   ties = np.argsort(subset_order(num_rows))
-  order = np.lexsort((ties, -counts))[:MAX_ROWS]
+  order = np.lexsort((ties, -lost))[:MAX_ROWS]
   fits = np.cumsum(record.lengths()[order]) <= MAX_TOKENS
   fits[:1] = True
   return np.sort(order[fits])
@@ -88,7 +89,7 @@ def render(
   if len(rows) < len(record.step):
     bounded = (
       f'{len(rows):,} of {len(record.step):,} completions, those with most'
-      f' tokens masked by any of the rules (at most {MAX_ROWS} rows and'
+      f' weight taken by any of the rules (at most {MAX_ROWS} rows and'
       f' {MAX_TOKENS:,} tokens); shares are of all of them.'
     )
   ids = np.unique(record.token[shown]).tolist()

@@ -45,7 +45,8 @@ def examine(
     record: the tokens.
     own: the rule of the run.
     others: to replay.
-    match_share: replay them at thresholds that mask as many tokens as `own`.
+    match_share: replay them at thresholds that take away as much weight as
+      `own`, which is the number of tokens it masks unless it is soft.
 
   Raises:
     ValueError: the record lacks what a rule reads, or no threshold can be
@@ -53,7 +54,7 @@ def examine(
   """
   first = replay.own(record, own)
   again = replay.decide(record, own)
-  wanted = int(np.sum(first.masked()))
+  wanted = float(np.sum(first.dropped()))
   matches: list[Match] = []
   if wanted:
     candidates = [*replay.relatives(record, own), *others]

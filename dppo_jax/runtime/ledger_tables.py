@@ -1,7 +1,8 @@
 """What a rule masked, in numbers: by sign, by mu, by token, by position.
 
 Signs refer to the advantage; mu is the policy that sampled. A token counts as
-masked where its weight M is below 1, as in the metrics of a run.
+masked where its weight M is 0, as in the metrics of a run; what a soft rule
+takes away is the sum of 1 - M.
 """
 
 from collections.abc import Sequence
@@ -64,7 +65,7 @@ def share(
     masked=int(np.sum(masked)),
     masked_negative=int(np.sum(masked & negative)),
     masked_positive=int(np.sum(masked & positive)),
-    dropped=float(np.sum(1.0 - decided.keep[of], dtype=np.float64)),
+    dropped=float(np.sum(decided.dropped()[of])),
   )
 
 
@@ -100,10 +101,12 @@ def by_position(record: Record, decided: Decided) -> list[Share]:
 
 
 def by_token(record: Record, decided: Decided, most: int) -> list[Share]:
-  """A share a token that is masked at all, most often masked first."""
-  masked = decided.masked()
-  ids, counts = np.unique(record.token[masked], return_counts=True)
-  order = np.lexsort((ids, -counts))[:most]
+  """A share a token that loses any weight, those that lose most first."""
+  dropped = decided.dropped()
+  ids, place = np.unique(record.token, return_inverse=True)
+  lost = np.bincount(place, dropped, minlength=len(ids))
+  ids, lost = ids[lost > 0], lost[lost > 0]
+  order = np.lexsort((ids, -lost))[:most]
   return [
     share(record, decided, record.pieces[i], record.token == i)
     for i in ids[order].tolist()
@@ -133,18 +136,19 @@ def render(record: Record, decided: Decided, num_tokens: int) -> str:
   """All tables of a rule, to print."""
   total = overall(record, decided)
   lines = [f'{decided.rule.name}: {describe(decided.rule)}']
-  soft = np.unique(decided.keep)
-  if ((soft > 0) & (soft < 1)).any():
+  soft = bool(((decided.keep > 0) & (decided.keep < 1)).any())
+  if soft:
     lines.append(
       f'  A soft rule: {total.dropped / max(total.num_tokens, 1):.2%} of the'
-      ' weight is taken away; masked below means M < 1.'
+      ' weight is taken away; masked below means M = 0.'
     )
-  shares = _table('mu', [*by_mu(record, decided), total])
-  lines += ['', *shares, '', *_table('tenth', by_position(record, decided))]
+  shares = _table('mu', [*by_mu(record, decided), total], soft)
+  tenths = _table('tenth', by_position(record, decided), soft)
+  lines += ['', *shares, '', *tenths]
   tokens = by_token(record, decided, num_tokens)
   if tokens:
     tokens = [t._replace(label=printable(t.label)) for t in tokens]
-    lines += ['', *_table('token', tokens)]
+    lines += ['', *_table('token', tokens, soft)]
   return '\n'.join(lines)
 
 
@@ -152,7 +156,8 @@ def render_matches(matches: Sequence[Match], num_tokens: int) -> str:
   """Thresholds of equal strength, to print."""
   wanted = matches[0].wanted
   lines = [
-    f'Thresholds that mask as many tokens: {wanted:,} of {num_tokens:,},'
+    f'Thresholds that mask as many tokens: {_weight(wanted)} of'
+    f' {num_tokens:,},'
     f' {wanted / max(num_tokens, 1):.3%}'
   ]
   width = max(len(found.matched.name) for found in matches)
@@ -161,8 +166,8 @@ def render_matches(matches: Sequence[Match], num_tokens: int) -> str:
     if len(set(thresholds.values())) == 1 and 'delta_low' in thresholds:
       thresholds = {'delta': thresholds['delta_low']}
     text = ', '.join(f'{name}={v:.9g}' for name, v in thresholds.items())
-    if found.num_masked != wanted:
-      text += f'  (the nearest: masks {found.num_masked:,})'
+    if abs(found.dropped - wanted) > 0.01:
+      text += f'  (the nearest: masks {_weight(found.dropped)})'
     lines.append(f'  {found.matched.name:<{width}}  {text}')
   return '\n'.join(lines)
 
@@ -174,9 +179,11 @@ def printable(text: str) -> str:
   return shown if shown.strip() else repr(shown)
 
 
-def _table(kind: str, shares: Sequence[Share]) -> list[str]:
+def _table(kind: str, shares: Sequence[Share], soft: bool) -> list[str]:
   heads = [kind, 'tokens', 'masked', 'of all']
   heads += ['A<0', 'of A<0', 'A>0', 'of A>0']
+  if soft:
+    heads.append('weight lost')
   rows = [heads]
   for s in shares:
     rows.append(
@@ -189,6 +196,7 @@ def _table(kind: str, shares: Sequence[Share]) -> list[str]:
         _percent(s.masked_negative, s.negative),
         f'{s.masked_positive:,}',
         _percent(s.masked_positive, s.positive),
+        *([_percent(s.dropped, s.num_tokens)] if soft else ()),
       ]
     )
   widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
@@ -200,5 +208,11 @@ def _table(kind: str, shares: Sequence[Share]) -> list[str]:
   return lines
 
 
-def _percent(part: int, whole: int) -> str:
+def _weight(tokens: float) -> str:
+  """Sum of 1 - M: a number of tokens, whole where no rule is soft."""
+  whole = abs(tokens - round(tokens)) < 1e-6
+  return f'{tokens:,.0f}' if whole else f'{tokens:,.2f}'
+
+
+def _percent(part: float, whole: int) -> str:
   return f'{part / whole:.2%}' if whole else '–'

@@ -233,7 +233,7 @@ def _compare(
     counts['num_other'] += int((differs & (mask | other)).sum())
     decided = mask[:, -want.keep.shape[1] :]
     counts['num_decisions'] += int(decided.sum())
-    counts['num_masked'] += int(((want.keep < 1) & decided).sum())
+    counts['num_masked'] += int(((want.keep == 0) & decided).sum())
     counts['num_flipped'] += int(_flips(want.keep, got.keep)[decided].sum())
     # A loss that is not a number is no agreement.
     error = abs(got.loss - want.loss) / max(1.0, abs(want.loss))

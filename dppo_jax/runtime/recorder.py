@@ -20,6 +20,9 @@ from dppo_jax.runtime.progress import Progress
 from dppo_jax.runtime.sections import ProfileConfig
 from dppo_jax.runtime.writers import MetricWriter, Sample, SampleWriter
 
+# A run says so after as many steps in a row in which no group's rewards differ.
+NUM_IDLE = 3
+
 
 def spread(rows: Sequence[Sample], most: int) -> list[Sample]:
   """At most so many rows, evenly spaced, their order kept.
@@ -67,6 +70,7 @@ class Recorder:
       Progress(experiment.num_steps, start_step, label='train')
     )
     self._held: tuple[int, Mapping[str, Any]] | None = None
+    self._num_idle = 0
 
   def __enter__(self) -> Self:
     return self
@@ -98,6 +102,9 @@ class Recorder:
     self.progress.update(step, bar_facts(metrics))
     if due(step, self._config.console_every_n_steps):
       self.progress.note(console_line(step, metrics))
+    self._num_idle = self._num_idle + 1 if is_idle(metrics) else 0
+    if self._num_idle == NUM_IDLE:
+      self.progress.note(f'WARNING: {idle_warning(step, self._num_idle)}')
     in_a_row = int(metrics['optimizer/nonfinite_in_a_row'])
     if in_a_row >= self._max_nonfinite:
       raise NonFiniteError(
@@ -207,21 +214,68 @@ class Tracer:
       self._note(f'profile: {self._folder} (open it with xprof or Perfetto)')
 
 
+def is_idle(metrics: Mapping[str, Any]) -> bool:
+  """Whether the rewards of a step differed in no group: all advantages are 0.
+
+  Rows without the metric, of an evaluation say, are not idle.
+  """
+  return float(metrics.get('rewards/zero_variance_groups', 0.0)) == 1.0
+
+
+def idle_warning(step: int, count: int) -> str:
+  """What to say of so many idle steps in a row, the last of them `step`."""
+  return (
+    f'in steps {step - count + 1} to {step} all completions of every prompt'
+    ' earned the same (rewards/zero_variance_groups=1): all advantages were 0'
+    ' and the rewards taught nothing. Look at samples.jsonl and'
+    ' rewards/reason_…: a wrong rewards.extraction, a limit that cuts every'
+    ' completion, or problems too hard or too easy (experiments.doctor and'
+    ' experiments.select_problems help).'
+  )
+
+
+def longest_idle(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+  """Last step and length of the longest run of idle steps; (0, 0) of none.
+
+  Args:
+    rows: metrics of train steps with their 'step', in order.
+  """
+  best, count = (0, 0), 0
+  for row in rows:
+    count = count + 1 if is_idle(row) else 0
+    if count > best[1]:
+      best = (int(row['step']), count)
+  return best
+
+
 def bar_facts(metrics: Mapping[str, Any]) -> dict[str, str]:
   """What the progress bar shows of a step."""
-  masked = float(metrics['trust_region/fraction_masked'])
-  return {
+  facts = {
     'reward': f'{float(metrics["rewards/mean"]):.3f}',
-    'masked': f'{masked:.2%}',
+    'masked': f'{float(metrics["trust_region/fraction_masked"]):.2%}',
   }
+  if is_soft(metrics):
+    dropped = float(metrics['trust_region/mean_dropped_weight'])
+    facts['weight lost'] = f'{dropped:.2%}'
+  return facts
+
+
+def is_soft(metrics: Mapping[str, Any]) -> bool:
+  """Whether the rule of a step weighed tokens that it did not mask."""
+  masked = float(metrics['trust_region/fraction_masked'])
+  dropped = float(metrics['trust_region/mean_dropped_weight'])
+  return abs(dropped - masked) > 1e-6
 
 
 def console_line(step: int, metrics: Mapping[str, Any]) -> str:
   """A line about a step."""
   value = {name: float(number) for name, number in metrics.items()}
+  lost = ''
+  if is_soft(metrics):
+    lost = f' · weight lost {value["trust_region/mean_dropped_weight"]:.2%}'
   return (
     f'step {step}: reward {value["rewards/mean"]:.3f}'
-    f' · masked {value["trust_region/fraction_masked"]:.2%}'
+    f' · masked {value["trust_region/fraction_masked"]:.2%}{lost}'
     f' · divergence {value["trust_region/divergence_mean"]:.4f}'
     f' · |pi-mu| {value["mismatch/mean_abs"]:.4f}'
     f' · length {value["rollout/length_mean"]:.1f}'

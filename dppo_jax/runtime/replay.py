@@ -27,6 +27,8 @@ RECORDED = 'recorded'
 _THRESHOLDS = ('delta_low', 'delta_high', 'clip_low', 'clip_high')
 # Powers of two between which every scale lies: ratios end at e**80.
 _LOG_SCALES = (-60.0, 130.0)
+# Of a token: fewer digits of a threshold may change the weight by this.
+_SAME = 0.005
 _NUM_HALVINGS = 40  # To 1e-10 of a scale; f32 tells 1e-7 apart.
 
 
@@ -56,26 +58,32 @@ class Decided(NamedTuple):
   keep: np.ndarray
 
   def masked(self) -> np.ndarray:
-    """Tokens with M < 1, bool [n]; a soft rule only weighs them less."""
-    return self.keep < 1
+    """Tokens with M = 0, bool [n]; a soft rule weighs the others less."""
+    return self.keep == 0
+
+  def dropped(self) -> np.ndarray:
+    """1 - M, the weight that is taken away: f64 [n]."""
+    return 1.0 - self.keep.astype(np.float64)
 
 
 class Match(NamedTuple):
-  """Thresholds at which a rule masks as many tokens as another does.
+  """Thresholds at which a rule takes away as much weight as another does.
+
+  Of a rule of zeros and ones that is the number of tokens it masks.
 
   Attributes:
     matched: the rule as it was.
     rule: with those thresholds.
     thresholds: the ones that were scaled, by name.
-    num_masked: tokens it masks.
-    wanted: how many it should mask; ties can make them differ.
+    dropped: sum of 1 - M that it takes away.
+    wanted: how much it should; ties can make them differ.
   """
 
   matched: Rule
   rule: Rule
   thresholds: dict[str, float]
-  num_masked: int
-  wanted: int
+  dropped: float
+  wanted: float
 
 
 def resolve(
@@ -191,18 +199,19 @@ def measure_again(record: Record, rule: Rule) -> Signals:
   )
 
 
-def match(record: Record, rule: Rule, wanted: int) -> Match | None:
-  """Scales the thresholds of a rule until it masks so many tokens.
+def match(record: Record, rule: Rule, wanted: float) -> Match | None:
+  """Scales the thresholds of a rule until it takes away so much weight.
 
   Deltas and ratio clips are scaled together, by one factor; what else a rule
-  has (CPPO's budget and weights, say) stays. The number of masked tokens only
-  falls as they grow, so its steps are found by bisection, and the result lies
-  in the middle of the range that masks as many, with as few digits as do.
+  has (CPPO's budget and weights, say) stays. The weight taken away, which
+  is the number of masked tokens unless the rule is soft, only falls as they
+  grow, so its steps are found by bisection. The result lies in the middle
+  of the range that takes away as much, with as few digits as do.
 
   Args:
     record: whose tokens.
     rule: whose thresholds, all of them above 0.
-    wanted: tokens to mask.
+    wanted: sum of 1 - M to take away.
 
   Returns:
     The nearest match; None for a rule without such a threshold.
@@ -223,16 +232,17 @@ def match(record: Record, rule: Rule, wanted: int) -> Match | None:
       scaled['clip_low'] = min(scaled['clip_low'], 1.0)
     return dataclasses.replace(rule.loss.bounds, **scaled)
 
-  def count_at(bounds: Bounds) -> int:
+  def dropped_at(bounds: Bounds) -> float:
     keep = trust_regions.keep_weights(rule.loss.rule, signals, bounds)
-    return int(jnp.sum((keep < 1) & signals.mask))
+    dropped = jnp.where(signals.mask, 1.0 - keep, 0.0)
+    return float(np.sum(np.asarray(dropped), dtype=np.float64))
 
-  def edge(most: int) -> tuple[float, float]:
-    """Scales just below and above the first that masks at most so many."""
+  def edge(most: float) -> tuple[float, float]:
+    """Scales just below and above the first that takes at most so much."""
     low, high = _LOG_SCALES
     for _ in range(_NUM_HALVINGS):
       middle = (low + high) / 2
-      if count_at(bounds_at(2.0**middle)) <= most:
+      if dropped_at(bounds_at(2.0**middle)) <= most:
         high = middle
       else:
         low = middle
@@ -241,17 +251,17 @@ def match(record: Record, rule: Rule, wanted: int) -> Match | None:
   before, first = edge(wanted)
   last = edge(wanted - 1)[0] if wanted else 2.0 * first
   options = [max((first + last) / 2, first), first, before]
-  best = min(options, key=lambda s: abs(count_at(bounds_at(s)) - wanted))
-  count = count_at(bounds_at(best))
+  best = min(options, key=lambda s: abs(dropped_at(bounds_at(s)) - wanted))
+  dropped = dropped_at(bounds_at(best))
   bounds = next(
     bounds
     for bounds in (bounds_at(best, digits) for digits in range(2, 18))
-    if count_at(bounds) == count
+    if abs(dropped_at(bounds) - dropped) <= _SAME
   )
   loss = dataclasses.replace(rule.loss, bounds=bounds)
   found = {name: getattr(bounds, name) for name in names}
   name = f'{rule.name}, matched'
-  return Match(rule, Rule(name, loss), found, count, wanted)
+  return Match(rule, Rule(name, loss), found, dropped, wanted)
 
 
 def relatives(record: Record, rule: Rule) -> list[Rule]:

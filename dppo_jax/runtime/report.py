@@ -16,7 +16,13 @@ import numpy as np
 from dppo_jax.data.prompts import PromptStream
 from dppo_jax.learner.loss import LossConfig
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
-from dppo_jax.runtime import frozen, published_notes, summary, writers
+from dppo_jax.runtime import (
+  frozen,
+  published_notes,
+  recorder,
+  summary,
+  writers,
+)
 from dppo_jax.runtime.assembly import ModelParts, Parts, abstract_state
 from dppo_jax.runtime.config import Experiment
 from dppo_jax.runtime.data_problems import SAME, TASK
@@ -176,6 +182,7 @@ def summarize(
   def mean(name: str) -> float:
     return float(np.mean([float(row[name]) for row in trained]))
 
+  dropped = 'trust_region/mean_dropped_weight'
   region = experiment.loss
   facts: dict[str, Any] = {
     'rule': region.rule,
@@ -188,6 +195,11 @@ def summarize(
   }
   if 'evaluation/greedy_accuracy' in evaluated[-1]:
     facts['greedy_after'] = evaluated[-1]['evaluation/greedy_accuracy']
+  idle_step, num_idle = recorder.longest_idle(trained)
+  if num_idle >= recorder.NUM_IDLE:
+    facts['warning'] = recorder.idle_warning(idle_step, num_idle)
+  if all(dropped in row for row in trained):  # Not so in an older folder.
+    facts['mean_dropped_weight'] = mean(dropped)
   return facts | {
     'reward_mean': mean('rewards/mean'),
     'fraction_masked': mean('trust_region/fraction_masked'),

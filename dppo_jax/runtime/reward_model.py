@@ -22,6 +22,7 @@ from dppo_jax.base import Array, Params
 from dppo_jax.data.hf_tokenizer import HFTokenizer
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.policy import make_policy
+from dppo_jax.ops import products
 from dppo_jax.runtime import architectures, host_rows, pretrained
 
 _MIN_COLUMNS = 32  # Widths are powers of two from here: few programs.
@@ -234,12 +235,8 @@ def _compile(model: TransformerConfig, mesh: Mesh, params: Params) -> Any:
     trunk = {name: part for name, part in params.items() if name != 'score'}
     hidden = policy.apply(trunk, tokens, mask)
     ends = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
-    return jnp.einsum(
-      'bd,d->b',
-      ends.astype(jnp.float32),
-      params['score'][0],
-      precision='highest',
-    )
+    ends = ends.astype(jnp.float32)
+    return products.einsum('bd,d->b', ends, params['score'][0])
 
   rows = parallel.batch_sharding(mesh)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, params)

@@ -9,7 +9,12 @@ from dppo_jax.base import Rollout
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.shaping import ShapingConfig, shape
 from dppo_jax.rewards.terms import Term, combine
-from dppo_jax.rewards.verdicts import Verdict, failure_counts, reason_shares
+from dppo_jax.rewards.verdicts import (
+  Verdict,
+  failure_counts,
+  is_right,
+  reason_shares,
+)
 from dppo_jax.runtime import host_rows
 from dppo_jax.runtime.evaluation import verify_terms
 from dppo_jax.runtime.reward_model import RewardModel
@@ -73,9 +78,9 @@ def reward(
   verdicts = combine(pool.terms, found)
   lengths = np.asarray(rollout.completion_mask).sum(axis=1)
   lengths = host_rows.total(lengths)
-  added = shape(
-    lengths, [verdict.reward for verdict in verdicts], group_size, shaping
-  )
+  # Of the first term alone: a reward for the format makes no answer right.
+  right = [is_right(verdict) for verdict in found[0]]
+  added = shape(lengths, right, group_size, shaping)
   metrics = verdict_metrics(pool.terms, found)
   if any(term.name != 'none' for term in shaping.terms):
     metrics['rewards/shaping'] = float(np.mean(added))

@@ -81,7 +81,12 @@ PANELS = (
   Panel(
     'Masked by the trust region',
     '% of tokens',
-    (Curve('trust_region/fraction_masked', scale=100.0),),
+    (
+      Curve('trust_region/fraction_masked', 'masked (M = 0)', scale=100.0),
+      Curve(
+        'trust_region/mean_dropped_weight', 'weight lost (1 − M)', scale=100.0
+      ),
+    ),
   ),
   Panel('Completion length', 'tokens, mean', (Curve('rollout/length_mean'),)),
   Panel('Entropy', 'nats a token, mean', (Curve('rollout/entropy_mean'),)),

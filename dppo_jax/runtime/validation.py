@@ -12,7 +12,7 @@ from typing import Any
 from dppo_jax.data import prompts, tasks
 from dppo_jax.learner.optimizer import SCHEDULES
 from dppo_jax.models.transformer import REMAT_POLICIES
-from dppo_jax.ops.advantages import ADVANTAGES
+from dppo_jax.ops.advantages import ADVANTAGES, NEED_OTHERS
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.masking import AGGREGATIONS
 from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS
@@ -186,6 +186,7 @@ def find_problems(config: Config, num_devices: int) -> list[str]:
     return problems
   return [
     *_task(config),
+    *_groups(config),
     *checks.find_misfits(
       config['rewards'], config['sampling']['max_completion_length']
     ),
@@ -260,6 +261,16 @@ def _task(config: Config) -> Iterator[str]:
     yield (
       f'sampling.max_completion_length: got {limit}; right completions of'
       f' task {config["data"]["task"]!r} take up to {needed} tokens.'
+    )
+
+
+def _groups(config: Config) -> Iterator[str]:
+  estimator = config['advantages']['estimator']
+  if config['data']['group_size'] == 1 and estimator in NEED_OTHERS:
+    yield (
+      f'data.group_size: got 1; advantages.estimator={estimator!r} compares the'
+      ' completions of a prompt with one another, so that every advantage would'
+      ' be 0 and nothing would be trained; at least 2.'
     )
 
 

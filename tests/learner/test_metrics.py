@@ -6,6 +6,8 @@ import pytest
 
 from dppo_jax.base import Batch, Decisions, TokenStats
 from dppo_jax.learner.metrics import trust_region_metrics
+from dppo_jax.ops import trust_regions
+from tests import factories
 
 # One prompt column, then three completion columns, the last of row 1 unused.
 _MU = [[0.9, 0.05, 0.5], [0.8, 0.25, 0.6]]
@@ -45,6 +47,7 @@ def test_metrics_by_hand(batch, decisions):
   # pi - mu of the five tokens: -.6, .05, 0; .1, .5.
   expected = {
     'trust_region/fraction_masked': 3 / 5,
+    'trust_region/mean_dropped_weight': 3 / 5,
     'trust_region/fraction_masked_negative': 2 / 5,
     'trust_region/fraction_masked_positive': 1 / 5,
     'trust_region/fraction_masked_rare': 1 / 5,
@@ -103,3 +106,41 @@ def test_routers_are_averaged_over_what_was_run_together(batch, decisions):
   decisions = dataclasses.replace(decisions, router=router)
   metrics = trust_region_metrics(batch, decisions, num_minibatches=2)
   assert float(metrics['router/entropy']) == 1.5
+
+
+@pytest.mark.parametrize('rule', ['sapo', 'cppo_soft'])
+def test_a_token_that_is_weighed_is_not_masked(rule):
+  """After a drift of a thousandth SAPO weighs most tokens and masks none."""
+  rng = np.random.default_rng(0)
+  mu = np.log(rng.uniform(0.05, 0.99, (8, 32))).astype(np.float32)
+  pi = mu + 0.3 * rng.normal(size=mu.shape).astype(np.float32)
+  advantages = np.repeat(rng.choice([-0.5, 0.5], (8, 1)), 32, 1)
+  mask = np.ones(mu.shape, bool)
+  divergence = np.abs(np.exp(pi) - np.exp(mu))
+  signals = trust_regions.Signals(
+    advantages=jnp.asarray(advantages, jnp.float32),
+    log_probs=jnp.asarray(pi),
+    anchor_log_probs=jnp.asarray(mu),
+    divergence=jnp.asarray(divergence),
+    mask=jnp.asarray(mask),
+  )
+  keep = trust_regions.keep_weights(
+    rule, signals, factories.bounds(delta_low=0.05, delta_high=0.05)
+  )
+  weights = np.asarray(keep, np.float64)
+  assert ((weights > 0) & (weights < 1)).mean() > 0.1
+  batch = Batch(
+    tokens=jnp.zeros(mu.shape, jnp.int32),
+    token_mask=mask,
+    completion_mask=mask,
+    advantages=advantages,
+    rollout=TokenStats(log_probs=mu),
+  )
+  decisions = Decisions(
+    log_probs=pi, divergence=divergence, keep=keep, diagnostics={}
+  )
+  metrics = trust_region_metrics(batch, decisions, 1)
+  assert float(metrics['trust_region/fraction_masked']) == 0.0
+  assert float(metrics['trust_region/mean_dropped_weight']) == pytest.approx(
+    (1 - weights).mean(), rel=1e-4
+  )

@@ -401,3 +401,48 @@ def test_one_bad_row_costs_one_update(single, batch):
   assert float(metrics['optimizer/nonfinite_total']) == 1
   counts = optax.tree.get_all_with_path(state.opt_state, 'count')
   assert {int(count) for _, count in counts} == {_MINIBATCHES - 1}
+
+
+def test_a_batch_without_a_token_changes_nothing(mesh):
+  """Neither momentum nor weight decay moves, nor does the schedule go on."""
+  optimizer = optimizer_lib.make_optimizer(
+    factories.optimizer_config(
+      schedule='linear', final_fraction=0.1, weight_decay=0.1, b1=0.9
+    )
+  )
+  params = {'kernel': jnp.ones((2, 2))}
+  state = TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    opt_state=optimizer.init(params),
+    key=jax.random.PRNGKey(0),
+  )
+
+  def loss_fn(params, batch, weights, shared):
+    del shared
+    loss = jnp.sum(weights) * jnp.sum(params['kernel'] ** 2)
+    return loss, jnp.zeros(batch.completion_mask.shape[0])
+
+  config = factories.step_config(group_size=_GROUP, prompt_length=_WIDTH)
+
+  @jax.jit
+  def step(state, batch):
+    return step_lib.train_step(
+      loss_fn, lambda *_: {}, optimizer, config, mesh, state, batch
+    )
+
+  batch = factories.make_batch(_NUM_GROUPS, _GROUP, _WIDTH, _LENGTH)
+  empty = dataclasses.replace(
+    batch, completion_mask=np.zeros_like(batch.completion_mask)
+  )
+  first, _ = step(state, batch)
+  assert not np.array_equal(first.params['kernel'], params['kernel'])
+  second, metrics = step(first, empty)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    (second.params, second.opt_state),
+    (first.params, first.opt_state),
+  )
+  assert int(second.step) == 2
+  assert float(metrics['optimizer/gradient_norm']) == 0
+  assert float(metrics['optimizer/nonfinite_total']) == 0

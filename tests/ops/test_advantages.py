@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -95,3 +96,11 @@ def test_a_group_of_equals_contributes_nothing(name, size, reward):
 def test_rewards_must_come_in_groups(name):
   with pytest.raises(AssertionError):
     _advantages(name, np.zeros((2, 2, 2), np.float32))
+
+
+def test_which_estimators_need_other_completions():
+  """Those that give a single completion 0, whatever it earned."""
+  alone = jnp.array([[3.0], [-1.0]])
+  assert {
+    name for name, fn in advantages.ADVANTAGES.items() if not fn(alone).any()
+  } == advantages.NEED_OTHERS

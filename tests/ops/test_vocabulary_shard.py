@@ -89,3 +89,44 @@ def test_products_are_accumulated_in_f32():
   got = vocabulary_shard.product(a, b[:, None], 1, 0)
   assert got.dtype == jnp.float32
   assert float(got[0, 0]) == 256.5
+
+
+@pytest.mark.parametrize('entropy_slope', [None, 0.05])
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float32])
+def test_gradients_of_the_logits_sum_to_zero(entropy_slope, dtype):
+  """Within a unit in the last place of a, and as in f64 at every column."""
+  rng = np.random.default_rng(0)
+  head = rng.normal(size=(512, 8)).astype(np.float32)
+  scale = rng.uniform(0, 8, (64, 1))
+  hidden = (scale * rng.normal(size=(64, 8))).astype(np.float32)
+  tokens = np.where(np.arange(64) < 48, (hidden @ head.T).argmax(1), 3)
+  slope = rng.uniform(-1, 1, 64).astype(np.float32)
+  h = None if entropy_slope is None else np.full(64, entropy_slope, np.float32)
+  shard = Shard.of(factories.vocabulary_axes(), 512, 512)
+  chunk = vocabulary_shard.chunk_stats(
+    shard,
+    jnp.asarray(head),
+    jnp.asarray(hidden),
+    jnp.asarray(tokens),
+    None,
+    1.0,
+    with_entropy=h is not None,
+  )
+  got, _ = vocabulary_shard.logit_gradient(
+    shard, chunk, jnp.asarray(tokens), jnp.asarray(slope), h, 1.0, dtype
+  )
+  got = np.asarray(got, np.float64)
+  logits = np.asarray(chunk.logits, np.float64)
+  log_p = logits - logits.max(1, keepdims=True)
+  log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
+  p = np.exp(log_p)
+  expected = slope[:, None] * (np.eye(512)[tokens] - p)
+  if h is not None:
+    entropy = -(p * log_p).sum(1, keepdims=True)
+    expected -= entropy_slope * p * (log_p + entropy)
+  ulp = np.abs(slope) * float(jnp.finfo(dtype).eps)
+  assert (np.abs(got.sum(1)) <= ulp + 1e-7).all()
+  size = np.abs(expected).max(1, keepdims=True)
+  np.testing.assert_allclose(
+    got / size, expected / size, atol=2e-6 + 0.5 * float(jnp.finfo(dtype).eps)
+  )

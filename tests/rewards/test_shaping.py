@@ -6,11 +6,11 @@ import pytest
 from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping, shape
 
 
-def _shape(text, lengths, rewards, group_size=4, max_length=100, cache=20):
+def _shape(text, lengths, right, group_size=4, max_length=100, cache=20):
   config = ShapingConfig(
     terms=parse_shaping(text), max_length=max_length, cache=cache
   )
-  return shape(lengths, rewards, group_size, config)
+  return shape(lengths, np.asarray(right, bool), group_size, config)
 
 
 def test_overlong_is_linear_in_the_cache():
@@ -39,3 +39,8 @@ def test_shapings_add_up_by_weight():
 def test_unknown_shapings_are_refused():
   with pytest.raises(ValueError, match=r"rewards\.shaping: .*'overlong'\?"):
     parse_shaping('overlng')
+
+
+def test_a_sum_of_rewards_is_no_correctness():
+  with pytest.raises(TypeError, match=r'bool, of verdicts\.is_right'):
+    shape([1, 2], [0.1, 1.1], 2, ShapingConfig(terms=(), max_length=9, cache=1))

@@ -253,7 +253,6 @@ def test_lengths(share, warm_start, level):
     ([[0, 0]] * 3, False, 'error', 'too hard'),
     ([[0, 0]] * 3, True, 'warning', 'too hard'),
     ([[1, 1]] * 3, False, 'error', 'too easy'),
-    ([[1], [0]], True, 'error', 'data.group_size to 2'),
   ],
 )
 def test_rewards(rewards, warm_start, level, fix):

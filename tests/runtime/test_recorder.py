@@ -14,6 +14,7 @@ def _metrics(**more):
   return {
     'rewards/mean': 0.5,
     'trust_region/fraction_masked': 0.01,
+    'trust_region/mean_dropped_weight': 0.01,
     'trust_region/divergence_mean': 0.02,
     'mismatch/mean_abs': 0.03,
     'rollout/length_mean': 4.0,
@@ -161,3 +162,33 @@ def test_the_trace_holds_its_steps(
     assert calls.count('start') == calls.count('stop') == len(notes) == 1
   else:
     assert calls == list(taken)
+
+
+def test_steps_that_teach_nothing_are_told_once(tmp_path, capsys):
+  """Three in a row; one group that differs starts the count again."""
+  with _recorder(tmp_path) as recorder:
+    for step, share in enumerate((1.0, 1.0, 0.5, 1.0, 1.0, 1.0, 1.0), 1):
+      found = {'rewards/zero_variance_groups': share}
+      recorder.hold(step, _metrics(**found), [])
+      recorder.flush()
+  shown = capsys.readouterr()
+  assert (shown.out + shown.err).count('WARNING: in steps 4 to 6 ') == 1
+
+
+def test_the_longest_run_of_idle_steps():
+  shares = (1.0, 0.0, 1.0, 1.0, 0.9)
+  rows = [
+    {'step': step, 'rewards/zero_variance_groups': share}
+    for step, share in enumerate(shares, 1)
+  ]
+  assert recorder_lib.longest_idle(rows) == (4, 2)
+  assert recorder_lib.longest_idle([{'step': 1}]) == (0, 0)
+
+
+def test_a_soft_rule_shows_what_it_takes_away():
+  soft = _metrics(**{'trust_region/mean_dropped_weight': 0.4})
+  assert recorder_lib.bar_facts(soft)['weight lost'] == '40.00%'
+  assert 'masked 1.00% · weight lost 40.00%' in recorder_lib.console_line(
+    3, soft
+  )
+  assert 'weight lost' not in recorder_lib.console_line(3, _metrics())

@@ -3,6 +3,7 @@ import re
 import pytest
 
 from configs import default, quickstart, tiny
+from dppo_jax.ops.advantages import NEED_OTHERS
 from dppo_jax.runtime import config as config_lib
 from dppo_jax.runtime import validation
 from tests import runs
@@ -289,3 +290,13 @@ def test_all_problems_are_reported_together():
     config_lib.build_experiment(settings, 1)
   for path in ('divergence', 'temperature', 'num_prompts'):
     assert re.search(rf'^  \w+\.{path}: ', str(caught.value), re.MULTILINE)
+
+
+@pytest.mark.parametrize('estimator', sorted(NEED_OTHERS))
+def test_a_group_of_one_has_nothing_to_compare(estimator):
+  problems = _problems(
+    **{'data.group_size': 1, 'advantages.estimator': estimator}
+  )
+  assert any(
+    p.startswith('data.group_size: got 1') and estimator in p for p in problems
+  )

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from dppo_jax import hardware, parallel
 from dppo_jax.base import Array, TokenStats
 from dppo_jax.learner import loss as loss_lib
+from dppo_jax.ops import products
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.log_probs import token_stats
 from dppo_jax.ops.trust_regions import Bounds
@@ -228,9 +229,7 @@ def _materialized(shape: HeadShape) -> Variant:
 
   def total(head: Array, hidden: Array, targets: Targets) -> Any:
     weights = head.astype(hidden.dtype)
-    logits = jnp.einsum(
-      'brd,vd->brv', hidden, weights, preferred_element_type=jnp.float32
-    )
+    logits = products.einsum_f32('brd,vd->brv', hidden, weights)
     stats = token_stats(
       logits,
       targets.tokens,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from dppo_jax import parallel
 from dppo_jax.base import Array
+from dppo_jax.ops import products
 from dppo_jax.ops.vocabulary_shard import VocabularyAxes
 from dppo_jax.sampling.tail import draw_and_record
 
@@ -47,9 +48,7 @@ def make_variants(shape: SamplerShape) -> Mapping[str, Callable[[], Any]]:
 
   @jax.jit
   def project(hidden: Array, head: Array) -> Array:
-    return jnp.einsum(
-      'bd,vd->bv', hidden, head, preferred_element_type=jnp.float32
-    )
+    return products.einsum_f32('bd,vd->bv', hidden, head)
 
   def tail(top_k: int) -> Callable[[Array, Array], Any]:
     def run(logits: Array, uniform: Array) -> Any:

@@ -20,6 +20,7 @@ COLUMNS = {
   'max': 'mismatch/max',
   'min': 'mismatch/min',
   'masked': 'trust_region/fraction_masked',
+  'dropped': 'trust_region/mean_dropped_weight',
   'masked_rare': 'trust_region/fraction_masked_rare',
   'bad_updates': 'trust_region/bad_updates',
   'entropy': 'rollout/entropy_mean',
@@ -85,7 +86,7 @@ def mean_of_masked(
 
   def measure(record: Record) -> float:
     values = column(record)
-    masked = record.keep < 1
+    masked = record.keep == 0
     if values is None or not masked.any():
       return math.nan
     return float(values[masked].mean())

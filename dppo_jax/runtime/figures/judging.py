@@ -193,10 +193,16 @@ def pairs_at_equal_mask(
 def _against_mask(
   points: Points, column: str, variants: Sequence[str], seed: str
 ) -> np.ndarray:
-  """Masked share and column of every variant, ascending: f64 [n, 2]."""
+  """Weight lost and column of every variant, ascending: f64 [n, 2].
+
+  It is the masked share unless a rule is soft; points kept before it was
+  recorded have that share alone, and no soft rule among them.
+  """
+  names = points.rows[0] if points.rows else {}
+  strength = 'dropped' if 'dropped' in names else 'masked'
   pairs = []
   for variant in variants:
-    x = points.by_seed('masked', variant=variant, seed=seed)
+    x = points.by_seed(strength, variant=variant, seed=seed)
     y = points.by_seed(column, variant=variant, seed=seed)
     if x.size and y.size:
       pairs.append((x[0], y[0]))

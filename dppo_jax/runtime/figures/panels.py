@@ -16,6 +16,7 @@ _NAMES = {
   'ratio': 'ratio π / μ',
   'tv': 'TV |π − μ|',
   'masked': 'share of tokens masked',
+  'dropped': 'weight taken away, mean of 1 − M',
   'reward': 'mean reward',
 }
 Kind = Literal['line', 'marks', 'bars', 'dots']

@@ -66,7 +66,7 @@ def by_position(record: Record) -> Iterator[dict[str, float]]:
       'position': middle,
       'tv': float(values.mean()),
       'tv_top': float(values[-(-9 * values.size // 10) :].mean()),
-      'masked_here': float((record.keep[here] < 1).mean()),
+      'masked_here': float((record.keep[here] == 0).mean()),
       'bound': _bound(record, middle),
     }
 

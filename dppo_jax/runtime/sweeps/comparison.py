@@ -222,15 +222,22 @@ def _ledgers(runs: Sequence[Run]) -> Iterator[Table]:
 
 def _masked_table(records: Mapping[str, Any], common: Sequence[int]) -> Table:
   heads = ['run', 'tokens', 'masked', 'of all', 'A<0', 'A>0', 'μ<.1']
+  heads.append('weight lost')
   rows = []
   for label, record in records.items():
     found = masked_sets.count(record)
     share = f'{found.masked / max(found.num_tokens, 1):.2%}'
     counts = (found.negative, found.positive, found.rare)
     row = [label, f'{found.num_tokens:,}', f'{found.masked:,}', share]
-    rows.append([*row, *(f'{n:,}' for n in counts)])
+    lost = f'{found.dropped / max(found.num_tokens, 1):.2%}'
+    rows.append([*row, *(f'{n:,}' for n in counts), lost])
   span = f'{len(common)} steps from {common[0]} to {common[-1]}'
-  return Table('Ledgers', heads, rows, f'Masked tokens of {span}.')
+  return Table(
+    'Ledgers',
+    heads,
+    rows,
+    f'Masked tokens of {span}; weight lost: 1 - M.',
+  )
 
 
 def _overlap_table(records: Mapping[str, Any]) -> Table:

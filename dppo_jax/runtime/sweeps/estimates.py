@@ -24,7 +24,7 @@ from dppo_jax.runtime.sweeps import variants as variants_lib
 from dppo_jax.runtime.sweeps.variants import Variant
 
 # Of a run: means over its steps, and what only its last measurement says.
-MEANS = ('reward', 'masked', 'mean_abs')
+MEANS = ('reward', 'masked', 'dropped', 'mean_abs')
 LAST = 'held_out'
 # What makes a rule mask more or less; variants that differ in nothing else
 # are a family.
@@ -48,7 +48,8 @@ class Line(NamedTuple):
     num_seeds: n, runs that were finished.
     reward: over the run.
     held_out: at its end.
-    masked: share of tokens.
+    masked: share of tokens with M = 0.
+    dropped: mean of 1 - M; the same unless the rule is soft.
     difference: of the reward to the baseline; NaN for itself.
     num_pairs: seeds that both have.
     collapsed: seeds that did.
@@ -60,6 +61,7 @@ class Line(NamedTuple):
   reward: Estimate
   held_out: Estimate
   masked: Estimate
+  dropped: Estimate
   difference: Estimate
   num_pairs: int
   collapsed: Sequence[str]
@@ -67,13 +69,13 @@ class Line(NamedTuple):
 
 
 class Aligned(NamedTuple):
-  """A family against that of the baseline where both mask equally much.
+  """A family against that of the baseline where both take equal weight away.
 
   Attributes:
     family: its name.
     other: that of the baseline.
-    num_pairs: seeds whose ranges of masked share meet.
-    masked: the share, mean over seeds.
+    num_pairs: seeds whose ranges of that weight meet.
+    dropped: the weight, mean of 1 - M, mean over seeds.
     reward: of the family there, mean over seeds.
     other_reward: of the baseline's.
     difference: of the two, paired by seed.
@@ -82,7 +84,7 @@ class Aligned(NamedTuple):
   family: str
   other: str
   num_pairs: int
-  masked: float
+  dropped: float
   reward: float
   other_reward: float
   difference: Estimate
@@ -167,6 +169,7 @@ def lines(
       reward=estimate(list(rewards[name].values())),
       held_out=estimate(list(_by_seed(points, name, LAST).values())),
       masked=estimate(list(_by_seed(points, name, 'masked').values())),
+      dropped=estimate(list(_by_seed(points, name, 'dropped').values())),
       difference=estimate(
         [rewards[name][s] - rewards[baseline][s] for s in shared]
       ),
@@ -188,9 +191,10 @@ def families(variants: Sequence[Variant]) -> dict[str, list[str]]:
 def aligned(
   points: Points, found: Mapping[str, Sequence[str]], baseline: str
 ) -> Iterator[Aligned]:
-  """Families against the baseline's at equal masked share.
+  """Families against the baseline's at equal weight taken away.
 
-  A family is a curve of the reward against its masked share, straight between
+  That is the masked share, but of a soft rule. A family is a curve of the
+  reward against it, straight between
   its thresholds; it is read in the middle of the range that both have.
 
   Args:
@@ -204,12 +208,12 @@ def aligned(
       continue
     pairs = judging.pairs_at_equal_mask(points, 'reward', listed, found[other])
     means = np.array([pair[1:] for pair in pairs]).reshape(-1, 3)
-    masked, first, second = means.mean(0) if pairs else [np.nan] * 3
+    dropped, first, second = means.mean(0) if pairs else [np.nan] * 3
     yield Aligned(
       family=name,
       other=other,
       num_pairs=len(pairs),
-      masked=float(masked),
+      dropped=float(dropped),
       reward=float(first),
       other_reward=float(second),
       difference=estimate([pair.one - pair.other for pair in pairs]),

@@ -17,10 +17,11 @@ class Masked(NamedTuple):
 
   Attributes:
     num_tokens: of its steps.
-    masked: of them, M < 1.
+    masked: of them, M = 0.
     negative: masked with A < 0.
     positive: masked with A > 0.
     rare: masked with mu < .1.
+    dropped: sum of 1 - M.
   """
 
   num_tokens: int
@@ -28,6 +29,7 @@ class Masked(NamedTuple):
   negative: int
   positive: int
   rare: int
+  dropped: float
 
 
 class Overlap(NamedTuple):
@@ -55,11 +57,12 @@ class Overlap(NamedTuple):
 
 def count(record: Record) -> Masked:
   """What a ledger masked, in all."""
-  masked = record.keep < 1
+  masked = record.keep == 0
   rare = record.rollout_log_probs < np.log(0.1)
   return Masked(
     num_tokens=len(masked),
     masked=int(masked.sum()),
+    dropped=float(np.sum(1.0 - record.keep, dtype=np.float64)),
     negative=int((masked & (record.advantages < 0)).sum()),
     positive=int((masked & (record.advantages > 0)).sum()),
     rare=int((masked & rare).sum()),
@@ -101,5 +104,5 @@ def _completions(
     place = places[step] = places.get(step, -1) + 1
     tokens = slice(end - int(lengths[row]), end)
     key = (step, place, int(record.example_id[row]))
-    found[key] = (record.token[tokens], record.keep[tokens] < 1)
+    found[key] = (record.token[tokens], record.keep[tokens] == 0)
   return found

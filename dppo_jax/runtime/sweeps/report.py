@@ -113,7 +113,7 @@ def _collect(
 
 def _lines(lines: Iterable[Line], baseline: str, num_seeds: int) -> Table:
   heads = ['variant', 'n', 'reward', '95 %', 'held-out', '95 %', 'masked']
-  heads += ['− baseline', '95 %', 'pairs', 'collapsed']
+  heads += ['weight lost', '− baseline', '95 %', 'pairs', 'collapsed']
   rows = [
     [
       line.variant,
@@ -121,6 +121,7 @@ def _lines(lines: Iterable[Line], baseline: str, num_seeds: int) -> Table:
       *_estimate(line.reward),
       *_estimate(line.held_out),
       _number(line.masked.value, '.2%'),
+      _number(line.dropped.value, '.2%'),
       *_estimate(line.difference, '+.3f'),
       str(line.num_pairs) if line.num_pairs else _NONE,
       _collapsed(line),
@@ -135,14 +136,14 @@ def _lines(lines: Iterable[Line], baseline: str, num_seeds: int) -> Table:
 
 
 def _aligned(lines: Iterable[Aligned]) -> Table:
-  heads = ['family', 'against', 'pairs', 'masked', 'reward', "other's"]
+  heads = ['family', 'against', 'pairs', 'weight lost', 'reward', "other's"]
   heads += ['difference', '95 %']
   rows = [
     [
       line.family,
       line.other,
       str(line.num_pairs),
-      _number(line.masked, '.2%'),
+      _number(line.dropped, '.2%'),
       _number(line.reward),
       _number(line.other_reward),
       *_estimate(line.difference, '+.3f'),
@@ -151,7 +152,8 @@ def _aligned(lines: Iterable[Aligned]) -> Table:
   ]
   note = (
     'Straight lines between the thresholds of a family, read in the middle of'
-    ' the masked shares that both have; a seed without any is left out.'
+    ' the masked shares that both have (the mean of 1 - M: a soft rule weighs'
+    ' instead of masking); a seed without any is left out.'
   )
   return Table('At equal masked share', heads, rows, note)
 
@@ -193,7 +195,7 @@ def _panels(
   many = {page.label(k): v for k, v in families.items() if len(v) > 1}
   if many:
     title = 'By masked share'
-    drawn.append(panels.against(condensed, 'masked', 'reward', title, many))
+    drawn.append(panels.against(condensed, 'dropped', 'reward', title, many))
   return drawn
 
 

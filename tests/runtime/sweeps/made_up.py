@@ -42,6 +42,7 @@ def run(folder, rewards, masked=0.0, held_out=0.5, **facts):
       'step': step,
       'rewards/mean': reward,
       'trust_region/fraction_masked': masked,
+      'trust_region/mean_dropped_weight': masked,
       'mismatch/mean_abs': 0.01,
     }
     for step, reward in enumerate(rewards, 1)

@@ -58,8 +58,8 @@ def test_ledgers(tmp_path):
   _record(folders[1], dataclasses.replace(record, keep=keep))
   text = comparison.compare(folders, tmp_path / 'out')
   lines = [line.split() for line in text.splitlines()]
-  assert ['one', '6', '2', '33.33%', '1', '1', '1'] in lines
-  assert ['two', '6', '2', '33.33%', '2', '0', '0'] in lines
+  assert ['one', '6', '2', '33.33%', '1', '1', '1', '33.33%'] in lines
+  assert ['two', '6', '2', '33.33%', '2', '0', '0', '33.33%'] in lines
   assert ['one', '|', 'two', '6', '1', '1', '1', '33.3%'] in lines
 
 

@@ -18,7 +18,9 @@ def _condensed(runs):
           'seed': seed,
           'step': step,
           'reward': reward,
+          # Of a rule that is not soft.
           'masked': masked,
+          'dropped': masked,
           'mean_abs': 0.5,
           'held_out': math.nan if step else 0.25,
         }
@@ -91,7 +93,14 @@ def test_lines():
 
 def test_a_run_is_condensed_to_what_was_measured():
   steps = [
-    {'variant': 'a', 'seed': 3, 'step': step, 'masked': math.nan} | more
+    {
+      'variant': 'a',
+      'seed': 3,
+      'step': step,
+      'masked': math.nan,
+      'dropped': 0.5,
+    }
+    | more
     for step, more in enumerate(
       (
         {'reward': math.nan, 'held_out': 0.25, 'mean_abs': 0.1},
@@ -106,6 +115,7 @@ def test_a_run_is_condensed_to_what_was_measured():
   assert row['reward'] == pytest.approx(0.3)
   assert row['mean_abs'] == pytest.approx(0.2)
   assert math.isnan(row['masked'])
+  assert row['dropped'] == 0.5
 
 
 def test_families_differ_in_thresholds_alone():
@@ -144,7 +154,7 @@ def test_aligned_reads_families_where_both_mask_equally_much():
   families = {'one': ['a', 'b'], 'two': ['c', 'd'], 'single': ['e']}
   (found,) = estimates.aligned(points, families, 'b')
   assert (found.family, found.other, found.num_pairs) == ('two', 'one', 1)
-  assert found.masked == pytest.approx(0.25)
+  assert found.dropped == pytest.approx(0.25)
   assert found.reward == pytest.approx(0.45)
   assert found.other_reward == pytest.approx(0.35)
   assert found.difference.value == pytest.approx(0.1)

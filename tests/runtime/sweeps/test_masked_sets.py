@@ -10,7 +10,7 @@ from tests.runtime import ledger_records as records
 
 def test_count():
   # Masked are tokens 0, mu .92 with A < 0, and 5, mu .005 with A > 0.
-  assert masked_sets.count(records.hand_made()) == (6, 2, 1, 1, 1)
+  assert masked_sets.count(records.hand_made()) == (6, 2, 1, 1, 1, 2.0)
 
 
 def test_overlap():
