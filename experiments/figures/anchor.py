@@ -2,12 +2,12 @@
 
 Both are DPPO-Binary-KL. 'fp8' and 'int4' are samplers whose weights are rounded
 so, in the stale setting; 'int4, 4 updates' takes a quarter of the updates a
-batch at 3e-4, so that mismatch prevails over staleness. Effects: .05, .005.
+batch at 3e-4, so that mismatch prevails over staleness. Effects: .05 and .005.
 """
 
 from dppo_jax.runtime.figures import command, panels
+from dppo_jax.runtime.figures.contrasts import contrast
 from dppo_jax.runtime.figures.figure import Figure
-from dppo_jax.runtime.figures.verdicts import contrast
 from experiments.figures import settings
 
 _FRESH = {'learner.num_minibatches': 4, 'optimizer.learning_rate': 3e-4}
@@ -16,10 +16,7 @@ _SAMPLERS = {
   'int4': {'sampling.precision': 'int4'},
   'int4, 4 updates': {'sampling.precision': 'int4', **_FRESH},
 }
-_ANCHORS = {
-  'rollout': settings.PRESETS['dppo_binary_kl'],
-  'recomputed': settings.PRESETS['dppo_binary_kl_recomputed'],
-}
+_ANCHORS = settings.ANCHORS
 FIGURE = Figure(
   name='anchor',
   title='Anchor of the trust region under a mismatched sampler',
@@ -42,8 +39,13 @@ FIGURE = Figure(
     contrast(points, f'{claim}, {s}.', column, f'{s}: {a}', f'{s}: {b}', effect)
     for s in _SAMPLERS
     for claim, column, a, b, effect in (
-      ('More reward by the rollout anchor', 'reward', *_ANCHORS, 0.05),
-      ('Less mismatch', 'mean_abs', *reversed(_ANCHORS), 0.005),
+      (
+        'More reward by the rollout anchor',
+        'reward',
+        *_ANCHORS,
+        settings.REWARD,
+      ),
+      ('Less mismatch', 'mean_abs', *reversed(_ANCHORS), settings.MISMATCH),
     )
   ],
   pod=settings.pod('dppo_binary_kl', 'dppo_binary_kl_recomputed'),

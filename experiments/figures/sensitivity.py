@@ -3,15 +3,13 @@
 'clip 0.28' is .2 below and .28 above, the others are symmetric. Spread is the
 largest minus the least of a family; .05 is an effect. At equal masked share
 families are compared in the middle of the range that both have, by straight
-lines between thresholds, so that none wins by masking less: .03.
+lines between thresholds, so that none wins by masking less.
 """
-
-from collections.abc import Sequence
 
 from dppo_jax.runtime.figures import command, judging, panels
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.points import Points
-from dppo_jax.runtime.figures.verdicts import Finding
+from dppo_jax.runtime.figures.verdicts import Findings
 from experiments.figures import settings
 
 _BOUNDS = (
@@ -30,14 +28,11 @@ _FAMILIES = {
 }
 
 
-def _judge(points: Points) -> Sequence[Finding]:
+def _judge(points: Points) -> Findings:
   return [
-    finding(points, 'reward', _FAMILIES, name, 'GRPO', effect)
+    finding(points, 'reward', _FAMILIES, name, 'GRPO', settings.REWARD)
     for name in ('DPPO-Binary-TV', 'DPPO-Binary-KL')
-    for finding, effect in (
-      (judging.less_sensitive, 0.05),
-      (judging.at_equal_mask, 0.03),
-    )
+    for finding in (judging.less_sensitive, judging.at_equal_mask)
   ]
 
 

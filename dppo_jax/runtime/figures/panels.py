@@ -18,6 +18,8 @@ _NAMES = {
   'masked': 'share of tokens masked',
   'reward': 'mean reward',
 }
+# What every picture of several seeds says of them.
+BANDS = 'Bands and error bars: from the least to the most of the seeds'
 Kind = Literal['line', 'marks', 'bars', 'dots']
 
 
