@@ -20,8 +20,8 @@ import numpy as np
 
 from dppo_jax.runtime.accuracy import Estimate
 from dppo_jax.runtime.figures import judging
-from dppo_jax.runtime.figures.significance import mean_interval
 from dppo_jax.runtime.figures.points import Points, Row
+from dppo_jax.runtime.figures.significance import mean_interval
 from dppo_jax.runtime.sweeps import variants as variants_lib
 from dppo_jax.runtime.sweeps.variants import Variant
 
