@@ -16,7 +16,11 @@ _SAMPLERS = {
   'int4': {'sampling.precision': 'int4'},
   'int4, 4 updates': {'sampling.precision': 'int4', **_FRESH},
 }
-_ANCHORS = settings.ANCHORS
+_KL = settings.METHODS['DPPO-Binary-KL']
+_ANCHORS = {
+  'rollout': _KL,
+  'recomputed': {**_KL, 'trust_region.anchor': 'recomputed'},
+}
 FIGURE = Figure(
   name='anchor',
   title='Anchor of the trust region under a mismatched sampler',

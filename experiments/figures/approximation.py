@@ -15,7 +15,8 @@ _TV = settings.METHODS['DPPO-TopK-TV']
 _VARIANTS = {
   **{name: settings.METHODS[name] for name in settings.DPPO},
   **{name: {**_TV, 'sampling.top_k': k} for k, name in _TOP.items()},
-  **settings.EXACT,
+  'Exact-TV': settings.bound('exact_tv', 0.2),
+  'Exact-KL': settings.bound('exact_kl', 0.05),
 }
 _MASS = {f'mass_{k}': collect.top_k_mass(k) for k in (1, 2, 5, 10)}
 _PAIRS = (

@@ -12,11 +12,12 @@ from dppo_jax.runtime.figures.verdicts import Findings
 from experiments.figures import settings
 
 _TV = settings.METHODS['DPPO-Binary-TV']
+_MASK = settings.ruled('bad_updates', delta_low=0.5)
 _VARIANTS = {
   'PG-IS': settings.METHODS['PG-IS'],
-  'Mask-0.5': settings.PRESETS['mask_0.5'],
-  'Mask-0.8': settings.PRESETS['mask_0.8'],
-  'Mask-0.5-Recompute': settings.PRESETS['mask_0.5_recomputed'],
+  'Mask-0.5': _MASK,
+  'Mask-0.8': {**_MASK, 'trust_region.delta_low': 0.8},
+  'Mask-0.5-Recompute': {**_MASK, 'trust_region.anchor': 'recomputed'},
   'both sides': _TV,
   'negatives only': {**_TV, 'trust_region.side': 'negative'},
   'positives only': {**_TV, 'trust_region.side': 'positive'},
@@ -25,16 +26,15 @@ _ENDS, _TIGHT = ('negatives only', 'positives only'), 'Mask-0.5'
 
 
 def _judge(points: Points) -> Findings:
-  most, rate = settings.COLLAPSE, 'reward'
-  last = {'step': points.values('step')[-1]}
+  most, last = settings.COLLAPSE, {'step': points.values('step')[-1]}
   one = 'Masking the bad updates alone stabilizes PG-IS.'
   three = 'Nor does an anchor on recomputed probabilities.'
   four = 'Masks of negatives stabilize, of positives do not:'
   return (
-    contrast(points, one, rate, _TIGHT, 'PG-IS', most),
-    contrast(points, 'Delta .8 does not.', rate, _TIGHT, 'Mask-0.8', most),
-    contrast(points, three, rate, _TIGHT, _TIGHT + '-Recompute', most),
-    contrast(points, four + ' reward.', rate, *_ENDS, most),
+    contrast(points, one, 'reward', _TIGHT, 'PG-IS', most),
+    contrast(points, 'Delta .8 does not.', 'reward', _TIGHT, 'Mask-0.8', most),
+    contrast(points, three, 'reward', _TIGHT, _TIGHT + '-Recompute', most),
+    contrast(points, four + ' reward.', 'reward', *_ENDS, most),
     contrast(points, four + ' final.', 'held_out', *_ENDS, 0.3, where=last),
   )
 

@@ -12,19 +12,18 @@ from dppo_jax.runtime.figures.points import Points
 from dppo_jax.runtime.figures.verdicts import Findings
 from experiments.figures import settings
 
-_BOUNDS = (
-  ('DPPO-Binary-TV', 'TV', 'dppo_binary_tv', 'delta', (0.05, 0.1, 0.2)),
-  ('DPPO-Binary-KL', 'KL', 'dppo_binary_kl', 'delta', (0.05, 0.1, 0.15)),
-  ('GRPO', 'clip', 'grpo_clip_higher', 'clip', (0.1, 0.2, 0.28)),
-)
 _VARIANTS = {
-  f'{short} {high}': settings.thresholds(preset, what, min(high, 0.2), high)
-  for _, short, preset, what, bounds in _BOUNDS
-  for high in bounds
+  **{f'TV {d}': settings.bound('binary_tv', d) for d in (0.05, 0.1, 0.2)},
+  **{f'KL {d}': settings.bound('binary_kl', d) for d in (0.05, 0.1, 0.15)},
+  **{f'clip {c}': settings.clip(min(c, 0.2), c) for c in (0.1, 0.2, 0.28)},
 }
 _FAMILIES = {
-  family: [f'{short} {high}' for high in bounds]
-  for family, short, _, _, bounds in _BOUNDS
+  family: [name for name in _VARIANTS if name.startswith(short)]
+  for family, short in (
+    ('DPPO-Binary-TV', 'TV '),
+    ('DPPO-Binary-KL', 'KL '),
+    ('GRPO', 'clip '),
+  )
 }
 
 

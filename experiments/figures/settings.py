@@ -1,75 +1,83 @@
 """The methods and the tiers that figures share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import math
 from typing import Any
 
-from configs import presets, stale_digits
+from configs import stale_digits
 from dppo_jax.runtime.figures.figure import Tier
 
-PRESETS = presets.PRESETS
 SEEDS = range(10, 15)  # Of all verdicts; settings were chosen with others.
 # The least difference that counts, in all figures, for 'more' and for 'alike':
 # of the reward, five answers of a hundred; a collapse loses more.
 REWARD, COLLAPSE, MISMATCH = 0.05, 0.15, 0.005
+Variant = Mapping[str, Any]
+# What every variant sets. They are written out here rather than taken from
+# configs/presets.py: what is kept was run with these very numbers, and a preset
+# may follow its paper elsewhere.
+_PLAIN: Variant = {
+  'trust_region.rule': 'none',
+  'trust_region.anchor': 'rollout',
+  'trust_region.direction': 'away',
+  'trust_region.side': 'both',
+  'trust_region.alpha_low': 0.0,
+  'trust_region.alpha_high': 0.0,
+  'trust_region.top_k_set': 'union',
+  'objective.form': 'score',
+  'objective.importance': 'token',
+  'objective.ratio_cap': math.inf,
+  'objective.ratio_floor': 0.0,
+}
 
 
-def thresholds(
-  preset: str, what: str, low: float, high: float, **more: Any
-) -> dict[str, Any]:
-  """A preset with bounds that stay as they are if the preset's change.
+def ruled(rule: str, **more: Any) -> dict[str, Any]:
+  """A variant.
 
   Args:
-    preset: a key of `PRESETS`.
-    what: 'delta' or 'clip'.
-    low: for A < 0.
-    high: for A > 0.
-    **more: further keys of trust_region.
+    rule: of the trust region.
+    **more: further keys of its section, or 'ratio_cap'.
   """
-  own = {f'{what}_low': low, f'{what}_high': high, **more}
+  cap = more.pop('ratio_cap', math.inf)
+  own = {f'trust_region.{name}': value for name, value in more.items()}
   return {
-    **PRESETS[preset],
-    **{f'trust_region.{name}': value for name, value in own.items()},
+    **_PLAIN,
+    'trust_region.rule': rule,
+    'objective.ratio_cap': cap,
+    **own,
   }
 
 
-def _clip(preset: str) -> dict[str, Any]:
-  return thresholds(preset, 'clip', 0.2, 0.28)
+def clip(low: float = 0.2, high: float = 0.28, **more: Any) -> dict[str, Any]:
+  """A clip of the ratio; see `ruled`."""
+  return ruled('ratio_clip', clip_low=low, clip_high=high, **more)
 
 
-def _bound(preset: str, divergence: str, delta: float) -> dict[str, Any]:
-  more = {'divergence': divergence}
-  return thresholds(preset, 'delta', delta, delta, **more)
+def bound(divergence: str, delta: float, **more: Any) -> dict[str, Any]:
+  """A bound on a divergence; see `ruled`."""
+  both = {'delta_low': delta, 'delta_high': delta}
+  return ruled('divergence', divergence=divergence, **both, **more)
 
 
-def _cppo(preset: str, **more: Any) -> dict[str, Any]:
-  """CPPO by Binary TV, whatever divergence the preset has."""
-  own = {'divergence': 'binary_tv', 'budget': 0.015, 'w_min': 0.8, **more}
-  return thresholds(preset, 'delta', 0.15, 0.15, **own)
+def _cppo(**more: Any) -> dict[str, Any]:
+  """CPPO by Binary TV but for `more`."""
+  own = {'rule': 'cppo', 'w_min': 0.8, 'weight_order': 'linear'}
+  own |= {'budget': 0.015, 'divergence': 'binary_tv', **more}
+  delta = own.pop('delta', 0.15)
+  return ruled(own.pop('rule'), delta_low=delta, delta_high=delta, **own)
 
 
-# Methods of the papers by the names that their figures give them. What is kept
-# was run with these very numbers, so they stand here.
+# Methods of the papers by the names that their figures give them.
 METHODS = {
-  'PG-IS': PRESETS['pg_is'],
-  'PG-TIS': {**PRESETS['pg_tis'], 'objective.ratio_cap': 3.0},
-  'MiniRL': _clip('minirl'),
-  'MiniRL-TIS': {**_clip('minirl_tis'), 'objective.ratio_cap': 3.0},
-  'GRPO-ClipHigher': _clip('grpo_clip_higher'),
-  'DPPO-Binary-TV': _bound('dppo_binary_tv', 'binary_tv', 0.2),
-  'DPPO-Binary-KL': _bound('dppo_binary_kl', 'binary_kl', 0.05),
-  'DPPO-TopK-TV': _bound('dppo_topk_tv', 'topk_tv', 0.2),
-  'DPPO-TopK-KL': _bound('dppo_topk_kl', 'topk_kl', 0.05),
-  'CPPO': _cppo('cppo'),
-}
-# Further rows of single figures.
-EXACT = {
-  'Exact-TV': _bound('dppo_exact_tv', 'exact_tv', 0.2),
-  'Exact-KL': _bound('dppo_exact_kl', 'exact_kl', 0.05),
-}
-ANCHORS = {
-  'rollout': METHODS['DPPO-Binary-KL'],
-  'recomputed': _bound('dppo_binary_kl_recomputed', 'binary_kl', 0.05),
+  'PG-IS': ruled('none'),
+  'PG-TIS': ruled('none', ratio_cap=3.0),
+  'MiniRL': clip(anchor='recomputed'),
+  'MiniRL-TIS': clip(anchor='recomputed', ratio_cap=3.0),
+  'GRPO-ClipHigher': clip(),
+  'DPPO-Binary-TV': bound('binary_tv', 0.2),
+  'DPPO-Binary-KL': bound('binary_kl', 0.05),
+  'DPPO-TopK-TV': bound('topk_tv', 0.2),
+  'DPPO-TopK-KL': bound('topk_kl', 0.05),
+  'CPPO': _cppo(),
 }
 DPPO = tuple(name for name in METHODS if name.startswith('DPPO'))
 
@@ -137,21 +145,17 @@ def stale_tiers(*only_in_smoke: str) -> dict[str, Tier]:
 
 # CPPO, its mechanisms alone, and its neighbors (CPPO Fig. 5, 6).
 CPPO_PARTS = {
-  'DPPO': _bound('dppo_binary_tv', 'binary_tv', 0.15),
+  'DPPO': bound('binary_tv', 0.15),
   'CPPO': METHODS['CPPO'],
-  'CPPO-P90': _cppo('cppo_dynamic', budget=0.02),
-  'weights': _cppo('cppo_no_budget', budget=math.inf),
-  'budget': _cppo('cppo_no_weights', w_min=1.0),
-  'shuffled': _cppo('cppo_shuffled', weight_order='shuffled'),
-  'soft': _cppo('cppo_soft'),
-  'KL': {
-    **_cppo('cppo_kl', divergence='binary_kl', budget=0.002),
-    'trust_region.delta_low': 0.1,
-    'trust_region.delta_high': 0.1,
-  },
-  'Top-K': _cppo('cppo', divergence='topk_tv'),
-  'budget .03': _cppo('cppo', budget=0.03),
-  'w_min .6': _cppo('cppo', w_min=0.6),
+  'CPPO-P90': _cppo(rule='cppo_dynamic', budget=0.02),
+  'weights': _cppo(budget=math.inf),
+  'budget': _cppo(w_min=1.0),
+  'shuffled': _cppo(weight_order='shuffled'),
+  'soft': _cppo(rule='cppo_soft'),
+  'KL': _cppo(divergence='binary_kl', delta=0.1, budget=0.002),
+  'Top-K': _cppo(divergence='topk_tv'),
+  'budget .03': _cppo(budget=0.03),
+  'w_min .6': _cppo(w_min=0.6),
 }
 
 
@@ -159,7 +163,7 @@ def pod(*names: str, config: str = 'sanity_r1_distill_1_5b') -> tuple[str, ...]:
   """Commands of a paper's own setting, a preset each.
 
   Args:
-    *names: keys of `PRESETS`.
+    *names: keys of `presets.PRESETS`.
     config: of configs/; without one, the sanity test of DPPO section 5.
   """
   return tuple(
