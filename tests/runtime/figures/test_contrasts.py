@@ -114,7 +114,7 @@ def test_one_difference_is_not_both_alike_and_more():
 
 def test_without_a_difference_few_groups_come_up():
   """Of three alike, that one is above or below both others."""
-  draws, counts = 1500, {'reproduced': 0, 'opposite': 0}
+  draws, counts = 800, {'reproduced': 0, 'opposite': 0}
   rng = np.random.default_rng(0)
   for values in rng.normal(0.5, 0.1, (draws, 3, 5)):
     points = table(dict(zip('abc', values, strict=True)))
@@ -125,3 +125,14 @@ def test_without_a_difference_few_groups_come_up():
       counts[found.verdict] += 1
   for word, count in counts.items():
     assert count / draws <= significance.LEVEL, word
+
+
+def test_without_a_difference_few_are_said_to_differ():
+  draws, count = 600, 0
+  rng = np.random.default_rng(0)
+  for values in rng.normal(0.5, 0.1, (draws, 2, 6)):
+    points = table(dict(zip('ab', values, strict=True)))
+    found = contrasts.alike(points, '', 'reward', 'a', 'b', 1e-9)
+    count += found.verdict == 'opposite'
+  # 2/64, and three standard errors.
+  assert 0 < count / draws <= 2 / 64 + 3 * np.sqrt(2 / 64 / draws)
