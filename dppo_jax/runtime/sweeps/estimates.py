@@ -21,7 +21,7 @@ import numpy as np
 from dppo_jax.runtime.accuracy import Estimate
 from dppo_jax.runtime.figures import judging
 from dppo_jax.runtime.figures.points import Points, Row
-from dppo_jax.runtime.figures.significance import mean_interval
+from dppo_jax.runtime.figures.significance import mean_interval as estimate
 from dppo_jax.runtime.sweeps import variants as variants_lib
 from dppo_jax.runtime.sweeps.variants import Variant
 
@@ -151,10 +151,10 @@ def lines(
     yield Line(
       variant=name,
       num_seeds=len(chosen.rows),
-      reward=mean_interval(list(rewards[name].values())),
-      held_out=mean_interval(list(_by_seed(points, name, LAST).values())),
-      masked=mean_interval(list(_by_seed(points, name, 'masked').values())),
-      difference=mean_interval(
+      reward=estimate(list(rewards[name].values())),
+      held_out=estimate(list(_by_seed(points, name, LAST).values())),
+      masked=estimate(list(_by_seed(points, name, 'masked').values())),
+      difference=estimate(
         [rewards[name][s] - rewards[baseline][s] for s in shared]
       ),
       num_pairs=len(shared),
@@ -199,7 +199,7 @@ def aligned(
       masked=float(masked),
       reward=float(first),
       other_reward=float(second),
-      difference=mean_interval([pair.one - pair.other for pair in pairs]),
+      difference=estimate([pair.one - pair.other for pair in pairs]),
     )
 
 
