@@ -44,6 +44,7 @@ _INSTALL_REQUIRES = [
   'optax>=0.2.8,<0.4',
   'orbax-checkpoint>=0.12.8,<0.14',
   'pyarrow>=26',  # Parquet.
+  'scipy>=1.17',
   'sympy>=1.14,<2',
   'tensorboardX>=2.6.5,<3',
   'tensorflow-datasets>=4.9.10,<5',  # Used without TensorFlow.

@@ -1,6 +1,7 @@
 """Statistics of an evaluation: avg@k, pass@k, intervals by bootstrap."""
 
 from collections.abc import Sequence
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -81,6 +82,16 @@ def bootstrap(
 ) -> np.ndarray:
   """Percentile intervals of column means, resampling rows.
 
+  The means of resamples spread less than those of new problems do, by
+  sqrt((N - 1) / N), and have no longer tails where N is small; so the tails
+  that are cut off are those of 'expanded percentiles' (arXiv:1411.5279):
+
+    tail = Phi(-sqrt(N / (N - 1)) t),  t = t_{1 - (1 - confidence) / 2, N - 1}
+
+  Called 95 %, it covers 94 to 95 % of normal values from 15 problems on and 93
+  at 8 (without that 92 and 89); of fewer the ends are nearly the least and
+  the most of the values, which cover less.
+
   Args:
     values: f [N, M], a problem a row.
     num_resamples: draws of N problems with replacement.
@@ -100,8 +111,19 @@ def bootstrap(
     drawn += size * np.arange(count)[:, None]
     times = np.bincount(drawn.ravel(), minlength=count * size)
     means[begin : begin + count] = times.reshape(count, size) @ values / size
-  tail = (1.0 - confidence) / 2
+  tail = _tail(size, confidence)
   return np.quantile(means, [tail, 1.0 - tail], axis=0)
+
+
+def _tail(size: int, confidence: float) -> float:
+  """The share of resampled means beyond either end; see `bootstrap`."""
+  # Only here: it is slow to import, and most runs have no use for it.
+  from scipy import special
+
+  if size < 2:
+    return 0.0
+  t = special.stdtrit(size - 1, (1.0 + confidence) / 2)
+  return float(special.ndtr(-math.sqrt(size / (size - 1)) * t))
 
 
 def summarize(

@@ -28,19 +28,20 @@ def known() -> list[str]:
 
 def main() -> int:
   """Makes one after another; returns the exit code, 1 if any run failed."""
-  tier, out, runs, parallel = _READ()
+  options = _READ()
   names = known()
   for name in _ONLY.value:
     if name not in names:
       raise ValueError(f'--only: unknown {name!r}{suggest(name, names)}')
-  folder = pathlib.Path(entry_point.required('out', out, 'where to put them'))
+  out = entry_point.required('out', options.out, 'where to put them')
+  folder = pathlib.Path(out)
   code = 0
   for name in _ONLY.value or names:
     module = importlib.import_module(f'experiments.figures.{name}')
     figure, docs = module.FIGURE, module.__doc__
-    check_tier(figure, tier)
+    check_tier(figure, options.tier)
     try:
-      made = command.make(figure, docs, tier, folder / name, runs, parallel)
+      made = command.follow(figure, docs, options, folder / name)
     except ValueError as error:  # The others do not need it.
       print(f'error: {name}: {error}', file=sys.stderr)
       made = 1

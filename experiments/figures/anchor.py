@@ -2,12 +2,12 @@
 
 Both are DPPO-Binary-KL. 'fp8' and 'int4' are samplers whose weights are rounded
 so, in the stale setting; 'int4, 4 updates' takes a quarter of the updates a
-batch at 3e-4, so that mismatch prevails over staleness. Effects: .05, .005.
+batch at 3e-4, so that mismatch prevails over staleness. Effects: .05 and .005.
 """
 
 from dppo_jax.runtime.figures import command, panels
+from dppo_jax.runtime.figures.contrasts import contrast
 from dppo_jax.runtime.figures.figure import Figure
-from dppo_jax.runtime.figures.verdicts import contrast
 from experiments.figures import papers, settings
 
 _FRESH = {'learner.num_minibatches': 4, 'optimizer.learning_rate': 3e-4}
@@ -16,9 +16,10 @@ _SAMPLERS = {
   'int4': {'sampling.precision': 'int4'},
   'int4, 4 updates': {'sampling.precision': 'int4', **_FRESH},
 }
+_KL = settings.METHODS['DPPO-Binary-KL']
 _ANCHORS = {
-  'rollout': settings.PRESETS['dppo_binary_kl'],
-  'recomputed': settings.PRESETS['dppo_binary_kl_recomputed'],
+  'rollout': _KL,
+  'recomputed': {**_KL, 'trust_region.anchor': 'recomputed'},
 }
 FIGURE = Figure(
   name='anchor',
@@ -42,8 +43,13 @@ FIGURE = Figure(
     contrast(points, f'{claim}, {s}.', column, f'{s}: {a}', f'{s}: {b}', effect)
     for s in _SAMPLERS
     for claim, column, a, b, effect in (
-      ('More reward by the rollout anchor', 'reward', *_ANCHORS, 0.05),
-      ('Less mismatch', 'mean_abs', *reversed(_ANCHORS), 0.005),
+      (
+        'More reward by the rollout anchor',
+        'reward',
+        *_ANCHORS,
+        settings.REWARD,
+      ),
+      ('Less mismatch', 'mean_abs', *reversed(_ANCHORS), settings.MISMATCH),
     )
   ],
   pod=papers.RUNS['anchor'],

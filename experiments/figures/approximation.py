@@ -1,4 +1,4 @@
-"""Verdicts compare the mean reward over a run; alike is a difference below .10.
+"""Verdicts compare the mean reward over a run; alike is less than .05 apart.
 
 TopK-TV k keeps the k most likely of 20 tokens, and the sampled one; binary
 knows the sampled one alone. The top-K mass is that of mu, over recorded steps;
@@ -6,8 +6,8 @@ near one is .95 and above.
 """
 
 from dppo_jax.runtime.figures import collect, command, judging, panels
+from dppo_jax.runtime.figures.contrasts import alike
 from dppo_jax.runtime.figures.figure import Figure
-from dppo_jax.runtime.figures.verdicts import alike
 from experiments.figures import papers, settings
 
 _TOP = {1: 'TopK-TV 1', 2: 'TopK-TV 2', 10: 'TopK-TV 10'}
@@ -15,8 +15,8 @@ _TV = settings.METHODS['DPPO-TopK-TV']
 _VARIANTS = {
   **{name: settings.METHODS[name] for name in settings.DPPO},
   **{name: {**_TV, 'sampling.top_k': k} for k, name in _TOP.items()},
-  'Exact-TV': settings.PRESETS['dppo_exact_tv'],
-  'Exact-KL': settings.PRESETS['dppo_exact_kl'],
+  'Exact-TV': settings.bound('exact_tv', 0.2),
+  'Exact-KL': settings.bound('exact_kl', 0.05),
 }
 _MASS = {f'mass_{k}': collect.top_k_mass(k) for k in (1, 2, 5, 10)}
 _PAIRS = (
@@ -43,8 +43,8 @@ FIGURE = Figure(
   ],
   judge=lambda points: [
     *(
-      alike(points, f'{one} and {other} earn alike.', 'reward', one, other, 0.1)
-      for one, other in _PAIRS
+      alike(points, f'{a} and {b} earn alike.', 'reward', a, b, settings.REWARD)
+      for a, b in _PAIRS
     ),
     judging.level(points, 'The top 5 hold nearly all mass.', 'mass_5', 0.95),
   ],

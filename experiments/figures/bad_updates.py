@@ -1,23 +1,23 @@
-"""Verdicts compare rewards over a run, and the noisier accuracy after it.
+"""Verdicts compare rewards over a run (.15), and accuracy after it (.3).
 
 Bad is A < 0 and mu - pi >= .5. One-sided masks are DPPO-Binary-TV's, for one
 sign of A. The sampler is exact, so Mask-0.5-Recompute is Mask-0.5 itself.
 """
 
-from collections.abc import Sequence
-
 from dppo_jax.runtime.figures import command, panels
+from dppo_jax.runtime.figures.contrasts import contrast
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.points import Points
-from dppo_jax.runtime.figures.verdicts import Finding, contrast
+from dppo_jax.runtime.figures.verdicts import Findings
 from experiments.figures import papers, settings
 
 _TV = settings.METHODS['DPPO-Binary-TV']
+_MASK = settings.ruled('bad_updates', delta_low=0.5)
 _VARIANTS = {
   'PG-IS': settings.METHODS['PG-IS'],
-  'Mask-0.5': settings.PRESETS['mask_0.5'],
-  'Mask-0.8': settings.PRESETS['mask_0.8'],
-  'Mask-0.5-Recompute': settings.PRESETS['mask_0.5_recomputed'],
+  'Mask-0.5': _MASK,
+  'Mask-0.8': {**_MASK, 'trust_region.delta_low': 0.8},
+  'Mask-0.5-Recompute': {**_MASK, 'trust_region.anchor': 'recomputed'},
   'both sides': _TV,
   'negatives only': {**_TV, 'trust_region.side': 'negative'},
   'positives only': {**_TV, 'trust_region.side': 'positive'},
@@ -25,16 +25,16 @@ _VARIANTS = {
 _ENDS, _TIGHT = ('negatives only', 'positives only'), 'Mask-0.5'
 
 
-def _judge(points: Points) -> Sequence[Finding]:
-  last = {'step': points.values('step')[-1]}
+def _judge(points: Points) -> Findings:
+  most, last = settings.COLLAPSE, {'step': points.values('step')[-1]}
   one = 'Masking the bad updates alone stabilizes PG-IS.'
   three = 'Nor does an anchor on recomputed probabilities.'
   four = 'Masks of negatives stabilize, of positives do not:'
   return (
-    contrast(points, one, 'reward', _TIGHT, 'PG-IS', 0.15),
-    contrast(points, 'Delta .8 does not.', 'reward', _TIGHT, 'Mask-0.8', 0.1),
-    contrast(points, three, 'reward', _TIGHT, _TIGHT + '-Recompute', 0.1),
-    contrast(points, f'{four} reward.', 'reward', *_ENDS, 0.15),
+    contrast(points, one, 'reward', _TIGHT, 'PG-IS', most),
+    contrast(points, 'Delta .8 does not.', 'reward', _TIGHT, 'Mask-0.8', most),
+    contrast(points, three, 'reward', _TIGHT, _TIGHT + '-Recompute', most),
+    contrast(points, four + ' reward.', 'reward', *_ENDS, most),
     contrast(points, four + ' final.', 'held_out', *_ENDS, 0.3, where=last),
   )
 

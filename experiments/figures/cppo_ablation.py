@@ -1,17 +1,16 @@
-"""Verdicts compare the mean reward over a run; .02 is the least effect.
+"""Verdicts compare the mean reward over a run; .05 is the least effect.
 
 All measure Binary TV with delta .15. 'weights' and 'budget' are CPPO with one
 mechanism alone; 'shuffled' deals its weights out to other positions; 'soft'
 weighs tokens by a gate. The variants of Fig. 6 are those of the gpu tier alone.
 """
 
-from collections.abc import Sequence
-
 from configs import long_recital
 from dppo_jax.runtime.figures import command, panels
+from dppo_jax.runtime.figures.contrasts import alike, contrast
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.points import Points
-from dppo_jax.runtime.figures.verdicts import Finding, alike, contrast
+from dppo_jax.runtime.figures.verdicts import Findings
 from experiments.figures import papers, settings
 
 _ALONE = ('weights', 'budget')
@@ -23,13 +22,14 @@ _CONTRASTS = (
   ('both earn more than either.', 'CPPO', {'most': _ALONE}),
   ('The order of the weights matters.', 'CPPO', 'shuffled'),
 )
-_ALIKE = ('Soft and hard earn alike.', 'reward', 'soft', 'CPPO', 0.05)
+_ALIKE = ('Soft and hard earn alike.', 'reward', 'soft', 'CPPO')
 
 
-def _judge(points: Points) -> Sequence[Finding]:
+def _judge(points: Points) -> Findings:
+  least = settings.REWARD
   return (
-    *(contrast(points, c, 'reward', a, b, 0.02) for c, a, b in _CONTRASTS),
-    alike(points, *_ALIKE),
+    *(contrast(points, c, 'reward', a, b, least) for c, a, b in _CONTRASTS),
+    alike(points, *_ALIKE, least),
   )
 
 

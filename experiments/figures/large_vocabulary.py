@@ -1,13 +1,13 @@
 """Verdicts compare what is masked and the mean reward over a run.
 
 Rare is mu < .1, the share is of all steps of a run. The least difference of
-rewards that counts is .02.
+rewards that counts is .05.
 """
 
 from configs import large_vocabulary
 from dppo_jax.runtime.figures import command, judging, panels
+from dppo_jax.runtime.figures.contrasts import contrast
 from dppo_jax.runtime.figures.figure import Figure
-from dppo_jax.runtime.figures.verdicts import contrast
 from experiments.figures import papers, settings
 
 _PG, _GRPO, _TV, _TOP = _NAMES = (
@@ -17,10 +17,10 @@ _PG, _GRPO, _TV, _TOP = _NAMES = (
   'DPPO-TopK-TV',
 )
 _CONTRASTS = (
-  ('Binary TV earns more than the ratio clip.', 'reward', _TV, _GRPO, 0.02),
-  ('Top-K TV earns more than the ratio clip.', 'reward', _TOP, _GRPO, 0.02),
-  ('Top-K TV, which sees the tail, earns more.', 'reward', _TOP, _TV, 0.02),
-  ('Binary TV earns more than no mask.', 'reward', _TV, _PG, 0.02),
+  ('Binary TV earns more than the ratio clip.', 'reward', _TV, _GRPO),
+  ('Top-K TV earns more than the ratio clip.', 'reward', _TOP, _GRPO),
+  ('Top-K TV, which sees the tail, earns more.', 'reward', _TOP, _TV),
+  ('Binary TV earns more than no mask.', 'reward', _TV, _PG),
 )
 FIGURE = Figure(
   name='large_vocabulary',
@@ -38,7 +38,7 @@ FIGURE = Figure(
   ],
   judge=lambda points: [
     judging.rare_share(points, _GRPO, _TV),
-    *(contrast(points, *row) for row in _CONTRASTS),
+    *(contrast(points, *row, settings.REWARD) for row in _CONTRASTS),
   ],
   pod=papers.RUNS['large_vocabulary'],
 )

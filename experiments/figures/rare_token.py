@@ -1,38 +1,37 @@
 """Verdicts compare p(think) of batch 3, rewards, and counts of refreshes.
 
-Batch 3 is sampled after two refreshes of mu; p(think) is mu's, averaged over
-the prompts of a batch. In the tabular problem n counts starts or optimizers.
+Batch 3 is sampled after two refreshes of mu; p(think) is mu's mean of a batch.
+In the tabular problem n counts starts or optimizers, and no chance is left.
 The sampler is exact, so MiniRL is GRPO-ClipHigher itself, and lies below it.
 """
-
-from collections.abc import Sequence
 
 from configs import rare_token
 from dppo_jax.data.tasks import TASKS, THINK
 from dppo_jax.runtime.figures import collect, command, growth, panels, tabular
+from dppo_jax.runtime.figures.contrasts import contrast
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.points import Points
-from dppo_jax.runtime.figures.verdicts import Finding, contrast
+from dppo_jax.runtime.figures.verdicts import Findings
 from experiments.figures import papers, settings
 
-_ID = TASKS['running_sum'].vocabulary.index(THINK)
-_READ = collect.with_ledger(
-  collect.COLUMNS, {'p_think': collect.probability_of_first(_ID)}
+_THINK = collect.probability_of_first(
+  TASKS['running_sum'].vocabulary.index(THINK)
 )
+_READ = collect.with_ledger(collect.COLUMNS, {'p_think': _THINK})
 _TV, _GRPO = _PAIR = ('DPPO-Binary-TV', 'GRPO-ClipHigher')
 _METHODS = ('PG-IS', 'MiniRL', _GRPO, _TV, 'DPPO-Binary-KL')
 
 
-def _judge(points: Points) -> Sequence[Finding]:
+def _judge(points: Points) -> Findings:
   runs = points.where(problem='transformer')
   one, two = 'Binary TV raises a rare token faster.', 'It is likely sooner.'
-  three, four = 'So it earns more over a run,', 'and ends higher.'
-  third, last = {'step': '3'}, {'step': runs.values('step')[-1]}
+  three, least = 'So it earns more over a run,', settings.REWARD
+  last = {'step': runs.values('step')[-1]}
   return (
-    growth.times(runs, one, 'p_think', *_PAIR, 2.0, where=third),
+    growth.times(runs, one, 'p_think', *_PAIR, 2.0, where={'step': '3'}),
     growth.sooner(runs, two, 'p_think', *_PAIR, 0.5),
-    contrast(runs, three, 'reward', *_PAIR, 0.02),
-    contrast(runs, four, 'held_out', *_PAIR, 0.05, where=last),
+    contrast(runs, three, 'reward', *_PAIR, least),
+    contrast(runs, 'and ends higher.', 'held_out', *_PAIR, least, where=last),
     growth.counts(points.where(problem='ascent'), _GRPO, _TV, 2.0),
     growth.counts(points.where(problem='gradient'), _GRPO, _TV, 2.0),
   )

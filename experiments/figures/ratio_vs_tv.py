@@ -43,7 +43,7 @@ FIGURE = Figure(
   claim='between a sampler and a trainer of equal parameters the ratio is'
   ' volatile where μ is small, and TV is not.',
   variants={
-    name: {**settings.PRESETS['pg_is'], **_STILL, 'sampling.precision': name}
+    name: {**settings.METHODS['PG-IS'], **_STILL, 'sampling.precision': name}
     for name in _LADDER
   },
   tiers=settings.stale_tiers('float32', 'int4'),

@@ -6,8 +6,8 @@ steps of a run. Least effects: reward .03, entropy .01 nats, mu .05.
 """
 
 from dppo_jax.runtime.figures import collect, command, judging, panels
+from dppo_jax.runtime.figures.contrasts import contrast
 from dppo_jax.runtime.figures.figure import Figure
-from dppo_jax.runtime.figures.verdicts import contrast
 from experiments.figures import papers, settings
 
 _GRPO = settings.METHODS['GRPO-ClipHigher']
@@ -22,9 +22,10 @@ _VARIANTS = {
   'DPPO-Binary-TV': settings.METHODS['DPPO-Binary-TV'],
 }
 _BASE, _BOTH = 'GRPO-ClipHigher', 'Relax-both 0.1'
+_REWARD, _LEAST = ('reward', _BOTH), (settings.REWARD,)
 _CONTRASTS = (
-  ('Exempting rare tokens improves the reward.', 'reward', _BOTH, _BASE, 0.03),
-  ('So it does more than Relax-high.', 'reward', _BOTH, 'Relax-high 0.1', 0.03),
+  ('Exempting rare tokens improves the reward.', *_REWARD, _BASE, *_LEAST),
+  ('So it does more than Relax-high.', *_REWARD, 'Relax-high 0.1', *_LEAST),
   ('Relax-low loses entropy.', 'entropy', _BOTH, 'Relax-low 0.1', 0.01),
   ('Larger alpha, likelier masks.', 'masked_mu', 'Relax-both 0.5', _BASE, 0.05),
 )

@@ -3,41 +3,35 @@
 'clip 0.28' is .2 below and .28 above, the others are symmetric. Spread is the
 largest minus the least of a family; .05 is an effect. At equal masked share
 families are compared in the middle of the range that both have, by straight
-lines between thresholds, so that none wins by masking less: .03.
+lines between thresholds, so that none wins by masking less.
 """
-
-from collections.abc import Sequence
 
 from dppo_jax.runtime.figures import command, judging, panels
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.points import Points
-from dppo_jax.runtime.figures.verdicts import Finding
+from dppo_jax.runtime.figures.verdicts import Findings
 from experiments.figures import papers, settings
 
-_BOUNDS = (
-  ('DPPO-Binary-TV', 'TV', 'dppo_binary_tv', 'delta', (0.05, 0.1, 0.2)),
-  ('DPPO-Binary-KL', 'KL', 'dppo_binary_kl', 'delta', (0.05, 0.1, 0.15)),
-  ('GRPO', 'clip', 'grpo_clip_higher', 'clip', (0.1, 0.2, 0.28)),
-)
 _VARIANTS = {
-  f'{short} {high}': settings.thresholds(preset, what, min(high, 0.2), high)
-  for _, short, preset, what, bounds in _BOUNDS
-  for high in bounds
+  **{f'TV {d}': settings.bound('binary_tv', d) for d in (0.05, 0.1, 0.2)},
+  **{f'KL {d}': settings.bound('binary_kl', d) for d in (0.05, 0.1, 0.15)},
+  **{f'clip {c}': settings.clip(min(c, 0.2), c) for c in (0.1, 0.2, 0.28)},
 }
 _FAMILIES = {
-  family: [f'{short} {high}' for high in bounds]
-  for family, short, _, _, bounds in _BOUNDS
+  family: [name for name in _VARIANTS if name.startswith(short)]
+  for family, short in (
+    ('DPPO-Binary-TV', 'TV '),
+    ('DPPO-Binary-KL', 'KL '),
+    ('GRPO', 'clip '),
+  )
 }
 
 
-def _judge(points: Points) -> Sequence[Finding]:
+def _judge(points: Points) -> Findings:
   return [
-    finding(points, 'reward', _FAMILIES, name, 'GRPO', effect)
+    finding(points, 'reward', _FAMILIES, name, 'GRPO', settings.REWARD)
     for name in ('DPPO-Binary-TV', 'DPPO-Binary-KL')
-    for finding, effect in (
-      (judging.less_sensitive, 0.05),
-      (judging.at_equal_mask, 0.03),
-    )
+    for finding in (judging.less_sensitive, judging.at_equal_mask)
   ]
 
 

@@ -4,32 +4,32 @@ Unmasked are PG-IS and PG-TIS, masked all others; the misspecified anchor is
 MiniRL's. The mismatch is the mean of |pi - mu| over tokens, updates and steps.
 """
 
-from collections.abc import Sequence
-
 from dppo_jax.runtime.figures import command, panels
+from dppo_jax.runtime.figures.contrasts import contrast
 from dppo_jax.runtime.figures.figure import Figure
 from dppo_jax.runtime.figures.points import Points
-from dppo_jax.runtime.figures.verdicts import Finding, contrast
+from dppo_jax.runtime.figures.verdicts import Findings
 from experiments.figures import papers, settings
 
 _UNMASKED = ('PG-IS', 'PG-TIS')
 _MASKED = tuple(name for name in settings.METHODS if name not in _UNMASKED)
 
 
-def _judge(points: Points) -> Sequence[Finding]:
+def _judge(points: Points) -> Findings:
   one = 'Without a trust region training collapses, with one it does not.'
   two = 'MiniRL, anchored on recomputed probabilities, falls behind DPPO.'
   three = 'Truncated importance sampling makes PG-IS collapse sooner.'
   four = 'Truncated importance sampling makes MiniRL collapse sooner.'
   five = 'DPPO keeps the mismatch lower than the methods without a mask.'
-  dppo, lost = {'mean': settings.DPPO}, {'most': _UNMASKED}
-  kept, levels = {'least': _MASKED}, (0.40, 0.25)
+  collapse, least = settings.COLLAPSE, settings.REWARD
+  dppo, unmasked = {'mean': settings.DPPO}, {'least': _UNMASKED}
+  lost, kept, levels = {'most': _UNMASKED}, {'least': _MASKED}, (0.40, 0.25)
   return (
-    contrast(points, one, 'reward', kept, lost, 0.15, levels=levels),
-    contrast(points, two, 'reward', dppo, 'MiniRL', 0.10),
-    contrast(points, three, 'reward', 'PG-IS', 'PG-TIS', 0.05),
-    contrast(points, four, 'reward', 'MiniRL', 'MiniRL-TIS', 0.05),
-    contrast(points, five, 'mean_abs', {'least': _UNMASKED}, dppo, 0.005),
+    contrast(points, one, 'reward', kept, lost, collapse, levels=levels),
+    contrast(points, two, 'reward', dppo, 'MiniRL', least),
+    contrast(points, three, 'reward', 'PG-IS', 'PG-TIS', least),
+    contrast(points, four, 'reward', 'MiniRL', 'MiniRL-TIS', least),
+    contrast(points, five, 'mean_abs', unmasked, dppo, settings.MISMATCH),
   )
 
 

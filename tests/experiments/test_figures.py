@@ -2,11 +2,13 @@
 
 import importlib
 import json
+import math
 import pathlib
 
 import pytest
 
 from dppo_jax.runtime.figures import command, points, verdicts
+from dppo_jax.runtime.figures import figure as figure_lib
 from experiments.figures import __main__ as every_figure
 from tests import runs
 from tests.runtime.figures import pictures
@@ -60,6 +62,29 @@ def test_smoke(name, shared_runs, tmp_path):
   for finding in module.FIGURE.judge(table):
     assert finding.verdict in verdicts.WORDS
     assert f'**{finding.verdict}** | {finding.num_seeds} |' in text
+    # Nothing is shown by one seed; what is computed has no p.
+    if finding.verdict != verdicts.NOT_DISTINGUISHABLE:
+      assert math.isnan(finding.p)
+
+
+@pytest.mark.parametrize('name', _FIGURES)
+def test_seeds_that_judge_chose_no_setting(name):
+  tiers = _module(name).FIGURE.tiers
+  for tier in ('cpu', 'gpu'):
+    seeds = set(tiers[tier].seeds)
+    assert len(seeds) >= 5
+    assert not seeds & set(figure_lib.TUNING_SEEDS)
+  assert tiers['smoke'].seeds == (0,)
+
+
+@pytest.mark.parametrize('name', _FIGURES)
+def test_an_effect_is_the_same_for_more_and_for_alike(name):
+  """In every figure, of what a run earns; only collapses are larger."""
+  folder = _RESULTS / name
+  found = _module(name).FIGURE.judge(points.read(folder / f'{name}.csv'))
+  for finding in found:
+    if 'earn' in finding.claim:
+      assert finding.rule.endswith((' ≥ 0.05', '| < 0.05')), finding.claim
 
 
 @pytest.mark.parametrize('name', _KEPT)
@@ -72,6 +97,11 @@ def test_what_is_kept_is_drawn_from_its_points(name):
   for finding in figure.judge(table):
     claim = finding.claim.replace('|', '\\|')
     assert f'| {claim} | **{finding.verdict}** | {finding.num_seeds} |' in text
+    assert finding.seen.replace('|', '\\|') in text
+  # Those of the runs that are kept, whatever has become of the presets.
+  for overrides in figure.variants.values():
+    for key, value in overrides.items():
+      assert f'`{key}={value}`' in text, (key, value)
 
 
 def test_every_module_is_short():

@@ -2,26 +2,46 @@
 
 In the folder --out it leaves NAME.csv, every point; NAME.png and NAME.svg,
 drawn from that file alone; facts.json and README.md, with the verdicts. What
-other code or another tier left there is kept aside, in earlier/.
+other code or another tier left there is kept aside, in earlier/. With --judge
+nothing is run: what is there is drawn and judged anew, by the rule of today.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import json
 import os
 import pathlib
 import sys
 import time
+from typing import NamedTuple
 
 from absl import flags
 
 from dppo_jax.runtime import entry_point, workdir
-from dppo_jax.runtime.figures import drawing, points, readme
+from dppo_jax.runtime.figures import drawing, panels, points, readme
 from dppo_jax.runtime.figures.figure import POD, Figure, check_tier, jobs
 from dppo_jax.runtime.jobs import pool
 from dppo_jax.runtime.jobs.job import Outcome
 
 FACTS = 'facts.json'
 _EARLIER = 'earlier'
+
+
+class Options(NamedTuple):
+  """What the flags of a figure say.
+
+  Attributes:
+    tier: a tier of the figure, or 'pod', whose commands are printed.
+    out: folder of the results; None if it is missing.
+    runs: folder of the runs, which all figures share.
+    parallel: runs at a time.
+    judge: whether nothing is run, and what is there is judged.
+  """
+
+  tier: str
+  out: str | None
+  runs: pathlib.Path
+  parallel: int
+  judge: bool
 
 
 def run(figure: Figure, docs: str | None) -> None:
@@ -34,24 +54,50 @@ def run(figure: Figure, docs: str | None) -> None:
   read = define_flags()
 
   def main() -> int:
-    tier, out, runs, parallel = read()
-    named = entry_point.required('out', out, 'the folder of the results')
-    return make(figure, docs, tier, pathlib.Path(named), runs, parallel)
+    options = read()
+    named = entry_point.required(
+      'out', options.out, 'the folder of the results'
+    )
+    return follow(figure, docs, options, pathlib.Path(named))
 
   entry_point.run(main)
 
 
-def define_flags():
-  """Defines --tier, --out, --runs, --parallel; returns their reader."""
+def follow(
+  figure: Figure, docs: str | None, options: Options, out: pathlib.Path
+) -> int:
+  """Makes a figure as the flags say, or judges what is there.
+
+  Args:
+    figure: which.
+    docs: docstring of its module.
+    options: the flags.
+    out: folder of the results of this figure.
+
+  Returns:
+    The exit code.
+  """
+  if options.judge:
+    redraw(figure, docs, out)
+    return 0
+  return make(figure, docs, options.tier, out, options.runs, options.parallel)
+
+
+def define_flags() -> Callable[[], Options]:
+  """Defines the flags of `Options` and returns their reader."""
   tier = flags.DEFINE_string('tier', 'cpu', 'smoke, cpu, gpu or pod.')
   out = flags.DEFINE_string('out', None, 'Folder of CSV, pictures, README.')
   runs = flags.DEFINE_string('runs', 'runs/figures', 'Folder of the runs.')
   parallel = flags.DEFINE_integer('parallel', 1, 'Runs at a time.')
-  return lambda: (
+  judge = flags.DEFINE_bool(
+    'judge', False, 'Judge what --out has; run nothing.'
+  )
+  return lambda: Options(
     tier.value,
     out.value,
     pathlib.Path(runs.value).expanduser(),
     parallel.value,
+    judge.value,
   )
 
 
@@ -117,7 +163,8 @@ def redraw(figure: Figure, docs: str | None, out: pathlib.Path) -> None:
     facts = json.loads((out / FACTS).read_text())
   except (OSError, ValueError) as error:
     raise ValueError(f'{out / FACTS}: cannot be read ({error}).') from error
-  title = f'{figure.title}\n{figure.paper} · {readme.about(facts)}'
+  about = f'{figure.paper} · {readme.about(facts)}'
+  title = '\n'.join((figure.title, about, panels.BANDS))
   drawn = figure.panels(found)
   drawing.draw(out / figure.name, title, drawn)
   findings = figure.judge(found)

@@ -5,7 +5,7 @@ A module of experiments/figures states one and hands it to `command.run`:
   FIGURE = Figure(
     name='stability', title='…', paper='DPPO Fig. 3', claim='…',
     variants={'PG-IS': presets.PRESETS['pg_is'], …},
-    tiers={'cpu': Tier(config=stale_digits.get_config, num_seeds=3), …},
+    tiers={'cpu': Tier(config=stale_digits.get_config, seeds=range(10, 15)), …},
     panels=lambda points: [panels.over_steps(points, 'reward', …)],
     judge=judge, pod=('python -m experiments.train …',),
   )
@@ -22,13 +22,15 @@ from typing import Any
 from dppo_jax.runtime.figures import collect
 from dppo_jax.runtime.figures.panels import PanelsFn
 from dppo_jax.runtime.figures.points import Points, Row
-from dppo_jax.runtime.figures.verdicts import Finding
+from dppo_jax.runtime.figures.verdicts import Findings
 from dppo_jax.runtime.jobs.job import Job, Outcome, make_job
 from dppo_jax.runtime.validation import suggest
 
 RowsFn = Callable[[Sequence[Outcome]], Iterable[Row]]
-JudgeFn = Callable[[Points], Sequence[Finding]]
+JudgeFn = Callable[[Points], Findings]
 POD = 'pod'
+# Settings were chosen by looking at runs of these; no verdict is of them.
+TUNING_SEEDS = (0, 1, 2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,12 +39,12 @@ class Tier:
 
   Attributes:
     config: returns the config that variants change.
-    num_seeds: n; seeds are 0 to n - 1.
+    seeds: of the runs; of a tier that judges none of `TUNING_SEEDS`.
     only: names of the variants that are run; () runs all.
   """
 
   config: Callable[[], Any]
-  num_seeds: int
+  seeds: Sequence[int]
   only: Sequence[str] = ()
 
 
@@ -90,7 +92,7 @@ def jobs(figure: Figure, tier: Tier) -> list[Job]:
   base = tier.config()
   return [
     make_job(name, base, figure.variants[name], seed)
-    for seed in range(tier.num_seeds)
+    for seed in tier.seeds
     for name in names
   ]
 

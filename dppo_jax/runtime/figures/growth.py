@@ -5,7 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from dppo_jax.runtime.figures.points import Points
-from dppo_jax.runtime.figures.verdicts import Finding, difference
+from dppo_jax.runtime.figures.verdicts import (
+  Finding,
+  computed,
+  difference,
+  margin,
+)
 
 
 def times(
@@ -34,7 +39,13 @@ def times(
   if first.size:
     seen = f'{first.mean():.3g} against {second.mean():.3g}'
   rule = f'{column}: {high} − {factor:g} · {low} > 0'
-  return difference(claim, rule, (first - factor * second).tolist(), 0.0, seen)
+  return margin(
+    claim,
+    rule,
+    (first - factor * second).tolist(),
+    seen,
+    reverse=(second - factor * first).tolist(),
+  )
 
 
 def sooner(
@@ -81,7 +92,7 @@ def counts(points: Points, slow: str, fast: str, factor: float) -> Finding:
     factor: of the multiple.
 
   Returns:
-    Its differences are one a label, of which its n tells.
+    One case a label, of which its n tells; they are computed, not sampled.
   """
   labels = points.values('label')
   high, low = (
@@ -95,12 +106,12 @@ def counts(points: Points, slow: str, fast: str, factor: float) -> Finding:
   )
   pairs = ', '.join(f'{a:g} to {b:g}' for a, b in zip(high, low, strict=True))
   problem = ', '.join(points.values('problem'))
-  return difference(
+  return computed(
     f'In the tabular problem ({problem}) the clip needs far more refreshes.',
-    f'refreshes: {slow} − {factor:g} · {fast} > 0 at every {problem}',
+    f'refreshes: {slow} − {factor:g} · {fast} > 0 in every case',
     (high - factor * low).tolist(),
-    0.0,
     pairs,
+    reverse=(low - factor * high).tolist(),
   )
 
 

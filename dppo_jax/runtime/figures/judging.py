@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dppo_jax.runtime.figures.points import Points
-from dppo_jax.runtime.figures.verdicts import Finding, difference
+from dppo_jax.runtime.figures.verdicts import Finding, difference, margin
 
 FACTOR = 5.0
 Families = Mapping[str, Sequence[str]]
@@ -23,7 +23,7 @@ def rare_share(points: Points, clip: str, bound: str) -> Finding:
 
   Returns:
     Its differences are share − FACTOR · share, of rare tokens among the
-    masked ones of a run.
+    masked ones of a run; the opposite is FACTOR times more by the divergence.
   """
   shares = {v: _rare_among_masked(points, v) for v in (clip, bound)}
   seeds = [seed for seed in shares[clip] if seed in shares[bound]]
@@ -33,12 +33,12 @@ def rare_share(points: Points, clip: str, bound: str) -> Finding:
   seen = ''
   if seeds:
     seen = f'{high.mean():.2%} against {low.mean():.2%} of the masked tokens'
-  return difference(
+  return margin(
     'The ratio clip masks rare tokens, the divergence does not.',
     f'share of mu < .1 among masked tokens: {clip} − {FACTOR:g} · {bound} > 0',
     (high - FACTOR * low).tolist(),
-    0.0,
     seen,
+    reverse=(low - FACTOR * high).tolist(),
   )
 
 
@@ -58,7 +58,7 @@ def level(points: Points, claim: str, column: str, least: float) -> Finding:
   found = points.by_seed(column) - least
   seen = f'{found.mean() + least:.4g}' if found.size else ''
   rule = f'{column} − {least:g} > 0'
-  return difference(claim, rule, found.tolist(), 0.0, seen)
+  return margin(claim, rule, found.tolist(), seen)
 
 
 def columns_differ(
@@ -222,9 +222,10 @@ def ladder(
     first: the most that the first may have.
 
   Returns:
-    Its differences are the least step of a seed, in decades.
+    Its differences are the least step of a seed, in decades; the opposite is
+    that it falls at every step.
   """
-  steps, seen = [], []
+  steps, falls, seen = [], [], []
   for variant in variants:
     values = points.by_seed(column, variant=variant)
     seen.append(f'{variant} {values.mean():.2g}' if values.size else variant)
@@ -234,8 +235,9 @@ def ladder(
       logs = np.log10(np.maximum(np.ravel(found), 1e-12))
       within = np.log10(first) - logs[0]
       steps.append(float(min(np.diff(logs).min(), within)))
+      falls.append(float(-np.diff(logs).max()))
   rule = (
     f'{" < ".join(variants)}, and the first ≤ {first:g}: least step in decades,'
     ' or what the first leaves of its bound, > 0'
   )
-  return difference(claim, rule, steps, 0.0, ', '.join(seen))
+  return margin(claim, rule, steps, ', '.join(seen), reverse=falls)

@@ -19,6 +19,8 @@ _NAMES = {
   'dropped': 'weight taken away, mean of 1 − M',
   'reward': 'mean reward',
 }
+# What every picture of several seeds says of them.
+BANDS = 'Bands and error bars: from the least to the most of the seeds'
 Kind = Literal['line', 'marks', 'bars', 'dots']
 
 

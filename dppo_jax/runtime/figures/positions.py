@@ -8,7 +8,7 @@ import numpy as np
 from dppo_jax.runtime import ledger_files
 from dppo_jax.runtime.figures import collect
 from dppo_jax.runtime.figures.points import Points, Row
-from dppo_jax.runtime.figures.verdicts import Finding, difference
+from dppo_jax.runtime.figures.verdicts import Finding, difference, margin
 from dppo_jax.runtime.jobs.job import Outcome
 from dppo_jax.runtime.ledger import Record
 
@@ -84,24 +84,43 @@ def _bound(record: Record, position: float) -> float:
 def varies(points: Points, variant: str, column: str, factor: float) -> Finding:
   """Whether a column at one position is a multiple of that at another.
 
+  The most of noisy numbers is above the least of them by chance alone; so which
+  two positions of a seed are compared is told by the other seeds.
+
   Args:
-    points: of kind 'position'.
+    points: of kind 'position'; a position counts that every seed has.
     variant: of the runs.
     column: of positive numbers.
     factor: of the multiple.
   """
   ends = []
-  for seed in points.where(variant=variant).values('seed'):
-    values = points.where(variant=variant, seed=seed).numbers(column)
-    ends.append((values.max(), values.min()))
-  return _paired(
+  values = _by_position(points.where(variant=variant), column)
+  for place in range(len(values) if values.size else 0):
+    others = np.delete(values, place, axis=0)
+    if len(others):
+      mean = others.mean(0)
+      ends.append((values[place, mean.argmax()], values[place, mean.argmin()]))
+  most, least = np.array(ends).reshape(-1, 2).T
+  return margin(
     'Policy deviation varies with position.',
-    f'{column} of {variant}: most − {factor:g} · least of all positions > 0',
-    ends,
-    0.0,
-    '{1:.3g} to {0:.3g}',
-    factor,
+    f'{column} of {variant} where other seeds have most − {factor:g} · where'
+    ' they have least > 0',
+    (most - factor * least).tolist(),
+    f'{least.mean():.3g} to {most.mean():.3g}' if ends else '',
   )
+
+
+def _by_position(points: Points, column: str) -> np.ndarray:
+  """The column where every seed has a number: f64 [seeds, positions]."""
+  seeds = points.values('seed')
+  found = [
+    [points.by_seed(column, seed=s, position=place) for s in seeds]
+    for place in points.values('position')
+  ]
+  whole = [
+    np.ravel(column) for column in found if all(value.size for value in column)
+  ]
+  return np.array(whole).reshape(len(whole), len(seeds)).T
 
 
 def early(
@@ -123,25 +142,11 @@ def early(
     size = len(values) // 3
     if size:
       thirds.append((values[:size].mean(), values[-size:].mean()))
-  return _paired(
+  first, last = np.array(thirds).reshape(-1, 2).T
+  return difference(
     claim,
     f'{column} of {variant}: first − last third of the steps ≥ {effect:g}',
-    thirds,
+    (first - last).tolist(),
     effect,
-    '{0:.3g} against {1:.3g}',
+    f'{first.mean():.3g} against {last.mean():.3g}' if thirds else '',
   )
-
-
-def _paired(
-  claim: str,
-  rule: str,
-  pairs: Sequence[tuple[float, float]],
-  effect: float,
-  text: str,
-  factor: float = 1.0,
-) -> Finding:
-  """Of (a, b) of every seed, whether a - factor b is above the effect."""
-  found = np.array(pairs).reshape(-1, 2)
-  seen = text.format(*found.mean(0)) if pairs else ''
-  differences = found[:, 0] - factor * found[:, 1]
-  return difference(claim, rule, differences.tolist(), effect, seen)

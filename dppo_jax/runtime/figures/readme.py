@@ -1,13 +1,14 @@
 """README.md of a figure: how it was made, and what it came to."""
 
 from collections.abc import Mapping, Sequence
+import math
 import pathlib
 import subprocess
 from typing import Any
 
 from dppo_jax.runtime import run_folder
-from dppo_jax.runtime.figures import verdicts
-from dppo_jax.runtime.figures.figure import Figure
+from dppo_jax.runtime.figures import panels, verdicts
+from dppo_jax.runtime.figures.figure import TUNING_SEEDS, Figure
 from dppo_jax.runtime.figures.verdicts import Finding
 from dppo_jax.runtime.progress import format_seconds
 
@@ -63,7 +64,8 @@ def pod_lines(figure: Figure) -> str:
 def verdict_lines(figure: Figure, findings: Sequence[Finding]) -> str:
   """What the command prints of the verdicts."""
   lines = [
-    f'  {one.verdict} (n = {one.num_seeds}): {one.claim}\n    {one.seen}'
+    f'  {one.verdict} (n = {one.num_seeds}, p = {_p(one.p)}): {one.claim}\n'
+    f'    {one.seen}'
     for one in findings
   ]
   return '\n'.join([f'{figure.name}: {figure.title}', *lines])
@@ -83,13 +85,15 @@ def write(
     facts: of facts.json.
     findings: of its judge.
   """
-  table = ['| claim | verdict | n | seen | rule |', '|---|---|---|---|---|']
+  table = ['| claim | verdict | n | p | seen | rule |', f'|{"---|" * 6}']
   table += [
     f'| {_cell(one.claim)} | **{one.verdict}** | {one.num_seeds} |'
-    f' {_cell(one.seen)} | {_cell(one.rule)} |'
+    f' {_p(one.p)} | {_cell(one.seen)} | {_cell(one.rule)} |'
     for one in findings
   ]
   seeds = ', '.join(map(str, facts['seeds'])) or 'none: nothing is trained'
+  if set(facts['seeds']) & set(TUNING_SEEDS):
+    seeds += '; settings were chosen with them, so that they judge nothing'
   made = [
     f'- Command: `python -m experiments.figures.{figure.name}'
     f' --tier={facts["tier"]} --out=DIR`',
@@ -108,6 +112,7 @@ def write(
     f'# {figure.title}',
     f'{figure.paper}: {figure.claim}',
     f'![{figure.title}]({figure.name}.png)',
+    f'{panels.BANDS}; they are no confidence intervals.',
     '\n'.join(table),
     (docs or '').strip(),
     'The words:',
@@ -141,6 +146,10 @@ def _variants(figure: Figure) -> str:
 
 def _settings(overrides: Mapping[str, Any]) -> str:
   return ', '.join(f'`{k}={v}`' for k, v in overrides.items()) or 'nothing'
+
+
+def _p(p: float) -> str:
+  return f'{p:.2g}' if math.isfinite(p) else '–'
 
 
 def _after_title(docs: str) -> str:

@@ -193,7 +193,11 @@ def _finals(runs: Sequence[Run]) -> Table:
     if any(found.size for found in finite):
       rows.append([f'{key}, last', *(_cell(f[-1:]) for f in finite)])
       rows.append([f'{key}, mean', *(_cell(f) for f in finite)])
-  return Table('Metrics', heads, rows, 'Last: at the last step that has it.')
+  note = (
+    'Last: at the last step that has it. One run a column has no interval: what'
+    ' differs may be its seed.'
+  )
+  return Table('Metrics', heads, rows, note)
 
 
 def _cell(values: np.ndarray) -> str:

@@ -1,9 +1,11 @@
 """What the runs of a sweep say: means, intervals, pairs, collapsed seeds.
 
 Reward is the mean over all steps of a run, and held-out the last accuracy that
-it measured; both are averaged over seeds. An interval is the 95 % percentile
-bootstrap over seeds: with three of them it is the range of what was seen, and
-too narrow. A difference is to the baseline, paired by seed.
+it measured; both are averaged over seeds. An interval is the 95 % t interval of
+that mean over seeds, mean ± t_{.975, n-1} s / sqrt(n), which is wide where they
+are few: 12.7 standard errors either side of two, 4.3 of three, 2.8 of five. A
+share near 0 or 1 has it end beyond them. A difference is to the baseline,
+paired by seed; whose interval holds 0, of that nothing is shown.
 
 A seed collapsed if the reward over the last window of its run is below half of
 that over its best one. A window is a tenth of the steps, at least four; a run
@@ -16,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dppo_jax.runtime import accuracy
 from dppo_jax.runtime.accuracy import Estimate
 from dppo_jax.runtime.figures import judging
 from dppo_jax.runtime.figures.points import Points, Row
+from dppo_jax.runtime.figures.significance import mean_interval as estimate
 from dppo_jax.runtime.sweeps import variants as variants_lib
 from dppo_jax.runtime.sweeps.variants import Variant
 
@@ -36,7 +38,6 @@ THRESHOLDS = (
   ),
   'trust_region.budget',
 )
-_NUM_RESAMPLES, _CONFIDENCE, _SEED = 4000, 0.95, 0
 _LEAST_WINDOW = 4
 
 
@@ -88,20 +89,6 @@ class Aligned(NamedTuple):
   reward: float
   other_reward: float
   difference: Estimate
-
-
-def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
-  """Mean and interval of one number a seed; NaN what cannot be said."""
-  found = np.asarray(values, np.float64)
-  if not found.size:
-    return Estimate(np.nan, np.nan, np.nan)
-  mean = float(found.mean())
-  if found.size < 2:
-    return Estimate(mean, np.nan, np.nan)
-  low, high = accuracy.bootstrap(
-    found[:, None], _NUM_RESAMPLES, _CONFIDENCE, _SEED
-  )
-  return Estimate(mean, float(low[0]), float(high[0]))
 
 
 def collapsed(rewards: Sequence[float] | np.ndarray) -> bool | None:

@@ -82,7 +82,7 @@ def make(
     f' finished, {len(failed)} not'
   )
   shown = _panels(found, condensed, len(names), families)
-  drawing.draw(out / PICTURE, f'Sweep: {about}', shown)
+  drawing.draw(out / PICTURE, f'Sweep: {about}\n{panels.BANDS}', shown)
   parts: list[Part] = [*tables, Picture('Pictures', out / f'{PICTURE}.png')]
   rules = Text('How it is computed', estimates.__doc__ or '')
   parts += [_settings(sweep), rules]
@@ -130,7 +130,7 @@ def _lines(lines: Iterable[Line], baseline: str, num_seeds: int) -> Table:
   ]
   note = (
     f'Baseline: {baseline}. Reward: mean over the run; held-out: its last;'
-    ' intervals: bootstrap over seeds, too narrow where they are few.'
+    ' intervals: t, of the mean over seeds.'
   )
   return Table('Variants', heads, rows, note)
 

@@ -5,8 +5,8 @@ import json
 from configs import presets, tiny
 from dppo_jax.runtime import writers
 from dppo_jax.runtime.figures import panels
+from dppo_jax.runtime.figures.contrasts import contrast
 from dppo_jax.runtime.figures.figure import Figure, Tier
-from dppo_jax.runtime.figures.verdicts import contrast
 from dppo_jax.runtime.jobs.job import Outcome
 
 FIGURE = Figure(
@@ -19,8 +19,8 @@ FIGURE = Figure(
     'TV': presets.PRESETS['dppo_binary_tv'],
   },
   tiers={
-    'cpu': Tier(config=tiny.get_config, num_seeds=2),
-    'smoke': Tier(config=tiny.get_config, num_seeds=1),
+    'cpu': Tier(config=tiny.get_config, seeds=(10, 11, 12, 13, 14)),
+    'smoke': Tier(config=tiny.get_config, seeds=(0,)),
   },
   panels=lambda points: [panels.over_steps(points, 'reward', 'R', 'mean')],
   judge=lambda points: [

@@ -34,21 +34,21 @@ def test_a_figure_is_made(make, capsys):
     'made_up.svg',
   ]
   table = points.read(out / 'made_up.csv')
-  assert len(table.rows) == 2 * 2 * 3
+  assert len(table.rows) == 2 * 5 * 3
   assert table.values('held_out') == ['0.25', '', '0.5']
   pictures.assert_shows(out / 'made_up.svg', figures.FIGURE.panels(table))
   printed = capsys.readouterr().out
-  assert 'reproduced (n = 2): TV | earns more.' in printed
+  assert 'reproduced (n = 5, p = 0.031): TV | earns more.' in printed
   text = (out / 'README.md').read_text()
   for word in (
-    '| TV \\| earns more. | **reproduced** | 2 |',
+    '| TV \\| earns more. | **reproduced** | 5 | 0.031 |',
     '`python -m experiments.figures.made_up --tier=cpu --out=DIR`',
     '- Commit: ',
     '(sources one)',
-    '- Seeds: 0, 1',
-    '- Runs: 4, 0 failed',
+    '- Seeds: 10, 11, 12, 13, 14\n',
+    '- Runs: 10, 0 failed',
     '- Device: an abacus',
-    'runs 8 s, of the processor 6 s',
+    'runs 20 s, of the processor 15 s',
     _DOCS,
     'Not yet run.',
   ):
@@ -58,25 +58,43 @@ def test_a_figure_is_made(make, capsys):
 def test_the_picture_is_of_the_csv_alone(make):
   _, out = make()
   path = out / 'made_up.csv'
-  path.write_text(path.read_text().replace('0.71', '0.11'))
+  before = path.read_text()
+  assert '0.81' in before
+  path.write_text(before.replace('0.81', '0.11'))
   command.redraw(figures.FIGURE, _DOCS, out)
   changed = points.read(path)
   pictures.assert_shows(out / 'made_up.svg', figures.FIGURE.panels(changed))
 
 
+def test_what_is_there_is_judged_and_nothing_is_run(make, monkeypatch, capsys):
+  _, out = make()
+  facts = (out / 'facts.json').read_bytes()
+  path = out / 'made_up.csv'
+  table = points.read(path)
+  fewer = [row for row in table.rows if row['seed'] != '10']
+  points.write(path, fewer)
+  capsys.readouterr()
+  monkeypatch.setattr(command.pool, 'run_jobs', None)
+  options = command.Options('cpu', None, out, 1, judge=True)
+  assert command.follow(figures.FIGURE, _DOCS, options, out) == 0
+  assert 'not distinguishable (n = 4, p = 0.062)' in capsys.readouterr().out
+  assert '**not distinguishable** | 4 |' in (out / 'README.md').read_text()
+  assert (out / 'facts.json').read_bytes() == facts
+
+
 def test_a_crashed_seed_is_told_of_and_the_others_count(make, capsys):
-  code, out = make(broken=[('TV', 1)])
+  code, out = make(broken=[('TV', 11)])
   assert code == 1
-  assert 'failed: TV, seed 1: ValueError: broken' in capsys.readouterr().err
+  assert 'failed: TV, seed 11: ValueError: broken' in capsys.readouterr().err
   text = (out / 'README.md').read_text()
-  assert '- Failed: TV, seed 1: ValueError: broken' in text
-  assert '**not distinguishable** | 1 |' in text
-  assert '- Runs: 4, 1 failed' in text
+  assert '- Failed: TV, seed 11: ValueError: broken' in text
+  assert '**not distinguishable** | 4 | 0.062 |' in text
+  assert '- Runs: 10, 1 failed' in text
 
 
 def test_nothing_but_crashes_is_an_error_and_keeps_what_was(make):
   _, out = make()
-  every = [(name, seed) for name in ('PG-IS', 'TV') for seed in (0, 1)]
+  every = [(name, seed) for name in ('PG-IS', 'TV') for seed in range(10, 15)]
   before = (out / 'made_up.csv').read_text()
   with pytest.raises(ValueError, match='no run left a point'):
     make(broken=every)

@@ -6,19 +6,19 @@ from tests.runtime.figures import figures
 
 
 def test_jobs_come_seed_by_seed():
-  tier = figure_lib.Tier(config=tiny.get_config, num_seeds=2)
+  tier = figure_lib.Tier(config=tiny.get_config, seeds=(10, 4))
   jobs = figure_lib.jobs(figures.FIGURE, tier)
   assert [(job.name, job.seed) for job in jobs] == [
-    ('PG-IS', 0),
-    ('TV', 0),
-    ('PG-IS', 1),
-    ('TV', 1),
+    ('PG-IS', 10),
+    ('TV', 10),
+    ('PG-IS', 4),
+    ('TV', 4),
   ]
   assert jobs[1].config['trust_region']['rule'] == 'divergence'
 
 
 def test_a_tier_may_run_some_variants():
-  tier = figure_lib.Tier(config=tiny.get_config, num_seeds=1, only=('TV',))
+  tier = figure_lib.Tier(config=tiny.get_config, seeds=(7,), only=('TV',))
   assert [j.name for j in figure_lib.jobs(figures.FIGURE, tier)] == ['TV']
 
 

@@ -5,7 +5,8 @@ from tests.runtime.figures.tables import table
 
 
 def _masks(clip_rare, bound_rare):
-  values = {'clip': [0.04, 0.05], 'bound': [0.04, 0.02]}
+  values = {'clip': [0.04, 0.05, 0.05, 0.05, 0.05]}
+  values['bound'] = [0.04, 0.02, 0.02, 0.02, 0.02]
   shares = {'clip': clip_rare, 'bound': bound_rare}
   return table(values, 'masked', masked_rare=shares)
 
@@ -13,17 +14,25 @@ def _masks(clip_rare, bound_rare):
 @pytest.mark.parametrize(
   ('bound', 'word'),
   [
-    ([0.0, 0.0005], 'reproduced'),
-    ([0.0079, 0.0005], 'not distinguishable'),
-    ([0.0079, 0.004], 'opposite'),
+    ([0.0] + [0.0005] * 4, 'reproduced'),
+    ([0.0079] + [0.0005] * 4, 'not distinguishable'),
+    # As often is no fifth, and no five times as often either.
+    ([0.0079] + [0.004] * 4, 'not reproduced'),
   ],
 )
 def test_rare_share(bound, word):
   # A fifth of what the clip masks is rare.
-  found = judging.rare_share(_masks([0.008, 0.01], bound), 'clip', 'bound')
+  points = _masks([0.008] + [0.01] * 4, bound)
+  found = judging.rare_share(points, 'clip', 'bound')
   assert found.verdict == word
-  assert found.num_seeds == 2
+  assert found.num_seeds == 5
   assert found.seen.startswith('20.00% against')
+
+
+def test_the_opposite_of_a_rare_share_is_a_rare_share():
+  points = _masks([0.0] * 5, [0.004] * 5)
+  found = judging.rare_share(points, 'clip', 'bound')
+  assert found.verdict == 'opposite'
 
 
 def test_rare_share_without_a_mask_has_no_seed():
@@ -37,15 +46,17 @@ def test_rare_share_without_a_mask_has_no_seed():
 
 
 def test_level():
-  points = table({'a': [0.97, 0.99]})
-  assert judging.level(points, '', 'reward', 0.95).verdict == 'reproduced'
-  assert judging.level(points, '', 'reward', 0.98).verdict == (
-    'not distinguishable'
-  )
+  points = table({'a': [0.97, 0.99, 0.98, 0.98, 0.98]})
+  for least, word in (
+    (0.95, 'reproduced'),
+    (0.975, 'not distinguishable'),
+    (0.995, 'not reproduced'),
+  ):
+    assert judging.level(points, '', 'reward', least).verdict == word
 
 
 def test_columns_differ():
-  points = table({'a': [0.5, 0.6]}, low={'a': [0.1, 0.1]})
+  points = table({'a': [0.5, 0.6] + [0.5] * 3}, low={'a': [0.1] * 5})
   found = judging.columns_differ(points, 'a', '', 'reward', 'low', 0.4)
   assert found.verdict == 'reproduced'
   assert (
@@ -59,20 +70,25 @@ _FAMILIES = {'one': ('a', 'b'), 'other': ('c', 'd')}
 
 def test_less_sensitive():
   points = table(
-    {'a': [0.5, 0.5], 'b': [0.6, 0.4], 'c': [0.5, 0.9], 'd': [0.1, 0.4]}
+    {
+      'a': [0.5, 0.5] * 3,
+      'b': [0.6, 0.4] * 3,
+      'c': [0.5, 0.9] * 3,
+      'd': [0.1, 0.4] * 3,
+    }
   )
   found = judging.less_sensitive(
     points, 'reward', _FAMILIES, 'one', 'other', 0.3
   )
-  assert '+0.3, +0.4; mean +0.35' in found.seen
+  assert '+0.3, +0.4; mean +0.35 [' in found.seen
   assert found.verdict == 'reproduced'
 
 
 def test_at_equal_mask():
   # Both mask .2 to .4 in common; there one has .5 and the other .3.
   points = table(
-    {'a': [0.4, 0.4], 'b': [0.6, 0.6], 'c': [0.2, 0.2], 'd': [0.4, 0.4]},
-    masked={'a': [0.1] * 2, 'b': [0.5] * 2, 'c': [0.2] * 2, 'd': [0.4] * 2},
+    {'a': [0.4] * 5, 'b': [0.6] * 5, 'c': [0.2] * 5, 'd': [0.4] * 5},
+    masked={'a': [0.1] * 5, 'b': [0.5] * 5, 'c': [0.2] * 5, 'd': [0.4] * 5},
   )
   found = judging.at_equal_mask(
     points, 'reward', _FAMILIES, 'one', 'other', 0.1
@@ -106,9 +122,10 @@ def test_ranges_that_do_not_meet_are_not_compared():
 @pytest.mark.parametrize(
   ('first', 'values', 'word'),
   [
-    (0.2, {'a': [0.1, 0.1], 'b': [0.5, 0.3]}, 'reproduced'),
-    (0.05, {'a': [0.1, 0.1], 'b': [0.5, 0.3]}, 'opposite'),
-    (0.2, {'a': [0.1, 0.1], 'b': [0.05, 0.3]}, 'not distinguishable'),
+    (0.2, {'a': [0.1] * 5, 'b': [0.5] + [0.3] * 4}, 'reproduced'),
+    (0.05, {'a': [0.1] * 5, 'b': [0.5] + [0.3] * 4}, 'not reproduced'),
+    (0.2, {'a': [0.1] * 5, 'b': [0.05] + [0.3] * 4}, 'not distinguishable'),
+    (0.2, {'a': [0.1] * 5, 'b': [0.05] * 5}, 'opposite'),
   ],
 )
 def test_ladder(first, values, word):

@@ -85,24 +85,42 @@ def test_rows(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('factor', 'word'), [(2.0, 'reproduced'), (5.0, 'opposite')]
+  ('factor', 'word'), [(2.0, 'reproduced'), (5.0, 'not reproduced')]
 )
 def test_varies(factor, word):
   rows = [
-    {'variant': 'a', 'seed': seed, 'tv': str(value)}
-    for seed in '01'
-    for value in (0.01, 0.03, 0.02)
+    {'variant': 'a', 'seed': seed, 'position': str(place), 'tv': str(value)}
+    for seed in '01234'
+    for place, value in enumerate((0.01, 0.03, 0.02))
   ]
   found = positions.varies(Points(rows), 'a', 'tv', factor)
   assert found.verdict == word
   assert found.seen.startswith('0.01 to 0.03;')
   assert positions.varies(Points(rows), 'b', 'tv', factor).num_seeds == 0
+  # A place that one seed lacks is nobody's, and one seed tells no place.
+  rows[1]['tv'] = ''
+  found = positions.varies(Points(rows), 'a', 'tv', 1.5)
+  assert found.seen.startswith('0.01 to 0.02;')
+  assert positions.varies(Points(rows[:3]), 'a', 'tv', factor).num_seeds == 0
+
+
+def test_positions_that_are_alike_do_not_vary():
+  """Of noise alone, the most is twice the least; other seeds tell where."""
+  noise = np.random.default_rng(0).uniform(0.005, 0.03, (5, 12))
+  assert (noise.max(1) > 2 * noise.min(1)).all()
+  rows = [
+    {'variant': 'a', 'seed': str(s), 'position': str(place), 'tv': str(tv)}
+    for s, values in enumerate(noise)
+    for place, tv in enumerate(values)
+  ]
+  found = positions.varies(Points(rows), 'a', 'tv', 2.0)
+  assert found.verdict != 'reproduced'
 
 
 def test_early():
   rows = [
     {'variant': 'a', 'seed': seed, 'step': str(step), 'x': str(value)}
-    for seed in '01'
+    for seed in '01234'
     for step, value in enumerate(('', 0.9, 0.7, 0.5, 0.4, 0.3, 0.1))
   ]
   found = positions.early(Points(rows), 'It is.', 'a', 'x', 0.5)

@@ -1,3 +1,4 @@
+import math
 import re
 
 from dppo_jax.runtime.figures import readme
@@ -26,10 +27,30 @@ def test_a_figure_without_training_says_so():
   assert '1 min 1 s' in text
 
 
+def test_seeds_that_chose_settings_are_told_of():
+  tuned = {**_FACTS, 'seeds': [2, 10, 11]}
+  text = readme.write(figures.FIGURE, None, tuned, [])
+  assert '- Seeds: 2, 10, 11; settings were chosen with them' in text
+  text = readme.write(figures.FIGURE, None, {**_FACTS, 'seeds': [10, 11]}, [])
+  assert '- Seeds: 10, 11\n' in text
+
+
+def test_bands_are_named():
+  text = readme.write(figures.FIGURE, None, _FACTS, [])
+  assert 'from the least to the most of the seeds; they are no' in text
+
+
+def test_what_has_no_p_shows_none():
+  found = Finding('A claim.', 'a rule', 'numbers', 'reproduced', 5, math.nan)
+  assert '(n = 5, p = –)' in readme.verdict_lines(figures.FIGURE, [found])
+  text = readme.write(figures.FIGURE, None, _FACTS, [found])
+  assert '| A claim. | **reproduced** | 5 | – | numbers | a rule |' in text
+
+
 def test_verdicts_are_printed_with_n():
-  found = Finding('A claim.', 'a rule', 'numbers', 'opposite', 3)
+  found = Finding('A claim.', 'a rule', 'numbers', 'opposite', 3, 0.125)
   text = readme.verdict_lines(figures.FIGURE, [found])
-  assert '  opposite (n = 3): A claim.\n    numbers' in text
+  assert '  opposite (n = 3, p = 0.12): A claim.\n    numbers' in text
 
 
 def test_the_commit_is_named():

@@ -1,26 +1,35 @@
+import math
+
 import numpy as np
 import pytest
 
-from dppo_jax.runtime.figures import verdicts
-from tests.runtime.figures.tables import table
+from dppo_jax.runtime.figures import significance, verdicts
 
-_HIGH = [0.5, 0.6, 0.7]
-_LOW = [0.1, 0.3, 0.2]
+_UP = [0.2, 0.3, 0.1, 0.2, 0.2]
+_DOWN = [-d for d in _UP]
 
 
 @pytest.mark.parametrize(
   ('differences', 'effect', 'word'),
   [
-    ([0.2, 0.3, 0.1], 0.19, 'reproduced'),
-    ([0.2, 0.3, 0.1], 0.21, 'not reproduced'),
-    ([0.2, 0.3, -0.01], 0.1, 'not distinguishable'),
-    ([0.2, 0.3, 0.0], 0.1, 'not distinguishable'),
-    ([-0.2, -0.3, -0.1], 0.19, 'opposite'),
-    ([-0.2, -0.3, -0.1], 0.3, 'not reproduced'),
-    ([0.5], 0.1, 'not distinguishable'),
+    (_UP, 0.19, 'reproduced'),
+    (_UP, 0.21, 'not reproduced'),  # A difference, but too small.
+    (_DOWN, 0.19, 'opposite'),
+    (_DOWN, 0.3, 'not reproduced'),
+    # Below the effect in every seed, whatever the signs.
+    ([0.2, 0.3, -0.01, 0.1, 0.2], 0.31, 'not reproduced'),
+    ([0.0] * 5, 0.1, 'not reproduced'),
+    ([0.2, 0.3, -0.01, 0.1, 0.2], 0.1, 'not distinguishable'),
+    ([0.2, 0.3, 0.0, 0.1, 0.2], 0.1, 'not distinguishable'),
+    # Of eight, seven are enough; of five or six none may differ.
+    ([0.3] * 7 + [-0.1], 0.1, 'reproduced'),
+    ([0.3] * 5 + [-0.1], 0.1, 'not distinguishable'),
+    ([0.5] * 4, 0.1, 'not distinguishable'),
+    ([-0.5] * 4, 0.1, 'not distinguishable'),
+    ([0.0] * 4, 0.1, 'not distinguishable'),
     ([], 0.1, 'not distinguishable'),
-    ([0.5, np.nan], 0.1, 'not distinguishable'),
-    ([0.5, np.inf], 0.1, 'not distinguishable'),
+    ([*_UP, np.nan], 0.1, 'not distinguishable'),
+    ([*_UP, np.inf], 0.1, 'not distinguishable'),
   ],
 )
 def test_words(differences, effect, word):
@@ -29,66 +38,83 @@ def test_words(differences, effect, word):
   assert word in verdicts.__doc__
 
 
-def test_a_contrast_is_paired_by_seed():
-  found = verdicts.contrast(
-    table({'a': _HIGH, 'b': _LOW}), 'a wins', 'reward', 'a', 'b', 0.3
+def test_a_finding_shows_p_and_a_t_interval():
+  found = verdicts.difference('It is.', 'a − b', _UP, 0.1, '0.6 against 0.4')
+  assert (found.verdict, found.num_seeds, found.p) == ('reproduced', 5, 1 / 32)
+  mean, low, high = significance.mean_interval(_UP)
+  assert found.seen == (
+    '0.6 against 0.4; differences by seed +0.2, +0.3, +0.1, +0.2, +0.2;'
+    f' mean {mean:+.3g} [{low:+.3g}, {high:+.3g}]'
   )
-  assert found.verdict == 'reproduced'
-  assert found.num_seeds == 3
-  assert '+0.4, +0.3, +0.5; mean +0.4' in found.seen
-  assert '0.6 against 0.2' in found.seen
-  assert found.rule == 'a − b ≥ 0.3'
+  # That of the word: against the claim here.
+  assert verdicts.difference('', '', _DOWN, 0.1).p == 1 / 32
+  assert verdicts.difference('', '', [0.2, -0.3, 0.1], 0.1).p == 0.5
+  assert verdicts.difference('', '', [0.2], 0.1).seen.endswith('mean +0.2')
 
 
-def test_groups_are_taken_together():
-  points = table({'a': [0.5, 0.9], 'b': [0.9, 0.6], 'c': [0.1, 0.1]})
-  for how, seen in (('least', 0.55), ('most', 0.9), ('mean', 0.725)):
-    found = verdicts.contrast(points, '', 'reward', {how: ('a', 'b')}, 'c', 0.1)
-    assert found.seen.startswith(f'{seen:.3g} against 0.1')
-    assert found.rule == f'{how} of a, b − c ≥ 0.1'
-
-
-def test_a_seed_that_crashed_is_left_out():
-  found = verdicts.contrast(
-    table({'a': _HIGH, 'b': _LOW[:2]}), '', 'reward', 'a', 'b', 0.1
+def test_nothing_seen_is_no_verdict():
+  found = verdicts.difference('', '', [], 0.1)
+  assert (found.verdict, found.num_seeds, found.p) == (
+    *('not distinguishable', 0, 1.0),
   )
-  assert found.num_seeds == 2
-  found = verdicts.contrast(
-    table({'a': _HIGH}), '', 'reward', 'a', 'nobody', 0.1
-  )
-  assert (found.num_seeds, found.verdict) == (0, 'not distinguishable')
+  assert found.seen == 'differences by seed none; mean none'
 
 
 @pytest.mark.parametrize(
-  ('levels', 'word'),
-  [
-    ((0.59, 0.21), 'reproduced'),
-    ((0.61, 0.21), 'not reproduced'),
-    ((0.59, 0.19), 'not reproduced'),
-  ],
+  ('ratio', 'word'),
+  [(5.1, 'reproduced'), (4.9, 'not reproduced'), (1 / 5.1, 'opposite')],
 )
-def test_levels_must_be_held_too(levels, word):
-  points = table({'a': _HIGH, 'b': _LOW})
-  found = verdicts.contrast(points, '', 'reward', 'a', 'b', 0.1, levels=levels)
-  assert found.verdict == word
-
-
-def test_only_some_rows():
-  points = table({'a': [0.5, 0.6], 'b': [0.1, 0.2]})
-  found = verdicts.contrast(
-    points, '', 'reward', 'a', 'b', 0.1, where={'step': '2'}
-  )
-  assert found.seen.startswith('0.56 against 0.16')
+def test_the_opposite_of_a_multiple_is_a_multiple(ratio, word):
+  margins, reverse = [ratio - 5.0] * 5, [1.0 - 5.0 * ratio] * 5
+  found = verdicts.margin('', '', margins, reverse=reverse)
+  assert (found.verdict, found.p) == (word, 1 / 32)
+  # A level has no opposite.
+  alone = verdicts.margin('', '', margins)
+  assert alone.verdict == (word if word != 'opposite' else 'not reproduced')
 
 
 @pytest.mark.parametrize(
-  ('other', 'word'),
+  ('margins', 'reverse', 'word'),
   [
-    ([0.45, 0.65, 0.7], 'reproduced'),
-    ([0.3, 0.65, 0.7], 'not distinguishable'),
-    ([0.3, 0.8, 0.9], 'opposite'),
+    ([1, 2], [-1, -2], 'reproduced'),
+    ([1, -2], [-1, -2], 'not reproduced'),
+    ([-1, -2], [1, 2], 'opposite'),
+    ([-1, -2], [1, -2], 'not reproduced'),
+    ([], [], 'not distinguishable'),
   ],
 )
-def test_alike(other, word):
-  points = table({'a': _HIGH, 'b': other})
-  assert verdicts.alike(points, '', 'reward', 'a', 'b', 0.1).verdict == word
+def test_what_is_computed_has_no_p(margins, reverse, word):
+  found = verdicts.computed('', '', margins, 'numbers', reverse=reverse)
+  assert (found.verdict, found.seen) == (word, 'numbers')
+  assert math.isnan(found.p)
+
+
+# The noise of a seed: symmetric, skewed, and such that one seed decides.
+_NOISE = {
+  'normal': lambda rng, shape: rng.normal(size=shape),
+  'skewed': lambda rng, shape: rng.exponential(size=shape),
+  'wild': lambda rng, shape: rng.standard_cauchy(shape),
+}
+
+
+@pytest.mark.parametrize('noise', _NOISE)
+@pytest.mark.parametrize('num_seeds', [3, 5, 8])
+def test_without_a_difference_few_claims_come_up(noise, num_seeds):
+  draws = 4000
+  pairs = _NOISE[noise](np.random.default_rng(0), (2, draws, num_seeds))
+  found = [verdicts.of_differences(d, 0.0) for d in pairs[0] - pairs[1]]
+  exact = sum(
+    math.comb(num_seeds, k) / 2**num_seeds
+    for k in range(num_seeds + 1)
+    if sum(math.comb(num_seeds, j) for j in range(k, num_seeds + 1))
+    <= significance.LEVEL * 2**num_seeds
+  )
+  assert exact <= significance.LEVEL
+  # Three standard errors of the share.
+  most = exact + 3 * math.sqrt(exact / draws)
+  for word in ('reproduced', 'opposite'):
+    share = found.count(word) / draws
+    assert share <= most, word
+    if exact and noise == 'normal':
+      # The mean has the sign of most: nothing is lost to the effect of 0.
+      assert share > 0.8 * exact, word

@@ -40,6 +40,7 @@ def test_configs_and_metrics(tmp_path):
   assert ['rewards/mean,', 'last', '0.3', '0.5'] in lines
   assert ['rewards/mean,', 'mean', '0.2', '0.5'] in lines
   assert 'Ledgers' not in text
+  assert 'has no interval: what differs may be its seed' in text
   out = tmp_path / 'out'
   assert points.read(out / comparison.POINTS).values('variant') == [
     'one',

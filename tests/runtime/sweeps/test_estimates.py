@@ -32,23 +32,6 @@ def _condensed(runs):
   return Points([{name: str(v) for name, v in row.items()} for row in rows])
 
 
-def test_an_interval_is_the_bootstrap_over_seeds():
-  found = estimates.estimate([0.1, 0.2, 0.6])
-  assert found.value == pytest.approx(0.3)
-  assert (found.low, found.high) == pytest.approx((0.1, 0.6))
-  spread = np.random.default_rng(0).normal(size=400)
-  found = estimates.estimate(spread)
-  # 1.96 standard errors either side.
-  assert found.high - found.low == pytest.approx(2 * 1.96 / 20, rel=0.15)
-
-
-def test_what_few_seeds_cannot_say_is_nan():
-  assert np.isnan(estimates.estimate([])).all()
-  one = estimates.estimate([0.5])
-  assert one.value == 0.5
-  assert np.isnan(one[1:]).all()
-
-
 @pytest.mark.parametrize(
   ('rewards', 'expected'),
   [
@@ -80,6 +63,10 @@ def test_lines():
   a, b, c = estimates.lines(points, ['a', 'b', 'c'], 'a')
   assert a.num_seeds == 2
   assert a.reward.value == pytest.approx(0.3)
+  # Of two seeds, 12.706 standard errors either side: Student's table.
+  assert a.reward.high == pytest.approx(0.3 + 12.706 * 0.1, abs=1e-3)
+  assert a.reward.low == pytest.approx(0.3 - 12.706 * 0.1, abs=1e-3)
+  assert 'bootstrap' not in estimates.__doc__
   assert a.masked.value == pytest.approx(0.2)
   assert a.held_out.value == 0.25
   assert a.num_pairs == 0
