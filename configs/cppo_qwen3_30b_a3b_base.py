@@ -22,7 +22,7 @@ Expected: avg@16, mean of AIME 24, 25 and 26: CPPO 54.8 %, DPPO 49.2 %, TRM-Avg
 
 import ml_collections
 
-from configs import published, qwen3_30b_a3b_base, thresholds
+from dppo_jax.configs import published, qwen3_30b_a3b_base, thresholds
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

@@ -20,7 +20,7 @@ Expected: avg@16, mean of AIME 24, 25 and 26: CPPO 31.1 %, MinPRO 29.7 %, CISPO
 
 import ml_collections
 
-from configs import published, qwen3_1_7b, thresholds
+from dppo_jax.configs import published, qwen3_1_7b, thresholds
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

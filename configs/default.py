@@ -7,7 +7,7 @@ are named after the modules that read them.
 
 import ml_collections
 
-from configs import presets
+from dppo_jax.configs import presets
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

@@ -16,7 +16,7 @@ clip masks is rare, and 3 % of what Binary TV masks; reward .73 under the clip,
 
 import ml_collections
 
-from configs import presets, stale_digits
+from dppo_jax.configs import presets, stale_digits
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

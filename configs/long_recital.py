@@ -17,7 +17,7 @@ under DPPO, .13 under CPPO, .16 with its budget alone.
 
 import ml_collections
 
-from configs import presets, stale_digits
+from dppo_jax.configs import presets, stale_digits
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

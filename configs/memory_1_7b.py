@@ -11,7 +11,7 @@ Hardware: 2 CPU cores, 12 GB. Duration: minutes. Expected: figures in README.md,
 
 import ml_collections
 
-from configs import default, presets, published
+from dppo_jax.configs import default, presets, published
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

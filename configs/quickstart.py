@@ -13,7 +13,7 @@ completions from about .3 to at least .94.
 
 import ml_collections
 
-from configs import default, presets
+from dppo_jax.configs import default, presets
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

@@ -21,7 +21,7 @@ best of its validation curve.
 
 import ml_collections
 
-from configs import default, published, thresholds
+from dppo_jax.configs import default, published, thresholds
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

@@ -25,7 +25,7 @@ GRPO with Clip-Higher is slower and ends lower.
 
 import ml_collections
 
-from configs import default, published, thresholds
+from dppo_jax.configs import default, published, thresholds
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

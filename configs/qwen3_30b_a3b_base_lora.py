@@ -15,7 +15,7 @@ Expected, read off figure 17: in 900 steps avg@32 of AIME 24 from .2 to about
 
 import ml_collections
 
-from configs import published, qwen3_30b_a3b_base, thresholds
+from dppo_jax.configs import published, qwen3_30b_a3b_base, thresholds
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

@@ -15,7 +15,7 @@ mean |pi - mu| below .004 throughout; CISPO does not collapse.
 
 import ml_collections
 
-from configs import published, qwen3_30b_a3b_base, thresholds
+from dppo_jax.configs import published, qwen3_30b_a3b_base, thresholds
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

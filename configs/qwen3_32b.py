@@ -13,7 +13,7 @@ Expected: no published run to compare with.
 
 import ml_collections
 
-from configs import published, qwen3_8b_base, thresholds
+from dppo_jax.configs import published, qwen3_8b_base, thresholds
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

@@ -18,7 +18,7 @@ of mathematics, and words as 'Wait', 'Next', 'Thus', 'Since'.
 
 import ml_collections
 
-from configs import published, qwen3_8b_base, thresholds
+from dppo_jax.configs import published, qwen3_8b_base, thresholds
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

@@ -20,7 +20,7 @@ lower, its entropy high.
 
 import ml_collections
 
-from configs import default, published, thresholds
+from dppo_jax.configs import default, published, thresholds
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

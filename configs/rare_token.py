@@ -17,7 +17,7 @@ likely within five batches under every rule, and soonest without any.
 
 import ml_collections
 
-from configs import presets, stale_digits
+from dppo_jax.configs import presets, stale_digits
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

@@ -24,7 +24,7 @@ checkpoints have more reward and fewer wins.
 
 import ml_collections
 
-from configs import default, published, thresholds
+from dppo_jax.configs import default, published, thresholds
 
 _FILES = '~/.cache/dppo_jax/data/files/ultrafeedback'
 

@@ -24,7 +24,7 @@ mean |pi - mu| flat; PG-IS, PG-TIS, MiniRL and MiniRL-TIS rise, lose control of
 
 import ml_collections
 
-from configs import default, published, thresholds
+from dppo_jax.configs import default, published, thresholds
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

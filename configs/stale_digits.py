@@ -16,7 +16,7 @@ region the reward falls below its start within 60 steps; with any, it does not.
 
 import ml_collections
 
-from configs import default, presets
+from dppo_jax.configs import default, presets
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

@@ -14,7 +14,7 @@ from typing import Any
 
 import ml_collections
 
-from configs import presets
+from dppo_jax.configs import presets
 
 _PREFIX_RULES = ('cppo', 'cppo_dynamic', 'cppo_soft')
 

@@ -8,7 +8,7 @@ Command: python -m experiments.train --config=configs/tiny.py --workdir=DIR
 
 import ml_collections
 
-from configs import default, presets
+from dppo_jax.configs import default, presets
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:

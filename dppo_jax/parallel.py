@@ -6,6 +6,7 @@ changing a row.
 """
 
 from collections.abc import Sequence
+import dataclasses
 import math
 from typing import Any
 
@@ -14,6 +15,52 @@ import jax
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
+
+from dppo_jax.base import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class VocabularyAxes:
+  """Where rows and columns of the vocabulary live.
+
+  Attributes:
+    mesh: devices.
+    rows: mesh axes over which rows are split.
+    vocabulary: mesh axis over which columns are split.
+  """
+
+  mesh: Mesh
+  rows: tuple[str, ...]
+  vocabulary: str
+
+  @property
+  def num_shards(self) -> int:
+    """T, devices that share the vocabulary."""
+    return int(self.mesh.shape[self.vocabulary])
+
+  def index(self) -> Array | int:
+    """Number of this device among those, inside a `shard_map`."""
+    return 0 if self.num_shards == 1 else jax.lax.axis_index(self.vocabulary)
+
+  def reduce_max(self, x: Array) -> Array:
+    """Maximum over the devices that share the vocabulary."""
+    return x if self.num_shards == 1 else jax.lax.pmax(x, self.vocabulary)
+
+  def reduce_sum(self, x: Array) -> Array:
+    """Sum over the devices that share the vocabulary."""
+    return x if self.num_shards == 1 else jax.lax.psum(x, self.vocabulary)
+
+  def sum_rows(self, x: Array) -> Array:
+    """Sum over the devices that share the rows."""
+    spread = tuple(axis for axis in self.rows if self.mesh.shape[axis] > 1)
+    return jax.lax.psum(x, spread) if spread else x
+
+  def gather(self, x: Array) -> Array:
+    """[b, n] -> [b, T n], the devices' columns in order."""
+    if self.num_shards == 1:
+      return x
+    return jax.lax.all_gather(x, self.vocabulary, axis=1, tiled=True)
+
 
 # Of a mesh, to be arranged or as they are arranged; None for all that are here.
 Devices = Sequence[Any] | np.ndarray | None

@@ -7,8 +7,8 @@ import pathlib
 
 from absl import flags
 
-from dppo_jax.runtime import entry_point
-from dppo_jax.runtime.sweeps import comparison
+from dppo_jax.analysis.sweeps import compare
+from dppo_jax.runtime import cli
 
 _OUT = flags.DEFINE_string(
   'out', 'runs/compare', 'Folder of the pictures and the page.'
@@ -18,9 +18,9 @@ _OUT = flags.DEFINE_string(
 def main(*folders: str) -> int:
   """Compares, prints and draws; returns the exit code."""
   out = pathlib.Path(_OUT.value).expanduser().absolute()
-  print(comparison.compare(folders, out))
+  print(compare.compare(folders, out))
   return 0
 
 
 if __name__ == '__main__':
-  entry_point.run(main, positional=True)
+  cli.run(main, positional=True)

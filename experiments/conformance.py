@@ -13,8 +13,8 @@ import pathlib
 
 from absl import flags
 
-from dppo_jax.runtime import entry_point
-from dppo_jax.runtime.conformance import comparison, golden, published, verdict
+from dppo_jax.conformance import comparison, golden, hf_models, verdict
+from dppo_jax.runtime import cli
 
 _GOLDEN = flags.DEFINE_string('golden', None, 'Folder of golden .npz files.')
 _PRETRAINED = flags.DEFINE_string('pretrained', None, 'Folder of models.')
@@ -25,10 +25,10 @@ def main() -> int:
   """Compares; returns the exit code."""
   if _PRETRAINED.value is not None:
     root = pathlib.Path(_PRETRAINED.value).expanduser().absolute()
-    found = published.compare_folder(root)
-    print(published.describe(root, found))
+    found = hf_models.compare_folder(root)
+    print(hf_models.describe(root, found))
     return 0 if all(each.conforms for each in found) else 1
-  named = entry_point.required(
+  named = cli.required(
     'golden', _GOLDEN.value, 'the folder of golden .npz files'
   )
   folder = pathlib.Path(named).expanduser().absolute()
@@ -42,4 +42,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  entry_point.run(main)
+  cli.run(main)

@@ -12,14 +12,9 @@ from absl import flags
 import jax
 from ml_collections import config_flags
 
-from dppo_jax.runtime import (
-  assembly,
-  checkup,
-  doctor,
-  entry_point,
-  mesh_check,
-  mesh_layouts,
-)
+from dppo_jax.planning import doctor, findings, mesh_check, mesh_layouts
+from dppo_jax.runtime import cli
+from dppo_jax.runtime.programs import compiled
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Experiment, configs/quickstart.py say; --config.KEY=…'
@@ -30,10 +25,10 @@ _MESH = flags.DEFINE_bool('mesh', False, 'Compare meshes of the devices here.')
 
 def main() -> int:
   """Examines; returns the exit code."""
-  config = entry_point.required('config', _CONFIG.value, 'an experiment')
+  config = cli.required('config', _CONFIG.value, 'an experiment')
   if _PROMPTS.value < 1:
     raise ValueError(f'--num_prompts: got {_PROMPTS.value}; at least 1.')
-  assembly.use_compilation_cache(config.compilation_cache)
+  compiled.use_compilation_cache(config.compilation_cache)
   tell = functools.partial(print, flush=True)
   if _MESH.value:
     mesh_layouts.have_devices()
@@ -41,14 +36,14 @@ def main() -> int:
   found = doctor.examine(config, jax.device_count(), _PROMPTS.value, tell)
   counts = {
     level: sum(finding.level == level for finding in found)
-    for level in (checkup.OK, checkup.WARNING, checkup.ERROR)
+    for level in (findings.OK, findings.WARNING, findings.ERROR)
   }
   print(
-    f'{counts[checkup.ERROR]} errors, {counts[checkup.WARNING]} warnings,'
-    f' {counts[checkup.OK]} checks passed'
+    f'{counts[findings.ERROR]} errors, {counts[findings.WARNING]} warnings,'
+    f' {counts[findings.OK]} checks passed'
   )
-  return int(counts[checkup.ERROR] > 0)
+  return int(counts[findings.ERROR] > 0)
 
 
 if __name__ == '__main__':
-  entry_point.run(main)
+  cli.run(main)

@@ -9,11 +9,14 @@ import pathlib
 from absl import flags
 import jax
 
-from configs import default
+from dppo_jax.configs import default
 from dppo_jax.rewards.pool import VerifierPool
-from dppo_jax.runtime import assembly, entry_point, inspection
-from dppo_jax.runtime.config import build_experiment
-from dppo_jax.runtime.frozen import with_base
+from dppo_jax.runtime import cli
+from dppo_jax.runtime.config.build import build_experiment
+from dppo_jax.runtime.evaluation import offline
+from dppo_jax.runtime.programs import compiled
+from dppo_jax.runtime.programs import parts as parts_lib
+from dppo_jax.runtime.programs.base_weights import with_base
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the training.')
 _STEP = flags.DEFINE_string('step', 'latest', 'best, latest or a number.')
@@ -32,28 +35,28 @@ _OVERRIDES = {  # None keeps what the training was told.
 
 def main() -> int:
   """Evaluates; returns the exit code."""
-  named = entry_point.required('workdir', _WORKDIR.value, 'the run to look at')
+  named = cli.required('workdir', _WORKDIR.value, 'the run to look at')
   folder = pathlib.Path(named).expanduser().absolute()
   changes = {key: flag.value for key, flag in _OVERRIDES.items()}
-  config = inspection.restore_config(
+  config = offline.restore_config(
     default.get_config(), folder, changes, jax.device_count()
   )
   experiment = build_experiment(config, jax.device_count())
-  assembly.use_compilation_cache(experiment.compilation_cache)
-  parts = with_base(experiment, assembly.assemble(experiment))
-  state = inspection.load_policy(
+  compiled.use_compilation_cache(experiment.compilation_cache)
+  parts = with_base(experiment, parts_lib.assemble(experiment))
+  state = offline.load_policy(
     parts, experiment.checkpoints, folder, _STEP.value
   )
   with VerifierPool(**vars(experiment.rewards)) as pool:
-    evaluate = inspection.open_evaluation(experiment, parts, pool)
+    evaluate = offline.open_evaluation(experiment, parts, pool)
     found = evaluate(state, experiment.evaluation.final_num_prompts)
   how = config.evaluation.to_dict()
   facts = {'workdir': named, 'step': int(state.step), 'evaluation': how}
-  print(inspection.describe(facts, parts, found, _SHOWN.value))
+  print(offline.describe(facts, parts, found, _SHOWN.value))
   out = pathlib.Path(_OUT.value) if _OUT.value is not None else None
-  print(inspection.write(folder, out, experiment, facts, parts, found))
+  print(offline.write(folder, out, experiment, facts, parts, found))
   return 0
 
 
 if __name__ == '__main__':
-  entry_point.run(main)
+  cli.run(main)

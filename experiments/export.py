@@ -9,9 +9,11 @@ import sys
 from absl import flags
 import jax
 
-from configs import default
-from dppo_jax.runtime import entry_point, exporting, inspection, kept_files
-from dppo_jax.runtime.config import build_experiment
+from dppo_jax.configs import default
+from dppo_jax.runtime import cli, export
+from dppo_jax.runtime.config.build import build_experiment
+from dppo_jax.runtime.evaluation import offline
+from dppo_jax.runtime.programs import kept_files
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the training.')
 _OUT = flags.DEFINE_string('out', None, 'The new folder.')
@@ -20,7 +22,7 @@ _DTYPE = flags.DEFINE_string(
   'dtype', '', "float32, bfloat16, float16; '': the pretrained model's."
 )
 _LORA = flags.DEFINE_string(
-  'lora', exporting.MERGED, "merged, or adapter: kept as one, PEFT's format."
+  'lora', export.MERGED, "merged, or adapter: kept as one, PEFT's format."
 )
 _BASE = flags.DEFINE_string(
   'base', '', "Of --lora=adapter: its base's folder; '': model.pretrained."
@@ -30,16 +32,16 @@ _SHARD = flags.DEFINE_float('max_shard_gb', 5.0, 'Size of a file, 10^9 bytes.')
 
 def main() -> int:
   """Exports; returns the exit code."""
-  named = entry_point.required('workdir', _WORKDIR.value, 'the run to export')
-  out = entry_point.required('out', _OUT.value, 'the folder to write')
+  named = cli.required('workdir', _WORKDIR.value, 'the run to export')
+  out = cli.required('out', _OUT.value, 'the folder to write')
   if not _SHARD.value > 0:
     raise ValueError(f'--max_shard_gb: got {_SHARD.value}; a number above 0.')
   folder = pathlib.Path(named).expanduser().absolute()
-  config = inspection.restore_config(
+  config = offline.restore_config(
     default.get_config(), folder, {}, jax.device_count()
   )
   experiment = build_experiment(config, jax.device_count())
-  written = exporting.export(
+  written = export.export(
     experiment,
     folder,
     pathlib.Path(out).expanduser().absolute(),
@@ -57,4 +59,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  entry_point.run(main)
+  cli.run(main)

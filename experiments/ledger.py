@@ -8,14 +8,11 @@ import pathlib
 
 from absl import flags
 
-from configs import default, presets
-from dppo_jax.runtime import (
-  entry_point,
-  ledger_files,
-  ledger_report,
-  replay,
-  workdir,
-)
+from dppo_jax.analysis.ledger import replay, report
+from dppo_jax.configs import default, presets
+from dppo_jax.runtime import cli
+from dppo_jax.runtime.ledger import files
+from dppo_jax.runtime.storage import workdir
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the training.')
 _STEP = flags.DEFINE_string('step', 'all', 'Recorded steps, 10,20, or all.')
@@ -32,23 +29,21 @@ _HTML = flags.DEFINE_string('html', None, 'The page; OUT/ledger.html.')
 
 def main() -> int:
   """Replays, prints and draws; returns the exit code."""
-  named = entry_point.required('workdir', _WORKDIR.value, 'the run to look at')
+  named = cli.required('workdir', _WORKDIR.value, 'the run to look at')
   folder = pathlib.Path(named).expanduser().absolute()
-  record = ledger_files.load_steps(folder, _STEP.value)
+  record = files.load_steps(folder, _STEP.value)
   recorded = workdir.read_config(folder)
   own, *others = (
     replay.resolve(default.get_config(), recorded, presets.PRESETS, text)
     for text in ('', *_RULE.value)
   )
-  findings = ledger_report.examine(
-    record, own, others, match_share=_MATCH_SHARE.value
-  )
-  print(ledger_report.describe(findings, folder, _SHOWN.value), end='\n\n')
-  out = pathlib.Path(_OUT.value or folder / ledger_files.FOLDER).expanduser()
+  findings = report.examine(record, own, others, match_share=_MATCH_SHARE.value)
+  print(report.describe(findings, folder, _SHOWN.value), end='\n\n')
+  out = pathlib.Path(_OUT.value or folder / files.FOLDER).expanduser()
   page = pathlib.Path(_HTML.value or out / 'ledger.html').expanduser()
-  print(ledger_report.draw(findings, folder, out, page))
+  print(report.draw(findings, folder, out, page))
   return 0
 
 
 if __name__ == '__main__':
-  entry_point.run(main)
+  cli.run(main)

@@ -13,8 +13,8 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from dppo_jax.runtime import entry_point
-from dppo_jax.runtime.pods import child, phases, plan, report, topologies
+from dppo_jax.planning.aot import child, plan, programs, report, topologies
+from dppo_jax.runtime import cli
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Experiment, configs/qwen3_8b_base.py say; --config.KEY=…'
@@ -24,7 +24,7 @@ _TOPOLOGY = flags.DEFINE_string(
 )
 _SLICES = flags.DEFINE_integer('slices', 1, 'TPU slices of that shape.')
 _PHASES = flags.DEFINE_multi_enum(
-  'phases', phases.PHASES, phases.PHASES, 'What to plan.'
+  'phases', programs.PHASES, programs.PHASES, 'What to plan.'
 )
 _COMPILE = flags.DEFINE_bool('compile', True, 'Or go by shapes alone.')
 _JSON = flags.DEFINE_string('json', '', 'File to write the plan to as well.')
@@ -35,8 +35,8 @@ _HERE = flags.DEFINE_bool(
 
 def main() -> int:
   """Plans; returns the exit code."""
-  config = entry_point.required('config', _CONFIG.value, 'an experiment')
-  name = entry_point.required('topology', _TOPOLOGY.value, 'a machine')
+  config = cli.required('config', _CONFIG.value, 'an experiment')
+  name = cli.required('topology', _TOPOLOGY.value, 'a machine')
   topology = topologies.parse(name, _SLICES.value)
   compiling = _COMPILE.value and topology.platform == 'tpu'
   if topology.platform == 'tpu' and not _HERE.value:
@@ -55,4 +55,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  entry_point.run(main)
+  cli.run(main)

@@ -11,9 +11,9 @@ import sys
 
 from absl import flags
 
-from dppo_jax.runtime import entry_point
-from dppo_jax.runtime.pods import table, topologies
-from dppo_jax.runtime.validation import suggest
+from dppo_jax.planning.aot import papers_table, topologies
+from dppo_jax.runtime import cli
+from dppo_jax.suggestions import suggest
 
 _OUT = flags.DEFINE_string('out', 'docs/pods.md', 'Page; the CSV is beside it.')
 _ONLY = flags.DEFINE_string('only', '', 'Only rows whose name has this in it.')
@@ -22,21 +22,21 @@ _ONLY = flags.DEFINE_string('only', '', 'Only rows whose name has this in it.')
 def main() -> int:
   """Compiles and writes; returns the exit code."""
   page = pathlib.Path(_OUT.value).expanduser()
-  chosen = [row for row in table.ROWS if _ONLY.value in row.name]
+  chosen = [row for row in papers_table.ROWS if _ONLY.value in row.name]
   if not chosen:
-    names = [row.name for row in table.ROWS]
+    names = [row.name for row in papers_table.ROWS]
     raise ValueError(f'--only: no row has {_ONLY.value!r}{suggest("", names)}')
   if not topologies.can_compile():
     raise ValueError("--out: needs libtpu; pip install 'dppo_jax[tpu]'.")
   failed = 0
   for row in chosen:
     print(f'Compiling {row.name}', file=sys.stderr, flush=True)
-    cells = table.compile_row(row)
+    cells = papers_table.compile_row(row)
     failed += bool(cells['problem'])
-    rows = table.merge(page.with_suffix('.csv'), [cells])
-    page.write_text(table.show(rows))
+    rows = papers_table.merge(page.with_suffix('.csv'), [cells])
+    page.write_text(papers_table.show(rows))
   return int(failed > 0)
 
 
 if __name__ == '__main__':
-  entry_point.run(main)
+  cli.run(main)

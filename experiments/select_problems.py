@@ -14,10 +14,13 @@ import jax
 from ml_collections import config_flags
 
 from dppo_jax.rewards.pool import VerifierPool
-from dppo_jax.runtime import assembly, entry_point, frozen, selection
-from dppo_jax.runtime.config import build_experiment
-from dppo_jax.runtime.preemption import stop_on_signals
-from dppo_jax.runtime.warm_start import warm_start
+from dppo_jax.runtime import cli
+from dppo_jax.runtime.config.build import build_experiment
+from dppo_jax.runtime.evaluation import select_problems
+from dppo_jax.runtime.hosts.preemption import stop_on_signals
+from dppo_jax.runtime.programs import base_weights, compiled
+from dppo_jax.runtime.programs import parts as parts_lib
+from dppo_jax.runtime.sft.warm_start import warm_start
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Model and source.')
 _OUT = flags.DEFINE_string('out', None, 'JSON lines to write.')
@@ -28,16 +31,16 @@ _HIGH = flags.DEFINE_float('high', 0.8, 'Largest share kept.')
 
 def main() -> int:
   """Selects; returns the exit code."""
-  config = entry_point.required('config', _CONFIG.value, 'an experiment')
-  out = entry_point.required('out', _OUT.value, 'the file to write')
+  config = cli.required('config', _CONFIG.value, 'an experiment')
+  out = cli.required('out', _OUT.value, 'the file to write')
   experiment = build_experiment(config, jax.device_count())
-  assembly.use_compilation_cache(experiment.compilation_cache)
-  parts = frozen.with_base(experiment, assembly.assemble(experiment))
+  compiled.use_compilation_cache(experiment.compilation_cache)
+  parts = base_weights.with_base(experiment, parts_lib.assemble(experiment))
   with (
     stop_on_signals() as stop,
     VerifierPool(**vars(experiment.rewards)) as pool,
   ):
-    found = selection.select(
+    found = select_problems.select(
       experiment,
       parts,
       warm_start(experiment, parts, stop).params,
@@ -55,4 +58,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  entry_point.run(main)
+  cli.run(main)

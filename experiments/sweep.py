@@ -11,12 +11,12 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from configs import default, presets
-from dppo_jax.runtime import entry_point
-from dppo_jax.runtime.jobs.job import code_version
-from dppo_jax.runtime.sweeps import command
-from dppo_jax.runtime.sweeps.plan import Sweep, config_arguments
-from dppo_jax.runtime.sweeps.variants import expand
+from dppo_jax.analysis.jobs.job import code_version
+from dppo_jax.analysis.sweeps import command
+from dppo_jax.analysis.sweeps.plan import Sweep, config_arguments
+from dppo_jax.analysis.sweeps.variants import expand
+from dppo_jax.configs import default, presets
+from dppo_jax.runtime import cli
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'What variants change; --config.KEY=…'
@@ -33,12 +33,12 @@ _REPORT = flags.DEFINE_bool('report', False, 'Only report on what is there.')
 
 def main() -> int:
   """Runs what is missing; returns the exit code, 1 if any run failed."""
-  named = entry_point.required('workdir', _WORKDIR.value, 'the sweep')
+  named = cli.required('workdir', _WORKDIR.value, 'the sweep')
   folder = pathlib.Path(named).expanduser().absolute()
   defaults = default.get_config()
   if _REPORT.value:
     return command.show(folder, defaults, _BASELINE.value)
-  given = entry_point.required('config', _CONFIG.value, 'an experiment')
+  given = cli.required('config', _CONFIG.value, 'an experiment')
   config = given.to_dict()
   sweep = Sweep(
     config=config,
@@ -53,4 +53,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  entry_point.run(main)
+  cli.run(main)

@@ -5,7 +5,7 @@ import pathlib
 import re
 import sys
 
-from configs.presets import PRESETS
+from dppo_jax.configs.presets import PRESETS
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
 from dppo_jax.rewards.verifiers import VERIFIERS

@@ -11,16 +11,12 @@ from absl import flags
 import jax
 from ml_collections import config_flags
 
-from dppo_jax.runtime import (
-  agreement,
-  distributed,
-  entry_point,
-  loop,
-  planning,
-  report,
-  run_folder,
-)
-from dppo_jax.runtime.config import build_experiment
+from dppo_jax.planning import dry_run
+from dppo_jax.runtime import cli, loop
+from dppo_jax.runtime.config.build import build_experiment
+from dppo_jax.runtime.hosts import cluster, coordination
+from dppo_jax.runtime.reporting import header
+from dppo_jax.runtime.storage import run_folder
 
 _BEGIN = time.monotonic()
 _CONFIG = config_flags.DEFINE_config_file(
@@ -34,27 +30,27 @@ _NUM_DEVICES = flags.DEFINE_integer(
   'num_devices', 0, 'Of a dry run: devices to plan for; 0: those here.'
 )
 _EXTEND = flags.DEFINE_bool('extend', False, 'Resume for more num_steps.')
-_LAUNCH = distributed.define_flags()
+_LAUNCH = cluster.define_flags()
 
 
 def main() -> int:
   """Runs; returns the exit code."""
-  config = entry_point.required('config', _CONFIG.value, 'an experiment')
+  config = cli.required('config', _CONFIG.value, 'an experiment')
   if _DRY_RUN.value:
-    print(planning.plan(config, _NUM_DEVICES.value))
+    print(dry_run.plan(config, _NUM_DEVICES.value))
     return 0
-  distributed.start(_LAUNCH())
+  cluster.start(_LAUNCH())
   run_folder.check_hosts(config.to_dict())
   experiment = build_experiment(config, jax.device_count())
-  named = entry_point.required('workdir', _WORKDIR.value, 'a folder for it')
+  named = cli.required('workdir', _WORKDIR.value, 'a folder for it')
   resolved, extend = experiment.resolved, _EXTEND.value
   with run_folder.opened(named, resolved, extend=extend) as folder:
     facts = loop.run(experiment, folder)
     facts.setdefault('process_s', round(time.monotonic() - _BEGIN, 1))
-    if agreement.first():
-      print(report.finish(folder, facts, sys.argv[1:]))
+    if coordination.first():
+      print(header.finish(folder, facts, sys.argv[1:]))
   return 0
 
 
 if __name__ == '__main__':
-  entry_point.run(main)
+  cli.run(main)

@@ -1,4 +1,4 @@
-"""Runs the jobs that its standard input names; started by runtime/jobs/pool.py.
+"""Runs the jobs that its standard input names; started by analysis/jobs/pool.py.
 
 python -m experiments.worker < REQUESTS
 """
@@ -8,8 +8,8 @@ import sys
 
 from absl import logging
 
-from configs import default
-from dppo_jax.runtime.jobs import worker
+from dppo_jax.analysis.jobs import worker
+from dppo_jax.configs import default
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dppo_jax import parallel
-from tests import tpus
+from tests.support import tpus
 
 
 @pytest.mark.parametrize(

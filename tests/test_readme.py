@@ -4,8 +4,8 @@ import pathlib
 import re
 import subprocess
 
-from configs import default
-from experiments import tables
+from dppo_jax.configs import default
+from dppo_jax.experiments import tables
 
 _README = pathlib.Path(__file__).parents[1] / 'README.md'
 _BLOCK = re.compile(r'^```python\n(.*?)^```$', re.MULTILINE | re.DOTALL)

@@ -9,7 +9,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from dppo_jax.data import answers, builder, fields
+from dppo_jax.data import fields, reference_answers, tfds_builder
 
 # (split, data_dir) -> rows.
 Prepare = Callable[[str, pathlib.Path], Iterator[Mapping[str, Any]]]
@@ -42,7 +42,7 @@ class Source:
   level: tuple[str, ...] = ()
   origin: tuple[str, ...] = ()
   extra: str = fields.EVERY
-  read_answer: Callable[[str], str] = answers.as_is
+  read_answer: Callable[[str], str] = reference_answers.as_is
   prepared: Prepare | None = None
 
 
@@ -53,8 +53,8 @@ SOURCES: Mapping[str, Source] = {
     splits=('train', 'test'),
     prompt=('question',),
     answer=('answer',),
-    read_answer=answers.after_hashes,
-    prepared=builder.load_gsm8k,
+    read_answer=reference_answers.after_hashes,
+    prepared=tfds_builder.load_gsm8k,
   ),
   # The tar of Hendrycks et al. (a JSON file a problem) and its parquet copies.
   'math': Source(
@@ -65,7 +65,7 @@ SOURCES: Mapping[str, Source] = {
     answer=('solution',),
     level=('level',),
     origin=('type', 'subject'),
-    read_answer=answers.last_boxed,
+    read_answer=reference_answers.last_boxed,
   ),
   'math_500': Source(
     published='HuggingFaceH4/MATH-500 on Hugging Face (test.jsonl)',
@@ -90,7 +90,7 @@ SOURCES: Mapping[str, Source] = {
     splits=(),
     prompt=('problem', 'Problem', 'prompt'),
     answer=('answer', 'Answer', 'reward_model.ground_truth'),
-    read_answer=answers.integer,
+    read_answer=reference_answers.integer,
   ),
   'aime_2025': Source(
     published='math-ai/aime25 (test.jsonl), opencompass/AIME2025'
@@ -99,14 +99,14 @@ SOURCES: Mapping[str, Source] = {
     splits=(),
     prompt=('problem', 'question'),
     answer=('answer',),
-    read_answer=answers.integer,
+    read_answer=reference_answers.integer,
   ),
   'aime_2026': Source(
     published='MathArena/aime_2026 (data/train-*.parquet) on Hugging Face',
     splits=(),
     prompt=('problem', 'question'),
     answer=('answer',),
-    read_answer=answers.integer,
+    read_answer=reference_answers.integer,
   ),
   # Its rows are numbers alone; the words around them are ours.
   'countdown': Source(
@@ -126,7 +126,7 @@ SOURCES: Mapping[str, Source] = {
     prompt=('{Body} {Question}',),
     answer=('Answer',),
     origin=('Type',),
-    read_answer=answers.number,
+    read_answer=reference_answers.number,
   ),
   'asdiv': Source(
     published='EleutherAI/asdiv (asdiv/validation-*.parquet) on Hugging Face',
@@ -134,7 +134,7 @@ SOURCES: Mapping[str, Source] = {
     prompt=('{body} {question}',),
     answer=('answer',),
     origin=('solution_type',),
-    read_answer=answers.without_units,
+    read_answer=reference_answers.without_units,
   ),
   'aqua': Source(
     published='deepmind/aqua_rat (raw/train-*.parquet, validation-*, test-*) on'
@@ -152,7 +152,7 @@ SOURCES: Mapping[str, Source] = {
     prompt=('question', 'query'),
     options=('options',),
     answer=('label', 'gold', 'Answer'),
-    read_answer=answers.letter,
+    read_answer=reference_answers.letter,
   ),
   'mmlu_stem': Source(
     published='TIGER-Lab/MMLU-STEM (data/test-*.parquet) on Hugging Face',
@@ -172,7 +172,7 @@ SOURCES: Mapping[str, Source] = {
     prompt=('question',),
     options=('options',),
     answer=('label', 'answer'),
-    read_answer=answers.without_dollars,
+    read_answer=reference_answers.without_dollars,
   ),
   # Open-ended problems (OE_TO_…): proofs have no answer to compare with.
   'olympiadbench': Source(
@@ -183,7 +183,7 @@ SOURCES: Mapping[str, Source] = {
     answer=('final_answer',),
     level=('difficulty',),
     origin=('subfield',),
-    read_answer=answers.without_dollars,
+    read_answer=reference_answers.without_dollars,
   ),
   # Files of the user's own; data.fields says which field means what.
   'rows': Source(

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from dppo_jax import base
-from dppo_jax.data import prompts as prompts_lib
-from dppo_jax.data import tasks
+from dppo_jax.data import prompt_stream, tasks
 
 # Keeps these draws apart from those of the prompt stream, which shares the
 # seed of the run.
@@ -61,7 +60,7 @@ class DemonstrationStream:
         f'demonstrations of this task need {task.max_completion_length} '
         'tokens. Raise it.'
       )
-    self._encoded = prompts_lib.encode_prompts(
+    self._encoded = prompt_stream.encode_prompts(
       examples, tokenizer, max_prompt_length, overlong
     )
     self.num_examples = len(self._encoded.examples)
@@ -80,7 +79,7 @@ class DemonstrationStream:
       completion with its end, without the words a demonstration only gives.
     """
     step = int(step)
-    indices = prompts_lib.batch_indices(
+    indices = prompt_stream.batch_indices(
       step, self._batch_size, self.num_examples, self._seed
     )
     generator = np.random.default_rng([self._seed, step, _STREAM])
@@ -90,7 +89,7 @@ class DemonstrationStream:
     ]
     eos = [self._tokenizer.eos_ids[0]]
     rows = [self._tokenizer.encode(d.text) + eos for d in demonstrations]
-    completion, mask = prompts_lib.pad_rows(
+    completion, mask = prompt_stream.pad_rows(
       rows, self._max_completion_length, self._tokenizer.pad_id, left=False
     )
     num_context = np.array([d.num_context for d in demonstrations])[:, None]

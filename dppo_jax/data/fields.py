@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from dppo_jax.data import rows
+from dppo_jax.data import record_files
 
 EVERY = '*'  # Of data.fields.extra: whatever a row has.
 MAX_FIELD_LENGTH = 4_000  # Characters of JSON of a field that nobody named.
@@ -29,10 +29,12 @@ def is_template(text: str) -> bool:
 def columns(text: str) -> list[str]:
   """Columns of a parquet file that a path or a template reads."""
   paths = _FIELD.findall(text) if is_template(text) else [text]
-  return [name for path in paths for name in (path, rows.split_path(path)[0])]
+  return [
+    name for path in paths for name in (path, record_files.split_path(path)[0])
+  ]
 
 
-def fill(row: rows.Row, template: str) -> str | None:
+def fill(row: record_files.Row, template: str) -> str | None:
   """A template with the fields of a row; None where it lacks one.
 
   A list is written with commas between its entries.
@@ -45,14 +47,14 @@ def fill(row: rows.Row, template: str) -> str | None:
   """
   values = {}
   for path in _FIELD.findall(template):
-    value = rows.lookup(row, path)
+    value = record_files.lookup(row, path)
     if value is None:
       return None
     values[path] = text_of(value, row, 'prompt').strip()
   return _FIELD.sub(lambda found: values[found[1]], template).strip()
 
 
-def text_of(value: Any, row: rows.Row, meaning: str) -> str:
+def text_of(value: Any, row: record_files.Row, meaning: str) -> str:
   """A text, a number as text (3.0 is '3'), or a list of them with commas.
 
   Args:
@@ -95,7 +97,7 @@ def parse_extra(text: str) -> tuple[tuple[str, str], ...]:
   for entry in text.split(',') if text.strip() else ():
     name, equals, path = (part.strip() for part in entry.partition('='))
     path = path if equals else name
-    name = name if equals else rows.split_path(path)[-1]
+    name = name if equals else record_files.split_path(path)[-1]
     if not name or not path:
       raise ValueError(
         f'data.fields.extra: got {text!r}; fields with commas between them,'
@@ -111,7 +113,7 @@ def parse_extra(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def carried(
-  row: rows.Row,
+  row: record_files.Row,
   extra: Sequence[tuple[str, str]],
   own: Sequence[str],
 ) -> tuple[dict[str, Any], list[str]]:
@@ -133,14 +135,14 @@ def carried(
   for name, path in extra:
     if path == EVERY:
       continue
-    value = rows.lookup(row, path)
+    value = record_files.lookup(row, path)
     length = None if value is None else _length(value)
     if length is None or length > MAX_NAMED_LENGTH:
       what = 'has no field' if value is None else 'cannot pass on the field'
       raise ValueError(
         f'data.fields.extra: {row.where} {what} {path!r}; texts, numbers, lists'
         f' and objects of at most {MAX_NAMED_LENGTH:,} characters travel; its'
-        f' fields are {rows.field_names(row)}.'
+        f' fields are {record_files.field_names(row)}.'
       )
     kept[name] = value
   if (EVERY, EVERY) not in extra:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from dppo_jax.data import added_tokens, chat
+from dppo_jax.data import added_tokens, chat_template
 
 _FILE = 'tokenizer.json'
 _WORDS = 'What the assistant says.'  # To find what stands behind them.
@@ -80,7 +80,7 @@ class HFTokenizer:
     self._system_prompt = system_prompt
     if use_chat_template:
       source, origin = _chat_template(self._folder, settings)
-      self._render = chat.compile_template(
+      self._render = chat_template.compile_template(
         source, special, origin, chat_template_arguments
       )
     elif system_prompt:

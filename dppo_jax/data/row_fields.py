@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dppo_jax.data import choices, fields, rows
+from dppo_jax.data import choices, fields, record_files
 from dppo_jax.data.catalog import Source
 
 # What stands in the place of an answer where there is none, whatever the case.
 _NO_ANSWERS = ('', 'proof', 'notfound', 'nan', 'null')
 
 
-def problem(row: rows.Row, source: Source) -> tuple[str, str | None]:
+def problem(row: record_files.Row, source: Source) -> tuple[str, str | None]:
   """The prompt of a row, with the options of a choice, and the answer.
 
   Args:
@@ -29,7 +29,7 @@ def problem(row: rows.Row, source: Source) -> tuple[str, str | None]:
   listed = [
     found
     for path in source.options
-    if (found := rows.lookup(row, path)) is not None
+    if (found := record_files.lookup(row, path)) is not None
   ]
   if value is None:
     return prompt, None
@@ -51,17 +51,19 @@ def problem(row: rows.Row, source: Source) -> tuple[str, str | None]:
     ) from error
 
 
-def _answer(row: rows.Row, paths: Sequence[str]) -> Any:
+def _answer(row: record_files.Row, paths: Sequence[str]) -> Any:
   """The field of the answer; None where it holds null."""
   found = [
-    value for path in paths if (value := rows.lookup(row, path)) is not None
+    value
+    for path in paths
+    if (value := record_files.lookup(row, path)) is not None
   ]
-  if not found and any(rows.holds_null(row, path) for path in paths):
+  if not found and any(record_files.holds_null(row, path) for path in paths):
     return None
   return _field(row, paths, 'answer')
 
 
-def _read(value: Any, row: rows.Row, source: Source) -> str | None:
+def _read(value: Any, row: record_files.Row, source: Source) -> str | None:
   """The reference answer in a field, or in a list of them."""
   entries = value if isinstance(value, list) and value else [value]
   read = []
@@ -75,28 +77,28 @@ def _read(value: Any, row: rows.Row, source: Source) -> str | None:
   return ', '.join(read)
 
 
-def _field(row: rows.Row, paths: Sequence[str], meaning: str) -> Any:
+def _field(row: record_files.Row, paths: Sequence[str], meaning: str) -> Any:
   """The first field there is; of a template, its text."""
   for path in paths:
     if meaning == 'prompt' and fields.is_template(path):
       value = fields.fill(row, path)
     else:
-      value = rows.lookup(row, path)
+      value = record_files.lookup(row, path)
     if value is not None:
       return value
   wanted = ' or '.join(map(repr, paths))
-  if any(rows.holds_null(row, path) for path in paths):
+  if any(record_files.holds_null(row, path) for path in paths):
     raise ValueError(
       f'data.fields.{meaning}: {row.where} holds null in {wanted}; mend the row'
       ' or leave it out.'
     )
   raise ValueError(
     f'data.fields.{meaning}: {row.where} has no field {wanted}; its fields are'
-    f' {rows.field_names(row)}.'
+    f' {record_files.field_names(row)}.'
   )
 
 
-def _only_turn(chat: list[Any], row: rows.Row) -> Any:
+def _only_turn(chat: list[Any], row: record_files.Row) -> Any:
   """The user's words in a chat of one turn."""
   place = f'data.fields.prompt: {row.where}'
   turns = [turn for turn in chat if isinstance(turn, Mapping)]
@@ -124,7 +126,7 @@ def _only_turn(chat: list[Any], row: rows.Row) -> Any:
   return turns[0]['content']
 
 
-def _prompt(row: rows.Row, paths: Sequence[str]) -> str:
+def _prompt(row: record_files.Row, paths: Sequence[str]) -> str:
   """The user's words: of a text, or of a chat of one turn."""
   value = _field(row, paths, 'prompt')
   if isinstance(value, list):

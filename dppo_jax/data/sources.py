@@ -11,9 +11,9 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
-from dppo_jax import base
+from dppo_jax import base, suggestions
 from dppo_jax.data import fields as fields_lib
-from dppo_jax.data import row_fields, rows, tasks
+from dppo_jax.data import record_files, row_fields
 from dppo_jax.data.catalog import SOURCES, Source
 
 _FOLDER = 'files'  # Below data.data_dir: one folder a source.
@@ -70,7 +70,7 @@ def find_source(
   if name not in SOURCES:
     known = ['task', *SOURCES]
     raise ValueError(
-      f'data.source: unknown {name!r}{tasks.suggest(name, known)}'
+      f'data.source: unknown {name!r}{suggestions.suggest(name, known)}'
     )
   wanted = dict(fields) if name == 'rows' else {}
   wanted |= fields_lib.named(overrides or {})
@@ -107,17 +107,17 @@ def locate(
   if not files and source.splits and split not in source.splits:
     raise ValueError(
       f'data.source: {name!r} has no split {split!r}'
-      f'{tasks.suggest(split, list(source.splits))} Or name a file in {key}.'
+      f'{suggestions.suggest(split, list(source.splits))} Or name a file in {key}.'
     )
   folder = pathlib.Path(data_dir).expanduser() / _FOLDER / name
-  found = rows.find_files(files, folder, split if source.splits else '')
+  found = record_files.find_files(files, folder, split if source.splits else '')
   unfit = [] if found or files else _unfit(source, folder)
   if not found and (files or unfit or source.prepared is None):
     missing = repr(files) if files else f'file of split {split!r} in {folder}'
     raise ValueError(
       f'{key}: no {missing} for the source {name!r}{_there(unfit, split)}.'
       f' Published: {source.published}. Put the files into {folder}, or name'
-      f' them in {key}; {", ".join(rows.SUFFIXES)} are read.'
+      f' them in {key}; {", ".join(record_files.SUFFIXES)} are read.'
     )
   return list(found)
 
@@ -127,7 +127,7 @@ def _unfit(source: Source, folder: pathlib.Path) -> list[str]:
   named = [
     path
     for split in source.splits
-    for path in rows.find_files('', folder, split)
+    for path in record_files.find_files('', folder, split)
   ]
   if named:
     return []
@@ -178,13 +178,14 @@ def load_source(
     place = f'{name}, split {split}'
     prepared = source.prepared(split, home)
     stream = (
-      rows.Row(values, f'{place}, row {number}')
+      record_files.Row(values, f'{place}, row {number}')
       for number, values in enumerate(prepared, 1)
     )
     return _collect(source, stream)
   columns = _columns(source)
   return _collect(
-    source, (row for path in found for row in rows.read_rows(path, columns))
+    source,
+    (row for path in found for row in record_files.read_rows(path, columns)),
   )
 
 
@@ -204,7 +205,7 @@ def _columns(source: Source) -> list[str] | None:
   return [name for path in paths for name in fields_lib.columns(path)]
 
 
-def _collect(source: Source, stream: Iterator[rows.Row]) -> Loaded:
+def _collect(source: Source, stream: Iterator[record_files.Row]) -> Loaded:
   """Reads every row and keeps the first one of each prompt."""
   extra = fields_lib.parse_extra(source.extra)
   examples: dict[str, dict[str, Any]] = {}
@@ -223,7 +224,7 @@ def _collect(source: Source, stream: Iterator[rows.Row]) -> Loaded:
     # The whole prompt need not travel twice.
     own = [path for path in source.prompt if row.values.get(path) == prompt]
     for key, paths in (('level', source.level), ('source', source.origin)):
-      values = [rows.lookup(row, path) for path in paths]
+      values = [record_files.lookup(row, path) for path in paths]
       there = [value for value in values if value is not None]
       if there:
         example[key] = fields_lib.text_of(there[0], row, key)

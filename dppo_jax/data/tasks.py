@@ -8,11 +8,12 @@ the text.
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import difflib
 import functools
 from typing import NamedTuple
 
 import numpy as np
+
+from dppo_jax.suggestions import suggest
 
 PAD, EOS, SEPARATOR = '<pad>', '<eos>', '='
 DIRECT, THINK = 'direct', 'think'
@@ -275,13 +276,6 @@ TASKS: dict[str, Task] = {
     verifier='alias_sort',
   ),
 }
-
-
-def suggest(name: str, known: list[str]) -> str:
-  """Says what `name` may have meant and what is known, for error messages."""
-  close = difflib.get_close_matches(name, known, n=1)
-  hint = f'; did you mean {close[0]!r}?' if close else '.'
-  return f'{hint} Known: {", ".join(known)}.'
 
 
 def find_task(name: str) -> Task:

@@ -17,11 +17,11 @@ from dppo_jax.base import (
   TokenStats,
 )
 from dppo_jax.learner import scoring
+from dppo_jax.lm_head.chunked_pass import HeadLoss, Targets, VocabularyConfig
+from dppo_jax.lm_head.fused_loss import head_loss
 from dppo_jax.models import moe
 from dppo_jax.models.policy import Policy
 from dppo_jax.ops import divergences, objectives, trust_regions
-from dppo_jax.ops.vocabulary import head_loss
-from dppo_jax.ops.vocabulary_pass import HeadLoss, Targets, VocabularyConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from dppo_jax.base import Array
-from dppo_jax.models import narrow, turned
+from dppo_jax.models import cpu_bfloat16, cpu_kernels
 from dppo_jax.ops import products
 
 
@@ -114,7 +114,7 @@ class Projection(nn.Module):
       y = product
     elif self.has_variable('turned', 'kernel'):
       kernel: Any = self.get_variable('turned', 'kernel')
-      y = turned.product(kernel.astype(x.dtype), x).astype(x.dtype)
+      y = cpu_kernels.product(kernel.astype(x.dtype), x).astype(x.dtype)
     else:
       # Two axes each: with more, the gradient of the kernel sums over several
       # axes, and XLA transposes whole activations to do so.
@@ -144,7 +144,7 @@ class Projection(nn.Module):
       ),
       tuple(size for size, _ in axes),
     )
-    return narrow.unpack(kernel).astype(self.config.dtype)
+    return cpu_bfloat16.unpack(kernel).astype(self.config.dtype)
 
   def _adapted(self, x: Array) -> Array:
     """(x A) B, what an adapter adds: [tokens, outputs]."""
@@ -166,7 +166,7 @@ def project_all(
     return [project(x) for project in projections]
   kernels: Any = module.get_variable('turned', 'kernels')
   rows = x.reshape(-1, x.shape[-1])
-  y = turned.product(kernels.astype(x.dtype), rows).astype(x.dtype)
+  y = cpu_kernels.product(kernels.astype(x.dtype), rows).astype(x.dtype)
   products, begin = [], 0
   for project in projections:
     end = begin + math.prod(size for size, _ in project.out_axes)

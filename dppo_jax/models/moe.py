@@ -19,7 +19,7 @@ import numpy as np
 from dppo_jax import parallel
 from dppo_jax.base import Array
 from dppo_jax.models import layers
-from dppo_jax.models.grouped_dot import grouped_dot
+from dppo_jax.models.ragged_dot import grouped_dot
 from dppo_jax.ops import products
 
 _TOKENS = PartitionSpec(('data', 'fsdp'))  # Every expert shard sees them all.

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from dppo_jax.base import Array, Params, PolicyApply, Prompts
-from dppo_jax.models import moe, narrow, turned, unrolled
+from dppo_jax.models import cpu_bfloat16, cpu_decode, cpu_kernels, moe
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.moe import Routing
-from dppo_jax.models.slots import Slots, make_slots
+from dppo_jax.models.slot_cache import Slots, make_slots
 from dppo_jax.models.transformer import Transformer
 from dppo_jax.ops import products
 
@@ -130,7 +130,7 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
     mesh: what rows and experts are laid over, and whose devices it is for; None
       is one device of those here.
   """
-  platform = narrow.platform_of(mesh)
+  platform = cpu_bfloat16.platform_of(mesh)
   model = Transformer(config, mesh, platform)
 
   def run(params: Params, *args: Any, **options: Any) -> Any:
@@ -212,7 +212,7 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
     if unrolls(params):
       empty = jnp.zeros(shape, config.dtype)
       cache = Cache(
-        prompt=unrolled.split_layers(key_values),
+        prompt=cpu_decode.split_layers(key_values),
         prompt_mask=prompts.mask,
         completion=((empty, empty),) * config.num_layers,
       )
@@ -237,14 +237,14 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
     return platform == 'cpu' and not isinstance(params, AdaptedParams)
 
   def for_decoding(params: Params) -> Any:
-    return unrolled.unroll(config, params) if unrolls(params) else params
+    return cpu_decode.unroll(config, params) if unrolls(params) else params
 
   def run_token(
     weights: Any, tokens: Array, positions: Array, cached: Any, masks: Any
   ) -> tuple[Array, Any, Array | None]:
     """One token a row: hidden, keys and values, and experts if any."""
-    if isinstance(weights, unrolled.UnrolledParams):
-      hidden, own, routes = unrolled.decode(
+    if isinstance(weights, cpu_decode.UnrolledParams):
+      hidden, own, routes = cpu_decode.decode(
         model, weights, tokens[:, None], positions, cached, masks
       )
     else:
@@ -302,8 +302,10 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
 
   def logits(params: Params, hidden: Array) -> Array:
     weights = head(params).astype(hidden.dtype)
-    if platform == 'cpu' and hidden.ndim == 2 and len(hidden) <= turned.FEW:
-      return turned.product(weights, hidden)
+    if (
+      platform == 'cpu' and hidden.ndim == 2 and len(hidden) <= cpu_kernels.FEW
+    ):
+      return cpu_kernels.product(weights, hidden)
     return products.einsum_f32('...d,vd->...v', hidden, weights)
 
   return Policy(
@@ -324,14 +326,14 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
 def _collections(params: Params, platform: str) -> dict[str, Any]:
   """Parameters as Flax takes them."""
   if not isinstance(params, AdaptedParams):
-    return {'params': narrow.pack(params, platform)}
+    return {'params': cpu_bfloat16.pack(params, platform)}
 
   def scaled(path: Any, leaf: Array) -> Array:
     # The smaller factor, instead of activations.
     return leaf * params.scale if path[-1].key == 'lora_b' else leaf
 
   adapter = jax.tree_util.tree_map_with_path(scaled, params.adapter)
-  return {'params': narrow.pack(params.base, platform), 'lora': adapter}
+  return {'params': cpu_bfloat16.pack(params.base, platform), 'lora': adapter}
 
 
 def _completion_positions(

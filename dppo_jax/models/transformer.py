@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from dppo_jax import parallel
 from dppo_jax.base import Array
-from dppo_jax.models import attention, layers, moe, narrow
+from dppo_jax.models import attention, cpu_bfloat16, layers, moe
 
 Streams = tuple[Array, ...]
 KeyValues = tuple[Array, Array]
@@ -255,8 +255,8 @@ class Transformer(nn.Module):
   def embed(self, tokens: Array) -> Array:
     """i32 [B', S] -> [B', S, D]."""
     # Rows are cast, not the table: a copy of it is a gigabyte.
-    table = narrow.bits(self.embedding, self.platform)
-    rows = narrow.unpack(jnp.take(table, tokens, axis=0))
+    table = cpu_bfloat16.bits(self.embedding, self.platform)
+    rows = cpu_bfloat16.unpack(jnp.take(table, tokens, axis=0))
     return _by_rows(self.config, self.mesh, rows.astype(self.config.dtype))
 
   def normalize(self, x: Array) -> Array:

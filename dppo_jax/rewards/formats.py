@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dppo_jax.rewards import extraction
+from dppo_jax.rewards.answers import extraction
 from dppo_jax.rewards.verdicts import MALFORMED, RIGHT, Verdict
 
 

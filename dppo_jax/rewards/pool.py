@@ -16,7 +16,7 @@ import time
 from typing import Any, Self
 
 from dppo_jax.rewards import process, verifiers
-from dppo_jax.rewards.extraction import parse_extraction
+from dppo_jax.rewards.answers.extraction import parse_extraction
 from dppo_jax.rewards.process import WorkerProcess
 from dppo_jax.rewards.terms import Term, combine, parse_terms
 from dppo_jax.rewards.verdicts import (

@@ -8,14 +8,9 @@ import importlib
 import re
 from typing import Any, NamedTuple
 
-from dppo_jax.rewards import (
-  countdown,
-  extraction,
-  formats,
-  matching,
-  quantities,
-)
-from dppo_jax.rewards.spelling import canonical
+from dppo_jax.rewards import countdown, formats
+from dppo_jax.rewards.answers import extraction, matching, quantities
+from dppo_jax.rewards.answers.spelling import canonical
 from dppo_jax.rewards.verdicts import (
   EMPTY,
   MALFORMED,
@@ -157,7 +152,7 @@ def math(answer: str, example: Mapping[str, Any]) -> Verdict:
 VERIFIERS: dict[str, Row] = {
   'exact_match': Row(exact_match, 'answer', ''),
   'numeric': Row(numeric, 'answer', ''),
-  'math': Row(math, 'answer', 'dppo_jax.rewards.equivalence'),
+  'math': Row(math, 'answer', 'dppo_jax.rewards.answers.equivalence'),
   'countdown': Row(countdown.countdown, 'answer', ''),
   'countdown_subset': Row(countdown.countdown_subset, 'answer', ''),
   'last_word': Row(last_word, 'completion', ''),

@@ -17,38 +17,30 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dppo_jax import parallel
-from dppo_jax.base import Array, Metrics, Params, TrainState
-from dppo_jax.learner.loss import policy_loss
-from dppo_jax.learner.metrics import trust_region_metrics
+from dppo_jax.base import Metrics, TrainState
 from dppo_jax.learner.optimizer import learning_rate_of
-from dppo_jax.learner.train_step import compile_train_step
 from dppo_jax.rewards.pool import VerifierPool
-from dppo_jax.runtime import (
-  agreement,
-  assembly,
-  frozen,
-  host_rows,
-  inputs,
-  kept_files,
-  reference_check,
-  report,
-  rollouts,
-  summary,
-)
-from dppo_jax.runtime import workdir as workdir_lib
-from dppo_jax.runtime.checkpoints import Checkpoints
-from dppo_jax.runtime.config import Experiment
-from dppo_jax.runtime.evaluation import compile_evaluation
-from dppo_jax.runtime.in_flight import InFlight, RunState
-from dppo_jax.runtime.ledger import make_record
-from dppo_jax.runtime.ledger_files import LedgerWriter
-from dppo_jax.runtime.preemption import stop_on_signals
-from dppo_jax.runtime.recorder import Recorder, Stopwatch, Tracer, due
-from dppo_jax.runtime.results import write_results
-from dppo_jax.runtime.reward_model import RewardModel
-from dppo_jax.runtime.warm_start import warm_start
-from dppo_jax.runtime.writers import Sample
+from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.evaluation.evaluate import compile_evaluation
+from dppo_jax.runtime.evaluation.results import write_results
+from dppo_jax.runtime.hosts import coordination, host_rows
+from dppo_jax.runtime.hosts.preemption import stop_on_signals
+from dppo_jax.runtime.ledger.files import LedgerWriter
+from dppo_jax.runtime.ledger.record import make_record
+from dppo_jax.runtime.programs import base_weights, compiled, inputs, kept_files
+from dppo_jax.runtime.programs import parts as parts_lib
+from dppo_jax.runtime.programs import state as state_lib
+from dppo_jax.runtime.programs.compiled import compile_step
+from dppo_jax.runtime.reporting import header, summary
+from dppo_jax.runtime.reporting.recorder import Recorder, Stopwatch, Tracer, due
+from dppo_jax.runtime.rollouts import collect as collect_lib
+from dppo_jax.runtime.rollouts import reference_check
+from dppo_jax.runtime.rollouts.ahead import InFlight, RunState
+from dppo_jax.runtime.rollouts.reward_model import RewardModel
+from dppo_jax.runtime.sft.warm_start import warm_start
+from dppo_jax.runtime.storage import workdir as workdir_lib
+from dppo_jax.runtime.storage.checkpoints import Checkpoints
+from dppo_jax.runtime.storage.metrics_log import Sample
 
 IterateFn = Callable[
   [TrainState, Callable[[], None]],
@@ -71,8 +63,8 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     NonFiniteError: `optimizer.max_nonfinite` updates in a row were skipped.
     CheckpointError: a checkpoint could not be written or read.
   """
-  assembly.use_compilation_cache(experiment.compilation_cache)
-  parts = frozen.with_base(experiment, assembly.assemble(experiment))
+  compiled.use_compilation_cache(experiment.compilation_cache)
+  parts = base_weights.with_base(experiment, parts_lib.assemble(experiment))
   inputs.settle(experiment, parts, workdir)
   schedule = experiment.evaluation
   with contextlib.ExitStack() as stack:
@@ -81,26 +73,26 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     checkpoints = _open_checkpoints(experiment, workdir)
     stack.enter_context(contextlib.closing(checkpoints))
 
-    about = frozen.metadata(parts)
+    about = base_weights.metadata(parts)
     in_flight = InFlight(experiment, parts)
     state = _restore(parts, checkpoints, in_flight)
     resumed = state is not None
     resumed_step = int(state.step) if resumed else None
-    if agreement.first():
+    if coordination.first():
       print(
-        report.header(experiment, parts, workdir, resumed_step),
+        header.header(experiment, parts, workdir, resumed_step),
         file=sys.stderr,
         flush=True,
       )
     if not resumed:  # A run that began had them checked.
-      agreement.from_first(
+      coordination.from_first(
         functools.partial(_tell_references, experiment, parts, pool),
         'the reference answers',
       )
-    if agreement.first():
+    if coordination.first():
       kept_files.keep(experiment, workdir)
     if resumed_step == experiment.num_steps:
-      finished = agreement.from_first(
+      finished = coordination.from_first(
         lambda: summary.read_summary(workdir), 'the summary'
       )
       if finished is not None:
@@ -128,7 +120,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       found = evaluate(state, schedule.final_num_prompts)
       metrics = found.metrics
       recorder.evaluation(0, metrics)
-      if agreement.first():
+      if coordination.first():
         write_results(workdir, 0, schedule, parts.held_out, found)
       checkpoints.save(0, state, metrics, about)
 
@@ -148,7 +140,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
         found = evaluate(state, size)
         evaluated = found.metrics
         recorder.evaluation(step, evaluated)
-        if agreement.first():
+        if coordination.first():
           write_results(workdir, step, schedule, parts.held_out, found)
       stopping = stop.agreed()  # Once: a signal may come between two looks.
       if last or stopping or due(step, experiment.checkpoints.every_n_steps):
@@ -171,13 +163,13 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
           ' saved. Run the same command to resume.'
         )
     checkpoints.wait()
-  if not agreement.first():
+  if not coordination.first():
     return {}
-  return report.summarize(experiment, parts, workdir)
+  return header.summarize(experiment, parts, workdir)
 
 
 def _tell_references(
-  experiment: Experiment, parts: assembly.Parts, pool: VerifierPool
+  experiment: Experiment, parts: parts_lib.Parts, pool: VerifierPool
 ) -> None:
   found = reference_check.examine(experiment, parts, pool)
   limit = experiment.data.max_unverifiable
@@ -193,66 +185,9 @@ def _open_checkpoints(
   return Checkpoints(folder, config.keep, config.best_metric)
 
 
-def compile_step(
-  experiment: Experiment, parts: assembly.ModelParts, *, recording: bool = False
-) -> Callable[..., tuple[Any, ...]]:
-  """(state, batch) -> (state, metrics), and a StepRecord when `recording`.
-
-  For a divergence of whole distributions it takes the anchor's head, too.
-  """
-  compiled = jit_step(experiment, parts, recording=recording)
-
-  def step(
-    state: TrainState, batch: Any, anchor_head: Any = None
-  ) -> tuple[Any, ...]:
-    return compiled(state, batch, (anchor_head, parts.base))
-
-  return step
-
-
-def jit_step(
-  experiment: Experiment, parts: assembly.ModelParts, *, recording: bool
-) -> Callable[..., tuple[Any, ...]]:
-  """`compile_step` as a jitted function of (state, batch, (head, base)).
-
-  Head is that of the anchor, or None; base the frozen weights, or None.
-  """
-  loss = experiment.loss
-  layout = assembly.vocabulary_layout(experiment, parts.mesh, loss.temperature)
-  exact = assembly.keeps_hidden(experiment)
-
-  def loss_fn(
-    params: Params, batch: Any, weights: Array, shared: tuple[Any, Any]
-  ) -> tuple[Array, Any]:
-    anchor_head, base = shared
-    return policy_loss(
-      parts.policy,
-      layout,
-      loss,
-      assembly.complete(parts, base, params),
-      batch,
-      weights,
-      anchor_head,
-      with_top_k=recording,
-    )
-
-  return compile_train_step(
-    loss_fn,
-    functools.partial(
-      trust_region_metrics, num_minibatches=experiment.step.num_minibatches
-    ),
-    parts.optimizer,
-    experiment.step,
-    parts.mesh,
-    parts.shardings,
-    recorded=recording,
-    shared=(parallel.head_sharding(parts.mesh) if exact else None, None),
-  )
-
-
 def _compile_iteration(
   experiment: Experiment,
-  parts: assembly.Parts,
+  parts: parts_lib.Parts,
   pool: VerifierPool,
   model: RewardModel | None,
   reference: Any,
@@ -263,18 +198,18 @@ def _compile_iteration(
 
   `meanwhile` is called while the device works.
   """
-  collect = rollouts.compile_collection(
+  collect = collect_lib.compile_collection(
     experiment, parts, pool, model, in_flight
   )
-  batcher = assembly.compile_batcher(parts, experiment)
-  scorer = assembly.compile_scorer(parts, experiment)
-  copy_head = assembly.compile_anchor_head(parts)
-  exact = assembly.keeps_hidden(experiment)
+  batcher = compiled.compile_batcher(parts, experiment)
+  scorer = compiled.compile_scorer(parts, experiment)
+  copy_head = compiled.compile_anchor_head(parts)
+  exact = parts_lib.keeps_hidden(experiment)
   step_fn = compile_step(experiment, parts, recording=ledger.every_n_steps > 0)
   rate = jax.jit(functools.partial(learning_rate_of, experiment.optimizer))
   recompute = experiment.loss.anchor == 'recomputed'
   dynamic = experiment.data.dynamic_sampling != 'off'
-  keep_groups = assembly.compile_group_choice(parts, experiment)
+  keep_groups = compiled.compile_group_choice(parts, experiment)
 
   def iterate(
     state: TrainState, meanwhile: Callable[[], None]
@@ -317,7 +252,7 @@ def _compile_iteration(
     ]
     if ledger.due(step + 1):
       used, recorded = host_rows.fetch((batch, outcome[2]))
-      if not agreement.alone():
+      if not coordination.alone():
         on_host = host_rows.fetch(rollout)
       region = experiment.resolved['trust_region']
       ledger.write(
@@ -342,18 +277,18 @@ def _compile_iteration(
 
 
 def _restore(
-  parts: assembly.Parts, checkpoints: Checkpoints, in_flight: InFlight
+  parts: parts_lib.Parts, checkpoints: Checkpoints, in_flight: InFlight
 ) -> TrainState | None:
   """The latest state that is whole, or None in a new folder."""
   if checkpoints.latest_step() is None:
     return None
-  like = assembly.abstract_state(parts)
+  like = state_lib.abstract_state(parts)
   saved, stored = checkpoints.restore(
     lambda step: RunState(
       **vars(like), in_flight=in_flight.abstract(like, step)
     )
   )
-  frozen.check(parts, stored)
+  base_weights.check(parts, stored)
   fields = dict(vars(saved))
   in_flight.resume(fields.pop('in_flight'))
   return TrainState(**fields)
@@ -361,7 +296,7 @@ def _restore(
 
 def _reference_params(
   experiment: Experiment,
-  parts: assembly.Parts,
+  parts: parts_lib.Parts,
   workdir: pathlib.Path,
   state: TrainState,
   resumed: bool,
@@ -377,4 +312,4 @@ def _reference_params(
     if not resumed:
       store.save(0, state, {}, {})
       store.wait()
-    return store.restore(assembly.abstract_state(parts))[0].params
+    return store.restore(state_lib.abstract_state(parts))[0].params

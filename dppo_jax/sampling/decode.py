@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from dppo_jax.base import Array, Params, Prompts, Rollout, TokenStats
 from dppo_jax.models.policy import Cache, Policy
 from dppo_jax.ops import log_probs as log_probs_lib
-from dppo_jax.ops.vocabulary_shard import VocabularyAxes
-from dppo_jax.sampling import filters, tail
-from dppo_jax.sampling import precision as precision_lib
+from dppo_jax.parallel import VocabularyAxes
+from dppo_jax.sampling import filters, next_token, weight_rounding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,7 +93,7 @@ def sample(
   Returns:
     Rollout with B = N·G rows, T = P + R columns.
   """
-  params = precision_lib.round_params(params, config.precision)
+  params = weight_rounding.round_params(params, config.precision)
   num_rows = prompts.tokens.shape[0] * config.group_size
   hidden, cache = policy.prefill(
     params, prompts, config.group_size, config.max_completion_length
@@ -205,7 +204,7 @@ def draw(
   if not config.greedy:
     keys = jax.vmap(jax.random.fold_in)(row_keys, steps)
     uniform = jax.vmap(jax.random.uniform)(keys)
-  drawn, stats = tail.draw_and_record(
+  drawn, stats = next_token.draw_and_record(
     axes,
     filters.allowed(logits, config.temperature, config.top_p),
     uniform,

@@ -3,13 +3,29 @@
 python -m experiments.bench.head --tokens=2048 --width=512
 """
 
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import pathlib
+from typing import Any, NamedTuple
 
 from absl import flags
+import jax
+import jax.numpy as jnp
 
-from dppo_jax.runtime import entry_point
-from dppo_jax.runtime.bench import head, timing
+from dppo_jax import hardware, parallel
+from dppo_jax.base import Array, TokenStats
+from dppo_jax.experiments.bench import timing
+from dppo_jax.learner import loss as loss_lib
+from dppo_jax.lm_head.chunked_pass import HeadLoss, Targets, VocabularyConfig
+from dppo_jax.lm_head.fused_loss import head_loss
+from dppo_jax.lm_head.vocabulary_shard import product
+from dppo_jax.ops import products
+from dppo_jax.ops.divergences import DIVERGENCES
+from dppo_jax.ops.log_probs import token_stats
+from dppo_jax.ops.trust_regions import Bounds
+from dppo_jax.parallel import VocabularyAxes
+from dppo_jax.runtime import cli
 
 _TOKENS = flags.DEFINE_integer('tokens', 2048, 'N, a multiple of 32.')
 _WIDTH = flags.DEFINE_integer('width', 512, 'D.')
@@ -24,7 +40,7 @@ _OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
 
 def main() -> int:
   """Measures, prints and writes; returns the exit code."""
-  shape = head.HeadShape(
+  shape = HeadShape(
     tokens=_TOKENS.value,
     width=_WIDTH.value,
     vocabulary=_VOCABULARY.value,
@@ -32,10 +48,10 @@ def main() -> int:
     chunk_rows=_CHUNK.value,
     dtype=_DTYPE.value,
   )
-  variants = head.make_variants(shape, _ONLY.value)
+  variants = make_variants(shape, _ONLY.value)
   runs = {name: variant.run for name, variant in variants.items()}
   found = timing.compare(runs, _REPEATS.value)
-  bare = found[head.BARE].seconds
+  bare = found[BARE].seconds
   rows = [('', 'seconds', '/ bare', 'temporary MB')]
   rows += [
     (
@@ -49,7 +65,7 @@ def main() -> int:
   print(timing.table(rows))
   result = {
     'shape': dataclasses.asdict(shape),
-    'chunk_rows': head.layout(shape).chunk_rows,
+    'chunk_rows': layout(shape).chunk_rows,
     'seconds': {name: time._asdict() for name, time in found.items()},
     'ratio': {name: time.seconds / bare for name, time in found.items()},
     'temporary': {name: v.temporary for name, v in variants.items()},
@@ -60,4 +76,229 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  entry_point.run(main)
+  cli.run(main)
+
+
+# Columns of the batch; rows make up the tokens.
+_LENGTH = 32
+BARE = 'three bare products'
+MATERIALIZED = 'materialized'
+_BOUNDS = Bounds(
+  direction='away',
+  side='both',
+  alpha_low=0.0,
+  alpha_high=0.0,
+  delta_low=0.2,
+  delta_high=0.2,
+  clip_low=0.2,
+  clip_high=0.2,
+  dual_clip=3.0,
+  w_min=0.8,
+  weight_order='linear',
+  budget=0.015,
+  tau_low=1.05,
+  tau_high=1.0,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadShape:
+  """Sizes of the problem.
+
+  Attributes:
+    tokens: N.
+    width: D.
+    vocabulary: V.
+    top_k: K.
+    chunk_rows: C; 0 derives it from the device.
+    dtype: of the states; the head is f32.
+  """
+
+  tokens: int
+  width: int
+  vocabulary: int
+  top_k: int
+  chunk_rows: int
+  dtype: str
+
+
+class Variant(NamedTuple):
+  """A compiled computation of loss and gradients.
+
+  Attributes:
+    run: calls it.
+    temporary: bytes of memory beside arguments and results.
+  """
+
+  run: Callable[[], Any]
+  temporary: int
+
+
+def make_variants(
+  shape: HeadShape, only: Sequence[str] = ()
+) -> Mapping[str, Variant]:
+  """The bare products, and the loss in one pass under several rules.
+
+  Args:
+    shape: sizes.
+    only: names of the variants to make beside the products; all where empty.
+
+  Raises:
+    ValueError: a name is none of theirs.
+  """
+  k = shape.top_k
+  makers: dict[str, Callable[[], Variant]] = {
+    name: functools.partial(_one_pass, shape, size, _config(**options))
+    for name, size, options in (
+      ('PPO', 0, dict(rule='ratio_clip', divergence='binary_tv')),
+      ('Top-K TV', k, dict(divergence='topk_tv')),
+      ('Top-64 TV', 64, dict(divergence='topk_tv')),
+      ('Top-K TV + entropy', k, dict(entropy_coefficient=0.01)),
+      ('exact TV', 0, dict(divergence='exact_tv')),
+      ('exact KL', 0, dict(divergence='exact_kl')),
+    )
+    if size <= shape.vocabulary
+  }
+  makers[MATERIALIZED] = functools.partial(_materialized, shape)
+  unknown = set(only) - set(makers)
+  if unknown:
+    raise ValueError(
+      f'--only: {sorted(unknown)[0]!r} is no variant. Known:'
+      f' {", ".join(makers)}'
+    )
+  made = {
+    name: make() for name, make in makers.items() if name in only or not only
+  }
+  return {BARE: _bare(shape), **made}
+
+
+def one_pass(shape: HeadShape) -> Variant:
+  """DPPO with the Top-K TV, in one pass."""
+  return _one_pass(shape, shape.top_k, _config())
+
+
+def layout(shape: HeadShape) -> VocabularyConfig:
+  """The pass on the first device."""
+  device = jax.devices()[0]
+  mesh = parallel.make_mesh(1, 1, 1, [device])
+  rows = shape.chunk_rows or hardware.chunk_rows(
+    device.device_kind, shape.vocabulary
+  )
+  axes = VocabularyAxes(mesh, parallel.BATCH_AXES, parallel.VOCAB_AXIS)
+  return VocabularyConfig(axes=axes, chunk_rows=rows, temperature=1.0)
+
+
+def _config(**options: Any) -> loss_lib.LossConfig:
+  fields = dict(
+    prompt_length=1,
+    shared_rows=1,
+    temperature=1.0,
+    rule='divergence',
+    divergence='topk_tv',
+    top_k_set='union',
+    anchor='rollout',
+    bounds=_BOUNDS,
+    form='score',
+    importance='token',
+    ratio_cap=float('inf'),
+    ratio_floor=0.0,
+    kl_coefficient=0.0,
+    kl_estimator='k3',
+    entropy_coefficient=0.0,
+    load_balance_coefficient=0.0,
+  )
+  return loss_lib.LossConfig(**{**fields, **options})
+
+
+def _case(shape: HeadShape, k: int, exact: bool) -> tuple[Any, ...]:
+  """Head, states and targets; the anchor is the policy, a little moved."""
+  keys = iter(jax.random.split(jax.random.PRNGKey(0), 8))
+  size = (shape.tokens // _LENGTH, _LENGTH)
+  dtype = jnp.dtype(shape.dtype)
+  head = 0.05 * jax.random.normal(next(keys), (shape.vocabulary, shape.width))
+  hidden = jax.random.normal(next(keys), (*size, shape.width)).astype(dtype)
+  mask = jnp.ones(size, bool)
+  ids = jax.random.randint(next(keys), (*size, max(k, 1)), 0, shape.vocabulary)
+  flat = jnp.full(size, -jnp.log(float(shape.vocabulary)))
+  anchor = TokenStats(
+    log_probs=flat,
+    top_ids=ids if k else None,
+    top_log_probs=jnp.broadcast_to(flat[..., None], ids.shape) if k else None,
+    hidden=hidden if exact else None,
+  )
+  context = loss_lib.Context(
+    weights=jnp.full(size, 1.0 / shape.tokens),
+    mask=mask,
+    advantages=jax.random.normal(next(keys), size),
+    rollout_log_probs=flat,
+    anchor_log_probs=flat,
+    reference_log_probs=None,
+  )
+  targets = Targets(
+    tokens=jax.random.randint(next(keys), size, 0, shape.vocabulary),
+    mask=mask,
+    anchor=anchor,
+    context=context,
+    anchor_head=1.01 * head if exact else None,
+  )
+  return head, hidden, targets
+
+
+def _compiled(function: Callable[..., Any], arguments: Any) -> Variant:
+  compiled = jax.jit(function).lower(*arguments).compile()
+  memory: Any = compiled.memory_analysis()
+  return Variant(lambda: compiled(*arguments), memory.temp_size_in_bytes)
+
+
+def _bare(shape: HeadShape) -> Variant:
+  head, hidden, _ = _case(shape, 0, exact=False)
+  x = hidden.reshape(-1, shape.width)
+  d_logits = jnp.ones((shape.tokens, shape.vocabulary), hidden.dtype)
+
+  def products(head: Array, x: Array, d_logits: Array) -> Any:
+    weights = head.astype(x.dtype)
+    return (
+      product(x, weights, 1, 1),
+      product(d_logits, weights, 1, 0),
+      product(d_logits, x, 0, 0),
+    )
+
+  return _compiled(products, (head, x, d_logits))
+
+
+def _one_pass(shape: HeadShape, k: int, config: loss_lib.LossConfig) -> Variant:
+  row = DIVERGENCES[config.divergence]
+  loss = HeadLoss(
+    measure=functools.partial(loss_lib.measure, config),
+    integrand=row.integrand,
+    decide=functools.partial(loss_lib.decide, config),
+    whole=loss_lib.reads_whole_responses(config),
+    with_entropy=config.entropy_coefficient != 0,
+    with_top_k=False,
+  )
+  run = functools.partial(head_loss, layout(shape), loss)
+  differentiate = jax.value_and_grad(run, argnums=(0, 1), has_aux=True)
+  return _compiled(
+    differentiate, _case(shape, k, exact=row.integrand is not None)
+  )
+
+
+def _materialized(shape: HeadShape) -> Variant:
+  """The definition, differentiated through all logits."""
+  config = _config()
+
+  def total(head: Array, hidden: Array, targets: Targets) -> Any:
+    weights = head.astype(hidden.dtype)
+    logits = products.einsum_f32('brd,vd->brv', hidden, weights)
+    stats = token_stats(
+      logits,
+      targets.tokens,
+      top_ids=targets.anchor.top_ids,
+      temperature=1.0,
+      with_entropy=False,
+    )
+    divergence = loss_lib.measure(config, targets.tokens, targets.anchor, stats)
+    return loss_lib.decide(config, targets.context, stats, divergence)
+
+  differentiate = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
+  return _compiled(differentiate, _case(shape, shape.top_k, exact=False))

@@ -3,15 +3,25 @@
 python -m experiments.bench.rollout --dtype=float32
 """
 
+from collections.abc import Callable, Mapping
 import dataclasses
 import pathlib
+from typing import Any
 
 from absl import flags
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
-from configs import default
+from dppo_jax import parallel
+from dppo_jax.base import Params, Prompts
+from dppo_jax.configs import default
+from dppo_jax.experiments.bench import timing
 from dppo_jax.models.layers import TransformerConfig
-from dppo_jax.runtime import entry_point
-from dppo_jax.runtime.bench import rollout, timing
+from dppo_jax.models.policy import make_policy
+from dppo_jax.parallel import VocabularyAxes
+from dppo_jax.runtime import cli
+from dppo_jax.sampling.decode import SamplingConfig, sample
 
 _ROWS = flags.DEFINE_integer('rows', 8, 'B.')
 _PROMPT = flags.DEFINE_integer('prompt_length', 64, 'P.')
@@ -30,30 +40,28 @@ def main() -> int:
   model = default.get_config().to_dict()['model']
   model |= dict(_SHAPE, num_layers=_LAYERS.value, dtype=_DTYPE.value)
   model.pop('pretrained')
-  shape = rollout.RolloutShape(
+  shape = RolloutShape(
     model=TransformerConfig(**model),
     rows=_ROWS.value,
     prompt_length=_PROMPT.value,
     new_tokens=_NEW.value,
     top_k=_TOP_K.value,
   )
-  found = timing.compare(rollout.make_variants(shape), _REPEATS.value)
+  found = timing.compare(make_variants(shape), _REPEATS.value)
   wall = {name: time.wall for name, time in found.items()}
-  seconds = wall[rollout.DECODE] - wall[rollout.PREFILL]
-  bare = wall[rollout.BARE] - wall[rollout.PREFILL]
+  seconds = wall[DECODE] - wall[PREFILL]
+  bare = wall[BARE] - wall[PREFILL]
   # A copy reads and writes the weights: twice their bytes.
-  copied = rollout.decode_bytes(dataclasses.replace(shape, rows=0))
+  copied = decode_bytes(dataclasses.replace(shape, rows=0))
   result = {
     'decode_tokens_per_s': shape.rows * shape.new_tokens / seconds,
     'throughput_with_top_k_over_without': bare / seconds,
     'bytes_per_s_over_those_of_a_copy': (
-      rollout.decode_bytes(shape) * shape.new_tokens / seconds
+      decode_bytes(shape) * shape.new_tokens / seconds
     )
-    / (2 * copied / wall[rollout.COPY]),
-    'until_the_second_token_s': wall[rollout.PREFILL],
-    'all_tokens_per_s': shape.rows
-    * (shape.new_tokens + 2)
-    / wall[rollout.DECODE],
+    / (2 * copied / wall[COPY]),
+    'until_the_second_token_s': wall[PREFILL],
+    'all_tokens_per_s': shape.rows * (shape.new_tokens + 2) / wall[DECODE],
   }
   print(timing.table([('', ''), *((k, f'{v:.3f}') for k, v in result.items())]))
   result |= {name: time._asdict() for name, time in found.items()}
@@ -64,4 +72,109 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  entry_point.run(main)
+  cli.run(main)
+
+
+PREFILL, DECODE, BARE, COPY = 'two tokens', 'all', 'all, no top-K', 'copy'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolloutShape:
+  """Sizes of the problem.
+
+  Attributes:
+    model: the transformer; its dtype is also that of the weights.
+    rows: B.
+    prompt_length: P.
+    new_tokens: R, drawn in every row.
+    top_k: K.
+  """
+
+  model: TransformerConfig
+  rows: int
+  prompt_length: int
+  new_tokens: int
+  top_k: int
+
+
+def decode_bytes(shape: RolloutShape) -> float:
+  """Bytes a decode step must read: all weights, and keys and values so far."""
+  model = shape.model
+  size = jnp.dtype(model.dtype).itemsize
+  context = shape.prompt_length + shape.new_tokens / 2
+  cached = 2 * model.num_layers * model.num_kv_heads * model.head_dim
+  return size * (_num_parameters(model) + shape.rows * context * cached)
+
+
+def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
+  """Rollouts of two tokens, of all with and without records; and a copy.
+
+  Two tokens take the prompt, the weights made ready to decode, and one step.
+  """
+  model = shape.model
+  mesh = parallel.make_mesh(1, 1, 1, jax.devices()[:1])
+  policy = make_policy(model, mesh)
+  params = random_params(model)
+  axes = VocabularyAxes(mesh, parallel.BATCH_AXES, parallel.VOCAB_AXIS)
+  tokens = jax.random.randint(
+    jax.random.PRNGKey(1), (shape.rows, shape.prompt_length), 2, 20
+  )
+  prompts = Prompts(
+    tokens=tokens,
+    mask=jnp.ones(tokens.shape, bool),
+    example_id=jnp.arange(shape.rows, dtype=jnp.int32),
+  )
+
+  def draw(new_tokens: int, top_k: int) -> Callable[[], Any]:
+    config = SamplingConfig(
+      group_size=1,
+      max_completion_length=new_tokens,
+      temperature=1.0,
+      top_p=1.0,
+      greedy=False,
+      top_k=top_k,
+      with_hidden=False,
+      with_routes=False,
+      precision='float32',
+      pad_id=0,
+      eos_ids=(),  # Every row goes on to the end.
+      rows_at_once=0,
+    )
+    run = jax.jit(
+      lambda params, key: sample(policy, axes, config, params, prompts, key)
+    )
+    key = jax.random.PRNGKey(2)
+    return lambda: run(params, key)
+
+  @jax.jit
+  def copy(params: Params) -> Params:
+    return jax.tree.map(lambda leaf: -leaf, params)
+
+  return {
+    PREFILL: draw(2, shape.top_k),
+    DECODE: draw(shape.new_tokens + 2, shape.top_k),
+    BARE: draw(shape.new_tokens + 2, 0),
+    COPY: lambda: copy(params),
+  }
+
+
+def _shapes(model: TransformerConfig) -> Any:
+  init = make_policy(model).init
+  return nn.unbox(jax.eval_shape(init, jax.random.PRNGKey(0)))
+
+
+def _num_parameters(model: TransformerConfig) -> int:
+  return sum(leaf.size for leaf in jax.tree.leaves(_shapes(model)))
+
+
+def random_params(model: TransformerConfig) -> Params:
+  """Weights of a model that was never trained, in its dtype."""
+  dtype = jnp.dtype(model.dtype)
+
+  def draw(path: Any, leaf: Any) -> Any:
+    name = jax.tree_util.keystr(path)
+    key = jax.random.fold_in(jax.random.PRNGKey(0), sum(map(ord, name)))
+    noise = 0.02 * jax.random.normal(key, leaf.shape, dtype)
+    return noise + 1 if name.endswith("'scale']") else noise
+
+  return jax.tree_util.tree_map_with_path(draw, _shapes(model))

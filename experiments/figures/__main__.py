@@ -9,10 +9,10 @@ import sys
 
 from absl import flags
 
-from dppo_jax.runtime import entry_point
-from dppo_jax.runtime.figures import command
-from dppo_jax.runtime.figures.figure import check_tier
-from dppo_jax.runtime.validation import suggest
+from dppo_jax.experiments.figures.harness import command
+from dppo_jax.experiments.figures.harness.figure import check_tier
+from dppo_jax.runtime import cli
+from dppo_jax.suggestions import suggest
 
 _ONLY = flags.DEFINE_list('only', [], 'Names of figures; all without.')
 _READ = command.define_flags()
@@ -33,11 +33,11 @@ def main() -> int:
   for name in _ONLY.value:
     if name not in names:
       raise ValueError(f'--only: unknown {name!r}{suggest(name, names)}')
-  out = entry_point.required('out', options.out, 'where to put them')
+  out = cli.required('out', options.out, 'where to put them')
   folder = pathlib.Path(out)
   code = 0
   for name in _ONLY.value or names:
-    module = importlib.import_module(f'experiments.figures.{name}')
+    module = importlib.import_module(f'dppo_jax.experiments.figures.{name}')
     figure, docs = module.FIGURE, module.__doc__
     check_tier(figure, options.tier)
     try:
@@ -50,4 +50,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  entry_point.run(main)
+  cli.run(main)

@@ -5,10 +5,11 @@ so, in the stale setting; 'int4, 4 updates' takes a quarter of the updates a
 batch at 3e-4, so that mismatch prevails over staleness. Effects: .05 and .005.
 """
 
-from dppo_jax.runtime.figures import command, panels
-from dppo_jax.runtime.figures.contrasts import contrast
-from dppo_jax.runtime.figures.figure import Figure
-from experiments.figures import papers, settings
+from dppo_jax.analysis import panels
+from dppo_jax.experiments.figures import papers, settings
+from dppo_jax.experiments.figures.harness import command
+from dppo_jax.experiments.figures.harness.contrasts import contrast
+from dppo_jax.experiments.figures.harness.figure import Figure
 
 _FRESH = {'learner.num_minibatches': 4, 'optimizer.learning_rate': 3e-4}
 _SAMPLERS = {

@@ -5,10 +5,11 @@ knows the sampled one alone. The top-K mass is that of mu, over recorded steps;
 near one is .95 and above.
 """
 
-from dppo_jax.runtime.figures import collect, command, judging, panels
-from dppo_jax.runtime.figures.contrasts import alike
-from dppo_jax.runtime.figures.figure import Figure
-from experiments.figures import papers, settings
+from dppo_jax.analysis import panels, run_tables
+from dppo_jax.experiments.figures import papers, settings
+from dppo_jax.experiments.figures.harness import command, judging
+from dppo_jax.experiments.figures.harness.contrasts import alike
+from dppo_jax.experiments.figures.harness.figure import Figure
 
 _TOP = {1: 'TopK-TV 1', 2: 'TopK-TV 2', 10: 'TopK-TV 10'}
 _TV = settings.METHODS['DPPO-TopK-TV']
@@ -18,7 +19,7 @@ _VARIANTS = {
   'Exact-TV': settings.bound('exact_tv', 0.2),
   'Exact-KL': settings.bound('exact_kl', 0.05),
 }
-_MASS = {f'mass_{k}': collect.top_k_mass(k) for k in (1, 2, 5, 10)}
+_MASS = {f'mass_{k}': run_tables.top_k_mass(k) for k in (1, 2, 5, 10)}
 _PAIRS = (
   ('DPPO-Binary-TV', 'DPPO-TopK-TV'),
   ('DPPO-Binary-KL', 'DPPO-TopK-KL'),
@@ -33,7 +34,7 @@ FIGURE = Figure(
   ' hold nearly all mass.',
   variants=_VARIANTS,
   tiers=settings.stale_tiers('DPPO-Binary-TV', 'Exact-TV'),
-  rows=collect.with_ledger(collect.COLUMNS, _MASS),
+  rows=run_tables.with_ledger(run_tables.COLUMNS, _MASS),
   panels=lambda points: [
     panels.bars(points, 'reward', 'Reward over the run', 'mean reward'),
     panels.bars(points, 'masked', 'Masked', 'share of tokens'),

@@ -4,12 +4,13 @@ Bad is A < 0 and mu - pi >= .5. One-sided masks are DPPO-Binary-TV's, for one
 sign of A. The sampler is exact, so Mask-0.5-Recompute is Mask-0.5 itself.
 """
 
-from dppo_jax.runtime.figures import command, panels
-from dppo_jax.runtime.figures.contrasts import contrast
-from dppo_jax.runtime.figures.figure import Figure
-from dppo_jax.runtime.figures.points import Points
-from dppo_jax.runtime.figures.verdicts import Findings
-from experiments.figures import papers, settings
+from dppo_jax.analysis import panels
+from dppo_jax.analysis.table import Points
+from dppo_jax.experiments.figures import papers, settings
+from dppo_jax.experiments.figures.harness import command
+from dppo_jax.experiments.figures.harness.contrasts import contrast
+from dppo_jax.experiments.figures.harness.figure import Figure
+from dppo_jax.experiments.figures.harness.verdicts import Findings
 
 _TV = settings.METHODS['DPPO-Binary-TV']
 _MASK = settings.ruled('bad_updates', delta_low=0.5)

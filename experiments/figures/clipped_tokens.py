@@ -4,9 +4,10 @@ Rare is mu < .1. The pictures are of the recorded steps: how often each token is
 masked, of its occurrences with A < 0 and with A > 0, and by range of mu.
 """
 
-from dppo_jax.runtime.figures import collect, command, judging, panels
-from dppo_jax.runtime.figures.figure import Figure
-from experiments.figures import papers, settings
+from dppo_jax.analysis import panels, run_tables
+from dppo_jax.experiments.figures import papers, settings
+from dppo_jax.experiments.figures.harness import command, judging
+from dppo_jax.experiments.figures.harness.figure import Figure
 
 _CLIP, _BOUND = 'GRPO-ClipHigher', 'DPPO-Binary-TV'
 FIGURE = Figure(
@@ -17,7 +18,7 @@ FIGURE = Figure(
   ' words of reasoning.',
   variants={name: settings.METHODS[name] for name in (_CLIP, _BOUND)},
   tiers=settings.stale_tiers(_CLIP, _BOUND),
-  rows=collect.masked_rows,
+  rows=run_tables.masked_rows,
   panels=lambda points: [
     panels.grouped(
       points.where(kind=kind), f'masked_{sign}', title, 'share masked'

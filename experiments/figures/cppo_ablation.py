@@ -5,13 +5,14 @@ mechanism alone; 'shuffled' deals its weights out to other positions; 'soft'
 weighs tokens by a gate. The variants of Fig. 6 are those of the gpu tier alone.
 """
 
-from configs import long_recital
-from dppo_jax.runtime.figures import command, panels
-from dppo_jax.runtime.figures.contrasts import alike, contrast
-from dppo_jax.runtime.figures.figure import Figure
-from dppo_jax.runtime.figures.points import Points
-from dppo_jax.runtime.figures.verdicts import Findings
-from experiments.figures import papers, settings
+from dppo_jax.analysis import panels
+from dppo_jax.analysis.table import Points
+from dppo_jax.configs import long_recital
+from dppo_jax.experiments.figures import papers, settings
+from dppo_jax.experiments.figures.harness import command
+from dppo_jax.experiments.figures.harness.contrasts import alike, contrast
+from dppo_jax.experiments.figures.harness.figure import Figure
+from dppo_jax.experiments.figures.harness.verdicts import Findings
 
 _ALONE = ('weights', 'budget')
 _IN_CPU = ('DPPO', 'CPPO', *_ALONE, 'shuffled', 'soft')

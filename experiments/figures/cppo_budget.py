@@ -7,12 +7,13 @@ that are masked. CPPO-P90 has the budget of eq. 22, CPPO the fixed one.
 
 from collections.abc import Sequence
 
-from configs import long_recital
-from dppo_jax.runtime.figures import command, panels, positions
-from dppo_jax.runtime.figures.figure import Figure
-from dppo_jax.runtime.figures.panels import Panel
-from dppo_jax.runtime.figures.points import Points
-from experiments.figures import papers, settings
+from dppo_jax.analysis import panels
+from dppo_jax.analysis.panels import Panel
+from dppo_jax.analysis.table import Points
+from dppo_jax.configs import long_recital
+from dppo_jax.experiments.figures import papers, settings
+from dppo_jax.experiments.figures.harness import command, positions
+from dppo_jax.experiments.figures.harness.figure import Figure
 
 _DPPO, _, _P90 = _NAMES = ('DPPO', 'CPPO', 'CPPO-P90')
 _ALONG = (

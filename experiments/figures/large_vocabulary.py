@@ -4,11 +4,12 @@ Rare is mu < .1, the share is of all steps of a run. The least difference of
 rewards that counts is .05.
 """
 
-from configs import large_vocabulary
-from dppo_jax.runtime.figures import command, judging, panels
-from dppo_jax.runtime.figures.contrasts import contrast
-from dppo_jax.runtime.figures.figure import Figure
-from experiments.figures import papers, settings
+from dppo_jax.analysis import panels
+from dppo_jax.configs import large_vocabulary
+from dppo_jax.experiments.figures import papers, settings
+from dppo_jax.experiments.figures.harness import command, judging
+from dppo_jax.experiments.figures.harness.contrasts import contrast
+from dppo_jax.experiments.figures.harness.figure import Figure
 
 _PG, _GRPO, _TV, _TOP = _NAMES = (
   'PG-IS',

@@ -5,19 +5,20 @@ In the tabular problem n counts starts or optimizers, and no chance is left.
 The sampler is exact, so MiniRL is GRPO-ClipHigher itself, and lies below it.
 """
 
-from configs import rare_token
+from dppo_jax.analysis import panels, run_tables
+from dppo_jax.analysis.table import Points
+from dppo_jax.configs import rare_token
 from dppo_jax.data.tasks import TASKS, THINK
-from dppo_jax.runtime.figures import collect, command, growth, panels, tabular
-from dppo_jax.runtime.figures.contrasts import contrast
-from dppo_jax.runtime.figures.figure import Figure
-from dppo_jax.runtime.figures.points import Points
-from dppo_jax.runtime.figures.verdicts import Findings
-from experiments.figures import papers, settings
+from dppo_jax.experiments.figures import papers, settings
+from dppo_jax.experiments.figures.harness import command, growth, tabular
+from dppo_jax.experiments.figures.harness.contrasts import contrast
+from dppo_jax.experiments.figures.harness.figure import Figure
+from dppo_jax.experiments.figures.harness.verdicts import Findings
 
-_THINK = collect.probability_of_first(
+_THINK = run_tables.probability_of_first(
   TASKS['running_sum'].vocabulary.index(THINK)
 )
-_READ = collect.with_ledger(collect.COLUMNS, {'p_think': _THINK})
+_READ = run_tables.with_ledger(run_tables.COLUMNS, {'p_think': _THINK})
 _TV, _GRPO = _PAIR = ('DPPO-Binary-TV', 'GRPO-ClipHigher')
 _METHODS = ('PG-IS', 'MiniRL', _GRPO, _TV, 'DPPO-Binary-KL')
 

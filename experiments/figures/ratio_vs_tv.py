@@ -7,11 +7,12 @@ rare tokens, mu < .1, and common ones, mu >= .5: |log r| (.05) and TV (.005).
 
 import dataclasses
 
-from dppo_jax.runtime.figures import collect, command, judging, panels
-from dppo_jax.runtime.figures.figure import Figure
-from dppo_jax.runtime.figures.panels import Panel
-from dppo_jax.runtime.figures.points import Points
-from experiments.figures import papers, settings
+from dppo_jax.analysis import panels, run_tables
+from dppo_jax.analysis.panels import Panel
+from dppo_jax.analysis.table import Points
+from dppo_jax.experiments.figures import papers, settings
+from dppo_jax.experiments.figures.harness import command, judging
+from dppo_jax.experiments.figures.harness.figure import Figure
 
 _LADDER = ('float32', 'bfloat16', 'int8', 'fp8', 'int4')
 _STILL = {
@@ -47,7 +48,7 @@ FIGURE = Figure(
     for name in _LADDER
   },
   tiers=settings.stale_tiers('float32', 'int4'),
-  rows=collect.token_rows,
+  rows=run_tables.token_rows,
   panels=_panels,
   judge=lambda points: [
     judging.ladder(points, 'Coarser is further.', 'mean_abs', _LADDER, 1e-5),

@@ -5,10 +5,11 @@ Rare is mu < .1; the share of rare tokens among the masked ones is that of all
 steps of a run. Least effects: reward .03, entropy .01 nats, mu .05.
 """
 
-from dppo_jax.runtime.figures import collect, command, judging, panels
-from dppo_jax.runtime.figures.contrasts import contrast
-from dppo_jax.runtime.figures.figure import Figure
-from experiments.figures import papers, settings
+from dppo_jax.analysis import panels, run_tables
+from dppo_jax.experiments.figures import papers, settings
+from dppo_jax.experiments.figures.harness import command, judging
+from dppo_jax.experiments.figures.harness.contrasts import contrast
+from dppo_jax.experiments.figures.harness.figure import Figure
 
 _GRPO = settings.METHODS['GRPO-ClipHigher']
 _LOW, _HIGH = 'trust_region.alpha_low', 'trust_region.alpha_high'
@@ -37,7 +38,7 @@ FIGURE = Figure(
   ' mu < .1 learns faster, and exempting both signs is best.',
   variants=_VARIANTS,
   tiers=settings.stale_tiers(_BASE, 'DPPO-Binary-TV'),
-  rows=collect.with_ledger(collect.COLUMNS, collect.MASKED),
+  rows=run_tables.with_ledger(run_tables.COLUMNS, run_tables.MASKED),
   panels=lambda points: [
     panels.over_steps(points, 'reward', 'Reward', 'mean reward'),
     panels.over_steps(points, 'entropy', 'Entropy', 'nats a token'),

@@ -6,11 +6,12 @@ families are compared in the middle of the range that both have, by straight
 lines between thresholds, so that none wins by masking less.
 """
 
-from dppo_jax.runtime.figures import command, judging, panels
-from dppo_jax.runtime.figures.figure import Figure
-from dppo_jax.runtime.figures.points import Points
-from dppo_jax.runtime.figures.verdicts import Findings
-from experiments.figures import papers, settings
+from dppo_jax.analysis import panels
+from dppo_jax.analysis.table import Points
+from dppo_jax.experiments.figures import papers, settings
+from dppo_jax.experiments.figures.harness import command, judging
+from dppo_jax.experiments.figures.harness.figure import Figure
+from dppo_jax.experiments.figures.harness.verdicts import Findings
 
 _VARIANTS = {
   **{f'TV {d}': settings.bound('binary_tv', d) for d in (0.05, 0.1, 0.2)},

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 import math
 from typing import Any
 
-from configs import stale_digits
-from dppo_jax.runtime.figures.figure import Tier
+from dppo_jax.configs import stale_digits
+from dppo_jax.experiments.figures.harness.figure import Tier
 
 SEEDS = range(10, 15)  # Of all verdicts; settings were chosen with others.
 # The least difference that counts, in all figures, for 'more' and for 'alike':

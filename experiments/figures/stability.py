@@ -4,12 +4,13 @@ Unmasked are PG-IS and PG-TIS, masked all others; the misspecified anchor is
 MiniRL's. The mismatch is the mean of |pi - mu| over tokens, updates and steps.
 """
 
-from dppo_jax.runtime.figures import command, panels
-from dppo_jax.runtime.figures.contrasts import contrast
-from dppo_jax.runtime.figures.figure import Figure
-from dppo_jax.runtime.figures.points import Points
-from dppo_jax.runtime.figures.verdicts import Findings
-from experiments.figures import papers, settings
+from dppo_jax.analysis import panels
+from dppo_jax.analysis.table import Points
+from dppo_jax.experiments.figures import papers, settings
+from dppo_jax.experiments.figures.harness import command
+from dppo_jax.experiments.figures.harness.contrasts import contrast
+from dppo_jax.experiments.figures.harness.figure import Figure
+from dppo_jax.experiments.figures.harness.verdicts import Findings
 
 _UNMASKED = ('PG-IS', 'PG-TIS')
 _MASKED = tuple(name for name in settings.METHODS if name not in _UNMASKED)

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from configs import default, presets, quickstart, tiny
+from dppo_jax.configs import default, presets, quickstart, tiny
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
-from dppo_jax.runtime.config import build_experiment
+from dppo_jax.runtime.config.build import build_experiment
 
 _INF = math.inf
 _VOCABULARY = 16  # Of the task of configs/tiny.py.

@@ -7,10 +7,10 @@ import re
 import jax
 import pytest
 
-from configs import default, published
-from dppo_jax.runtime import planning
-from dppo_jax.runtime.config import build_experiment
-from tests import runs
+from dppo_jax.configs import default, published
+from dppo_jax.planning import dry_run
+from dppo_jax.runtime.config.build import build_experiment
+from tests.support import runs
 
 _FOLDER = pathlib.Path(published.__file__).parent
 _NO_RECIPES = {'__init__', 'default', 'presets', 'published', 'thresholds'}
@@ -60,7 +60,7 @@ def _elsewhere(monkeypatch, tmp_path):
 
 
 def _config(name, preset=''):
-  module = importlib.import_module(f'configs.{name}')
+  module = importlib.import_module(f'dppo_jax.configs.{name}')
   config = module.get_config(preset)
   if preset == '':
     config.compilation_cache = ''
@@ -72,7 +72,7 @@ def test_a_config_is_planned_without_its_files(name, monkeypatch):
   count = 1 if name == 'memory_1_7b' else jax.device_count()
   monkeypatch.setattr(jax, 'device_count', lambda: count)
   with runs.devices(count):
-    text = planning.plan(_config(name), count)
+    text = dry_run.plan(_config(name), count)
   count = re.search(
     r'^parameters +([\d,]+)(?: frozen and .*)?$', text, re.MULTILINE
   )
@@ -109,7 +109,7 @@ def test_a_recipe_has_the_numbers_of_its_table(name):
 
 @pytest.mark.parametrize('name', _TABLES)
 def test_a_recipe_says_what_a_notebook_would(name):
-  module = importlib.import_module(f'configs.{name}')
+  module = importlib.import_module(f'dppo_jax.configs.{name}')
   for word in (
     'Paper: arXiv:',
     f'--config=configs/{name}.py',

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from configs import default, presets, quickstart, thresholds, tiny
+from dppo_jax.configs import default, presets, quickstart, thresholds, tiny
 
 _TOYS = (
   'quickstart',
@@ -19,7 +19,7 @@ _INF = float('inf')
 
 
 def _config(name, preset=''):
-  return importlib.import_module(f'configs.{name}').get_config(preset)
+  return importlib.import_module(f'dppo_jax.configs.{name}').get_config(preset)
 
 
 @pytest.mark.parametrize('name', thresholds.SETTINGS)

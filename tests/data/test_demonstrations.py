@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from dppo_jax.data import demonstrations, tasks
-from dppo_jax.data import tokenizer as tokenizer_lib
+from dppo_jax.data import demonstrations, tasks, word_tokenizer
 
 
 def _stream(name='sort', **changes):
@@ -13,7 +12,7 @@ def _stream(name='sort', **changes):
   settings = {
     'task': task,
     'examples': [{'example_id': i, **row} for i, row in enumerate(rows)],
-    'tokenizer': tokenizer_lib.WordTokenizer(task.vocabulary),
+    'tokenizer': word_tokenizer.WordTokenizer(task.vocabulary),
     'batch_size': 32,
     'max_prompt_length': task.max_prompt_length,
     'max_completion_length': task.max_completion_length,
@@ -30,7 +29,7 @@ def test_a_clean_row_is_prompt_answer_and_end():
   answers = {
     row['prompt']: row['answer'] for row in tasks.generate_unique('sort', 500)
   }
-  tokenizer = tokenizer_lib.WordTokenizer(tasks.TASKS['sort'].vocabulary)
+  tokenizer = word_tokenizer.WordTokenizer(tasks.TASKS['sort'].vocabulary)
   assert batch['tokens'].shape == (32, 23)
   assert batch['tokens'].dtype == np.int32
   for tokens, mask, imitated in zip(

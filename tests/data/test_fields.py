@@ -1,10 +1,10 @@
 import pytest
 
-from dppo_jax.data import fields, rows
+from dppo_jax.data import fields, record_files
 
 
 def _row(**values):
-  return rows.Row(values, 'FILE, line 1')
+  return record_files.Row(values, 'FILE, line 1')
 
 
 def test_templates_and_the_columns_they_read():

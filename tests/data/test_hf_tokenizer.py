@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from dppo_jax.data import hf_tokenizer, stops
+from dppo_jax.data import hf_tokenizer, stop_strings
 
 _FOLDER = pathlib.Path(__file__).parents[1] / 'testdata' / 'tokenizer'
 _SIZE, _PAD, _BEGIN, _ENDS = 320, 0, 1, (3, 4)
@@ -234,12 +234,12 @@ def test_a_stop_string_that_ends_within_a_token_of_bytes():
   ids = tokenizer.encode('Add é and stop. What is the answer? <answer>12')
   text = tokenizer.decode(ids)
   for stop in ('and st', 'e a', '>1', 'é'):
-    found = stops.find_stop(ids, text, [stop], tokenizer.decode)
+    found = stop_strings.find_stop(ids, text, [stop], tokenizer.decode)
     assert found.text == text[: text.index(stop) + len(stop)]
     kept = tokenizer.decode(ids[: found.num_tokens])
     assert stop in kept
     assert stop not in tokenizer.decode(ids[: found.num_tokens - 1])
   # 'is' and its space are one token here, and the stop string ends inside.
-  found = stops.find_stop(ids, text, ['What i'], tokenizer.decode)
+  found = stop_strings.find_stop(ids, text, ['What i'], tokenizer.decode)
   kept = tokenizer.decode(ids[: found.num_tokens])
   assert len(kept) > len(found.text)

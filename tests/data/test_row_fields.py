@@ -4,15 +4,15 @@ import dataclasses
 
 import pytest
 
-from dppo_jax.data import answers, row_fields, rows
+from dppo_jax.data import record_files, reference_answers, row_fields
 from dppo_jax.data.catalog import SOURCES
 
 
 def _row(**values):
-  return rows.Row({'q': 'why?', **values}, 'a.jsonl, line 7')
+  return record_files.Row({'q': 'why?', **values}, 'a.jsonl, line 7')
 
 
-def _answer(row, *paths, read=answers.as_is):
+def _answer(row, *paths, read=reference_answers.as_is):
   source = dataclasses.replace(
     SOURCES['rows'], prompt=('q',), answer=paths, read_answer=read
   )
@@ -40,7 +40,7 @@ def test_a_list_with_nothing_in_it_is_no_answer():
 
 def test_an_answer_is_read_of_its_solution():
   row = _row(a='so 1 #### 2', b='so 1 #### proof', c='so 1')
-  read = answers.after_hashes
+  read = reference_answers.after_hashes
   assert _answer(row, 'a', read=read) == '2'
   assert _answer(row, 'b', read=read) is None
   with pytest.raises(

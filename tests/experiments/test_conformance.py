@@ -9,9 +9,9 @@ from absl.testing import flagsaver
 import numpy as np
 import pytest
 
-from dppo_jax.runtime import entry_point
-from experiments import conformance
-from tests import runs
+from dppo_jax.experiments import conformance
+from dppo_jax.runtime import cli
+from tests.support import runs
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _SMALL = _ROOT / 'tests' / 'testdata' / 'golden' / 'small_12.npz'
@@ -26,7 +26,7 @@ def command(capsys):
   def run(**given):
     given = {name: str(value) for name, value in given.items()}
     with flagsaver.flagsaver(**given):
-      code = entry_point.guard(conformance.main, ['conformance'])
+      code = cli.guard(conformance.main, ['conformance'])
     return code, *capsys.readouterr()
 
   return run

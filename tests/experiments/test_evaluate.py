@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from dppo_jax.runtime import writers
-from tests import runs
+from dppo_jax.runtime.storage import metrics_log
+from tests.support import runs
 
 
 @pytest.fixture(scope='module')
@@ -25,7 +25,7 @@ def looked_at(tmp_path_factory, finished):
 
 def test_it_finds_what_the_training_found(looked_at, finished):
   said, record = looked_at
-  last = writers.read_rows(finished / writers.METRICS_FILE)[-1]
+  last = metrics_log.read_rows(finished / metrics_log.METRICS_FILE)[-1]
   assert last.pop('step') == record['step'] == 6
   assert 'evaluation/greedy_accuracy' in last
   assert last.items() <= record.items()

@@ -7,8 +7,8 @@ import sys
 from absl import flags
 import pytest
 
-from dppo_jax.runtime import entry_point
-from tests import runs
+from dppo_jax.runtime import cli
+from tests.support import runs
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def command(capsys, monkeypatch):
     define = functools.partial(getattr(flags, name), flag_values=values)
     monkeypatch.setattr(flags, name, define)
   monkeypatch.delitem(sys.modules, 'experiments.export', raising=False)
-  export = importlib.import_module('experiments.export')
+  export = importlib.import_module('dppo_jax.experiments.export')
   values.mark_as_parsed()
 
   def run(**given):
@@ -29,7 +29,7 @@ def command(capsys, monkeypatch):
     for name, value in given.items():
       values[name].parse(str(value))
     with runs.devices(8):
-      code = entry_point.guard(export.main, ['export'])
+      code = cli.guard(export.main, ['export'])
     return code, *capsys.readouterr()
 
   return run

@@ -7,11 +7,11 @@ import pathlib
 
 import pytest
 
-from dppo_jax.runtime.figures import command, points, verdicts
-from dppo_jax.runtime.figures import figure as figure_lib
-from experiments.figures import __main__ as every_figure
-from tests import runs
-from tests.runtime.figures import pictures
+from dppo_jax.analysis import table as table_lib
+from dppo_jax.experiments.figures import __main__ as every_figure
+from dppo_jax.experiments.figures.harness import command, verdicts
+from dppo_jax.experiments.figures.harness import figure as figure_lib
+from tests.support import pictures, runs
 
 _RESULTS = runs.ROOT / 'experiments' / 'figures' / 'results'
 _FIGURES = every_figure.known()
@@ -21,7 +21,7 @@ _DRIVER = """
 import contextlib, io, json, sys
 from absl import flags
 from dppo_jax.runtime import entry_point
-from experiments.figures import __main__ as figures
+from dppo_jax.experiments.figures import __main__ as figures
 ends = []
 for arguments in json.loads(sys.argv[1]):
   for name in ('tier', 'out', 'only'):
@@ -36,7 +36,7 @@ print(json.dumps(ends))
 
 
 def _module(name):
-  return importlib.import_module(f'experiments.figures.{name}')
+  return importlib.import_module(f'dppo_jax.experiments.figures.{name}')
 
 
 @pytest.fixture(scope='module')
@@ -54,7 +54,7 @@ def test_smoke(name, shared_runs, tmp_path):
       module.FIGURE, module.__doc__, 'smoke', tmp_path, shared_runs, 1
     )
   assert code == 0
-  table = points.read(tmp_path / f'{name}.csv')
+  table = table_lib.read(tmp_path / f'{name}.csv')
   panels = module.FIGURE.panels(table)
   pictures.assert_shows(tmp_path / f'{name}.svg', panels)
   assert sum(len(panel.series) for panel in panels) > 0
@@ -81,7 +81,7 @@ def test_seeds_that_judge_chose_no_setting(name):
 def test_an_effect_is_the_same_for_more_and_for_alike(name):
   """In every figure, of what a run earns; only collapses are larger."""
   folder = _RESULTS / name
-  found = _module(name).FIGURE.judge(points.read(folder / f'{name}.csv'))
+  found = _module(name).FIGURE.judge(table_lib.read(folder / f'{name}.csv'))
   for finding in found:
     if 'earn' in finding.claim:
       assert finding.rule.endswith((' ≥ 0.05', '| < 0.05')), finding.claim
@@ -90,7 +90,7 @@ def test_an_effect_is_the_same_for_more_and_for_alike(name):
 @pytest.mark.parametrize('name', _KEPT)
 def test_what_is_kept_is_drawn_from_its_points(name):
   figure, folder = _module(name).FIGURE, _RESULTS / name
-  table = points.read(folder / f'{name}.csv')
+  table = table_lib.read(folder / f'{name}.csv')
   pictures.assert_shows(folder / f'{name}.svg', figure.panels(table))
   assert (folder / f'{name}.png').stat().st_size > 1000
   text = (folder / 'README.md').read_text()

@@ -6,9 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
-from configs import default, presets
-from dppo_jax.runtime import ledger, ledger_files, replay, summary, workdir
-from tests import runs
+from dppo_jax.analysis.ledger import replay
+from dppo_jax.configs import default, presets
+from dppo_jax.runtime.ledger import files as files_lib
+from dppo_jax.runtime.ledger import record as record_lib
+from dppo_jax.runtime.reporting import summary
+from dppo_jax.runtime.storage import workdir
+from tests.support import runs
 
 # Several command lines in one process, as importing takes seconds; what each
 # printed, and its exit code.
@@ -16,7 +20,7 @@ _DRIVER = """
 import contextlib, io, json, sys
 from absl import flags
 from dppo_jax.runtime import entry_point
-from experiments import ledger
+from dppo_jax.experiments import ledger
 ends = []
 for arguments in json.loads(sys.argv[1]):
   for name in ('workdir', 'step', 'rule', 'match_share', 'out', 'html'):
@@ -50,13 +54,13 @@ def _commands(*lines):
 
 
 def test_a_ledger_changes_no_bit_of_a_run(recorded, finished):
-  assert ledger_files.find_steps(recorded) == [5, 6]
-  assert not (finished / ledger_files.FOLDER).exists()
+  assert files_lib.find_steps(recorded) == [5, 6]
+  assert not (finished / files_lib.FOLDER).exists()
   runs.assert_same(recorded, finished)
 
 
 def test_the_record_is_of_the_step(recorded):
-  record = ledger_files.load_steps(recorded, '6')
+  record = files_lib.load_steps(recorded, '6')
   rows = [r for r in runs.rows(recorded) if r['step'] == 6]
   metrics = {k: v for row in rows for k, v in row.items()}
   assert record.reward.mean() == pytest.approx(metrics['rewards/mean'])
@@ -75,19 +79,21 @@ def test_the_record_is_of_the_step(recorded):
   assert np.abs(moved[first]).max() < 1e-5 < np.abs(moved[~first]).max()
   assert (record.group_id == np.repeat(np.arange(8), 4)).all()
   words = [record.pieces[i] for i in record.token[record.row == 5].tolist()]
-  assert ' '.join(w for w in words if w != ledger.END) == record.completions[5]
+  assert (
+    ' '.join(w for w in words if w != record_lib.END) == record.completions[5]
+  )
 
 
 def test_a_resumed_run_ends_with_the_same_records(tmp_path, recorded):
   folder = shutil.copytree(recorded, tmp_path / 'run')
-  files = folder / ledger_files.FOLDER
+  files = folder / files_lib.FOLDER
   for name in ('step_000003.npz', 'step_000007.npz'):
     shutil.copy(files / 'step_000005.npz', files / name)
   (folder / summary.SUMMARY_FILE).write_text('{}')
   _resume(folder, every_n_steps=2)
-  assert ledger_files.find_steps(folder) == [3, 6]
-  got, expected = (ledger_files.load_steps(f, '6') for f in (folder, recorded))
-  for name in ledger.COLUMNS:
+  assert files_lib.find_steps(folder) == [3, 6]
+  got, expected = (files_lib.load_steps(f, '6') for f in (folder, recorded))
+  for name in record_lib.COLUMNS:
     a, b = getattr(got, name), getattr(expected, name)
     if b is None:
       assert a is None
@@ -97,7 +103,7 @@ def test_a_resumed_run_ends_with_the_same_records(tmp_path, recorded):
 
 
 def test_every_rule_of_the_run_replays(recorded):
-  record = ledger_files.load_steps(recorded, 'all')
+  record = files_lib.load_steps(recorded, 'all')
   config = workdir.read_config(recorded)
   for text in ('', 'cppo', 'grpo', 'dppo_topk_kl,delta=1e-4', 'gspo'):
     rule = replay.resolve(default.get_config(), config, presets.PRESETS, text)
@@ -110,7 +116,7 @@ def test_every_rule_of_the_run_replays(recorded):
 def test_the_command(tmp_path, recorded, finished):
   at = f'--workdir={recorded}'
   damaged = shutil.copytree(recorded, tmp_path / 'damaged')
-  path = damaged / ledger_files.FOLDER / 'step_000005.npz'
+  path = damaged / files_lib.FOLDER / 'step_000005.npz'
   path.write_bytes(path.read_bytes()[:1000])
   page = tmp_path / 'page.html'
   shown, *refused = _commands(
@@ -137,7 +143,7 @@ def test_the_command(tmp_path, recorded, finished):
   assert len(names) == 3
   assert all(name in out for name in names)
   assert page.read_text().startswith('<!doctype html>')
-  assert not list((recorded / ledger_files.FOLDER).glob('*.png'))
+  assert not list((recorded / files_lib.FOLDER).glob('*.png'))
   expected = (
     '--workdir: missing',
     '--config.ledger.every_n_steps=10',

@@ -10,10 +10,10 @@ import shlex
 
 import pytest
 
-from configs import published
-from experiments.figures import __main__ as every_figure
-from experiments.figures import papers
-from tests import runs
+from dppo_jax.configs import published
+from dppo_jax.experiments.figures import __main__ as every_figure
+from dppo_jax.experiments.figures import papers
+from tests.support import runs
 
 _TABLE = json.loads(
   (runs.ROOT / 'tests' / 'testdata' / 'papers' / 'settings.json').read_text()
@@ -53,7 +53,9 @@ def _resolve(command):
   path, _, preset = flags.pop('config').partition(':')
   name = path.removeprefix('configs/').removesuffix('.py')
   workdir = flags.pop('workdir')
-  config = importlib.import_module(f'configs.{name}').get_config(preset)
+  config = importlib.import_module(f'dppo_jax.configs.{name}').get_config(
+    preset
+  )
   for key, value in flags.items():
     assert key.startswith('config.'), key
     path = key.removeprefix('config.')
@@ -64,7 +66,9 @@ def _resolve(command):
 def test_every_figure_has_its_runs():
   assert sorted(papers.RUNS) == sorted(_FIGURES) == every_figure.known()
   for name, commands in papers.RUNS.items():
-    figure = importlib.import_module(f'experiments.figures.{name}').FIGURE
+    figure = importlib.import_module(
+      f'dppo_jax.experiments.figures.{name}'
+    ).FIGURE
     assert tuple(figure.pod) == commands
     assert len(commands) == len(_FIGURES[name]), name
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests import runs, tpus
+from tests.support import runs, tpus
 
 _CONFIG = '--config=configs/tiny.py'
 

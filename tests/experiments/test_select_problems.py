@@ -2,7 +2,7 @@
 
 import json
 
-from tests import runs
+from tests.support import runs
 
 
 def _select(*arguments):

@@ -5,11 +5,10 @@ import shlex
 
 import pytest
 
-from dppo_jax.runtime import workdir
-from dppo_jax.runtime.jobs.job import code_version
-from dppo_jax.runtime.sweeps import command, comparison, plan, report
-from tests import runs
-from tests.runtime.sweeps import made_up
+from dppo_jax.analysis.jobs.job import code_version
+from dppo_jax.analysis.sweeps import command, compare, plan, report
+from dppo_jax.runtime.storage import workdir
+from tests.support import made_up_sweeps, runs
 
 # Several command lines in one process, as importing takes seconds.
 _DRIVER = """
@@ -17,7 +16,7 @@ import contextlib, io, json, sys
 from unittest import mock
 from absl import flags
 from dppo_jax.runtime import entry_point
-from experiments import sweep
+from dppo_jax.experiments import sweep
 names = ('config', 'grid', 'zip', 'seeds', 'workdir', 'print_only', 'report')
 ends = []
 for arguments in json.loads(sys.argv[1]):
@@ -44,7 +43,7 @@ def swept(tmp_path_factory):
 
 def _run(folder):
   changes = {path.replace('.', '__'): v for path, v in runs.SMALLEST.items()}
-  sweep = made_up.sweep(
+  sweep = made_up_sweeps.sweep(
     'trust_region.delta=.001,.5',
     code=code_version(),
     compilation_cache='',
@@ -53,12 +52,12 @@ def _run(folder):
     **changes,
   )
   with runs.jobs_in_process():
-    return command.run(sweep, folder, made_up.defaults(), None, 1)
+    return command.run(sweep, folder, made_up_sweeps.defaults(), None, 1)
 
 
 def test_every_variant_has_every_seed_and_a_line(swept, capsys):
   assert len(list((swept / plan.RUNS).iterdir())) == 4
-  assert command.show(swept, made_up.defaults(), None) == 0
+  assert command.show(swept, made_up_sweeps.defaults(), None) == 0
   lines = capsys.readouterr().out.splitlines()
   for name in _NAMES:
     (line,) = (line for line in lines if line.strip().startswith(name))
@@ -80,7 +79,7 @@ def test_runs_of_one_seed_are_compared_token_by_token(swept, tmp_path):
     for folder in (swept / plan.RUNS).iterdir()
     for config in [workdir.read_config(folder)]
   }
-  text = comparison.compare([folders[0, 0.001], folders[0, 0.5]], tmp_path)
+  text = compare.compare([folders[0, 0.001], folders[0, 0.5]], tmp_path)
   lines = [line.split() for line in text.splitlines()]
   assert ['trust_region.delta_low', '0.001', '0.5'] in lines
   tokens = next(line for line in lines if '|' in line)[3]

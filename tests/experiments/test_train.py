@@ -7,9 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from dppo_jax.runtime import distributed, entry_point, workdir
-from experiments import train
-from tests import runs
+from dppo_jax.experiments import train
+from dppo_jax.runtime import cli
+from dppo_jax.runtime.hosts import cluster
+from dppo_jax.runtime.storage import workdir
+from tests.support import runs
 
 # Long enough to be met in the middle; a step takes some hundredths of a second.
 _LONG = (
@@ -116,11 +118,11 @@ def _command(monkeypatch, settings, folder=None, dry_run=False):
     ('_NUM_DEVICES', 0),
   ):
     monkeypatch.setattr(train, name, SimpleNamespace(value=value))
-  launch = distributed.make_launch(None, 1, 0, 60, {})
+  launch = cluster.make_launch(None, 1, 0, 60, {})
   monkeypatch.setattr(train, '_LAUNCH', lambda: launch)
   monkeypatch.setattr(train.jax, 'device_count', lambda: 1)
   with runs.devices():
-    return entry_point.guard(train.main, ['train'])
+    return cli.guard(train.main, ['train'])
 
 
 def _contents(folder):

@@ -1,7 +1,7 @@
 import json
 
-from configs import default
-from tests import runs
+from dppo_jax.configs import default
+from tests.support import runs
 
 
 def test_requests_are_answered_on_a_channel_of_their_own(tmp_path):

@@ -10,21 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tests.runtime.test_pretrained import like
 
 from dppo_jax.models import policy as policy_lib
-from dppo_jax.runtime import (
-  adapter_files,
-  assembly,
-  exporting,
-  frozen,
-  inspection,
-  pretrained,
-  workdir,
-)
-from dppo_jax.runtime.checkpoints import Checkpoints
-from tests import factories, runs
-from tests.runtime import published
-from tests.runtime.test_pretrained import like
+from dppo_jax.runtime import export as export_lib
+from dppo_jax.runtime.evaluation import offline
+from dppo_jax.runtime.hub import load_weights, peft_io
+from dppo_jax.runtime.programs import base_weights
+from dppo_jax.runtime.programs import parts as parts_lib
+from dppo_jax.runtime.programs import state as state_lib
+from dppo_jax.runtime.storage import workdir
+from dppo_jax.runtime.storage.checkpoints import Checkpoints
+from tests.support import factories, published, runs
 
 _SOURCE = published.MODELS / 'qwen3_gqa'
 
@@ -51,13 +48,13 @@ def trained(tmp_path_factory):
   """A run of two steps, and the frozen weights that it ended with."""
   folder = tmp_path_factory.mktemp('lora')
   held = []
-  load = frozen.load_base
+  load = base_weights.load_base
 
   def holding(experiment):
     held.append(load(experiment))
     return held[-1]
 
-  with mock.patch.object(frozen, 'load_base', holding):
+  with mock.patch.object(base_weights, 'load_base', holding):
     runs.run(_settings(), folder)
   return folder, held
 
@@ -66,14 +63,14 @@ def trained(tmp_path_factory):
 def _state(folder, step='latest'):
   experiment = runs.experiment(_settings())
   with runs.devices():
-    parts = frozen.with_base(experiment, assembly.assemble(experiment))
-    state = inspection.load_policy(parts, experiment.checkpoints, folder, step)
+    parts = base_weights.with_base(experiment, parts_lib.assemble(experiment))
+    state = offline.load_policy(parts, experiment.checkpoints, folder, step)
   return experiment, parts, state
 
 
 def _export(folder, out, **given):
   with runs.devices():
-    return exporting.export(
+    return export_lib.export(
       runs.experiment(_settings()),
       folder,
       out,
@@ -84,7 +81,7 @@ def _export(folder, out, **given):
 def test_the_frozen_bits_stay(trained):
   _, held = trained
   assert len(held) == 1  # One copy, of the policy and of the reference.
-  fresh = pretrained.load_params(_SOURCE, like(_SOURCE))
+  fresh = load_weights.load_params(_SOURCE, like(_SOURCE))
   for got, expected in zip(
     *map(jax.tree.leaves, (held[0], fresh)), strict=True
   ):
@@ -103,7 +100,7 @@ def test_the_optimizer_holds_the_adapter_alone(trained):
     )
   scalars = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state))
   assert scalars - 2 * total < 10  # Counters.
-  assert total < frozen.num_parameters(experiment) / 10
+  assert total < base_weights.num_parameters(experiment) / 10
   assert parts.adapter_scale == 2.0
 
 
@@ -138,7 +135,7 @@ def test_the_penalty_is_toward_the_base(trained):
   store = Checkpoints(trained[0] / 'reference', 1, '', read_only=True)
   reference, _ = store.restore_params(like_, None)
   store.close()
-  adapted = assembly.complete(parts, parts.base, reference)
+  adapted = parts_lib.complete(parts, parts.base, reference)
   base = _logits(parts.base)
   np.testing.assert_allclose(_logits(adapted), base, atol=1e-6)
 
@@ -171,9 +168,9 @@ def _logits(params):
 def test_merged_weights_have_the_logits_of_the_run(trained, tmp_path):
   written = _export(trained[0], tmp_path / 'out')
   assert {'model.safetensors', 'config.json'} <= {p.name for p in written}
-  merged = pretrained.load_params(tmp_path / 'out', like(tmp_path / 'out'))
+  merged = load_weights.load_params(tmp_path / 'out', like(tmp_path / 'out'))
   _, parts, state = _state(trained[0])
-  own = _logits(assembly.complete(parts, parts.base, state.params))
+  own = _logits(parts_lib.complete(parts, parts.base, state.params))
   np.testing.assert_allclose(_logits(merged), own, atol=2e-5 * abs(own).max())
   assert np.abs(own - _logits(parts.base)).max() > 1e-3
   unmoved = 'model.embed_tokens.weight'
@@ -187,16 +184,16 @@ def test_an_adapter_begins_another_run(trained, tmp_path):
   out = tmp_path / 'out'
   written = _export(trained[0], out, lora='adapter')
   assert {p.name for p in written} == {
-    adapter_files.CONFIG,
-    adapter_files.WEIGHTS,
+    peft_io.CONFIG,
+    peft_io.WEIGHTS,
   }
-  config = json.loads((out / adapter_files.CONFIG).read_text())
+  config = json.loads((out / peft_io.CONFIG).read_text())
   assert config['base_model_name_or_path'] == str(_SOURCE)
   _, _, state = _state(trained[0])
   experiment = runs.experiment(_settings(lora__pretrained=str(out)))
   with runs.devices():
-    parts = assembly.assemble(experiment)
-    again = assembly.initial_state(
+    parts = parts_lib.assemble(experiment)
+    again = state_lib.initial_state(
       experiment, parts, parts.optimizer, parts.shardings
     )
   for got, expected in zip(
@@ -211,9 +208,9 @@ def test_an_adapter_of_another_shape_is_refused(trained, tmp_path):
     _settings(lora__rank=3, lora__pretrained=str(tmp_path / 'out'))
   )
   with runs.devices():
-    parts = assembly.assemble(experiment)
+    parts = parts_lib.assemble(experiment)
     with pytest.raises(ValueError, match=r'(?s)^lora\.pretrained: .* r is 2,'):
-      assembly.initial_state(
+      state_lib.initial_state(
         experiment, parts, parts.optimizer, parts.shardings
       )
 
@@ -235,8 +232,8 @@ def test_a_changed_base_is_refused(trained, tmp_path):
   with runs.devices():
     export = (runs.experiment(settings), folder, tmp_path / 'out', 'latest', '')
     with pytest.raises(ValueError, match='trained on frozen weights with'):
-      exporting.export(*export, 10**9)
-    exporting.export(*export, 10**9, 'adapter')
+      export_lib.export(*export, 10**9)
+    export_lib.export(*export, 10**9, 'adapter')
 
 
 def test_what_has_no_adapter_keeps_none(trained, tmp_path):
@@ -244,6 +241,6 @@ def test_what_has_no_adapter_keeps_none(trained, tmp_path):
     _export(trained[0], tmp_path / 'out', lora='both')
   experiment = runs.experiment(runs.smallest())
   with pytest.raises(ValueError, match=r"--lora: got 'adapter', and lora\.ran"):
-    exporting.export(
+    export_lib.export(
       experiment, trained[0], tmp_path / 'out', 'latest', '', 1, 'adapter'
     )

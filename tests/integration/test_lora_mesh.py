@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from dppo_jax.learner import state as state_lib
-from dppo_jax.runtime import assembly, frozen, hand_over, loop
-from tests import factories, runs
-from tests.runtime import published
+from dppo_jax.runtime.programs import base_weights, compiled
+from dppo_jax.runtime.programs import parts as parts_lib
+from dppo_jax.runtime.programs import state as programs_state
+from dppo_jax.runtime.rollouts import weight_sync
+from tests.support import factories, published, runs
 
 _ATTENTION = ('q_proj', 'k_proj', 'v_proj', 'o_proj')
 
@@ -32,7 +34,7 @@ def _step(name, sizes, **overrides):
   settings = _settings(name, sizes, **overrides)
   experiment = runs.experiment(settings, num_devices)
   with runs.devices(num_devices):
-    parts = frozen.with_base(experiment, assembly.assemble(experiment))
+    parts = base_weights.with_base(experiment, parts_lib.assemble(experiment))
     before = [np.asarray(x).tobytes() for x in jax.tree.leaves(parts.base)]
     rng = np.random.default_rng(0)
     # B of a new adapter is zero, and with it the gradient of A.
@@ -41,11 +43,13 @@ def _step(name, sizes, **overrides):
         jnp.asarray(0.1 * rng.standard_normal(leaf.shape), jnp.float32),
         leaf.sharding,
       ),
-      assembly.abstract_params(experiment),
+      programs_state.abstract_params(experiment),
     )
     state = state_lib.adopt(parts.optimizer, adapter, parts.shardings, 0)
     batch = factories.make_batch(4, 2, 6, 7)
-    state, metrics = loop.compile_step(experiment, parts)(state, batch, None)
+    state, metrics = compiled.compile_step(experiment, parts)(
+      state, batch, None
+    )
     after = [np.asarray(x).tobytes() for x in jax.tree.leaves(parts.base)]
   assert before == after  # Neither changed nor donated.
   return state, jax.device_get(metrics), parts
@@ -78,12 +82,12 @@ def test_the_anchor_head_is_that_of_the_base():
   settings = _settings('qwen3_gqa', (1, 1, 1), sampling__precision='fp8')
   experiment = runs.experiment(settings)
   with runs.devices():
-    parts = frozen.with_base(experiment, assembly.assemble(experiment))
+    parts = base_weights.with_base(experiment, parts_lib.assemble(experiment))
     state = state_lib.init_state(
       parts.policy, parts.optimizer, parts.shardings, 0
     )
-    handed = hand_over.compile_hand_over(parts, experiment)
-    copy_head = assembly.compile_anchor_head(handed.parts)
+    handed = weight_sync.compile_hand_over(parts, experiment)
+    copy_head = compiled.compile_anchor_head(handed.parts)
     head = copy_head(handed(state.params))
   base = np.asarray(parts.base['head'])
   error = np.abs(np.asarray(head) - base)

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dppo_jax.runtime import assembly, distributed, workdir, writers
-from dppo_jax.runtime.checkpoints import Checkpoints
-from tests import factories, pairs, runs
+from dppo_jax.runtime.hosts import cluster
+from dppo_jax.runtime.programs import state
+from dppo_jax.runtime.storage import metrics_log, workdir
+from dppo_jax.runtime.storage.checkpoints import Checkpoints
+from tests.support import factories, pairs, runs
 
 _NUM_STEPS = 6
 _SETTINGS = {
@@ -82,7 +84,7 @@ def test_a_killed_process_ends_the_other_in_time(life):
   first = life.killed[0]
   assert f'Resuming from step {life.step} of {_NUM_STEPS}.' in first.err
   # Had it waited longer than it may, JAX's runtime would have aborted it.
-  assert first.code == distributed.PEER_FAILED
+  assert first.code == cluster.PEER_FAILED
   assert f'process 1 ({socket.gethostname()})' in first.err
 
 
@@ -113,7 +115,7 @@ def test_two_processes_train_as_one_does(tmp_path, life):
   assert len(losses[0]) == _NUM_STEPS
   np.testing.assert_allclose(*losses, rtol=0, atol=1e-5)
   samples = [
-    (folder / writers.SAMPLES_FILE).read_text()
+    (folder / metrics_log.SAMPLES_FILE).read_text()
     for folder in (tmp_path / 'one', life.folder)
   ]
   assert samples[0] == samples[1]
@@ -128,7 +130,7 @@ def _restored(folder):
   store = Checkpoints(_checkpoints(folder), 1, '', read_only=True)
   parts = runs.parts(runs.config(**_SETTINGS | {'mesh.fsdp': 1}))
   with contextlib.closing(store):
-    return store.restore(assembly.abstract_state(parts))[0]
+    return store.restore(state.abstract_state(parts))[0]
 
 
 def test_only_the_first_process_speaks(life):
@@ -136,7 +138,7 @@ def test_only_the_first_process_speaks(life):
   assert '4 × cpu, 2 processes, mesh data 2 · fsdp 2' in first.err
   assert 'held_out_after' in first.out
   assert (second.out, second.err) == ('', '')
-  lines = (life.folder / writers.METRICS_FILE).read_text().splitlines()
+  lines = (life.folder / metrics_log.METRICS_FILE).read_text().splitlines()
   assert len(lines) == len(set(lines))
 
 

@@ -7,8 +7,9 @@ import pathlib
 
 import numpy as np
 
-from dppo_jax.runtime import ledger_files, writers
-from tests import pairs, runs
+from dppo_jax.runtime.ledger import files
+from dppo_jax.runtime.storage import metrics_log
+from tests.support import pairs, runs
 
 _DATA = pathlib.Path(__file__).parents[1] / 'testdata'
 _SETTINGS = {
@@ -61,10 +62,10 @@ def test_two_processes_do_as_one_does(tmp_path):
       np.testing.assert_allclose(
         float(theirs[key]), float(value), rtol=1e-3, atol=1e-4, err_msg=key
       )
-  samples = [(f / writers.SAMPLES_FILE).read_text() for f in folders]
+  samples = [(f / metrics_log.SAMPLES_FILE).read_text() for f in folders]
   assert samples[0] == samples[1]
   assert samples[0].count('\n') == 2 * 8
-  one, two = (ledger_files.load_steps(folder, 'all') for folder in folders)
+  one, two = (files.load_steps(folder, 'all') for folder in folders)
   assert one.token.size > 2 * 8
   for name in ('step', 'token', 'row', 'keep', 'reward', 'divergence'):
     np.testing.assert_allclose(

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from dppo_jax.rewards import verifiers
-from dppo_jax.runtime import summary, workdir, writers
-from tests import runs
+from dppo_jax.runtime.reporting import summary
+from dppo_jax.runtime.storage import metrics_log, workdir
+from tests.support import runs
 
 _TOKENIZER = pathlib.Path(__file__).parents[1] / 'testdata' / 'tokenizer'
 
@@ -82,7 +83,7 @@ def test_a_run_on_rows_and_its_exact_resumption(settings, tmp_path):
     assert 0 <= row['rewards/sampled_mean'] <= 1
   samples = [
     json.loads(line)
-    for line in (whole / writers.SAMPLES_FILE).read_text().splitlines()
+    for line in (whole / metrics_log.SAMPLES_FILE).read_text().splitlines()
   ]
   assert all(s['prompt'].startswith('What is ') for s in samples)
   stopped = [s['completion'].endswith(tuple('aehinorst')) for s in samples]

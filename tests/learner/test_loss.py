@@ -9,7 +9,7 @@ import pytest
 from dppo_jax.base import TokenStats
 from dppo_jax.learner import loss as loss_lib
 from dppo_jax.models.policy import make_policy
-from tests import factories
+from tests.support import factories
 
 _WIDTH, _LENGTH, _VOCAB = 3, 4, factories.VOCAB_SIZE
 _ROWS = 8

@@ -7,7 +7,7 @@ import pytest
 from dppo_jax.base import Batch, Decisions, TokenStats
 from dppo_jax.learner.metrics import trust_region_metrics
 from dppo_jax.ops import trust_regions
-from tests import factories
+from tests.support import factories
 
 # One prompt column, then three completion columns, the last of row 1 unused.
 _MU = [[0.9, 0.05, 0.5], [0.8, 0.25, 0.6]]

@@ -6,7 +6,7 @@ import pytest
 
 from dppo_jax.learner import optimizer as optimizer_lib
 from dppo_jax.learner.optimizer import make_optimizer, make_schedule
-from tests import factories
+from tests.support import factories
 
 _PARAMS = {
   'embedding': jnp.full((2, 2), 2.0),

@@ -12,7 +12,7 @@ from dppo_jax.base import TokenStats
 from dppo_jax.learner import scoring
 from dppo_jax.models.policy import make_policy
 from dppo_jax.sampling import decode
-from tests import factories
+from tests.support import factories
 
 _WIDTH, _GROUP = 5, 2
 

@@ -10,7 +10,7 @@ from dppo_jax.base import Stream, stream_key
 from dppo_jax.learner import optimizer as optimizer_lib
 from dppo_jax.learner import state as state_lib
 from dppo_jax.models.policy import make_policy
-from tests import factories
+from tests.support import factories
 
 _SEED = 3
 

@@ -17,7 +17,7 @@ from dppo_jax.learner import state as state_lib
 from dppo_jax.learner import train_step as step_lib
 from dppo_jax.models.policy import make_policy
 from dppo_jax.ops.masking import AGGREGATIONS
-from tests import factories
+from tests.support import factories
 
 _WIDTH, _LENGTH, _GROUP, _NUM_GROUPS, _MINIBATCHES = 5, 4, 2, 8, 4
 _ROWS = _GROUP * _NUM_GROUPS

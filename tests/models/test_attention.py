@@ -5,7 +5,7 @@ import pytest
 
 from dppo_jax.models import attention, layers
 from dppo_jax.models.attention import Segment
-from tests import factories
+from tests.support import factories
 
 attend = jax.jit(attention.attend)
 

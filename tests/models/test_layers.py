@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dppo_jax.models import layers
-from tests import factories
+from tests.support import factories
 
 _RNG = np.random.default_rng(0)
 _X = _RNG.standard_normal((2, 3, 16)).astype(np.float32)

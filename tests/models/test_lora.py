@@ -12,7 +12,7 @@ from dppo_jax import parallel
 from dppo_jax.models import lora
 from dppo_jax.models.policy import AdaptedParams, make_policy
 from dppo_jax.sampling import decode
-from tests import factories
+from tests.support import factories
 
 _ALL = tuple(lora.TARGETS)
 

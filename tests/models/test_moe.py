@@ -9,7 +9,7 @@ import pytest
 from dppo_jax import parallel
 from dppo_jax.models import moe
 from dppo_jax.models.policy import make_policy
-from tests import factories
+from tests.support import factories
 
 
 def _layer(config, mesh=None):

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dppo_jax.models import narrow
+from dppo_jax.models import cpu_bfloat16
 from dppo_jax.models import policy as policy_lib
 from dppo_jax.models.policy import make_policy
-from tests import factories
+from tests.support import factories
 
 _PROMPTS, _WIDTH, _GROUP, _LENGTH = 3, 5, 2, 4
 
@@ -70,7 +70,7 @@ def test_three_ways_to_the_same_logits(
   variant, platform, prompts, completions, monkeypatch
 ):
   # Whether layers are unrolled to decode follows from the platform.
-  monkeypatch.setattr(narrow, 'platform_of', lambda mesh: platform)
+  monkeypatch.setattr(cpu_bfloat16, 'platform_of', lambda mesh: platform)
   config = factories.transformer_config(**variant)
   policy = make_policy(config)
 

@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default
 from dppo_jax import parallel
+from dppo_jax.configs import default
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.policy import make_policy
-from tests import factories
+from tests.support import factories
 
 
 def _names(config):

@@ -12,7 +12,7 @@ import pytest
 
 from dppo_jax.ops import cppo, trust_regions
 from dppo_jax.ops.trust_regions import Signals
-from tests import factories
+from tests.support import factories
 
 _few = settings(max_examples=15, derandomize=True, deadline=None, database=None)
 _ORDERS = pytest.mark.parametrize('order', ['linear', 'shuffled'])

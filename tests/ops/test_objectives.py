@@ -23,7 +23,7 @@ from dppo_jax.ops.trust_regions import (
   ratio,
   sequence_ratio,
 )
-from tests import factories
+from tests.support import factories
 
 _few = settings(max_examples=15, derandomize=True, deadline=None, database=None)
 _SHAPE = (2, 4)

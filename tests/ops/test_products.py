@@ -15,7 +15,7 @@ from dppo_jax.learner import train_step as step_lib
 from dppo_jax.models.policy import make_policy
 from dppo_jax.ops import products
 from dppo_jax.sampling import decode
-from tests import factories
+from tests.support import factories
 
 _PACKAGE = pathlib.Path(products.__file__).parents[1]
 _LAYERS = ('ops', 'models', 'sampling', 'learner')

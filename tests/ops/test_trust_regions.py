@@ -19,7 +19,7 @@ import pytest
 from dppo_jax.base import TokenStats
 from dppo_jax.ops import divergences, trust_regions
 from dppo_jax.ops.trust_regions import TRUST_REGIONS, Bounds, Signals
-from tests import factories
+from tests.support import factories
 
 _few = settings(max_examples=10, derandomize=True, deadline=None, database=None)
 _SHAPE = (3, 4)

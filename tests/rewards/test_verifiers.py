@@ -12,7 +12,7 @@ import pytest
 from dppo_jax.rewards import verifiers
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.verdicts import REASONS, RIGHT, verify_safely
-from tests.rewards import answer_pairs
+from tests.support import answer_pairs
 
 _ANYWHERE = [
   name for name, row in verifiers.VERIFIERS.items() if not row.imports

@@ -86,7 +86,7 @@ def test_only_cpu_time_counts_and_each_item_has_its_own():
 def test_verifiers_are_found_by_name():
   numeric = worker.load_verifier('numeric', ['boxed'])
   assert numeric('\\boxed{1.0}', {'answer': '1'}, False) == (1.0, 'right')
-  name = 'tests.runtime.bad_verifiers:fails'
+  name = 'tests.support.bad_verifiers:fails'
   mine = worker.load_verifier(name, ['boxed'])
   assert mine('', {'example_id': 9}, False) == (1.0, 'right')
 

@@ -1,6 +1,6 @@
 import pytest
 
-from tests import runs
+from tests.support import runs
 
 
 @pytest.fixture(scope='session')

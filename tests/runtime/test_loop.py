@@ -10,15 +10,12 @@ import numpy as np
 import pytest
 
 from dppo_jax.rewards.verdicts import Verdict
-from dppo_jax.runtime import (
-  assembly,
-  checksums,
-  entry_point,
-  rollouts,
-  summary,
-  workdir,
-)
-from tests import runs
+from dppo_jax.runtime import cli
+from dppo_jax.runtime.programs import compiled
+from dppo_jax.runtime.reporting import summary as summary_lib
+from dppo_jax.runtime.rollouts import collect
+from dppo_jax.runtime.storage import checksums, workdir
+from tests.support import runs
 
 _REWARD_MODEL = runs.ROOT / 'tests/testdata/hf_reward_models/llama3'
 
@@ -67,25 +64,25 @@ def two_steps_short(tmp_path, finished):
   """A copy of the finished run that was killed after its fourth step."""
   folder = shutil.copytree(finished, tmp_path / 'run')
   shutil.rmtree(folder / workdir.CHECKPOINTS / '6')
-  (folder / summary.SUMMARY_FILE).unlink()
+  (folder / summary_lib.SUMMARY_FILE).unlink()
   return folder
 
 
 def _stop_in_step(monkeypatch, step, number):
   """Sends this process a signal while it verifies that train step."""
   calls = iter(range(1, 1000))
-  reward = rollouts.reward
+  reward = collect.reward
 
   def verify_and_signal(*args):
     if next(calls) == step:
       os.kill(os.getpid(), number)
     return reward(*args)
 
-  monkeypatch.setattr(rollouts, 'reward', verify_and_signal)
+  monkeypatch.setattr(collect, 'reward', verify_and_signal)
 
 
 def _guarded(settings, folder):
-  return entry_point.guard(lambda: runs.run(settings, folder) and 0, [''])
+  return cli.guard(lambda: runs.run(settings, folder) and 0, [''])
 
 
 @pytest.mark.parametrize(
@@ -162,14 +159,14 @@ def test_a_full_disk_ends_the_run_and_no_more(
 def test_gradients_that_are_not_finite_stop_the_run(
   monkeypatch, capsys, two_steps_short
 ):
-  reward = rollouts.reward
+  reward = collect.reward
 
   def no_number(*args):
     found = reward(*args)
     verdicts = [Verdict(math.nan, 'right') for _ in found.verdicts]
     return found._replace(verdicts=verdicts)
 
-  monkeypatch.setattr(rollouts, 'reward', no_number)
+  monkeypatch.setattr(collect, 'reward', no_number)
   (two_steps_short / workdir.CONFIG).unlink()
   settings = runs.config(optimizer__max_nonfinite=3)
   assert _guarded(settings, two_steps_short) == 1
@@ -188,7 +185,7 @@ def test_gradients_that_are_not_finite_stop_the_run(
 def test_a_verifier_that_fails_costs_its_completions(two_steps_short):
   (two_steps_short / workdir.CONFIG).unlink()
   settings = runs.config(
-    rewards__verifier='tests.runtime.bad_verifiers:fails',
+    rewards__verifier='tests.support.bad_verifiers:fails',
     rewards__num_workers=1,
     rewards__time_limit_s=0.2,
   )
@@ -240,7 +237,7 @@ def test_profile_and_tensorboard_are_written(capsys, two_steps_short, finished):
 def test_routes_are_replayed_for_the_policy_that_sampled(tmp_path, monkeypatch):
   """Not for the reference, whose routers are its own; with a reward model."""
   replayed = []
-  compile_scorer = assembly.compile_scorer
+  compile_scorer = compiled.compile_scorer
 
   def spy(*args):
     scorer = compile_scorer(*args)
@@ -251,7 +248,7 @@ def test_routes_are_replayed_for_the_policy_that_sampled(tmp_path, monkeypatch):
 
     return score
 
-  monkeypatch.setattr(assembly, 'compile_scorer', spy)
+  monkeypatch.setattr(compiled, 'compile_scorer', spy)
   settings = runs.smallest(
     model__num_experts=4,
     model__num_experts_per_tok=2,

@@ -10,8 +10,8 @@ import pytest
 from dppo_jax.base import TokenStats
 from dppo_jax.learner import scoring
 from dppo_jax.models.policy import Cache, Policy, make_policy
-from dppo_jax.sampling import decode, precision
-from tests import factories
+from dppo_jax.sampling import decode, weight_rounding
+from tests.support import factories
 
 _PROMPTS, _WIDTH, _GROUP, _LENGTH = 6, 5, 4, 8
 _ROWS = _PROMPTS * _GROUP
@@ -236,8 +236,8 @@ def test_rounding_of_the_sampler_grows_the_mismatch(
 
   @jax.jit
   def ladder(params):
-    names = precision.PRECISIONS
-    return [precision.round_params(params, name) for name in names]
+    names = weight_rounding.PRECISIONS
+    return [weight_rounding.round_params(params, name) for name in names]
 
   mismatches = []
   for rounded in ladder(model[1]):
@@ -383,7 +383,9 @@ def test_greedy_takes_the_most_likely_and_records_its_log_prob(toy):
 
 def test_precision_of_the_config_rounds_the_parameters(toy):
   rollout = toy(99, precision='fp8', top_k=8)
-  rounded = precision.round_params({'head': np.log(_LAW)[None]}, 'fp8')['head']
+  rounded = weight_rounding.round_params({'head': np.log(_LAW)[None]}, 'fp8')[
+    'head'
+  ]
   ids = np.asarray(rollout.rollout.top_ids)[0, _WIDTH]
   law = np.asarray(jax.nn.log_softmax(rounded[0]))
   assert np.abs(law - np.log(_LAW)).max() > 1e-2

@@ -3,12 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dppo_jax.sampling import draw as draw_lib
+from dppo_jax.sampling import inverse_cdf
 from dppo_jax.sampling import top_k as top_k_lib
 
 
 def _both(values, k):
-  blocks = draw_lib.in_blocks(jnp.asarray(values), -jnp.inf)
+  blocks = inverse_cdf.in_blocks(jnp.asarray(values), -jnp.inf)
   run = jax.jit(top_k_lib.top_k_of_blocks, static_argnums=2)
   got = run(blocks, jnp.max(blocks, axis=2), k)
   return got, jax.lax.top_k(jnp.asarray(values), k)

@@ -1,0 +1,1 @@
+"""Looking at runs: tables, panels, pages, comparisons."""

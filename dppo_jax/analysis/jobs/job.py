@@ -1,0 +1,138 @@
+"""A run among many: its config, the folder that its result is kept in.
+
+The folder is named after everything that decides a number of the run, so a
+result of other code or another config is never taken for this one, and two
+figures that ask for the same run share it.
+"""
+
+from collections.abc import Mapping
+import copy
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+from typing import Any
+
+from dppo_jax.runtime.storage import run_folder, workdir
+
+FACTS = 'job.json'
+
+# What a run keeps is a part of its result, though it changes no number.
+_FREE = tuple(key for key in workdir.FREE_KEYS if key != 'ledger')
+# Who starts runs and who draws them changes nothing in them.
+_WITHOUT = tuple(
+  f'dppo_jax/runtime/{name}' for name in ('jobs', 'figures', 'sweeps')
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+  """One run.
+
+  Attributes:
+    name: the variant it belongs to; no part of what is computed.
+    config: every key of configs/default.py, as plain nested dicts.
+  """
+
+  name: str
+  config: Mapping[str, Any]
+
+  @property
+  def seed(self) -> int:
+    """The seed of its config."""
+    return self.config['seed']
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+  """What came of a job.
+
+  Attributes:
+    job: which.
+    folder: of the run.
+    error: why there is no result; '' where there is one.
+    wall_s: seconds it took, from the first attempt that ended.
+    cpu_s: of the processor.
+    device: what it ran on.
+  """
+
+  job: Job
+  folder: pathlib.Path
+  error: str
+  wall_s: float = 0.0
+  cpu_s: float = 0.0
+  device: str = ''
+
+
+def make_job(
+  name: str, base: Any, overrides: Mapping[str, Any], seed: int
+) -> Job:
+  """A job from a ConfigDict and flat overrides.
+
+  Args:
+    name: of the variant.
+    base: of a config file, not changed.
+    overrides: by path, 'trust_region.delta_low' say; a preset is one.
+    seed: of the run.
+
+  Raises:
+    ValueError: a key does not exist, or its value has the wrong type.
+  """
+  config = copy.deepcopy(base)
+  for path, value in {**overrides, 'seed': seed}.items():
+    try:
+      config.update_from_flattened_dict({path: value})
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+      reason = str(error).strip('"\'').splitlines()[0]
+      raise ValueError(f'{name}: cannot set {path}={value!r}: {reason}') from (
+        error
+      )
+  return Job(name=name, config=config.to_dict())
+
+
+def code_version() -> str:
+  """Names the code that computes a run: 16 hexadecimal digits."""
+  root = pathlib.Path(__file__).parents[3]
+  return run_folder.code_version(root, ('dppo_jax',), _WITHOUT)
+
+
+def key(job: Job, code: str) -> str:
+  """Names what decides every number of a run: 16 hexadecimal digits.
+
+  Args:
+    job: the run.
+    code: of `code_version`.
+  """
+  config = _without(job.config, '')
+  facts = [code, importlib.metadata.version('jax'), config]
+  text = json.dumps(facts, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def folder_of(job: Job, root: pathlib.Path, code: str) -> pathlib.Path:
+  """The folder of a run below `root`."""
+  rule = job.config['trust_region']['rule']
+  return root / f'{rule}-seed{job.seed}-{key(job, code)}'
+
+
+def finished(job: Job, folder: pathlib.Path) -> Outcome | None:
+  """What is kept of a job that ran to its end; None if it did not."""
+  try:
+    facts = json.loads((folder / FACTS).read_text())
+    return Outcome(job=job, folder=folder, error='', **facts)
+  except (OSError, ValueError, TypeError):
+    return None
+
+
+def _without(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+  """The config without its free keys."""
+  kept = {}
+  for name, value in tree.items():
+    path = f'{prefix}{name}'
+    if path in _FREE:
+      continue
+    if isinstance(value, Mapping):
+      value = _without(value, f'{path}.')
+    kept[name] = value
+  return kept

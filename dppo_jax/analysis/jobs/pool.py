@@ -1,0 +1,200 @@
+"""Runs a list of jobs in processes of their own; finished ones are kept.
+
+  jobs = [make_job('TV', config, {'trust_region.divergence': 'binary_tv'}, s)
+          for s in range(3)]
+  outcomes = run_jobs(jobs, pathlib.Path('runs/jobs'), parallel=2)
+  rows = writers.read_rows(outcomes[0].folder / writers.METRICS_FILE)
+
+Called again it runs only what is missing, and goes on with what was
+interrupted. A run that fails is told of in its outcome and tried again the
+next time; the others go on.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import json
+import os
+import pathlib
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from dppo_jax.analysis.jobs import job as job_lib
+from dppo_jax.analysis.jobs.job import Job, Outcome
+from dppo_jax.runtime.reporting.progress import format_seconds
+
+WORKER = 'experiments.worker'
+Show = Callable[[str], None]
+ExecuteFn = Callable[[Job, pathlib.Path], str]
+
+
+def _to_stderr(text: str) -> None:
+  print(text, file=sys.stderr, flush=True)
+
+
+def run_jobs(
+  jobs: Sequence[Job],
+  root: pathlib.Path,
+  *,
+  parallel: int = 1,
+  show: Show = _to_stderr,
+) -> list[Outcome]:
+  """Runs what is not finished and returns what came of every job.
+
+  Args:
+    jobs: of any configs; equal ones run once.
+    root: where the folders of runs are.
+    parallel: processes at a time.
+    show: takes lines of progress.
+
+  Returns:
+    An outcome a job, in their order.
+
+  Raises:
+    ValueError: `parallel` is below 1.
+    KeyboardInterrupt: SIGTERM or Ctrl-C; running jobs have saved their state.
+  """
+  if parallel < 1:
+    raise ValueError(f'--parallel: got {parallel}; processes, at least 1.')
+  code = job_lib.code_version()
+  folders = [job_lib.folder_of(job, root, code) for job in jobs]
+  missing: dict[pathlib.Path, Job] = {}
+  for job, folder in zip(jobs, folders, strict=True):
+    if job_lib.finished(job, folder) is None:
+      missing.setdefault(folder, job)
+  num_kept = len(set(folders)) - len(missing)
+  show(f'{len(missing)} runs to do, {num_kept} finished before, in {root}')
+  errors = _run_missing(missing, parallel, show) if missing else {}
+  outcomes = []
+  for job, folder in zip(jobs, folders, strict=True):
+    done = job_lib.finished(job, folder)
+    error = errors.get(folder) or 'it left no result'
+    outcomes.append(done or Outcome(job=job, folder=folder, error=error))
+  return outcomes
+
+
+def _run_missing(
+  missing: dict[pathlib.Path, Job], parallel: int, show: Show
+) -> dict[pathlib.Path, str]:
+  """Runs jobs by folder; returns the errors of those that failed."""
+  todo: queue.SimpleQueue[tuple[pathlib.Path, Job]] = queue.SimpleQueue()
+  for item in missing.items():
+    todo.put(item)
+  errors: dict[pathlib.Path, str] = {}
+  num_done = 0
+  begin = time.monotonic()
+  lock = threading.Lock()
+  workers = [_Worker() for _ in range(min(parallel, len(missing)))]
+
+  def work(worker: _Worker) -> None:
+    nonlocal num_done
+    while not worker.stopping:
+      try:
+        folder, job = todo.get_nowait()
+      except queue.Empty:
+        return
+      error = worker.run(job, folder)
+      with lock:
+        if worker.stopping:
+          return
+        num_done += 1
+        if error:
+          errors[folder] = error
+        ended = error or 'finished'
+        spent = time.monotonic() - begin
+        left = format_seconds(spent / num_done * (len(missing) - num_done))
+        show(
+          f'[{num_done}/{len(missing)}] {job.name}, seed {job.seed}: {ended}'
+          f' · {format_seconds(spent)} spent, about {left} left'
+        )
+
+  threads = [threading.Thread(target=work, args=(w,)) for w in workers]
+  with _interrupted_by_sigterm():
+    try:
+      for thread in threads:
+        thread.start()
+      for thread in threads:
+        thread.join()
+    finally:
+      for worker in workers:
+        worker.stop()
+      for thread in threads:
+        thread.join()
+  return errors
+
+
+class _Worker:
+  """A process that runs jobs; another one takes its place if it dies."""
+
+  def __init__(self) -> None:
+    self.stopping = False
+    self._process: subprocess.Popen[str] | None = None
+
+  def run(self, job: Job, folder: pathlib.Path) -> str:
+    """Runs one job; returns why it failed, or ''."""
+    if self._process is None:
+      self._process = subprocess.Popen(
+        [sys.executable, '-m', WORKER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=pathlib.Path(__file__).parents[3],
+        # Ctrl-C comes to us alone; they get the one signal that we send.
+        start_new_session=True,
+      )
+    process = self._process
+    request = {'folder': os.path.abspath(folder), 'config': job.config}
+    reply = ''
+    # It may die at any time.
+    with contextlib.suppress(OSError, ValueError):
+      _pipe(process.stdin).write(json.dumps(request) + '\n')
+      _pipe(process.stdin).flush()
+      reply = _pipe(process.stdout).readline()
+    if reply.endswith('\n'):
+      return json.loads(reply)['error']
+    code = process.wait()
+    self._close()
+    return f'its process ended with exit code {code}'
+
+  def stop(self) -> None:
+    """Ends the process; a run under way saves its state first."""
+    self.stopping = True
+    if self._process is None:
+      return
+    if self._process.poll() is None:
+      self._process.terminate()
+      self._process.wait()
+    self._close()
+
+  def _close(self) -> None:
+    process, self._process = self._process, None
+    if process is None:
+      return
+    with contextlib.suppress(OSError):  # What it did not read is lost anyway.
+      _pipe(process.stdin).close()
+    _pipe(process.stdout).close()
+
+
+def _pipe(pipe: Any) -> Any:
+  return pipe
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+  """SIGTERM ends this as Ctrl-C does, where signals can be caught at all."""
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+
+  def interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+  before = signal.signal(signal.SIGTERM, interrupt)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)

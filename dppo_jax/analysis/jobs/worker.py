@@ -1,0 +1,94 @@
+"""Runs jobs one after another in this process, which is imported once."""
+
+import contextlib
+import gc
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+from typing import Any, TextIO
+
+import jax
+
+from dppo_jax.analysis.jobs import job as job_lib
+from dppo_jax.runtime import loop
+from dppo_jax.runtime.config.build import build_experiment
+from dppo_jax.runtime.hosts.preemption import Preempted
+from dppo_jax.runtime.reporting import summary
+from dppo_jax.runtime.storage import files, workdir
+
+LOG = 'log.txt'
+
+
+def execute(config: Any, folder: pathlib.Path) -> dict[str, Any]:
+  """Trains in `folder`, or goes on training, and leaves the facts there.
+
+  Args:
+    config: a ConfigDict.
+    folder: of the run.
+
+  Returns:
+    What `job.finished` reads: wall and CPU seconds, and the device.
+
+  Raises:
+    Preempted: SIGTERM or Ctrl-C; what could be saved is saved.
+    Exception: whatever ends a run.
+  """
+  begin, begin_cpu = time.monotonic(), time.process_time()
+  experiment = build_experiment(config, jax.device_count())
+  folder = workdir.open_workdir(folder)
+  with (
+    workdir.locked(folder),
+    (folder / LOG).open('a') as log,
+    contextlib.redirect_stderr(log),
+  ):
+    workdir.check_config(folder, experiment.resolved)
+    summary.write_summary(folder, loop.run(experiment, folder))
+    facts = {
+      'wall_s': round(time.monotonic() - begin, 2),
+      'cpu_s': round(time.process_time() - begin_cpu, 2),
+      'device': device(),
+    }
+    files.write_atomically(folder / job_lib.FACTS, json.dumps(facts) + '\n')
+    # A figure reads metrics and ledgers; the weights of hundreds of runs
+    # would fill a disk.
+    shutil.rmtree(folder / workdir.CHECKPOINTS, ignore_errors=True)
+  return facts
+
+
+def device() -> str:
+  """What this process computes on."""
+  kind = jax.devices()[0].device_kind
+  if kind == 'cpu':
+    return f'{len(os.sched_getaffinity(0))} CPU cores'
+  return f'{jax.device_count()} × {kind}'
+
+
+def serve(defaults: Any, requests: TextIO, replies: TextIO) -> int:
+  """Executes one job a line until there are no more; returns the exit code.
+
+  A job that fails is reported, and the next one is waited for.
+
+  Args:
+    defaults: returns configs/default.py anew.
+    requests: lines of JSON: 'folder' and 'config'.
+    replies: lines of JSON: 'error', '' after a job that was finished.
+  """
+  for line in requests:
+    request = json.loads(line)
+    error = ''
+    try:
+      config = workdir.overlay(defaults(), request['config'])
+      execute(config, pathlib.Path(request['folder']))
+    except Preempted as stopped:
+      return stopped.exit_code
+    except Exception as failure:
+      error = f'{type(failure).__name__}: {failure}'
+      print(f'{request["folder"]}: {error}', file=sys.stderr)
+    replies.write(json.dumps({'error': error}) + '\n')
+    replies.flush()
+    jax.clear_caches()  # The next job compiles anew; nothing else grows.
+    gc.collect()
+  return 0

@@ -1,0 +1,1 @@
+"""The ledger of a run, replayed, tabulated and shown as a page."""

@@ -1,0 +1,148 @@
+"""The ledger drawn: ratio and TV against mu (DPPO Fig. 2), and what is masked.
+
+Colors say what the rule did: gray kept, orange masked with A < 0, blue masked
+with A > 0.
+"""
+
+from collections.abc import Sequence
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from dppo_jax.analysis.ledger import tables
+from dppo_jax.analysis.ledger.replay import Decided
+from dppo_jax.runtime.ledger.record import Record
+
+# Kept tokens drawn at most, masked ones of a sign as many again.
+MAX_POINTS = 8000
+
+_GRAY, _GREEN = '#9ca3af', '#4d7c0f'
+_ORANGE, _BLUE = '#d97706', '#2b6cb0'
+_RATIO = 'ratio π / μ'
+_TV = 'binary TV |π − μ|'
+_MU = 'μ, probability of the sampler'
+# No probability drawn on a logarithmic axis is below this.
+_LEAST = 1e-6
+
+
+def draw(record: Record, decided: Decided, path: pathlib.Path) -> int:
+  """Draws a rule into a PNG; returns the number of tokens drawn.
+
+  Args:
+    record: the tokens.
+    decided: of a rule, recorded or replayed.
+    path: of the PNG, replaced if it is there.
+  """
+  # Only here: the import takes longer than any other of the package.
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(15, 8.6), dpi=100, layout='constrained')
+  FigureCanvasAgg(figure)
+  axes = figure.subplots(2, 3)
+  total = tables.overall(record, decided)
+  steps = np.unique(record.step)
+  lost = ''
+  if total.dropped > total.masked + 1e-6:
+    share = total.dropped / max(total.num_tokens, 1)
+    lost = f', {share:.2%} of the weight lost'
+  figure.suptitle(
+    f'{decided.rule.name}: {total.masked:,} of {total.num_tokens:,} tokens'
+    f' masked ({total.fraction():.2%}){lost}, {len(steps)} steps from'
+    f' {steps[0]} to {steps[-1]}\n{tables.describe(decided.rule)}',
+    fontsize=11,
+  )
+  mu = np.exp(record.rollout_log_probs.astype(np.float64))
+  pi = np.exp(record.log_probs.astype(np.float64))
+  moved = record.log_probs.astype(np.float64) - record.rollout_log_probs
+  ratio, tv = np.exp(np.clip(moved, -80, 80)), np.abs(pi - mu)
+  groups = _groups(record, decided)
+  floor = np.maximum(mu, _LEAST)
+  _scatter(axes[0, 0], groups, floor, ratio, _MU, _RATIO, 'Ratio against μ')
+  axes[0, 0].set(xscale='log', yscale='log')
+  _scatter(axes[0, 1], groups, floor, tv, _MU, _TV, 'TV against μ')
+  axes[0, 1].set(xscale='log')
+  _scatter(axes[0, 2], groups, tv, ratio, _TV, _RATIO, 'Ratio against TV')
+  axes[0, 2].set(yscale='log')
+  _scatter(axes[1, 0], groups, mu, pi, _MU, 'π', 'The two policies')
+  axes[1, 0].plot([0, 1], [0, 1], color='black', lw=0.6)
+  axes[1, 0].legend(fontsize=9, loc='upper left', markerscale=2, framealpha=0.9)
+  ranges = tables.by_mu(record, decided)
+  _bars(axes[1, 1], ranges, 'Masked by range of μ')
+  tenths = tables.by_position(record, decided)
+  _bars(axes[1, 2], tenths, 'Masked by position in the completion')
+  unfinished = path.with_name(f'.{path.name}.tmp')
+  figure.savefig(unfinished, format='png')
+  unfinished.replace(path)
+  return sum(len(tokens) for _, _, tokens in groups)
+
+
+def _groups(
+  record: Record, decided: Decided
+) -> list[tuple[str, str, np.ndarray]]:
+  """Label, color and tokens i64 [m] of each kind, those kept first."""
+  masked, whole = decided.masked(), decided.keep == 1
+  rng = np.random.default_rng(0)
+  kinds = (
+    ('kept', _GRAY, whole),
+    ('weighed, 0 < M < 1', _GREEN, ~masked & ~whole),
+    ('masked, A < 0', _ORANGE, masked & (record.advantages < 0)),
+    ('masked, A > 0', _BLUE, masked & (record.advantages > 0)),
+    ('masked, A = 0', 'black', masked & (record.advantages == 0)),
+  )
+  groups = []
+  for label, color, tokens in kinds:
+    places = np.flatnonzero(tokens)
+    label = f'{label}: {len(places):,}'
+    if len(places) > MAX_POINTS:
+      places = rng.choice(places, MAX_POINTS, replace=False)
+      label += f', {MAX_POINTS:,} drawn'
+    if len(places):
+      groups.append((label, color, places))
+  return groups
+
+
+def _scatter(
+  axis: Any,
+  groups: Sequence[tuple[str, str, np.ndarray]],
+  x: np.ndarray,
+  y: np.ndarray,
+  x_label: str,
+  y_label: str,
+  title: str,
+) -> None:
+  for label, color, tokens in groups:
+    axis.scatter(
+      x[tokens], y[tokens], s=7, alpha=0.5, lw=0, color=color, label=label
+    )
+  _dress(axis, title, x_label, y_label)
+
+
+def _bars(axis: Any, shares: Sequence[tables.Share], title: str) -> None:
+  """Share masked among the tokens of either sign; the counts stand above."""
+  places = np.arange(len(shares))
+  for shift, color, sign in ((-0.2, _ORANGE, '<'), (0.2, _BLUE, '>')):
+    if sign == '<':
+      parts = [(s.masked_negative, s.negative) for s in shares]
+    else:
+      parts = [(s.masked_positive, s.positive) for s in shares]
+    heights = [100 * part / max(whole, 1) for part, whole in parts]
+    label = f'of the tokens with A {sign} 0'
+    bars = axis.bar(places + shift, heights, 0.4, color=color, label=label)
+    counts = [f'{part:,}' if part else '' for part, _ in parts]
+    axis.bar_label(bars, counts, fontsize=7, color=color, padding=1)
+  axis.margins(y=0.3)  # Room for the legend.
+  axis.set_xticks(places, [s.label for s in shares], rotation=30, ha='right')
+  _dress(axis, title, '', '% masked (above: tokens)')
+  axis.legend(fontsize=9, frameon=False)
+
+
+def _dress(axis: Any, title: str, x_label: str, y_label: str) -> None:
+  axis.set_title(title, fontsize=11, loc='left')
+  axis.set_xlabel(x_label, fontsize=9)
+  axis.set_ylabel(y_label, fontsize=9)
+  axis.tick_params(labelsize=8)
+  axis.grid(color='#e5e7eb', linewidth=0.8)
+  axis.set_axisbelow(True)
+  axis.spines[['top', 'right']].set_visible(False)

@@ -1,0 +1,328 @@
+"""Any rule, divergence, bound and anchor, decided again from the ledger.
+
+The functions that decide are those of training. What stays fixed is the run:
+its tokens, and pi as the recorded rule trained it.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from dppo_jax.base import TokenStats
+from dppo_jax.learner.loss import LossConfig, measure
+from dppo_jax.ops import trust_regions
+from dppo_jax.ops.divergences import DIVERGENCES
+from dppo_jax.ops.trust_regions import TRUST_REGIONS, Bounds, Signals
+from dppo_jax.runtime.config.build import build_experiment
+from dppo_jax.runtime.ledger.record import Record
+from dppo_jax.runtime.storage.workdir import overlay
+from dppo_jax.suggestions import suggest
+
+RECORDED = 'recorded'
+
+# What a match scales, of the bounds a rule reads.
+_THRESHOLDS = ('delta_low', 'delta_high', 'clip_low', 'clip_high')
+# Powers of two between which every scale lies: ratios end at e**80.
+_LOG_SCALES = (-60.0, 130.0)
+# Of a token: fewer digits of a threshold may change the weight by this.
+_SAME = 0.005
+_NUM_HALVINGS = 40  # To 1e-10 of a scale; f32 tells 1e-7 apart.
+
+
+class Rule(NamedTuple):
+  """A rule by the name it was asked for.
+
+  Attributes:
+    name: to print.
+    loss: whose trust region it is.
+  """
+
+  name: str
+  loss: LossConfig
+
+
+class Decided(NamedTuple):
+  """What a rule does with the tokens of a record.
+
+  Attributes:
+    rule: the rule.
+    divergence: f32 [n], unit of its row.
+    keep: f32 [n], M.
+  """
+
+  rule: Rule
+  divergence: np.ndarray
+  keep: np.ndarray
+
+  def masked(self) -> np.ndarray:
+    """Tokens with M = 0, bool [n]; a soft rule weighs the others less."""
+    return self.keep == 0
+
+  def dropped(self) -> np.ndarray:
+    """1 - M, the weight that is taken away: f64 [n]."""
+    return 1.0 - self.keep.astype(np.float64)
+
+
+class Match(NamedTuple):
+  """Thresholds at which a rule takes away as much weight as another does.
+
+  Of a rule of zeros and ones that is the number of tokens it masks.
+
+  Attributes:
+    matched: the rule as it was.
+    rule: with those thresholds.
+    thresholds: the ones that were scaled, by name.
+    dropped: sum of 1 - M that it takes away.
+    wanted: how much it should; ties can make them differ.
+  """
+
+  matched: Rule
+  rule: Rule
+  thresholds: dict[str, float]
+  dropped: float
+  wanted: float
+
+
+def resolve(
+  config: Any,
+  recorded: Mapping[str, Any],
+  presets: Mapping[str, Mapping[str, Any]],
+  text: str,
+) -> Rule:
+  """The rule that a run would have had.
+
+  Args:
+    config: the defaults, changed in place.
+    recorded: config of the run.
+    presets: settings by dotted path.
+    text: '' for the run's own rule, or a preset, keys of section trust_region
+      or both: 'cppo', 'cppo,w_min=1', 'rule=divergence,divergence=binary_kl';
+      'delta' stands for both bounds.
+
+  Raises:
+    ValueError: an unknown name, or a rule this run could not have had.
+  """
+  overlay(config, dict(recorded))
+  config.mesh.update(data=-1, fsdp=1, tensor=1, expert=1)
+  region = config.trust_region
+  for number, part in enumerate(filter(None, text.split(','))):
+    name, is_setting, value = part.strip().partition('=')
+    if not is_setting:
+      if name not in presets:
+        raise ValueError(f'--rule: unknown {name!r}{suggest(name, presets)}')
+      if number:
+        raise ValueError(
+          f'--rule: {text!r} names preset {name!r} after other settings, which'
+          ' it would replace; name it first.'
+        )
+      config.update_from_flattened_dict(dict(presets[name]))
+      continue
+    name = name.removeprefix('trust_region.')
+    keys = ('delta_low', 'delta_high') if name == 'delta' else (name,)
+    for key in keys:
+      if key not in region:
+        known = [*region.keys(), 'delta']
+        raise ValueError(f'--rule: unknown key {key!r}{suggest(key, known)}')
+      region[key] = _parse(key, value, region[key])
+  try:
+    loss = build_experiment(config, 1).loss
+  except ValueError as error:
+    raise ValueError(f'--rule: {text!r} on this run: {error}') from error
+  return Rule(text or RECORDED, loss)
+
+
+def own(record: Record, rule: Rule) -> Decided:
+  """What the rule of the run did, as recorded."""
+  return Decided(rule, record.divergence, record.keep)
+
+
+def decide(record: Record, rule: Rule) -> Decided:
+  """What another rule would have done.
+
+  A divergence that was recorded is not computed again, so that the recorded
+  rule decides from the very same numbers.
+
+  Raises:
+    ValueError: the record lacks what the rule reads.
+  """
+  signals = measure_again(record, rule)
+  place = (record.row, record.position)
+  keep = trust_regions.keep_weights(rule.loss.rule, signals, rule.loss.bounds)
+  return Decided(
+    rule, np.asarray(signals.divergence)[place], np.asarray(keep)[place]
+  )
+
+
+def measure_again(record: Record, rule: Rule) -> Signals:
+  """What the rule looks at, f32 [B, R].
+
+  Raises:
+    ValueError: the record lacks what the rule reads.
+  """
+  loss = rule.loss
+  _check_recorded(record, rule)
+  place = (record.row, record.position)
+  shape = (len(record.step), record.num_columns)
+
+  def spread(values: np.ndarray | None) -> Any:
+    if values is None:
+      return None
+    out = np.zeros((*shape, *values.shape[1:]), values.dtype)
+    out[place] = values
+    return jnp.asarray(out)
+
+  top_ids = spread(record.top_ids)
+  mu, top_mu = record.rollout_log_probs, record.rollout_top_log_probs
+  if loss.anchor == 'recomputed':
+    mu, top_mu = record.recomputed_log_probs, record.recomputed_top_log_probs
+  anchor = TokenStats(
+    log_probs=spread(mu), top_ids=top_ids, top_log_probs=spread(top_mu)
+  )
+  current = TokenStats(
+    log_probs=spread(record.log_probs),
+    top_ids=top_ids,
+    top_log_probs=spread(record.top_log_probs),
+  )
+  if _measured(record.trust_region) == _measured(vars(loss)):
+    divergence = spread(record.divergence)
+  else:
+    divergence = measure(loss, spread(record.token), anchor, current)
+  return Signals(
+    advantages=spread(record.advantages),
+    log_probs=current.log_probs,
+    anchor_log_probs=anchor.log_probs,
+    divergence=divergence,
+    mask=spread(np.ones(len(record.row), bool)),
+  )
+
+
+def match(record: Record, rule: Rule, wanted: float) -> Match | None:
+  """Scales the thresholds of a rule until it takes away so much weight.
+
+  Deltas and ratio clips are scaled together, by one factor; what else a rule
+  has (CPPO's budget and weights, say) stays. The weight taken away, which
+  is the number of masked tokens unless the rule is soft, only falls as they
+  grow, so its steps are found by bisection. The result lies in the middle
+  of the range that takes away as much, with as few digits as do.
+
+  Args:
+    record: whose tokens.
+    rule: whose thresholds, all of them above 0.
+    wanted: sum of 1 - M to take away.
+
+  Returns:
+    The nearest match; None for a rule without such a threshold.
+  """
+  names = [name for name in TRUST_REGIONS[rule.loss.rule].reads]
+  names = [name for name in names if name in _THRESHOLDS]
+  start = {name: getattr(rule.loss.bounds, name) for name in names}
+  if not names or min(start.values()) <= 0:
+    return None
+  signals = measure_again(record, rule)
+
+  def bounds_at(scale: float, digits: int = 17) -> Bounds:
+    scaled = {
+      name: float(f'{scale * value:.{digits}g}')
+      for name, value in start.items()
+    }
+    if 'clip_low' in scaled:  # No ratio is below 0.
+      scaled['clip_low'] = min(scaled['clip_low'], 1.0)
+    return dataclasses.replace(rule.loss.bounds, **scaled)
+
+  def dropped_at(bounds: Bounds) -> float:
+    keep = trust_regions.keep_weights(rule.loss.rule, signals, bounds)
+    dropped = jnp.where(signals.mask, 1.0 - keep, 0.0)
+    return float(np.sum(np.asarray(dropped), dtype=np.float64))
+
+  def edge(most: float) -> tuple[float, float]:
+    """Scales just below and above the first that takes at most so much."""
+    low, high = _LOG_SCALES
+    for _ in range(_NUM_HALVINGS):
+      middle = (low + high) / 2
+      if dropped_at(bounds_at(2.0**middle)) <= most:
+        high = middle
+      else:
+        low = middle
+    return 2.0**low, 2.0**high
+
+  before, first = edge(wanted)
+  last = edge(wanted - 1)[0] if wanted else 2.0 * first
+  options = [max((first + last) / 2, first), first, before]
+  best = min(options, key=lambda s: abs(dropped_at(bounds_at(s)) - wanted))
+  dropped = dropped_at(bounds_at(best))
+  bounds = next(
+    bounds
+    for bounds in (bounds_at(best, digits) for digits in range(2, 18))
+    if abs(dropped_at(bounds) - dropped) <= _SAME
+  )
+  loss = dataclasses.replace(rule.loss, bounds=bounds)
+  found = {name: getattr(bounds, name) for name in names}
+  name = f'{rule.name}, matched'
+  return Match(rule, Rule(name, loss), found, dropped, wanted)
+
+
+def relatives(record: Record, rule: Rule) -> list[Rule]:
+  """The rule on every divergence that this record can replay.
+
+  A rule that reads no divergence is taken to bound one by itself.
+  """
+  kind = rule.loss.rule
+  if not TRUST_REGIONS[kind].reads_divergence:
+    kind = 'divergence'
+  found = []
+  for name in DIVERGENCES:
+    loss = dataclasses.replace(rule.loss, rule=kind, divergence=name)
+    relative = Rule(f'{kind} on {name}', loss)
+    if not list(_missing(record, relative)):
+      found.append(relative)
+  return found
+
+
+def _measured(region: Mapping[str, Any]) -> Sequence[str]:
+  """What a divergence depends on beside the two policies."""
+  axes = [region['divergence'], region['anchor']]
+  if DIVERGENCES[region['divergence']].records == 'top_k':
+    axes.append(region['top_k_set'])
+  return axes
+
+
+def _missing(record: Record, rule: Rule) -> Sequence[str]:
+  loss, lacks = rule.loss, []
+  top_k = 0 if record.top_ids is None else record.top_ids.shape[1]
+  records = DIVERGENCES[loss.divergence].records
+  if records == 'top_k' and top_k == 0:
+    lacks.append(
+      f'divergence {loss.divergence!r} reads top-K log-probs and none were'
+      ' recorded: train with sampling.top_k=20, or replay a binary one'
+    )
+  if records == 'hidden' and top_k != record.vocab_size:
+    lacks.append(
+      f'divergence {loss.divergence!r} reads all {record.vocab_size}'
+      f' log-probs and {top_k} were recorded: train with'
+      f' sampling.top_k={record.vocab_size}, or replay a Top-K or binary one'
+    )
+  if loss.anchor == 'recomputed' and record.recomputed_log_probs is None:
+    lacks.append(
+      'it is anchored on the recomputed policy and this run, whose'
+      " trust_region.anchor is 'rollout', recorded none: add anchor=rollout,"
+      " or train with trust_region.anchor='recomputed'"
+    )
+  return lacks
+
+
+def _check_recorded(record: Record, rule: Rule) -> None:
+  lacks = _missing(record, rule)
+  if lacks:
+    raise ValueError(f'--rule: cannot replay {rule.name!r}: {"; ".join(lacks)}')
+
+
+def _parse(key: str, value: str, current: Any) -> Any:
+  if not isinstance(current, float):
+    return value
+  try:
+    return float(value)
+  except ValueError as error:
+    raise ValueError(f'--rule: {key}={value!r}; a number.') from error

@@ -1,0 +1,218 @@
+"""What a rule masked, in numbers: by sign, by mu, by token, by position.
+
+Signs refer to the advantage; mu is the policy that sampled. A token counts as
+masked where its weight M is 0, as in the metrics of a run; what a soft rule
+takes away is the sum of 1 - M.
+"""
+
+from collections.abc import Sequence
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+from dppo_jax.analysis.ledger.replay import Decided, Match, Rule
+from dppo_jax.ops.divergences import DIVERGENCES
+from dppo_jax.ops.trust_regions import TRUST_REGIONS
+from dppo_jax.runtime.ledger.record import Record
+
+# Borders of the ranges of mu; the last range holds 1.
+MU_EDGES = (0.0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0)
+NUM_DECILES = 10
+_SUBJECT = ('direction', 'side', 'alpha_low', 'alpha_high')
+_ASKS_ALL = {'alpha_low': 0.0, 'alpha_high': 0.0, 'side': 'both'}
+
+
+class Share(NamedTuple):
+  """Tokens of one kind, and how many of them are masked.
+
+  Attributes:
+    label: which kind.
+    num_tokens: all of them.
+    negative: those with A < 0.
+    positive: those with A > 0.
+    masked: all masked ones.
+    masked_negative: with A < 0.
+    masked_positive: with A > 0.
+    dropped: sum of 1 - M over them, what a soft rule takes away.
+  """
+
+  label: str
+  num_tokens: int
+  negative: int
+  positive: int
+  masked: int
+  masked_negative: int
+  masked_positive: int
+  dropped: float
+
+  def fraction(self) -> float:
+    """Share masked, 0.0 where there are no tokens."""
+    return self.masked / max(self.num_tokens, 1)
+
+
+def share(
+  record: Record, decided: Decided, label: str, of: np.ndarray
+) -> Share:
+  """Counts the tokens `of`, bool [n]."""
+  negative, positive = record.advantages < 0, record.advantages > 0
+  masked = decided.masked() & of
+  return Share(
+    label=label,
+    num_tokens=int(np.sum(of)),
+    negative=int(np.sum(of & negative)),
+    positive=int(np.sum(of & positive)),
+    masked=int(np.sum(masked)),
+    masked_negative=int(np.sum(masked & negative)),
+    masked_positive=int(np.sum(masked & positive)),
+    dropped=float(np.sum(decided.dropped()[of])),
+  )
+
+
+def overall(record: Record, decided: Decided) -> Share:
+  """All tokens."""
+  return share(record, decided, 'all', np.ones(len(record.row), bool))
+
+
+def by_mu(record: Record, decided: Decided) -> list[Share]:
+  """A share a range of mu, `MU_EDGES`."""
+  mu = np.exp(record.rollout_log_probs.astype(np.float64))
+  place = np.searchsorted(MU_EDGES[1:-1], mu, side='right')
+  shares = []
+  for i, (low, high) in enumerate(itertools.pairwise(MU_EDGES)):
+    label = f'[{low:g}, {high:g}{"]" if high == 1 else ")"}'
+    shares.append(share(record, decided, label, place == i))
+  return shares
+
+
+def by_position(record: Record, decided: Decided) -> list[Share]:
+  """A share a tenth of the completion, of its own length.
+
+  Token t of T (from 1) lies in tenth floor(10 (t - 1) / T), from 0.
+  """
+  lengths = record.lengths()
+  begins = np.cumsum(lengths) - lengths
+  rank = np.arange(len(record.row)) - begins[record.row]
+  tenth = NUM_DECILES * rank // lengths[record.row]
+  return [
+    share(record, decided, f'{10 * i}–{10 * (i + 1)} %', tenth == i)
+    for i in range(NUM_DECILES)
+  ]
+
+
+def by_token(record: Record, decided: Decided, most: int) -> list[Share]:
+  """A share a token that loses any weight, those that lose most first."""
+  dropped = decided.dropped()
+  ids, place = np.unique(record.token, return_inverse=True)
+  lost = np.bincount(place, dropped, minlength=len(ids))
+  ids, lost = ids[lost > 0], lost[lost > 0]
+  order = np.lexsort((ids, -lost))[:most]
+  return [
+    share(record, decided, record.pieces[i], record.token == i)
+    for i in ids[order].tolist()
+  ]
+
+
+def describe(rule: Rule) -> str:
+  """The rule, what it measures and the bounds it reads, in a line."""
+  loss, row = rule.loss, TRUST_REGIONS[rule.loss.rule]
+  words = [loss.rule]
+  if row.reads_divergence:
+    measured = DIVERGENCES[loss.divergence]
+    words.append(f'on {loss.divergence} ({measured.unit})')
+    if measured.records == 'top_k' and loss.top_k_set != 'union':
+      words.append(f'with {loss.top_k_set}')
+  words.append(f'from the {loss.anchor} policy')
+  names = list(dict.fromkeys([*(_SUBJECT if row.gated else ()), *row.reads]))
+  bounds = [
+    f'{name} {value:g}' if isinstance(value, float) else f'{name} {value}'
+    for name in names
+    if (value := getattr(loss.bounds, name)) != _ASKS_ALL.get(name)
+  ]
+  return ' · '.join([' '.join(words), *bounds])
+
+
+def render(record: Record, decided: Decided, num_tokens: int) -> str:
+  """All tables of a rule, to print."""
+  total = overall(record, decided)
+  lines = [f'{decided.rule.name}: {describe(decided.rule)}']
+  soft = bool(((decided.keep > 0) & (decided.keep < 1)).any())
+  if soft:
+    lines.append(
+      f'  A soft rule: {total.dropped / max(total.num_tokens, 1):.2%} of the'
+      ' weight is taken away; masked below means M = 0.'
+    )
+  shares = _table('mu', [*by_mu(record, decided), total], soft)
+  tenths = _table('tenth', by_position(record, decided), soft)
+  lines += ['', *shares, '', *tenths]
+  tokens = by_token(record, decided, num_tokens)
+  if tokens:
+    tokens = [t._replace(label=printable(t.label)) for t in tokens]
+    lines += ['', *_table('token', tokens, soft)]
+  return '\n'.join(lines)
+
+
+def render_matches(matches: Sequence[Match], num_tokens: int) -> str:
+  """Thresholds of equal strength, to print."""
+  wanted = matches[0].wanted
+  lines = [
+    f'Thresholds that mask as many tokens: {_weight(wanted)} of'
+    f' {num_tokens:,},'
+    f' {wanted / max(num_tokens, 1):.3%}'
+  ]
+  width = max(len(found.matched.name) for found in matches)
+  for found in matches:
+    thresholds = found.thresholds
+    if len(set(thresholds.values())) == 1 and 'delta_low' in thresholds:
+      thresholds = {'delta': thresholds['delta_low']}
+    text = ', '.join(f'{name}={v:.9g}' for name, v in thresholds.items())
+    if abs(found.dropped - wanted) > 0.01:
+      text += f'  (the nearest: masks {_weight(found.dropped)})'
+    lines.append(f'  {found.matched.name:<{width}}  {text}')
+  return '\n'.join(lines)
+
+
+def printable(text: str) -> str:
+  """Text on one line of a terminal, whatever a model wrote."""
+  shown = ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+  shown = shown if len(shown) <= 24 else f'{shown[:23]}…'
+  return shown if shown.strip() else repr(shown)
+
+
+def _table(kind: str, shares: Sequence[Share], soft: bool) -> list[str]:
+  heads = [kind, 'tokens', 'masked', 'of all']
+  heads += ['A<0', 'of A<0', 'A>0', 'of A>0']
+  if soft:
+    heads.append('weight lost')
+  rows = [heads]
+  for s in shares:
+    rows.append(
+      [
+        s.label,
+        f'{s.num_tokens:,}',
+        f'{s.masked:,}',
+        _percent(s.masked, s.num_tokens),
+        f'{s.masked_negative:,}',
+        _percent(s.masked_negative, s.negative),
+        f'{s.masked_positive:,}',
+        _percent(s.masked_positive, s.positive),
+        *([_percent(s.dropped, s.num_tokens)] if soft else ()),
+      ]
+    )
+  widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+  lines = []
+  for row in rows:
+    cells = [cell.rjust(w) for cell, w in zip(row, widths, strict=True)]
+    cells[0] = row[0].ljust(widths[0])
+    lines.append('  ' + '  '.join(cells))
+  return lines
+
+
+def _weight(tokens: float) -> str:
+  """Sum of 1 - M: a number of tokens, whole where no rule is soft."""
+  whole = abs(tokens - round(tokens)) < 1e-6
+  return f'{tokens:,.0f}' if whole else f'{tokens:,.2f}'
+
+
+def _percent(part: float, whole: int) -> str:
+  return f'{part / whole:.2%}' if whole else '–'

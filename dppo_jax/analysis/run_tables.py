@@ -1,0 +1,239 @@
+"""Finished runs to the rows of a table."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from typing import Any
+
+import numpy as np
+
+from dppo_jax.analysis.jobs.job import Outcome
+from dppo_jax.analysis.ledger import tables
+from dppo_jax.analysis.ledger.replay import Decided
+from dppo_jax.analysis.table import Row
+from dppo_jax.runtime.ledger import files
+from dppo_jax.runtime.ledger.record import Record
+from dppo_jax.runtime.storage import metrics_log
+
+_MASKED = 'trust_region/fraction_masked'
+# Column of the points -> metric of a run.
+COLUMNS = {
+  'reward': 'rewards/mean',
+  'mean_abs': 'mismatch/mean_abs',
+  'max': 'mismatch/max',
+  'min': 'mismatch/min',
+  'masked': 'trust_region/fraction_masked',
+  'dropped': 'trust_region/mean_dropped_weight',
+  'masked_rare': 'trust_region/fraction_masked_rare',
+  'bad_updates': 'trust_region/bad_updates',
+  'entropy': 'rollout/entropy_mean',
+  'held_out': 'evaluation/sampled_accuracy',
+}
+
+
+def step_rows(
+  columns: Mapping[str, str],
+) -> Callable[[Sequence[Outcome]], Iterator[Row]]:
+  """Returns outcomes -> a row a step of every run that was finished.
+
+  Args:
+    columns: metric by the name of its column; a step without it has an empty
+      cell, as all but the first and last have of held-out accuracy.
+  """
+
+  def rows(outcomes: Sequence[Outcome]) -> Iterator[Row]:
+    for outcome in outcomes:
+      for step, metrics in steps(outcome).items():
+        yield {
+          'variant': outcome.job.name,
+          'seed': outcome.job.seed,
+          'step': step,
+          **{
+            name: float(metrics[metric]) if metric in metrics else math.nan
+            for name, metric in columns.items()
+          },
+        }
+
+  return rows
+
+
+def with_ledger(
+  columns: Mapping[str, str],
+  measures: Mapping[str, Callable[[Record], float]],
+) -> Callable[[Sequence[Outcome]], Iterator[Row]]:
+  """As `step_rows`, with what the ledger of a step says beside its metrics.
+
+  Args:
+    columns: as there.
+    measures: of the record of a step, by column; other steps' cells are empty.
+  """
+  plain = step_rows(columns)
+
+  def rows(outcomes: Sequence[Outcome]) -> Iterator[Row]:
+    for outcome in outcomes:
+      recorded = files.find_steps(outcome.folder)
+      for row in plain([outcome]):
+        found = dict.fromkeys(measures, math.nan)
+        if row['step'] in recorded:
+          record = files.load_steps(outcome.folder, str(row['step']))
+          found = {name: fn(record) for name, fn in measures.items()}
+        yield {**row, **found}
+
+  return rows
+
+
+def mean_of_masked(
+  column: Callable[[Record], np.ndarray | None],
+) -> Callable[[Record], float]:
+  """Returns record -> mean of a column over masked tokens; NaN of none."""
+
+  def measure(record: Record) -> float:
+    values = column(record)
+    masked = record.keep == 0
+    if values is None or not masked.any():
+      return math.nan
+    return float(values[masked].mean())
+
+  return measure
+
+
+# What the ledger says of masked tokens: their mu, and its entropy in nats.
+MASKED = {
+  'masked_mu': mean_of_masked(lambda r: np.exp(r.rollout_log_probs)),
+  'masked_entropy': mean_of_masked(lambda r: r.rollout_entropy),
+}
+
+
+def top_k_mass(count: int) -> Callable[[Record], float]:
+  """Returns record -> mean mass of mu's `count` most likely tokens.
+
+  NaN where fewer are recorded.
+  """
+
+  def measure(record: Record) -> float:
+    top = record.rollout_top_log_probs
+    if top is None or top.shape[1] < count:
+      return math.nan
+    return float(np.exp(top[:, :count].astype(np.float64)).sum(1).mean())
+
+  return measure
+
+
+def probability_of_first(token: int) -> Callable[[Record], float]:
+  """Returns record -> mu of a token at the first position, mean over rows.
+
+  Counts as 0 in a row whose recorded top tokens lack it; NaN where none are
+  recorded.
+  """
+
+  def measure(record: Record) -> float:
+    ids, top = record.top_ids, record.rollout_top_log_probs
+    if ids is None or top is None:
+      return math.nan
+    first = record.position == 0
+    found = np.where(ids[first] == token, np.exp(top[first]), 0.0)
+    return float(found.sum(1).mean()) if first.any() else math.nan
+
+  return measure
+
+
+def steps(outcome: Outcome) -> dict[int, dict[str, Any]]:
+  """Metrics of a run by step, lines of a step merged."""
+  merged: dict[int, dict[str, Any]] = {}
+  for row in metrics_log.read_rows(outcome.folder / metrics_log.METRICS_FILE):
+    merged.setdefault(int(row['step']), {}).update(row)
+  return dict(sorted(merged.items()))
+
+
+def masked_rows(outcomes: Sequence[Outcome]) -> Iterator[Row]:
+  """What a run masked: in all, by range of mu and by token.
+
+  Yields:
+    Rows of kind 'run', of all steps, and of kinds 'mu' and 'token', of the
+    recorded ones; no seldom token. 'masked' and 'masked_rare' are shares of
+    all tokens, 'masked_negative' and 'masked_positive' shares of the tokens of
+    the label with A < 0 and A > 0; 'tokens' counts those of the label.
+  """
+  for outcome in outcomes:
+    named = {'variant': outcome.job.name, 'seed': outcome.job.seed}
+    metrics = [m for m in steps(outcome).values() if _MASKED in m]
+    yield {
+      'kind': 'run',
+      **named,
+      'label': 'all',
+      'tokens': 0,
+      'masked': float(np.mean([m[_MASKED] for m in metrics])),
+      'masked_rare': float(np.mean([m[f'{_MASKED}_rare'] for m in metrics])),
+      'masked_negative': math.nan,
+      'masked_positive': math.nan,
+    }
+    record = files.load_steps(outcome.folder, 'all')
+    rule: Any = None  # Its decisions are those recorded.
+    decided = Decided(rule, record.divergence, record.keep)
+    kinds = {
+      'mu': tables.by_mu(record, decided),
+      'token': [
+        tables.share(record, decided, piece, record.token == i)
+        for i, piece in sorted(record.pieces.items())
+        if np.mean(record.token == i) >= _SELDOM
+      ],
+    }
+    for kind, shares in kinds.items():
+      for one in shares:
+        yield {
+          'kind': kind,
+          **named,
+          'label': one.label,
+          'tokens': one.num_tokens,
+          'masked': one.fraction(),
+          'masked_rare': math.nan,
+          'masked_negative': one.masked_negative / max(one.negative, 1),
+          'masked_positive': one.masked_positive / max(one.positive, 1),
+        }
+
+
+# Of a token that is seldomer, a share that is masked says nothing.
+_SELDOM = 0.001
+# Of the tokens of a batch, every so many is a point.
+_EVERY = 9
+# DPPO section 6: rare below, and what is called common here.
+_RARE, _COMMON = 0.1, 0.5
+
+
+def token_rows(outcomes: Sequence[Outcome]) -> Iterator[Row]:
+  """The two probabilities of recorded tokens, and what they come to.
+
+  Yields:
+    A row of kind 'run' a run: means of |pi - mu| over all tokens
+    ('mean_abs'), rare and common ones ('tv_rare', 'tv_common'), and of |log r|
+    ('log_rare', 'log_common'); and rows of kind 'token' with 'mu', 'ratio' and
+    'tv'.
+  """
+  for outcome in outcomes:
+    named = {'variant': outcome.job.name, 'seed': outcome.job.seed}
+    record = files.load_steps(outcome.folder, 'all')
+    log_mu = record.rollout_log_probs.astype(np.float64)
+    log_pi = record.log_probs.astype(np.float64)
+    mu, log_ratio = np.exp(log_mu), log_pi - log_mu
+    tv = np.abs(np.exp(log_pi) - mu)
+
+    def mean(values: np.ndarray, tokens: np.ndarray) -> float:
+      return float(values[tokens].mean()) if tokens.any() else math.nan
+
+    rare, common = mu < _RARE, mu >= _COMMON
+    nothing = {'mu': math.nan, 'ratio': math.nan, 'tv': math.nan}
+    means = {
+      'mean_abs': float(tv.mean()),
+      'tv_rare': mean(tv, rare),
+      'tv_common': mean(tv, common),
+      'log_rare': mean(np.abs(log_ratio), rare),
+      'log_common': mean(np.abs(log_ratio), common),
+    }
+    yield {'kind': 'run', **named, **means, **nothing}
+    no_means = dict.fromkeys(means, math.nan)
+    for place in range(0, len(mu), _EVERY):
+      token = {
+        'mu': float(mu[place]),
+        'ratio': float(np.exp(log_ratio[place])),
+        'tv': float(tv[place]),
+      }
+      yield {'kind': 'token', **named, **no_means, **token}

@@ -1,0 +1,272 @@
+"""Runs side by side: their configs, metrics, curves and ledgers.
+
+--out holds points.csv, every step of every run; compare.png and compare.svg;
+compare.html, which needs no other file.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import itertools
+import math
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dppo_jax.analysis import drawing, html_page, panels, run_tables, table
+from dppo_jax.analysis.html_page import Part, Picture, Table
+from dppo_jax.analysis.jobs.job import Job, Outcome
+from dppo_jax.analysis.panels import Panel
+from dppo_jax.analysis.sweeps import masked_sets
+from dppo_jax.analysis.table import Points
+from dppo_jax.runtime.ledger import files
+from dppo_jax.runtime.storage import metrics_log, workdir
+
+PAGE = 'compare.html'
+PICTURE = 'compare'
+POINTS = 'points.csv'
+MAX_RUNS = 12
+_NONE = '–'
+_CURVES = (
+  ('reward', 'Reward', 'mean reward'),
+  ('held_out', 'Held-out accuracy', 'share correct'),
+  ('mean_abs', 'Mean of |π − μ|', 'probability'),
+  ('masked', 'Masked', 'share of tokens'),
+  ('entropy', 'Entropy', 'nats a token'),
+)
+
+
+class Run(NamedTuple):
+  """A folder of a run.
+
+  Attributes:
+    label: a short name that no other has.
+    folder: where it is.
+    config: as resolved, by dotted path.
+    metrics: by step.
+  """
+
+  label: str
+  folder: pathlib.Path
+  config: Mapping[str, Any]
+  metrics: Mapping[int, Mapping[str, Any]]
+
+
+def compare(folders: Sequence[str], out: pathlib.Path) -> str:
+  """Lays runs side by side; returns what to print.
+
+  Args:
+    folders: of the runs, two or more.
+    out: folder of the pictures and the page, made if absent.
+
+  Raises:
+    ValueError: too few or many folders, or some that hold no run; names all.
+  """
+  runs = read(folders)
+  out = workdir.open_workdir(out)
+  table.write(out / POINTS, _rows(runs))
+  found = table.read(out / POINTS)
+  tables = [_configs(runs), _finals(runs), *_ledgers(runs)]
+  title = f'{len(runs)} runs side by side'
+  drawing.draw(out / PICTURE, title, _panels(found))
+  named = Table(
+    'Runs', ['run', 'folder'], [[r.label, str(r.folder)] for r in runs]
+  )
+  picture = Picture('Curves', out / f'{PICTURE}.png')
+  parts: list[Part] = [named, *tables, picture]
+  html_page.write(out / PAGE, title, parts)
+  printed = [*map(html_page.to_text, (named, *tables)), f'Page: {out / PAGE}']
+  return '\n\n'.join(printed)
+
+
+def read(folders: Sequence[str]) -> list[Run]:
+  """Reads the folders of runs.
+
+  Raises:
+    ValueError: as of `compare`.
+  """
+  if not 2 <= len(folders) <= MAX_RUNS:
+    raise ValueError(
+      f'got {len(folders)} run folders; name 2 to {MAX_RUNS}: python -m'
+      ' experiments.compare RUN RUN.'
+    )
+  paths = [pathlib.Path(name).expanduser().resolve() for name in folders]
+  twice = [str(path) for path in paths if paths.count(path) > 1]
+  if twice:
+    raise ValueError(f'{twice[0]}: named twice.')
+  problems, runs = [], []
+  for path, label in zip(paths, _labels(paths), strict=True):
+    try:
+      runs.append(_read(path, label))
+    except ValueError as error:
+      problems.append(str(error))
+  if problems:
+    raise ValueError('\n'.join(problems))
+  return runs
+
+
+def _read(path: pathlib.Path, label: str) -> Run:
+  if not path.is_dir():
+    raise ValueError(f'{path}: there is no such folder.')
+  if not (path / workdir.CONFIG).is_file():
+    below = sorted(p.parent.name for p in path.glob(f'*/{workdir.CONFIG}'))
+    hint = f' It has runs in it: {", ".join(below[:4])}.' if below else ''
+    raise ValueError(f'{path}: holds no run: it has no {workdir.CONFIG}.{hint}')
+  try:
+    config = workdir.read_config(path)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from error
+  if not isinstance(config, dict):
+    raise ValueError(f'{path}: its {workdir.CONFIG} is damaged.')
+  nothing: Job = Job(name=label, config={})
+  try:
+    metrics = run_tables.steps(Outcome(job=nothing, folder=path, error=''))
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f'{path}: its {metrics_log.METRICS_FILE} is damaged ({error}).'
+    ) from error
+  if not metrics:
+    raise ValueError(
+      f'{path}: has not trained yet: no line in {metrics_log.METRICS_FILE}.'
+    )
+  return Run(label, path, dict(_flat(config)), metrics)
+
+
+def _labels(paths: Sequence[pathlib.Path]) -> list[str]:
+  """The last parts of each path, as many as tell all of them apart."""
+  most = max(len(path.parts) for path in paths)
+  for count in range(1, most):
+    labels = ['/'.join(path.parts[-count:]) for path in paths]
+    if len(set(labels)) == len(labels):
+      return labels
+  return [str(path) for path in paths]
+
+
+def _flat(
+  tree: Mapping[str, Any], prefix: str = ''
+) -> Iterator[tuple[str, Any]]:
+  for key, value in tree.items():
+    if isinstance(value, Mapping) and value:
+      yield from _flat(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}', value
+
+
+def _rows(runs: Sequence[Run]) -> Iterator[table.Row]:
+  for run in runs:
+    for step, metrics in run.metrics.items():
+      yield {
+        'variant': run.label,
+        'step': step,
+        **{
+          name: _value(metrics, key) for name, key in run_tables.COLUMNS.items()
+        },
+      }
+
+
+def _value(metrics: Mapping[str, Any], key: str) -> float:
+  try:
+    return float(metrics[key])
+  except (KeyError, TypeError, ValueError):
+    return math.nan
+
+
+def _configs(runs: Sequence[Run]) -> Table:
+  """The keys in which they differ."""
+  heads = ['key', *(run.label for run in runs)]
+  rows = []
+  for key in sorted(set().union(*(run.config for run in runs))):
+    cells = [
+      str(run.config[key]) if key in run.config else 'absent' for run in runs
+    ]
+    if len(set(cells)) > 1:
+      rows.append([key, *cells])
+  note = '' if rows else 'They have one config.'
+  return Table('Configs, where they differ', heads, rows, note)
+
+
+def _finals(runs: Sequence[Run]) -> Table:
+  """Every figure's columns: the last measured, and the mean over the run."""
+  heads = ['metric', *(run.label for run in runs)]
+  rows = [['steps', *(str(max(run.metrics)) for run in runs)]]
+  for key in run_tables.COLUMNS.values():
+    values = [
+      np.array([_value(m, key) for m in run.metrics.values()]) for run in runs
+    ]
+    finite = [found[np.isfinite(found)] for found in values]
+    if any(found.size for found in finite):
+      rows.append([f'{key}, last', *(_cell(f[-1:]) for f in finite)])
+      rows.append([f'{key}, mean', *(_cell(f) for f in finite)])
+  note = (
+    'Last: at the last step that has it. One run a column has no interval: what'
+    ' differs may be its seed.'
+  )
+  return Table('Metrics', heads, rows, note)
+
+
+def _cell(values: np.ndarray) -> str:
+  return f'{values.mean():.4g}' if values.size else _NONE
+
+
+def _ledgers(runs: Sequence[Run]) -> Iterator[Table]:
+  """What each masked, and pairs of runs on the tokens that they share."""
+  steps = {run.label: files.find_steps(run.folder) for run in runs}
+  kept = [run for run in runs if steps[run.label]]
+  if not kept:
+    return
+  # Of steps that all have, so that shares are of the same time.
+  common = sorted(set.intersection(*(set(steps[r.label]) for r in kept)))
+  if not common:
+    rows = [[r.label, f'{len(steps[r.label])} steps'] for r in kept]
+    note = 'No step is in all ledgers, so that none is compared.'
+    yield Table('Ledgers', ['run', 'recorded'], rows, note)
+    return
+  wanted = ','.join(map(str, common))
+  records = {r.label: files.load_steps(r.folder, wanted) for r in kept}
+  yield _masked_table(records, common)
+  if len(kept) > 1:
+    yield _overlap_table(records)
+
+
+def _masked_table(records: Mapping[str, Any], common: Sequence[int]) -> Table:
+  heads = ['run', 'tokens', 'masked', 'of all', 'A<0', 'A>0', 'μ<.1']
+  heads.append('weight lost')
+  rows = []
+  for label, record in records.items():
+    found = masked_sets.count(record)
+    share = f'{found.masked / max(found.num_tokens, 1):.2%}'
+    counts = (found.negative, found.positive, found.rare)
+    row = [label, f'{found.num_tokens:,}', f'{found.masked:,}', share]
+    lost = f'{found.dropped / max(found.num_tokens, 1):.2%}'
+    rows.append([*row, *(f'{n:,}' for n in counts), lost])
+  span = f'{len(common)} steps from {common[0]} to {common[-1]}'
+  return Table(
+    'Ledgers',
+    heads,
+    rows,
+    f'Masked tokens of {span}; weight lost: 1 - M.',
+  )
+
+
+def _overlap_table(records: Mapping[str, Any]) -> Table:
+  heads = ['runs', 'shared tokens', 'masked by both', 'first only']
+  heads += ['second only', 'both of any']
+  rows = []
+  for (a, first), (b, second) in itertools.combinations(records.items(), 2):
+    found = masked_sets.overlap(first, second)
+    counts = (found.num_tokens, found.both, found.first, found.second)
+    agreement = found.agreement()
+    shown = f'{agreement:.1%}' if math.isfinite(agreement) else _NONE
+    rows.append([f'{a} | {b}', *(f'{n:,}' for n in counts), shown])
+  note = (
+    'Shared: of completions that both runs sampled in the same place, token'
+    ' for token; both of any: masked by both, of those masked by either.'
+  )
+  return Table('Masked sets', heads, rows, note)
+
+
+def _panels(found: Points) -> list[Panel]:
+  labeled = Points(
+    [{**row, 'variant': html_page.label(row['variant'])} for row in found.rows]
+  )
+  drawn = [panels.over_steps(labeled, *curve) for curve in _CURVES]
+  return [panel for panel in drawn if panel.series] or drawn[:1]

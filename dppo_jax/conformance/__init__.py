@@ -1,0 +1,1 @@
+"""Functions of this package beside what the authors' own code returned."""

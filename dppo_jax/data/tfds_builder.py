@@ -1,0 +1,243 @@
+"""The tasks as prepared data sets: ArrayRecord files, read at random.
+
+Preparing needs no network and never imports TensorFlow. A data set is written
+under a temporary name and renamed when it is complete, so that any number of
+processes may prepare it at once and a killed one leaves nothing half done.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import io
+import logging
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+import urllib.request
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.text.gsm8k import gsm8k  # Not registered by itself.
+
+from dppo_jax import base, suggestions
+from dppo_jax.data import tasks
+
+
+class VerifiableTasks(tfds.core.GeneratorBasedBuilder):
+  """Prompts with answers that a program can verify; one config a task."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  RELEASE_NOTES = {'1.0.0': 'First release.'}  # noqa: RUF012
+  BUILDER_CONFIGS = [  # noqa: RUF012
+    tfds.core.BuilderConfig(name=name) for name in tasks.TASKS
+  ]
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return self.dataset_info_from_configs(
+      description='Small tasks whose answers a program can verify.',
+      features=tfds.features.FeaturesDict(
+        {
+          'example_id': tfds.features.Scalar(np.int32),
+          'prompt': tfds.features.Text(),
+          'answer': tfds.features.Text(),
+        }
+      ),
+      disable_shuffling=True,  # The prompt stream shuffles, every epoch.
+    )
+
+  def _split_generators(self, dl_manager):
+    del dl_manager  # Nothing is downloaded.
+    sizes = tasks.SPLIT_SIZES
+    name = str(self.builder_config_name)
+    # One sequence without repetitions, cut up: the splits are disjoint.
+    rows = tasks.generate_unique(name, sum(sizes.values()))
+    starts, start = {}, 0
+    for split, size in sizes.items():
+      starts[split], start = start, start + size
+    return {
+      split: self._generate_examples(rows, starts[split], size)
+      for split, size in sizes.items()
+    }
+
+  def _generate_examples(
+    self, rows: Sequence[dict[str, str]], start: int, size: int
+  ) -> Iterator[tuple[int, dict[str, object]]]:
+    for example_id in range(start, start + size):
+      yield example_id, {'example_id': example_id, **rows[example_id]}
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+  """Keeps the progress bars and messages of the builder off the console."""
+  tfds.disable_progress_bar()
+  logger = logging.getLogger('absl')
+  level = logger.level
+  logger.setLevel(logging.ERROR)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      yield
+  finally:
+    logger.setLevel(level)
+
+
+def _prepare(task: str, data_dir: pathlib.Path) -> pathlib.Path:
+  """Returns where a task is prepared, after preparing it if need be."""
+  return _prepare_once(
+    lambda home: VerifiableTasks(config=task, data_dir=home),
+    pathlib.Path(VerifiableTasks.name, task, str(VerifiableTasks.VERSION)),
+    data_dir,
+  )
+
+
+def _prepare_once(
+  make_builder: Callable[[str], Any],
+  relative: pathlib.Path,
+  data_dir: pathlib.Path,
+) -> pathlib.Path:
+  """Returns where a data set is prepared, after preparing it if need be.
+
+  Args:
+    make_builder: folder -> the builder that prepares it there.
+    relative: its place below that folder.
+    data_dir: where it belongs.
+  """
+  final = data_dir / relative
+  if final.exists():
+    return final
+  data_dir.mkdir(parents=True, exist_ok=True)
+  scratch = tempfile.mkdtemp(prefix='.preparing-', dir=data_dir)
+  try:
+    make_builder(scratch).download_and_prepare(
+      download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+      file_format='array_record',
+    )
+    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+      os.rename(pathlib.Path(scratch) / relative, final)
+    except OSError:
+      # Another process was first; the data sets are identical.
+      if not final.exists():
+        raise
+  finally:
+    shutil.rmtree(scratch, ignore_errors=True)
+  return final
+
+
+def _read(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
+  """Returns the rows of a prepared split, or of a slice of one."""
+  builder: Any = tfds.builder_from_directory(folder)
+  if not builder.info.splits[split].num_examples:
+    return []  # The reader itself has no empty sources.
+  source = builder.as_data_source(split)
+  return source.__getitems__(range(len(source)))
+
+
+def load_split(
+  task: str, split: str, data_dir: str | os.PathLike[str]
+) -> tuple[base.Example, ...]:
+  """Reads one split of a task, after preparing the task if need be.
+
+  Args:
+    task: a row of `tasks.TASKS`.
+    split: 'train', 'validation' or 'test', or a slice such as 'train[:100]'.
+    data_dir: where prepared data sets live; `~` is the home folder.
+
+  Returns:
+    The examples in their fixed order: dicts of 'example_id' (int, unique over
+    all splits of the task), 'prompt' and 'answer' (str).
+
+  Raises:
+    ValueError: the task or split is unknown, the split is empty, or `data_dir`
+      cannot be written or read.
+  """
+  tasks.find_task(task)
+  name = split.partition('[')[0]
+  if name not in tasks.SPLIT_SIZES:
+    known = list(tasks.SPLIT_SIZES)
+    raise ValueError(
+      f'data.task: {task!r} has no split {split!r}{suggestions.suggest(name, known)}'
+    )
+  folder = pathlib.Path(data_dir).expanduser()
+  try:
+    with _silence():
+      prepared = _prepare(task, folder)
+  except (OSError, RuntimeError) as error:
+    raise ValueError(
+      f'data.data_dir: cannot prepare {task!r} under {str(folder)!r} '
+      f'({error}); name a folder that can be written.'
+    ) from error
+  try:
+    with _silence():
+      rows = _read(prepared, split)
+  except Exception as error:  # Whatever a damaged file makes the reader raise.
+    raise ValueError(
+      f'data.data_dir: cannot read split {split!r} of {task!r} in '
+      f'{str(prepared)!r} ({type(error).__name__}: {error}); if the '
+      'split is well-formed, delete that folder and it is prepared again.'
+    ) from error
+  if not rows:
+    raise ValueError(
+      f'data.task: split {split!r} of {task!r} is empty; ask for at least '
+      f'one of its {tasks.SPLIT_SIZES[name]} examples.'
+    )
+  return tuple(
+    {
+      'example_id': int(row['example_id']),
+      'prompt': row['prompt'].decode(),
+      'answer': row['answer'].decode(),
+    }
+    for row in rows
+  )
+
+
+# One of the files that TFDS's builder downloads.
+_GSM8K_URL = (
+  'https://raw.githubusercontent.com/openai/grade-school-math/master/'
+  'grade_school_math/data/test.jsonl'
+)
+
+
+def _probe(url: str) -> None:
+  """Fails at once where there is no network; TFDS tries for minutes."""
+  request = urllib.request.Request(url, method='HEAD')
+  urllib.request.urlopen(request, timeout=20).close()
+
+
+def load_gsm8k(
+  split: str, data_dir: pathlib.Path
+) -> Iterator[Mapping[str, str]]:
+  """The rows of GSM8K by TFDS's own builder, which downloads them once.
+
+  Args:
+    split: 'train' or 'test'.
+    data_dir: where prepared data sets live.
+
+  Returns:
+    Mappings of 'question' and 'answer'.
+
+  Raises:
+    ValueError: it is neither prepared nor can be downloaded.
+  """
+  cls = gsm8k.Gsm8k
+  relative = pathlib.Path(cls.name, str(cls.VERSION))
+  try:
+    if not (data_dir / relative).exists():
+      _probe(_GSM8K_URL)
+    with _silence():
+      prepared = _prepare_once(
+        lambda home: cls(data_dir=home), relative, data_dir
+      )
+      rows = _read(prepared, split)
+  # Whatever a network without the file, or a damaged one, makes TFDS raise.
+  except Exception as error:
+    raise ValueError(
+      f'data.source: cannot download or read gsm8k ({type(error).__name__}:'
+      f' {str(error)[:200]}). It is published at github.com/openai/'
+      'grade-school-math, grade_school_math/data/train.jsonl and test.jsonl:'
+      f' put them into {data_dir / "files" / "gsm8k"}, or name one in'
+      ' data.files.'
+    ) from error
+  return (
+    {key: row[key].decode() for key in ('question', 'answer')} for row in rows
+  )

@@ -1,0 +1,1 @@
+"""The LM head in chunks: loss, statistics and gradients without [N, V]."""

@@ -1,0 +1,313 @@
+"""The pass over the vocabulary on one device, chunk by chunk."""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import Any, Literal, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from dppo_jax.base import Array, DivergenceFn, TokenStats
+from dppo_jax.lm_head import vocabulary_shard
+from dppo_jax.lm_head.vocabulary_shard import Chunks, ChunkStats, Shard
+from dppo_jax.ops.divergences import Integrand
+from dppo_jax.parallel import VocabularyAxes
+
+# (context, stats, divergence), all [B, R] -> loss f32 [], record [B, ...].
+DecideFn = Callable[[Any, TokenStats, Array], tuple[Array, Any]]
+# dL / dlog pi and, with an entropy term, dL / dH of every token, [B·R].
+Slopes = tuple[Array, Array | None]
+# Gradients to compute, and those of the head and of the states.
+Asked = Literal['none', 'hidden', 'both']
+Gradients = tuple[Array | None, Array | None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VocabularyConfig:
+  """How the pass is laid out.
+
+  Attributes:
+    axes: where rows and columns of the vocabulary live.
+    chunk_rows: C, tokens a chunk on a device.
+    temperature: divides the logits.
+  """
+
+  axes: VocabularyAxes
+  chunk_rows: int
+  temperature: float
+
+
+class HeadLoss(NamedTuple):
+  """A loss as the pass needs it.
+
+  Attributes:
+    measure: divergence of the tokens of a chunk, from the stats; it may look
+      at one token at a time only. None where `integrand` measures.
+    integrand: what is summed over the vocabulary, for a divergence of whole
+      distributions; needs `Targets.anchor.hidden`.
+    decide: the loss of a batch and what to record of it. It is asked again
+      after every chunk with what is known by then, zeros elsewhere.
+    whole: `decide` must know every token before any coefficient is right;
+      otherwise it looks at a token and at those before it only.
+    with_entropy: whether `decide` reads the entropy.
+    with_top_k: whether the record wants log pi of the recorded ids.
+  """
+
+  measure: DivergenceFn | None
+  integrand: Integrand | None
+  decide: DecideFn
+  whole: bool
+  with_entropy: bool
+  with_top_k: bool
+
+
+@flax.struct.dataclass(kw_only=True)
+class Targets:
+  """What the pass is asked about; rows are sharded like the batch.
+
+  Attributes:
+    tokens: i32 [B, R].
+    mask: bool [B, R]; the head runs on these tokens only.
+    anchor: stats of the anchor [B, R], with the ids to gather.
+    context: what `decide` reads besides, [B, ...] leaves.
+    anchor_head: [V, D], of the anchor's own logits; for an integrand.
+  """
+
+  tokens: Array
+  mask: Array
+  anchor: TokenStats
+  context: Any
+  anchor_head: Array | None = None
+
+
+@flax.struct.dataclass(kw_only=True)
+class Known:
+  """Per-token results so far, rows flattened: f32 [B·R], 0.0 if not yet."""
+
+  log_probs: Array
+  divergence: Array
+  entropy: Array | None
+  top_log_probs: Array | None
+
+
+def run_on_device(
+  config: VocabularyConfig,
+  loss: HeadLoss,
+  size: int,
+  head: Array,
+  hidden: Array,
+  targets: Targets,
+  *,
+  asked: Asked,
+) -> tuple[Array, Any, Gradients]:
+  """The pass on one device: its rows, and its columns of the vocabulary.
+
+  Args:
+    config: layout.
+    loss: which.
+    size: V; the last device may hold padding.
+    head: [columns, D], of this device.
+    hidden: [b, R, D], of this device.
+    targets: of this device.
+    asked: which gradients.
+
+  Returns:
+    Loss f32 [] of all devices, record, and (dhead, dhidden) as asked.
+  """
+  axes = config.axes
+  shard = Shard.of(axes, head.shape[0], size)
+  run = _Pass(
+    config=config,
+    loss=loss,
+    shard=shard,
+    chunks=Chunks.of(targets.mask, config.chunk_rows),
+    weights=shard.pad(head.astype(hidden.dtype)),
+    anchor_weights=_anchor_weights(loss, shard, targets),
+    hidden=hidden,
+    targets=targets,
+  )
+  known = _nothing_known(loss, targets)
+  if asked == 'none':
+    known = run.chunks.loop(run.forward, known)
+    value, record = run.decide(known)
+    return axes.sum_rows(value), record, (None, None)
+
+  settled = None
+  if loss.whole:
+    known = run.chunks.loop(run.forward, known)
+    settled = run.slopes(known)
+  states = jnp.zeros((targets.mask.size, hidden.shape[-1]), hidden.dtype)
+  weights = None
+  if asked == 'both':
+    weights = jnp.zeros(run.weights.shape, jnp.float32)
+  step = functools.partial(run.forward_and_back, settled)
+  known, d_hidden, d_head = run.chunks.loop(step, (known, states, weights))
+  value, record = run.decide(known)
+  if d_head is not None:
+    d_head = axes.sum_rows(d_head[: head.shape[0]]).astype(head.dtype)
+  d_hidden = d_hidden.reshape(hidden.shape)
+  return axes.sum_rows(value), record, (d_head, d_hidden)
+
+
+# What is known, d_hidden, d_head.
+_Carry = tuple[Known, Array, Array | None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Pass:
+  """What the chunks of a pass on one device share."""
+
+  config: VocabularyConfig
+  loss: HeadLoss
+  shard: Shard
+  chunks: Chunks
+  weights: Array
+  anchor_weights: Array | None
+  hidden: Array
+  targets: Targets
+
+  def forward(self, index: Any, known: Known) -> Known:
+    """Learns the stats of a chunk."""
+    return self._forward(index, known)[0]
+
+  def forward_and_back(
+    self, settled: Slopes | None, index: Any, carry: _Carry
+  ) -> _Carry:
+    """A chunk's stats, and its share of both gradients.
+
+    Args:
+      settled: slopes of all tokens, or None to work them out from what is known
+        after this chunk.
+      index: of the chunk.
+      carry: what is known, d_hidden [B·R, D] and d_head f32 [width, D], the
+        last one None for a frozen head.
+    """
+    known, d_hidden, d_head = carry
+    known, chunk, x, tokens = self._forward(index, known)
+    slope, entropy_slope = self.slopes(known) if settled is None else settled
+    if entropy_slope is not None:
+      entropy_slope = self._of_chunk(index, entropy_slope)
+    d_logits, lost = vocabulary_shard.logit_gradient(
+      self.shard,
+      chunk,
+      tokens,
+      self._of_chunk(index, slope),
+      entropy_slope,
+      self.config.temperature,
+      x.dtype,
+    )
+    d_x = vocabulary_shard.hidden_gradient(
+      self.shard, d_logits, lost, self.weights, tokens
+    )
+    d_hidden = self.chunks.put(d_hidden, index, d_x.astype(x.dtype))
+    if d_head is not None:
+      d_head = vocabulary_shard.add_head_gradient(
+        self.shard, d_head, d_logits, lost, x, tokens
+      )
+    return known, d_hidden, d_head
+
+  def decide(self, known: Known) -> tuple[Array, Any]:
+    """The loss, and its record, by what is known."""
+
+    def by_rows(leaf: Array) -> Array:
+      return leaf.reshape(*self.targets.mask.shape, *leaf.shape[1:])
+
+    rows = jax.tree.map(by_rows, known)
+    stats = TokenStats(
+      log_probs=rows.log_probs,
+      entropy=rows.entropy,
+      top_log_probs=rows.top_log_probs,
+    )
+    return self.loss.decide(self.targets.context, stats, rows.divergence)
+
+  def slopes(self, known: Known) -> Slopes:
+    """dL / dlog pi and dL / dH, right for every token that can be decided."""
+
+    def value(log_probs: Array, entropy: Array | None) -> Array:
+      moved = dataclasses.replace(known, log_probs=log_probs, entropy=entropy)
+      return self.decide(moved)[0]
+
+    if known.entropy is None:
+      return jax.grad(value)(known.log_probs, None), None
+    slopes: Slopes = jax.grad(value, (0, 1))(known.log_probs, known.entropy)
+    return slopes
+
+  def _of_chunk(self, index: Any, values: Array) -> Array:
+    return self.chunks.take(values.reshape(self.targets.mask.shape), index)
+
+  def _forward(
+    self, index: Any, known: Known
+  ) -> tuple[Known, ChunkStats, Array, Array]:
+    def take(leaf: Array) -> Array:
+      return self.chunks.take(leaf, index)
+
+    x = take(self.hidden)
+    tokens: Array = take(self.targets.tokens)
+    anchor: TokenStats = jax.tree.map(take, self.targets.anchor)
+    chunk = vocabulary_shard.chunk_stats(
+      self.shard,
+      self.weights,
+      x,
+      tokens,
+      anchor.top_ids,
+      self.config.temperature,
+      with_entropy=self.loss.with_entropy,
+    )
+    divergence = jnp.zeros_like(chunk.stats.log_probs)
+    if self.loss.integrand is not None:
+      divergence = vocabulary_shard.integrate(
+        self.shard,
+        self.loss.integrand,
+        self.anchor_weights,
+        anchor.hidden,
+        self.config.temperature,
+        chunk,
+        tokens,
+      )
+    elif self.loss.measure is not None:
+      divergence = self.loss.measure(tokens, anchor, chunk.stats)
+    found = Known(
+      log_probs=chunk.stats.log_probs,
+      divergence=divergence,
+      entropy=chunk.stats.entropy,
+      top_log_probs=chunk.stats.top_log_probs if self.loss.with_top_k else None,
+    )
+
+    def put(old: Array, new: Array) -> Array:
+      return self.chunks.put(old, index, new)
+
+    return jax.tree.map(put, known, found), chunk, x, tokens
+
+
+def _anchor_weights(
+  loss: HeadLoss, shard: Shard, targets: Targets
+) -> Array | None:
+  if loss.integrand is None:
+    return None
+  if targets.anchor_head is None or targets.anchor.hidden is None:
+    raise ValueError(
+      'trust_region.divergence: this one compares whole distributions and needs'
+      ' the hidden states and the head of the anchor; none were recorded'
+    )
+  return shard.pad(targets.anchor_head.astype(targets.anchor.hidden.dtype))
+
+
+def _nothing_known(loss: HeadLoss, targets: Targets) -> Known:
+  num_rows = targets.mask.size
+  zero = jnp.zeros((num_rows,), jnp.float32)
+  top = None
+  if loss.with_top_k:
+    if targets.anchor.top_ids is None:
+      raise ValueError(
+        'sampling.top_k: log-probs of the recorded ids are asked for and none'
+        ' were recorded; set sampling.top_k > 0'
+      )
+    top = jnp.zeros((num_rows, targets.anchor.top_ids.shape[-1]), jnp.float32)
+  return Known(
+    log_probs=zero,
+    divergence=zero,
+    entropy=zero if loss.with_entropy else None,
+    top_log_probs=top,
+  )

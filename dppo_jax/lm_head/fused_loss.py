@@ -1,0 +1,215 @@
+"""The head in one pass over the vocabulary: loss, stats and both gradients.
+
+The trust region carries no gradient and the loss depends on the parameters
+through log pi(y) and the entropy alone. With coefficients a = dL / dlog pi(y)
+and h = dL / dH, the gradient of a token's logits z is
+
+  dL/dz = a (onehot(y) - p) - h p (log p + H),      p = softmax(z)
+
+and a, h are known as soon as the token's log-sum-exp and its K gathered
+logits are. So tokens are taken C at a time: three matrix products a chunk
+(logits, dX, dW), nothing computed twice and no array of tokens x V. A rule that
+must know whole responses first costs a fourth product, the logits twice.
+
+Over a mesh every device holds its own rows and V / T columns. Three reductions
+over the vocabulary axis a chunk: the maximum, K + 2 sums a token (one more with
+the entropy), and dX in f32. Logits never leave their device.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from dppo_jax.base import Array, TokenStats
+from dppo_jax.lm_head.chunked_pass import (
+  Asked,
+  Gradients,
+  HeadLoss,
+  Targets,
+  VocabularyConfig,
+  run_on_device,
+)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def head_loss(
+  config: VocabularyConfig,
+  loss: HeadLoss,
+  head: Array,
+  hidden: Array,
+  targets: Targets,
+) -> tuple[Array, Any]:
+  """Loss of a batch from the states that predict its tokens.
+
+  Args:
+    config: layout.
+    loss: which.
+    head: [V, D], differentiable; cast to the dtype of `hidden`.
+    hidden: [B, R, D], differentiable.
+    targets: the rest; nothing of it is differentiated.
+
+  Returns:
+    Loss f32 [], and the record of `loss.decide`, which carries no gradient.
+
+  Numerics: logits, sums and the gradient of the head are f32. The maximum is
+  subtracted before the logarithm of the sum, which is then >= 0, so that no
+  log-prob exceeds 0. Relative errors of both gradients against f64, measured
+  on a CPU with the sampled token at p = .3 to .9999: at most 2e-6 for f32
+  states; for bf16 states .0020, where plain autodiff of the same products has
+  .0017 to .0021.
+  """
+  loss_value, record, _ = _run(config, loss, head, hidden, targets, 'none')
+  return loss_value, record
+
+
+def _forward(
+  config: VocabularyConfig,
+  loss: HeadLoss,
+  head: Any,
+  hidden: Any,
+  targets: Any,
+) -> tuple[tuple[Array, Any], Gradients]:
+  """Both gradients at once; that of a frozen head is left out."""
+
+  # Each leaf says whether anything is differentiated with respect to it.
+  def plain(tree: Any) -> Any:
+    return jax.tree.map(_value, tree, is_leaf=_is_primal)
+
+  asked = 'both' if head.perturbed else 'hidden'
+  value, record, gradients = _run(
+    config, loss, plain(head), plain(hidden), plain(targets), asked
+  )
+  return (value, record), gradients
+
+
+def _is_primal(leaf: Any) -> bool:
+  return hasattr(leaf, 'perturbed')
+
+
+def _value(leaf: Any) -> Array:
+  return leaf.value
+
+
+def _backward(
+  config: VocabularyConfig,
+  loss: HeadLoss,
+  gradients: Gradients,
+  cotangent: tuple[Any, Any],
+) -> tuple[Any, Any, None]:
+  del config, loss
+  scale = cotangent[0]
+  if isinstance(scale, jax.custom_derivatives.SymbolicZero):
+    scale = jnp.zeros(())  # Only the record was asked about.
+
+  def scaled(gradient: Array | None) -> Any:
+    if gradient is None:
+      return None
+    # The scale is not rounded to 16 bits, the product is.
+    return (gradient * scale).astype(gradient.dtype)
+
+  return scaled(gradients[0]), scaled(gradients[1]), None
+
+
+head_loss.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def _only_record(
+  context: None, stats: TokenStats, divergence: Array
+) -> tuple[Array, TokenStats]:
+  del context, divergence
+  return jnp.zeros(()), stats
+
+
+def head_stats(
+  config: VocabularyConfig,
+  head: Array,
+  hidden: Array,
+  tokens: Array,
+  mask: Array,
+  *,
+  top_ids: Array | None,
+  with_entropy: bool,
+) -> TokenStats:
+  """Stats of tokens and recorded ids, without a gradient.
+
+  Args:
+    config: layout.
+    head: [V, D].
+    hidden: [B, R, D].
+    tokens: i32 [B, R].
+    mask: bool [B, R]; elsewhere the stats are 0.0.
+    top_ids: i32 [B, R, K] or None.
+    with_entropy: whether to compute the entropy.
+
+  Returns:
+    TokenStats of [B, R].
+  """
+  zero = jnp.zeros(mask.shape, jnp.float32)
+  targets = Targets(
+    tokens=tokens,
+    mask=mask,
+    anchor=TokenStats(log_probs=zero, top_ids=top_ids),
+    context=None,
+  )
+  loss = HeadLoss(
+    measure=None,
+    integrand=None,
+    decide=_only_record,
+    whole=False,
+    with_entropy=with_entropy,
+    with_top_k=top_ids is not None,
+  )
+  _, stats, _ = _run(config, loss, head, hidden, targets, 'none')
+  return dataclasses.replace(stats, top_ids=top_ids)
+
+
+def _run(
+  config: VocabularyConfig,
+  loss: HeadLoss,
+  head: Array,
+  hidden: Array,
+  targets: Targets,
+  asked: Asked,
+) -> tuple[Array, Any, Gradients]:
+  """The pass on every device: loss, record, (dhead, dhidden) as asked."""
+  chex.assert_rank([head, hidden, targets.tokens], [2, 3, 2])
+  chex.assert_equal_shape([targets.tokens, targets.mask])
+  size = head.shape[0]
+  axes = config.axes
+  if axes.num_shards > 1:
+    # Whole shards; a device pads its own to whole lanes.
+    padding = ((0, -size % axes.num_shards), (0, 0))
+    head = jnp.pad(head, padding)
+    if targets.anchor_head is not None:
+      padded = jnp.pad(targets.anchor_head, padding)
+      targets = dataclasses.replace(targets, anchor_head=padded)
+
+  local = functools.partial(run_on_device, config, loss, size, asked=asked)
+  if axes.mesh.size == 1:
+    return local(head, hidden, targets)
+  columns: Any = PartitionSpec(axes.vocabulary)
+  rows: Any = PartitionSpec(axes.rows)
+  whole = PartitionSpec()
+  spread = Targets(
+    tokens=rows, mask=rows, anchor=rows, context=rows, anchor_head=columns
+  )
+  if targets.anchor_head is None:
+    spread = dataclasses.replace(spread, anchor_head=None)
+  spread_gradients = (
+    columns if asked == 'both' else None,
+    None if asked == 'none' else rows,
+  )
+  value, record, gradients = jax.shard_map(
+    local,
+    mesh=axes.mesh,
+    in_specs=(columns, rows, spread),
+    out_specs=(whole, rows, spread_gradients),
+    check_vma=False,  # The reductions are written out below.
+  )(head, hidden, targets)
+  d_head, d_hidden = gradients
+  return value, record, (None if d_head is None else d_head[:size], d_hidden)

@@ -1,0 +1,390 @@
+"""One chunk of tokens against one device's columns of the vocabulary."""
+
+from collections.abc import Callable
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dppo_jax.base import Array, TokenStats
+from dppo_jax.ops import products
+from dppo_jax.ops.divergences import Integrand
+from dppo_jax.ops.log_probs import LOWEST_LOG_PROB
+from dppo_jax.parallel import VocabularyAxes
+
+# Columns an accelerator works on at once.
+LANES = 128
+# The logit of a column that pads the vocabulary. Finite: 0 times it is 0.
+PADDING_LOGIT = -1e30
+
+
+class Shard(NamedTuple):
+  """The columns a device holds.
+
+  Attributes:
+    axes: the mesh.
+    first: id of the first column, i32 [] or 0.
+    held: columns held, padding of the last shard included.
+    width: columns computed, `held` rounded up to whole lanes where sharded.
+    size: V.
+  """
+
+  axes: VocabularyAxes
+  first: Array | int
+  held: int
+  width: int
+  size: int
+
+  @classmethod
+  def of(cls, axes: VocabularyAxes, held: int, size: int) -> 'Shard':
+    """Inside a `shard_map` over the mesh, or outside with one device."""
+    lanes = LANES if axes.num_shards > 1 else 1
+    return cls(axes, axes.index() * held, held, held + -held % lanes, size)
+
+  @property
+  def on_cpu(self) -> bool:
+    """Whether the devices are CPUs, which need not be those that trace."""
+    return self.axes.mesh.devices.flat[0].platform == 'cpu'
+
+  def pad(self, head: Array) -> Array:
+    """[held, D] -> [width, D]."""
+    return jnp.pad(head, ((0, self.width - self.held), (0, 0)))
+
+  def local(self, ids: Array) -> tuple[Array, Array]:
+    """Columns of ids on this device, and whether they are here."""
+    column = ids - self.first
+    here = (column >= 0) & (column < self.held)
+    return jnp.where(here, column, 0), here
+
+
+class Chunks(NamedTuple):
+  """The tokens that count, C at a time; padding fills the last chunk only.
+
+  Attributes:
+    rows: i32 [whole chunks], flat position of each token that counts, in order
+      of rows and then of time; the number of positions where there is no more.
+      None where one chunk holds everything as it is.
+    used: i32 [], chunks with a token in them.
+    size: C.
+  """
+
+  rows: Array | None
+  used: Array | int
+  size: int
+
+  @classmethod
+  def of(cls, mask: Array, size: int) -> 'Chunks':
+    """Chunks of at most `size` of the tokens of bool [B, R]."""
+    total = mask.size
+    if total <= size:
+      return cls(None, 1, total)
+    whole = math.ceil(total / size) * size
+    (rows,) = jnp.nonzero(mask.reshape(-1), size=whole, fill_value=total)
+    count = jnp.sum(mask, dtype=jnp.int32)
+    return cls(rows.astype(jnp.int32), (count + size - 1) // size, size)
+
+  def take(self, leaf: Array, index: Any) -> Array:
+    """[B, R, ...] -> [C, ...], the tokens of a chunk; 0 where none are left."""
+    flat = leaf.reshape(-1, *leaf.shape[2:])
+    if self.rows is None:
+      return flat
+    return flat.at[self._positions(index)].get(mode='fill', fill_value=0)
+
+  def put(self, buffer: Array, index: Any, values: Array) -> Array:
+    """Writes [C, ...] where the tokens of a chunk stand in [B·R, ...]."""
+    if self.rows is None:
+      return values
+    return buffer.at[self._positions(index)].set(values, mode='drop')
+
+  def loop(self, body: Callable[[Any, Any], Any], carry: Any) -> Any:
+    """(index, carry) -> carry, once for every chunk in use."""
+    if self.rows is None:
+      return body(0, carry)
+    return jax.lax.fori_loop(0, self.used, body, carry)
+
+  def _positions(self, index: Any) -> Array:
+    rows: Any = self.rows
+    return jax.lax.dynamic_slice_in_dim(rows, index * self.size, self.size)
+
+
+class ChunkStats(NamedTuple):
+  """What is known of a chunk after its forward pass.
+
+  Attributes:
+    stats: TokenStats of [C]; the top log-probs are of the ids asked for.
+    logits: f32 [C, width], divided by the temperature.
+    others: f32 [C, width], exp(logits - largest), 0.0 at the token itself.
+    own_below: f32 [C], logit - largest of the token itself; very low where it
+      is no token of the vocabulary.
+    rest: f32 [C], sum of `others` over the vocabulary.
+    largest: f32 [C], of all devices.
+    log_sum: f32 [C], log(own + rest), >= 0; own is exp(own_below).
+    mean_below: f32 [C], mean of logits - largest under pi; None where the
+      entropy is not asked for.
+  """
+
+  stats: TokenStats
+  logits: Array
+  others: Array
+  own_below: Array
+  rest: Array
+  largest: Array
+  log_sum: Array
+  mean_below: Array | None
+
+  @property
+  def own(self) -> Array:
+    """exp(logit - largest) of the token itself, f32 [C]."""
+    return jnp.exp(self.own_below)
+
+
+def max_over_columns(shard: Shard, x: Array) -> Array:
+  """Largest of the columns of x [C, width] over all devices: [C]."""
+  if shard.on_cpu and shard.width % LANES == 0:
+    # A lane at a time: XLA reduces fast along a leading axis on a CPU.
+    x = jnp.max(x.reshape(len(x), -1, LANES), axis=1)
+  return shard.axes.reduce_max(jnp.max(x, axis=1))
+
+
+def sum_over_columns(shard: Shard, x: Array) -> Array:
+  """Sum over the columns of x [C, width], of this device: [C].
+
+  A product with ones on a CPU. XLA would fuse a reduction with the arithmetic
+  before it there, which takes twice as long as both one after the other.
+  """
+  if not shard.on_cpu:
+    return jnp.sum(x, axis=1)
+  return product(x, jnp.ones((shard.width,), x.dtype), 1, 0)
+
+
+def put_at_token(shard: Shard, x: Array, tokens: Array, values: Array) -> Array:
+  """x [C, width] with f32 [C] at each token's column, where it is here."""
+  column, here = shard.local(tokens)
+  if shard.on_cpu:
+    # C elements. A select would pass over all of them; elsewhere it is part of
+    # the pass that made them.
+    column = jnp.where(here, column, shard.width)
+    rows = jnp.arange(tokens.shape[0])
+    return x.at[rows, column].set(values.astype(x.dtype), mode='drop')
+  mine = here[:, None] & (jnp.arange(shard.width)[None] == column[:, None])
+  return jnp.where(mine, values[:, None].astype(x.dtype), x)
+
+
+def product(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
+  """Matrix product over the named axes, accumulated in f32."""
+  dimensions = (((a_axis,), (b_axis,)), ((), ()))
+  return products.dot_general(a, b, dimensions)
+
+
+def project(
+  shard: Shard, weights: Array, x: Array, temperature: float
+) -> Array:
+  """Logits f32 [C, width] over the temperature, padding masked."""
+  logits = product(x, weights, 1, 1)
+  if temperature != 1.0:
+    logits = logits / temperature
+  if shard.width == shard.size:
+    return logits
+  column = jnp.arange(shard.width)
+  real = (column < shard.held) & (column + shard.first < shard.size)
+  return jnp.where(real, logits, PADDING_LOGIT)
+
+
+def chunk_stats(
+  shard: Shard,
+  weights: Array,
+  x: Array,
+  tokens: Array,
+  ids: Array | None,
+  temperature: float,
+  *,
+  with_entropy: bool,
+) -> ChunkStats:
+  """Forward pass of a chunk: two reductions over the devices.
+
+  Args:
+    shard: the columns.
+    weights: [width, D].
+    x: [C, D].
+    tokens: i32 [C].
+    ids: i32 [C, K] or None, whose log-probs are wanted too.
+    temperature: divides the logits.
+    with_entropy: whether to compute the entropy.
+  """
+  logits = project(shard, weights, x, temperature)
+  wanted = tokens[:, None]
+  if ids is not None:
+    wanted = jnp.concatenate([wanted, ids], axis=1)
+  column, here = shard.local(wanted)
+  gathered = jnp.where(here, jnp.take_along_axis(logits, column, 1), 0.0)
+
+  largest = max_over_columns(shard, logits)
+  below = logits - largest[:, None]
+  # The token is left out of the sums and added after them: what the others
+  # hold is then known to rounding however little it is, where 1 - p is not.
+  others = put_at_token(shard, jnp.exp(below), tokens, jnp.zeros_like(largest))
+  # Kept, and not computed again for the gradient: exp is most of the
+  # elementwise work.
+  others = jax.lax.optimization_barrier(others)
+  sums = [sum_over_columns(shard, others)]
+  if with_entropy:
+    sums.append(sum_over_columns(shard, others * below))
+  packed = jnp.concatenate([jnp.stack(sums, axis=1), gathered], axis=1)
+  packed = shard.axes.reduce_sum(packed)
+
+  rest, found = packed[:, 0], packed[:, len(sums) :] - largest[:, None]
+  inside = (wanted >= 0) & (wanted < shard.size)
+  found = jnp.where(inside, found, LOWEST_LOG_PROB)
+  own_below = found[:, 0]
+  own = jnp.exp(own_below)
+  total = own + rest
+  log_sum = jnp.log(total)
+  mean_below = None
+  if with_entropy:
+    mean_below = (packed[:, 1] + own * own_below) / total
+  found = jnp.maximum(found - log_sum[:, None], LOWEST_LOG_PROB)
+  stats = TokenStats(
+    log_probs=found[:, 0],
+    top_ids=ids,
+    top_log_probs=None if ids is None else found[:, 1:],
+    entropy=None if mean_below is None else log_sum - mean_below,
+  )
+  return ChunkStats(
+    stats, logits, others, own_below, rest, largest, log_sum, mean_below
+  )
+
+
+def integrate(
+  shard: Shard,
+  integrand: Integrand,
+  anchor_weights: Any,
+  anchor_x: Any,
+  temperature: float,
+  chunk: ChunkStats,
+  tokens: Array,
+) -> Array:
+  """Sum over the vocabulary of a function of both distributions: f32 [C].
+
+  The anchor's logits are computed again from its hidden states, so that no
+  distribution is ever stored.
+  """
+  logits = project(shard, anchor_weights, anchor_x, temperature)
+  largest = max_over_columns(shard, logits)
+  if shard.on_cpu:
+    # No column is above it. One is looked at so that XLA does not fuse the
+    # product with the exponential, which takes twice as long.
+    largest = jnp.maximum(largest, logits[:, 0])
+  shifted = jax.lax.optimization_barrier(jnp.exp(logits - largest[:, None]))
+  total = shard.axes.reduce_sum(sum_over_columns(shard, shifted))
+  log_sum = jnp.log(total)
+  shift = chunk.largest - largest + (chunk.log_sum - log_sum)
+  column, here = shard.local(tokens)
+  mine = here[:, None] & (jnp.arange(shard.width)[None] == column[:, None])
+  whole = jnp.where(mine, chunk.own[:, None], chunk.others)
+  summands = integrand(
+    shifted * jnp.exp(-log_sum)[:, None],
+    whole * jnp.exp(-chunk.log_sum)[:, None],
+    logits - chunk.logits + shift[:, None],
+  )
+  divergence = shard.axes.reduce_sum(sum_over_columns(shard, summands))
+  # Not negative but for rounding: a divergence.
+  return jnp.maximum(divergence, 0.0)
+
+
+def logit_gradient(
+  shard: Shard,
+  chunk: ChunkStats,
+  tokens: Array,
+  slope: Array,
+  entropy_slope: Array | None,
+  temperature: float,
+  dtype: Any,
+) -> tuple[Array, Array]:
+  """a (onehot(y) - p) - h p (log p + H), over the temperature.
+
+  Args:
+    shard: the columns.
+    chunk: of the forward pass.
+    tokens: i32 [C].
+    slope: a, f32 [C].
+    entropy_slope: h, f32 [C], or None.
+    temperature: divides the logits.
+    dtype: of the result.
+
+  Returns:
+    [C, width] of the dtype; and what the cast took from the token itself, f32
+    [C].
+
+  Numerics: a (1 - p) of the token itself is a times the share of the others,
+  and log p + H is (z - largest) less its mean: nothing is the difference of
+  numbers that are nearly equal. All of it is f32 and cast once, so that the
+  sum over the vocabulary, 0, is off by half a unit in the last place of
+  2 a (1 - p) at most.
+  """
+  slope = slope / temperature
+  inverse = 1.0 / (chunk.own + chunk.rest)
+  at_token = slope * chunk.rest * inverse
+  if chunk.mean_below is None or entropy_slope is None:
+    gradient = chunk.others * (-slope * inverse)[:, None]
+  else:
+    h = entropy_slope / temperature
+    above = chunk.logits - chunk.largest[:, None] - chunk.mean_below[:, None]
+    inner = -slope[:, None] - h[:, None] * above
+    gradient = chunk.others * inverse[:, None] * inner
+    own_above = chunk.own_below - chunk.mean_below
+    at_token -= h * chunk.own * inverse * own_above
+  lost = at_token - at_token.astype(dtype).astype(jnp.float32)
+  return put_at_token(shard, gradient.astype(dtype), tokens, at_token), lost
+
+
+def hidden_gradient(
+  shard: Shard, d_logits: Array, lost: Array, weights: Array, tokens: Array
+) -> Array:
+  """dL/dx of a chunk over all devices: f32 [C, D].
+
+  Half of the gradient of the logits is one column, the token itself. What
+  rounding took from it is put back, for it does not average out like that of
+  the others: tokens of one advantage and one probability round alike.
+
+  Args:
+    shard: the columns.
+    d_logits: of `logit_gradient`.
+    lost: of `logit_gradient`.
+    weights: [width, D].
+    tokens: i32 [C].
+  """
+  d_x = product(d_logits, weights, 1, 0)
+  if d_logits.dtype != jnp.float32:
+    column, here = shard.local(tokens)
+    own = weights[column].astype(jnp.float32)
+    d_x = d_x + jnp.where(here, lost, 0.0)[:, None] * own
+  # Summed before it is cast: the parts of the devices cancel.
+  return shard.axes.reduce_sum(d_x)
+
+
+def add_head_gradient(
+  shard: Shard,
+  d_head: Array,
+  d_logits: Array,
+  lost: Array,
+  x: Array,
+  tokens: Array,
+) -> Array:
+  """Adds a chunk's dL/dW to f32 [width, D]; see `hidden_gradient`.
+
+  Args:
+    shard: the columns.
+    d_head: of the chunks before.
+    d_logits: of `logit_gradient`.
+    lost: of `logit_gradient`.
+    x: [C, D].
+    tokens: i32 [C].
+  """
+  d_head = d_head + product(d_logits, x, 0, 0)
+  if d_logits.dtype == jnp.float32:
+    return d_head
+  column, here = shard.local(tokens)
+  rows = jnp.where(here, column, shard.width)
+  own = lost[:, None] * x.astype(jnp.float32)
+  return d_head.at[rows].add(own, mode='drop')

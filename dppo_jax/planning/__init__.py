@@ -1,0 +1,1 @@
+"""Before a run: checks, memory, mesh, and programs compiled ahead of time."""

@@ -1,0 +1,1 @@
+"""Programs of a run compiled ahead of time for machines that are not here."""

@@ -1,0 +1,221 @@
+"""What a run takes on a machine, whether it fits, and what would mend it."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import math
+from typing import Any
+
+import jax
+
+from dppo_jax import hardware
+from dppo_jax.planning import dry_run, memory
+from dppo_jax.planning.aot import programs, remedies, roofline, topologies
+from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.programs import parts as parts_lib
+
+_STATE = ('frozen weights', 'parameters', 'optimizer state')
+_BY_PHASE = {
+  programs.SAMPLING: ('sampling cache', 'recorded stats', 'logits'),
+  programs.SCORING: ('activations', 'attention scores', 'logits'),
+  programs.TRAINING: ('gradients', 'activations', 'attention scores', 'logits'),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PhasePlan:
+  """A phase of a step.
+
+  Attributes:
+    name: of phases.PHASES.
+    runs: how often it runs a step; 0 where this config does not need it.
+    num_bytes: of a device, at most.
+    fits: whether a device has them.
+    compiled: what the compiler says of it; None by shape alone.
+    work: by formula.
+    estimate: the least time of a run; None for an unknown device.
+    change: flags that would let it fit, '' if it does or none is known.
+    change_bytes: an estimate of what it would take then.
+  """
+
+  name: str
+  runs: int
+  num_bytes: float
+  fits: bool
+  compiled: programs.Phase | None
+  work: roofline.Work
+  estimate: roofline.Estimate | None
+  change: str
+  change_bytes: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+  """A step on a machine.
+
+  Attributes:
+    topology: the machine.
+    mesh: sizes by axis.
+    capacity: bytes of a device.
+    shapes: bytes of the largest arrays of a device, estimated from shapes.
+    phases: of a step.
+    fits: whether all of them do that run.
+    step_s: the least time of a step; None where a phase lacks an estimate.
+    tokens_a_step: sampled, completions at full length.
+  """
+
+  topology: topologies.Topology
+  mesh: dict[str, int]
+  capacity: float
+  shapes: dict[str, float]
+  phases: tuple[PhasePlan, ...]
+  fits: bool
+  step_s: float | None
+  tokens_a_step: int
+
+
+def make_plan(
+  config: Any,
+  topology: topologies.Topology,
+  names: Sequence[str],
+  *,
+  compiling: bool,
+  tell: Callable[[str], None],
+) -> Plan:
+  """Plans a step of a config on a machine.
+
+  Args:
+    config: as of `configs/default.py`; needs neither weights nor data.
+    topology: of `topologies.parse`.
+    names: which of phases.PHASES.
+    compiling: whether to compile for it, or go by shapes alone.
+    tell: takes a line before each long thing.
+
+  Raises:
+    ValueError: the config has problems, or nothing compiles for the machine.
+  """
+  number = topology.num_devices
+  devices = None
+  if topology.platform == 'tpu' and topologies.can_compile():
+    devices = topologies.describe(topology)
+  elif compiling:
+    devices = topologies.describe(topology)  # Says what is missing.
+  if devices is None and topology.platform != topologies.LOCAL:
+    dry_run.have_devices(config.mesh.to_dict(), number)
+  experiment = _for_device(dry_run.build(config, number), topology.device_kind)
+  parts = parts_lib.assemble_model(experiment, devices)
+  shapes = memory.memory(experiment, parts)
+  capacity = _capacity(topology)
+  compiled: dict[str, programs.Phase] = {}
+  if compiling and devices is not None:
+    for phase in programs.compile_phases(experiment, devices, names, tell):
+      compiled[phase.name] = phase
+  done = roofline.work(experiment, parts.mesh.shape['tensor'], number)
+  runs = _runs(experiment)
+
+  def plan_phase(name: str) -> PhasePlan:
+    found = compiled.get(name)
+    size = found.memory.total if found else _by_shape(shapes, name)
+    sent = sum(one.num_bytes for one in found.collectives) if found else 0.0
+    fits = size <= capacity and not (found and found.refused)
+    change, change_size = '', 0.0
+    if not fits:
+      change, change_size = _change(
+        config, topology, devices, name, capacity, size, shapes
+      )
+    return PhasePlan(
+      name=name,
+      runs=runs[name],
+      num_bytes=size,
+      fits=fits,
+      compiled=found,
+      work=done[name],
+      estimate=roofline.estimate(
+        done[name], topology.device_kind, number, sent
+      ),
+      change=change,
+      change_bytes=change_size,
+    )
+
+  planned = tuple(plan_phase(name) for name in programs.PHASES if name in names)
+  return Plan(
+    topology=topology,
+    mesh=dict(parts.mesh.shape),
+    capacity=capacity,
+    shapes=shapes,
+    phases=planned,
+    fits=all(phase.fits for phase in planned if phase.runs),
+    step_s=_step_seconds(planned),
+    tokens_a_step=experiment.data.num_prompts
+    * experiment.data.group_size
+    * experiment.sampling.max_completion_length,
+  )
+
+
+def _runs(experiment: Experiment) -> dict[str, int]:
+  scored = experiment.loss.anchor == 'recomputed'
+  scored += bool(experiment.loss.kl_coefficient)
+  return {programs.SAMPLING: 1, programs.SCORING: scored, programs.TRAINING: 1}
+
+
+def _capacity(topology: topologies.Topology) -> float:
+  if topology.platform == topologies.LOCAL:
+    return memory.capacity(jax.devices()[0]) or math.inf
+  device = hardware.find_device(topology.device_kind)
+  if device is None:
+    raise ValueError(
+      f'--topology: hardware.py has no row for {topology.device_kind!r}.'
+    )
+  return device.memory
+
+
+def _for_device(experiment: Experiment, kind: str) -> Experiment:
+  """With the chunk of the head that the device would have."""
+  if experiment.chunk_rows or hardware.find_device(kind) is None:
+    return experiment
+  columns = experiment.model.vocab_size // max(1, experiment.mesh.tensor)
+  rows = hardware.chunk_rows(kind, columns)
+  return dataclasses.replace(experiment, chunk_rows=rows)
+
+
+def _by_shape(shapes: dict[str, float], name: str) -> float:
+  own = [*_STATE, *_BY_PHASE[name]]
+  return sum(size for key, size in shapes.items() if key in own)
+
+
+def _change(
+  config: Any,
+  topology: topologies.Topology,
+  devices: Sequence[Any] | None,
+  name: str,
+  capacity: float,
+  size: float,
+  shapes: dict[str, float],
+) -> tuple[str, float]:
+  """Flags, and bytes: those of now in proportion to the shapes."""
+  state = sum(shapes.get(key, 0.0) for key in _STATE)
+  ratio = max(size - state, 0.0) / (_by_shape(shapes, name) - state)
+
+  def estimate(changed: dict[str, Any]) -> float:
+    other = config.copy_and_resolve_references()
+    other.update(changed)
+    experiment = dry_run.build(other, topology.num_devices)
+    experiment = _for_device(experiment, topology.device_kind)
+    parts = parts_lib.assemble_model(experiment, devices)
+    found = memory.memory(experiment, parts)
+    kept = sum(found.get(key, 0.0) for key in _STATE)
+    return kept + ratio * (_by_shape(found, name) - kept)
+
+  change = remedies.find_change(
+    config.to_dict(), topology.num_devices, name, capacity, estimate
+  )
+  return (remedies.show(change[0]), change[1]) if change else ('', 0.0)
+
+
+def _step_seconds(planned: Sequence[PhasePlan]) -> float | None:
+  total = 0.0
+  for phase in planned:
+    if phase.runs and phase.estimate is None:
+      return None
+    if phase.estimate is not None:
+      total += phase.runs * phase.estimate.seconds
+  return total if len(planned) == len(programs.PHASES) else None

@@ -1,0 +1,399 @@
+"""The programs of a step, compiled for machines that are not here.
+
+Arguments are shapes with shardings; nothing is placed or run.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
+import re
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dppo_jax import parallel
+from dppo_jax.base import Prompts
+from dppo_jax.planning.aot import hlo
+from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.programs import base_weights
+from dppo_jax.runtime.programs import compiled as compiled_lib
+from dppo_jax.runtime.programs import parts as parts_lib
+from dppo_jax.runtime.programs import state as state_lib
+from dppo_jax.runtime.rollouts import weight_sync
+from dppo_jax.sampling import continuous
+
+SAMPLING, SCORING, TRAINING = 'sampling', 'scoring', 'training'
+PHASES = (SAMPLING, SCORING, TRAINING)
+_NUM_LARGEST = 6
+_UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Memory:
+  """Bytes of one device.
+
+  Attributes:
+    arguments: what the program is given.
+    outputs: what it returns, where that does not take the place of arguments.
+    temporaries: all else while it runs, the KV cache included.
+    code: of the program.
+    beside: parts of the state that wait on the device and are no argument.
+  """
+
+  arguments: float
+  outputs: float
+  temporaries: float
+  code: float
+  beside: float
+
+  @property
+  def total(self) -> float:
+    """What the device must have."""
+    return float(sum(dataclasses.astuple(self)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phase:
+  """A compiled program.
+
+  Attributes:
+    name: of PHASES.
+    runs: how often it runs a step.
+    seconds: that compiling took here.
+    memory: bytes of one device.
+    cache: bytes of keys and values, within `temporaries`; 0 where there are
+      none.
+    arguments: the largest.
+    arrays: the largest that it makes.
+    collectives: of one run.
+    loops: whose trips the compiler does not state.
+    refused: why the compiler gave up, '' if it did not; then outputs are not
+      known, and arguments may be counted among the temporaries.
+    unread: why the compiled program could not be read, '' if it was; then its
+      arrays and collectives are not known.
+  """
+
+  name: str
+  runs: int
+  seconds: float
+  memory: Memory
+  cache: float
+  arguments: list[hlo.NamedArray]
+  arrays: list[hlo.NamedArray]
+  collectives: list[hlo.Collective]
+  loops: list[hlo.Loop]
+  refused: str
+  unread: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+  """A program and its abstract arguments.
+
+  Attributes:
+    runs: how often it runs a step.
+    jitted: has `lower`.
+    arguments: of ShapeDtypeStruct, by name, in order.
+    beside: parts of the state that it is not given.
+  """
+
+  runs: int
+  jitted: Any
+  arguments: dict[str, Any]
+  beside: Any
+
+
+def compile_phases(
+  experiment: Experiment,
+  devices: Sequence[Any],
+  names: Sequence[str],
+  tell: Callable[[str], None],
+) -> Iterator[Phase]:
+  """Compiles the programs of a step, one by one.
+
+  Args:
+    experiment: the run.
+    devices: of `topologies.describe`.
+    names: which of PHASES.
+    tell: takes a line before each.
+  """
+  # What is written for such devices cannot be read again.
+  jax.config.update('jax_enable_compilation_cache', False)
+  parts = parts_lib.assemble_model(experiment, devices)
+  if experiment.lora is not None:
+    base = base_weights.abstract_base(experiment, devices)
+    parts = dataclasses.replace(parts, base=base)
+  for name, program in _programs(experiment, parts).items():
+    if name in names:
+      tell(f'Compiling {name} for {parts.mesh.size:,} devices')
+      yield _compile(name, program, experiment, parts)
+
+
+def _programs(
+  experiment: Experiment, parts: parts_lib.ModelParts
+) -> dict[str, Program]:
+  data, loss = experiment.data, experiment.loss
+  state = state_lib.abstract_state(parts)
+  by_rows = parallel.batch_sharding(parts.mesh)
+
+  def rows(shape: tuple[int, ...], dtype: Any) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=by_rows)
+
+  def spread(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: rows(leaf.shape, leaf.dtype), tree)
+
+  shape = (data.num_prompts, data.max_prompt_length)
+  prompts = Prompts(
+    tokens=rows(shape, jnp.int32),
+    mask=rows(shape, jnp.bool_),
+    example_id=rows(shape[:1], jnp.int32),
+  )
+  # Jitted functions, applied to the base.
+  handed = weight_sync.compile_hand_over(parts, experiment)
+  weights = handed.abstract_weights
+  sampler: Any = compiled_lib.compile_sampler(handed.parts, handed.config)
+  scorer: Any = compiled_lib.compile_scorer(parts, experiment)
+  drawn = dict(base=handed.parts.base, params=weights, prompts=prompts)
+  drawn['key'] = state.key
+  rollout = spread(jax.eval_shape(sampler.func, *drawn.values()))
+  scored = dict(base=parts.base, params=state.params, rollout=rollout)
+  stats = spread(jax.eval_shape(scorer.func, *scored.values()))
+  recompute, refer = loss.anchor == 'recomputed', bool(loss.kl_coefficient)
+  batcher = compiled_lib.compile_batcher(parts, experiment)
+  batch, _ = jax.eval_shape(
+    batcher,
+    rollout,
+    rows(rollout.truncated.shape, jnp.float32),
+    stats if recompute else None,
+    stats if refer else None,
+  )
+  recording = experiment.ledger.every_n_steps > 0
+  step: Any = compiled_lib.jit_step(experiment, parts, recording=recording)
+  head = None
+  if parts_lib.keeps_hidden(experiment):
+    sampled = loss.anchor == 'rollout'
+    copy_head: Any = compiled_lib.compile_anchor_head(
+      handed.parts if sampled else parts
+    )
+    head = jax.eval_shape(copy_head, weights if sampled else state.params)
+    where = parallel.head_sharding(parts.mesh)
+    head = jax.ShapeDtypeStruct(head.shape, head.dtype, sharding=where)
+  # Parameters that the KL penalty pulls toward.
+  reference = state.params if refer else None
+  # What is sampled ahead, and the policies it is from.
+  kept = weights if weight_sync.keeps_weights(experiment) else None
+  ahead = ((rollout, kept, None if recompute else head),) * experiment.lag
+  bases = parts.base, handed.parts.base
+  resting, handed_base = (None, None) if bases[0] is bases[1] else bases
+  return {
+    SAMPLING: Program(
+      runs=1,
+      jitted=sampler.func,
+      arguments=drawn,
+      beside=(
+        state.opt_state,
+        reference,
+        ahead,
+        resting,
+        None if handed.move is None else state.params,
+      ),
+    ),
+    SCORING: Program(
+      runs=recompute + refer,
+      jitted=scorer.func,
+      arguments=scored,
+      beside=(state.opt_state, reference, ahead, handed_base),
+    ),
+    TRAINING: Program(
+      runs=1,
+      jitted=step,
+      arguments=dict(
+        state=state, batch=spread(batch), shared=(head, parts.base)
+      ),
+      beside=(reference, ahead, handed_base),
+    ),
+  }
+
+
+def _compile(
+  name: str,
+  program: Program,
+  experiment: Experiment,
+  parts: parts_lib.ModelParts,
+) -> Phase:
+  begin = time.monotonic()
+  lowered = program.jitted.lower(*program.arguments.values())
+  beside = bytes_a_device(program.beside)
+  common: dict[str, Any] = dict(
+    name=name,
+    runs=program.runs,
+    arguments=_largest_arguments(program.arguments),
+  )
+  try:
+    compiled = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    found = needed(str(error))
+    if found is None:
+      raise
+    size, whole = found
+    memory = Memory(
+      arguments=0 if whole else bytes_a_device(program.arguments),
+      outputs=0,
+      temporaries=size,
+      code=0,
+      beside=beside,
+    )
+    return Phase(
+      **common,
+      seconds=time.monotonic() - begin,
+      memory=memory,
+      cache=0,
+      arrays=refused_arrays(str(error)),
+      collectives=[],
+      loops=[],
+      refused='the compiler found no room for it',
+      unread='',
+    )
+  memory = _memory(compiled.memory_analysis(), beside)
+  phase = Phase(
+    **common,
+    seconds=time.monotonic() - begin,
+    memory=memory,
+    cache=0,
+    arrays=[],
+    collectives=[],
+    loops=[],
+    refused='',
+    unread='',
+  )
+  try:
+    module = hlo.Module(compiled.as_text())
+  except jax.errors.JaxRuntimeError as error:
+    # A compiler of another age than jaxlib writes what that cannot read.
+    return dataclasses.replace(phase, unread=str(error).splitlines()[0])
+  found, loops = hlo.collectives(module, _trips(experiment, parts))
+  return dataclasses.replace(
+    phase,
+    cache=_cache_bytes(module, experiment) if name == SAMPLING else 0,
+    arrays=hlo.largest_arrays(module, _NUM_LARGEST),
+    collectives=found,
+    loops=loops,
+  )
+
+
+def _trips(
+  experiment: Experiment, parts: parts_lib.ModelParts
+) -> Mapping[str, int]:
+  """Turns of loops that depend on the data: those of full rows."""
+  step, data = experiment.step, experiment.data
+  rows = data.num_prompts * data.group_size
+  rows //= step.num_minibatches * step.num_microbatches
+  tokens = rows * experiment.sampling.max_completion_length
+  tokens //= parallel.num_batch_shards(parts.mesh)
+  layout = compiled_lib.vocabulary_layout(experiment, parts.mesh, 1.0)
+  trips = {'shard_map': -(-tokens // layout.chunk_rows)}
+  slots = continuous.plan_for(
+    experiment.sampling,
+    data.num_prompts,
+    parallel.num_batch_shards(parts.mesh),
+  )
+  if slots is None:
+    return trips
+  turns = slots.rows // slots.refill
+  columns = experiment.sampling.max_completion_length
+  decoded = -(-slots.rows * (columns - 1) // (slots.slots * turns))
+  # The loop of decode steps stands in that of refills.
+  return {
+    **trips,
+    continuous.DECODE_LOOP: decoded,
+    continuous.REFILL_LOOP: turns,
+  }
+
+
+def _memory(found: Any, beside: float) -> Memory:
+  return Memory(
+    arguments=found.argument_size_in_bytes,
+    outputs=found.output_size_in_bytes - found.alias_size_in_bytes,
+    temporaries=found.temp_size_in_bytes,
+    code=found.generated_code_size_in_bytes,
+    beside=beside,
+  )
+
+
+def _cache_bytes(module: hlo.Module, experiment: Experiment) -> float:
+  """Keys and values [L, rows, heads, columns, width] that a loop carries.
+
+  Those of unrolled layers have no axis of layers.
+  """
+  columns = {
+    experiment.data.max_prompt_length,
+    experiment.sampling.max_completion_length,
+  }
+
+  def is_cache(shape: tuple[int, ...]) -> bool:
+    stacked = len(shape) == 5 and shape[0] == experiment.model.num_layers
+    return (stacked or len(shape) == 4) and shape[-2] in columns
+
+  return max(
+    (
+      sum(hlo.type_bytes(text) for text, shape in loop if is_cache(shape))
+      for loop in hlo.carried(module)
+    ),
+    default=0.0,
+  )
+
+
+def needed(message: str) -> tuple[float, bool] | None:
+  """Bytes that a program needs, of a compiler's refusal; None of another.
+
+  Returns:
+    Bytes, and whether arguments are among them.
+  """
+  size = r'([\d.]+)([KMGT]?)'
+  whole = re.search(rf'Used {size}i?B? of', message)
+  part = re.search(rf'required for HLO temporaries \({size}\)', message)
+  found = whole or part
+  if found is None:
+    return None
+  return float(found[1]) * _UNITS[found[2]], bool(whole)
+
+
+def refused_arrays(message: str) -> list[hlo.NamedArray]:
+  """The largest arrays that a refusal names."""
+  found = re.findall(
+    r'Size: ([\d.]+)([KMGT]?)\b.*?(?:Operator: op_name="([^"]*)".*?)?'
+    r'Shape: (\S+?)[{\s]',
+    message,
+    re.DOTALL,
+  )
+  return [
+    hlo.NamedArray(name=name, shape=shape, num_bytes=float(size) * _UNITS[unit])
+    for size, unit, name, shape in found[:_NUM_LARGEST]
+  ]
+
+
+def bytes_a_device(tree: Any) -> float:
+  """Bytes of shapes with shardings that are on each device."""
+  return float(sum(map(_leaf_bytes, jax.tree.leaves(tree))))
+
+
+def _leaf_bytes(leaf: Any) -> float:
+  shape = leaf.sharding.shard_shape(leaf.shape)
+  return float(np.prod(shape)) * leaf.dtype.itemsize
+
+
+def _largest_arguments(tree: Any) -> list[hlo.NamedArray]:
+  listed = []
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    shape = ','.join(map(str, leaf.sharding.shard_shape(leaf.shape)))
+    listed.append(
+      hlo.NamedArray(
+        name=jax.tree_util.keystr(path, simple=True, separator='/'),
+        shape=f'{leaf.dtype.name}[{shape}]',
+        num_bytes=_leaf_bytes(leaf),
+      )
+    )
+  ranked = sorted(listed, key=lambda array: -array.num_bytes)
+  return ranked[:_NUM_LARGEST]

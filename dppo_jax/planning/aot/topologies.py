@@ -1,0 +1,169 @@
+"""Names of machines to plan for: 'v5e:16x16', 'gpu:8xh100', 'local'."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import importlib.util
+import math
+import re
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import topologies
+
+from dppo_jax.suggestions import suggest
+
+LOCAL = 'local'
+
+
+class TpuKind(NamedTuple):
+  """A generation of TPUs.
+
+  Attributes:
+    device_kind: as JAX names it.
+    devices_a_chip: as JAX counts them.
+    shapes: of chips; those that are offered, from small to large.
+  """
+
+  device_kind: str
+  devices_a_chip: int
+  shapes: tuple[str, ...]
+
+
+_FLAT = ('2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
+_SOLID = ('2x2x1', '2x2x2', '2x2x4', '2x4x4', '4x4x4', '4x4x8', '4x8x8')
+_SOLID = (*_SOLID, '8x8x8', '8x8x16', '8x16x16', '16x16x16')
+TPUS: Mapping[str, TpuKind] = {
+  'v5e': TpuKind('TPU v5 lite', 1, _FLAT),
+  'v5p': TpuKind('TPU v5', 1, (*_SOLID, '16x16x24')),
+  'v6e': TpuKind('TPU v6 lite', 1, _FLAT),
+  'tpu7x': TpuKind('TPU7x', 2, _SOLID),
+}
+GPUS: Mapping[str, str] = {
+  'a100': 'NVIDIA A100',
+  'h100': 'NVIDIA H100',
+  'h200': 'NVIDIA H200',
+  'b200': 'NVIDIA B200',
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Topology:
+  """A machine to plan for.
+
+  Attributes:
+    name: as it was asked for.
+    platform: tpu, gpu, or local for the devices that are here.
+    device_kind: as JAX names it.
+    num_devices: as JAX counts them, over all slices.
+    num_slices: TPU slices, connected by the data center's network.
+  """
+
+  name: str
+  platform: str
+  device_kind: str
+  num_devices: int
+  num_slices: int
+
+
+def parse(name: str, num_slices: int = 1) -> Topology:
+  """The topology of a name.
+
+  Args:
+    name: KIND:SHAPE of a TPU slice, gpu:NUMBERxKIND, or local.
+    num_slices: of that shape.
+
+  Raises:
+    ValueError: there is no such machine; lists those there are.
+
+  >>> parse('v5e:16x16', num_slices=2).num_devices
+  512
+  >>> parse('gpu:8xh100').device_kind
+  'NVIDIA H100'
+  """
+  if num_slices < 1:
+    raise ValueError(f'--slices: got {num_slices}; at least 1.')
+  kind, _, shape = name.partition(':')
+  if kind in TPUS:
+    return _tpu(name, kind, shape, num_slices)
+  if num_slices > 1:
+    raise ValueError(f'--slices: got {num_slices}; only TPUs have slices.')
+  if kind == 'gpu':
+    return _gpu(name, shape)
+  if name == LOCAL:
+    return Topology(
+      name=name,
+      platform=LOCAL,
+      device_kind=jax.devices()[0].device_kind,
+      num_devices=jax.device_count(),
+      num_slices=1,
+    )
+  raise ValueError(f'--topology: unknown {name!r}{suggest(name, known())}')
+
+
+def known() -> list[str]:
+  """All names that are known to work; GPUs of any number."""
+  names = [f'{kind}:{s}' for kind, row in TPUS.items() for s in row.shapes]
+  return [*names, *(f'gpu:8x{kind}' for kind in GPUS), LOCAL]
+
+
+def _tpu(name: str, kind: str, shape: str, num_slices: int) -> Topology:
+  row = TPUS[kind]
+  if shape not in row.shapes:
+    offered = ', '.join(f'{kind}:{shape}' for shape in row.shapes)
+    raise ValueError(f'--topology: unknown {name!r}. Known: {offered}.')
+  chips = math.prod(int(size) for size in shape.split('x'))
+  return Topology(
+    name=name,
+    platform='tpu',
+    device_kind=row.device_kind,
+    num_devices=chips * row.devices_a_chip * num_slices,
+    num_slices=num_slices,
+  )
+
+
+def _gpu(name: str, shape: str) -> Topology:
+  found = re.fullmatch(r'([1-9]\d*)x(\w+)', shape)
+  if found is None or found[2] not in GPUS:
+    raise ValueError(
+      f'--topology: unknown {name!r}; gpu:NUMBERxKIND, gpu:8xh100 say, of the'
+      f' kinds {", ".join(GPUS)}.'
+    )
+  return Topology(
+    name=name,
+    platform='gpu',
+    device_kind=GPUS[found[2]],
+    num_devices=int(found[1]),
+    num_slices=1,
+  )
+
+
+def can_compile() -> bool:
+  """Whether the compiler for TPUs is installed."""
+  return importlib.util.find_spec('libtpu') is not None
+
+
+def describe(topology: Topology) -> Sequence[Any]:
+  """Devices of a TPU topology that programs can be compiled for, not run on.
+
+  Raises:
+    ValueError: the compiler is not installed, or does not know the topology.
+  """
+  if not can_compile():
+    raise ValueError(
+      "--topology: compiling for TPUs needs libtpu; pip install 'dppo_jax[tpu]'"
+      ' brings it, no TPU needed. --nocompile plans by shape alone.'
+    )
+  options = {}
+  if topology.num_slices > 1:
+    options['num_slices'] = topology.num_slices
+  try:
+    described = topologies.get_topology_desc(
+      topology.name, platform='tpu', **options
+    )
+  except (RuntimeError, ValueError) as error:
+    reason = str(error).splitlines()[0]
+    raise ValueError(
+      f'--topology: libtpu refuses {topology.name!r} ({reason}); known:'
+      f' {", ".join(known())}.'
+    ) from error
+  return described.devices

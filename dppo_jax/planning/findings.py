@@ -1,0 +1,266 @@
+"""What the doctor looks at: facts of a run -> findings, each with its fix.
+
+Every function here is pure, so that each kind of sickness can be shown to it.
+"""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from dppo_jax.ops.divergences import DIVERGENCES
+from dppo_jax.planning.memory import show_bytes
+from dppo_jax.runtime.config.experiment import Experiment
+
+OK, WARNING, ERROR = 'ok', 'warning', 'error'
+
+# Mean |difference| of log-probs, nats, that arithmetic explains: measured
+# below 1e-6 where everything is float32, and about 1e-2 in bfloat16.
+_EXACT, _ROUNDED = 1e-3, 0.1
+# Relative error of a product of 512 summands in f32: measured at 1e-7 to 4e-7.
+_F32_PRODUCT = 5e-6
+_MOST_TRUNCATED = 0.5
+_MOST_EQUAL = 0.8  # Of the groups.
+_LEAST_MASS = 0.9  # Of the K recorded tokens.
+_FULL = 0.9  # Of the device's memory.
+# Running prompts several times matters where they are this long.
+_LONG_PROMPT = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+  """One thing looked at.
+
+  Attributes:
+    level: whether a run should be started: 'error' says no.
+    check: what was looked at.
+    cause: what was found.
+    fix: what to change; '' where all is well.
+  """
+
+  level: Literal['ok', 'warning', 'error']
+  check: str
+  cause: str
+  fix: str = ''
+
+  def __str__(self) -> str:
+    mark = {OK: 'ok     ', WARNING: 'WARNING', ERROR: 'ERROR  '}[self.level]
+    lines = f'{mark} {self.check}: {self.cause}'
+    return f'{lines}\n        Fix: {self.fix}' if self.fix else lines
+
+
+def check_law(experiment: Experiment) -> list[Finding]:
+  """Whether trainer and sampler mean the same distribution."""
+  sampled, loss = experiment.sampling, experiment.loss
+  found = [Finding(OK, 'temperature', f'{sampled.temperature:g} on both sides')]
+  if sampled.temperature != loss.temperature:
+    found = [
+      Finding(
+        ERROR,
+        'temperature',
+        f'sampled at {sampled.temperature:g}, trained at {loss.temperature:g}',
+        'give both sampling.temperature; pi / mu would be wrong everywhere.',
+      )
+    ]
+  if sampled.top_p == 1.0 and not sampled.greedy:
+    found.append(Finding(OK, 'top-p', '1 in training'))
+  else:
+    found.append(
+      Finding(
+        ERROR,
+        'top-p',
+        f'training samples with top_p={sampled.top_p:g}'
+        f'{", greedily" if sampled.greedy else ""}',
+        'sample from the whole softmax, top_p=1; the recorded law would not be'
+        ' the one that the trainer compares.',
+      )
+    )
+  return found
+
+
+def check_recorded(experiment: Experiment, mass: float | None) -> Finding:
+  """Whether what the divergence reads is recorded.
+
+  Args:
+    experiment: the run.
+    mass: mean probability of the recorded tokens; None where none were.
+  """
+  check, name = 'recorded K', experiment.loss.divergence
+  wanted = experiment.sampling.top_k
+  if DIVERGENCES[name].records == 'top_k' and (not wanted or mass is None):
+    return Finding(
+      ERROR,
+      check,
+      f'{name} reads the top-K log-probs and none are recorded',
+      f'set sampling.top_k=20, or trust_region.divergence=binary_'
+      f'{name.rpartition("_")[2]}.',
+    )
+  if wanted and mass is None:
+    return Finding(
+      ERROR,
+      check,
+      f'sampling.top_k={wanted} and the rollout holds none',
+      'set sampling.top_k=0 if nothing reads them.',
+    )
+  if mass is None:
+    return Finding(OK, check, f'0; {name} needs none')
+  if DIVERGENCES[name].records == 'top_k' and mass < _LEAST_MASS:
+    return Finding(
+      WARNING,
+      check,
+      f'the {wanted} recorded tokens hold {mass:.1%} of the probability, so'
+      f' {name} is far below the exact divergence',
+      'raise sampling.top_k, or wait: a policy that is trained sharpens.',
+    )
+  return Finding(OK, check, f'{wanted}, holding {mass:.1%} of the probability')
+
+
+def check_agreement(
+  experiment: Experiment, sampled: np.ndarray, trained: np.ndarray
+) -> Finding:
+  """Whether the trainer gives tokens the log-probs they were sampled with.
+
+  Args:
+    experiment: the run.
+    sampled: f32 [n], of completion tokens, as recorded.
+    trained: f32 [n], of the same parameters, by the trainer.
+  """
+  check = 'sampler against trainer'
+  if not sampled.size:
+    return Finding(ERROR, check, 'no token was sampled', 'see above.')
+  precision, dtype = experiment.sampling.precision, experiment.model.dtype
+  exact = precision == dtype == 'float32'
+  limit = _EXACT if exact else _ROUNDED
+  off = float(np.mean(np.abs(sampled - trained)))
+  text = (
+    f'log-probs differ by {off:.2g} nats in the mean ({sampled.size:,} tokens)'
+  )
+  if np.isfinite(off) and off <= limit:
+    return Finding(OK, check, text)
+  return Finding(
+    ERROR if exact or not np.isfinite(off) else WARNING,
+    check,
+    f'{text}; {limit:g} is what {dtype} and a {precision} sampler explain',
+    'compare at sampling.precision=float32 and model.dtype=float32: what is'
+    ' left there is not rounding but another law (temperature, weights).',
+  )
+
+
+def check_lengths(
+  truncated: np.ndarray, limit: int, *, warm_start: bool
+) -> Finding:
+  """How many completions the limit cuts.
+
+  Args:
+    truncated: bool [B].
+    limit: R, tokens.
+    warm_start: a warm start comes first, and will change this.
+  """
+  check, share = 'truncation', float(np.mean(truncated))
+  text = f'{share:.0%} of {truncated.size} completions reach {limit:,} tokens'
+  if share <= _MOST_TRUNCATED:
+    return Finding(OK, check, text)
+  return Finding(
+    ERROR if share == 1 and not warm_start else WARNING,
+    check,
+    text + (', before the warm start' if warm_start else ''),
+    'raise sampling.max_completion_length, or see that the chat template is'
+    " the model's and its end token is listed; what is cut earns nothing.",
+  )
+
+
+def check_products(device: str, error: float, dtype: str) -> Finding:
+  """Whether a product of f32 arrays is one of f32 on the device at hand.
+
+  Args:
+    device: its name.
+    error: of such a product against f64, relative, root of the mean square.
+    dtype: what the model computes in.
+  """
+  check = 'float32 products'
+  text = f'off by {error:.1g} of f64 on {device}'
+  if error <= _F32_PRODUCT:
+    more = '' if dtype == 'float32' else f'; the model computes in {dtype}'
+    return Finding(OK, check, f'{text}: float32 means float32{more}')
+  return Finding(
+    ERROR if dtype == 'float32' else WARNING,
+    check,
+    f'{text}; float32 explains {_F32_PRODUCT:g}, TF32 about 3e-4, bfloat16'
+    ' about 2e-3',
+    'look for what lowers it (XLA_FLAGS, NVIDIA_TF32_OVERRIDE), or claim of'
+    ' results on this device no more than that.',
+  )
+
+
+def check_rewards(rewards: np.ndarray, *, warm_start: bool) -> Finding:
+  """How many groups teach nothing.
+
+  Args:
+    rewards: f32 [N, G].
+    warm_start: as in `check_lengths`.
+  """
+  check = 'zero-variance groups'
+  equal = rewards.max(axis=1) == rewards.min(axis=1)
+  share = float(np.mean(equal))
+  text = f'{share:.0%} of {equal.size} groups; mean reward {rewards.mean():.3g}'
+  if share <= _MOST_EQUAL:
+    return Finding(OK, check, text)
+  low = rewards.mean() < 0.5
+  return Finding(
+    ERROR if share == 1 and not warm_start else WARNING,
+    check,
+    text + (', before the warm start' if warm_start else ''),
+    (
+      'too hard, or right answers are not read: look at completions and'
+      ' rewards.extraction'
+      if low
+      else 'too easy'
+    )
+    + '; choose problems with experiments.select_problems, raise'
+    ' data.group_size, or set data.dynamic_sampling=resample.',
+  )
+
+
+def check_microbatch(experiment: Experiment) -> Finding:
+  """Whether the completions of a group share their prompt in training."""
+  check, data = 'microbatch', experiment.data
+  shared, size = experiment.loss.shared_rows, data.group_size
+  if shared == size:
+    return Finding(OK, check, f'whole groups of {size}; a prompt is run once')
+  columns = data.max_prompt_length + experiment.sampling.max_completion_length
+  long = data.max_prompt_length / columns
+  text = f'{shared} of {size} completions share a prompt, {long:.0%} of a row'
+  if long < _LONG_PROMPT:
+    return Finding(OK, check, text)
+  return Finding(
+    WARNING,
+    check,
+    f'{text}; a prompt is run {size // shared} times',
+    'choose learner.num_microbatches so that a device has a multiple of'
+    f' data.group_size={size} rows, and learner.share_prompts=True.',
+  )
+
+
+def check_memory(estimate: float, capacity: float | None) -> Finding:
+  """Whether the estimate of the plan fits a device.
+
+  Args:
+    estimate: bytes a device.
+    capacity: bytes a device has; None where that is not known.
+  """
+  check = 'memory'
+  if capacity is None:
+    return Finding(
+      OK, check, f'{show_bytes(estimate)} estimated; device unknown'
+    )
+  text = f'{show_bytes(estimate)} estimated of {show_bytes(capacity)} a device'
+  if estimate <= _FULL * capacity:
+    return Finding(OK, check, text)
+  return Finding(
+    ERROR if estimate > capacity else WARNING,
+    check,
+    text,
+    'raise learner.num_microbatches or mesh.fsdp, set model.remat=full, lower'
+    ' data.num_prompts or sampling.max_completion_length; the plan'
+    ' (experiments.train --dry_run) says what takes most.',
+  )

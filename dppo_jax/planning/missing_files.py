@@ -1,0 +1,74 @@
+"""What a config needs on this machine and is not there, and where it is."""
+
+from collections.abc import Iterator
+import pathlib
+from typing import Any
+
+from dppo_jax.data import mixture, sources
+from dppo_jax.runtime.config.checks.data import SAME, TASK
+from dppo_jax.runtime.hub import hf_config, safetensors_io
+
+_TOKENIZER = 'tokenizer.json'
+
+
+def find_missing(config: dict[str, Any]) -> list[str]:
+  """Sentences: path, what is missing, where it is published, where it goes.
+
+  Args:
+    config: plain nested dicts with the keys of configs/default.py.
+  """
+  return list(dict.fromkeys((*_models(config), *_files(config))))
+
+
+def has_tokenizer(config: dict[str, Any]) -> bool:
+  """Whether the tokenizer can be read: its file, or the words of a task."""
+  folder = config['data']['tokenizer']
+  return not folder or (_folder(folder) / _TOKENIZER).is_file()
+
+
+def has_weights(folder: str) -> bool:
+  """Whether a published folder can be read; '' asks for none."""
+  names = (safetensors_io.SINGLE, safetensors_io.INDEX)
+  return not folder or any((_folder(folder) / name).is_file() for name in names)
+
+
+def _folder(path: str) -> pathlib.Path:
+  return pathlib.Path(path).expanduser()
+
+
+def _models(config: dict[str, Any]) -> Iterator[str]:
+  scorer = config['rewards'].get('model', '')
+  for path, folder, name in (
+    ('model.pretrained', config['model']['pretrained'], hf_config.CONFIG),
+    ('data.tokenizer', config['data']['tokenizer'], _TOKENIZER),
+    ('rewards.model', scorer, hf_config.CONFIG),
+  ):
+    if folder and not (_folder(folder) / name).is_file():
+      published = '/'.join(pathlib.PurePath(folder).parts[-2:])
+      yield (
+        f'{path}: no {name} in {_folder(folder)}; download {published} from'
+        ' huggingface.co (config, safetensors and tokenizer files) into it.'
+      )
+
+
+def _files(config: dict[str, Any]) -> Iterator[str]:
+  data, evaluation = config['data'], config['evaluation']
+  wanted = [(data['source'], 'train', data['files'], 'data.files')]
+  if data['mixture']:
+    wanted = [
+      (row.source, 'train', row.files, 'data.mixture')
+      for row in mixture.parse(data['mixture'])
+    ]
+  name, split, files = (evaluation[key] for key in ('source', 'split', 'files'))
+  if name == SAME:
+    name = data['source']
+    files = files or (data['files'] if split == 'train' else '')
+  for one in sources.split_names(name):
+    wanted.append((one, split, files, 'evaluation.files'))
+  for name, split, files, key in wanted:
+    if name == TASK:
+      continue
+    try:
+      sources.locate(name, split, files, data['data_dir'], data['fields'], key)
+    except ValueError as error:
+      yield str(error)

@@ -1,0 +1,1 @@
+"""Answers: found in a completion, read, and compared exactly."""

@@ -1,1 +1,0 @@
-"""What the parts cost, beside the least they could cost."""

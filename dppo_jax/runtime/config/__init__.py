@@ -1,0 +1,1 @@
+"""From a ConfigDict to the checked, frozen config of a run."""

@@ -1,0 +1,274 @@
+"""The door: a ConfigDict comes in, checked and frozen settings go on.
+
+Nothing below this module knows of ml_collections. `build_experiment` reports
+all problems of a config at once, each with its path, what was got and what is
+allowed.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+from dataclasses import fields
+import json
+import math
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from dppo_jax import parallel
+from dppo_jax.data import mixture
+from dppo_jax.learner.loss import LossConfig
+from dppo_jax.learner.optimizer import OptimizerConfig
+from dppo_jax.learner.train_step import StepConfig
+from dppo_jax.models.layers import TransformerConfig
+from dppo_jax.ops.divergences import DIVERGENCES
+from dppo_jax.ops.trust_regions import Bounds
+from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
+from dppo_jax.runtime.config import problems as problems_lib
+from dppo_jax.runtime.config import tokenizer as tokenizer_lib
+from dppo_jax.runtime.config.checks.model import lora_config
+from dppo_jax.runtime.config.experiment import (
+  CheckpointsConfig,
+  DataConfig,
+  EvaluationConfig,
+  Experiment,
+  LedgerConfig,
+  MeshConfig,
+  ProfileConfig,
+  RewardModelConfig,
+  RewardsConfig,
+  SupervisedConfig,
+  WritersConfig,
+)
+from dppo_jax.runtime.hub import hf_config, published_keys
+from dppo_jax.sampling.decode import SamplingConfig
+
+
+def build_experiment(
+  config: ml_collections.ConfigDict, num_devices: int
+) -> Experiment:
+  """Checks a config as a whole and freezes it.
+
+  Args:
+    config: as of `configs/default.py`.
+    num_devices: devices the mesh is laid over.
+
+  Raises:
+    ValueError: lists every problem found.
+  """
+  config = _with_shape(config)
+  # Its attributes are of any type; `find_problems` has checked them.
+  c: Any = config
+  problems = problems_lib.find_problems(config.to_dict(), num_devices)
+  if problems:
+    count = f'{len(problems)} problems' if len(problems) > 1 else '1 problem'
+    listed = '\n'.join(f'  {problem}' for problem in problems)
+    raise ValueError(f'{count} in the config:\n{listed}')
+
+  row = DIVERGENCES[c.trust_region.divergence]
+  published_keys.check_tokenizer(c.data.tokenizer)
+  tokenizer = tokenizer_lib.open_tokenizer(c.data)
+  sampled = dict(c.sampling)
+  # What is a token of its own ends a completion as the end token does.
+  stop_strings, stop_ids = tokenizer_lib.split_stops(
+    tokenizer, sampled.pop('stop_strings')
+  )
+  lag, gather_fsdp = sampled.pop('lag'), sampled.pop('gather_fsdp')
+  sampling = SamplingConfig(
+    group_size=c.data.group_size,
+    top_p=1.0,  # The trainer's law is the whole softmax.
+    greedy=False,
+    pad_id=tokenizer.pad_id,
+    eos_ids=tuple(dict.fromkeys((*tokenizer.eos_ids, *stop_ids))),
+    with_hidden=row.records == 'hidden' and c.trust_region.anchor == 'rollout',
+    with_routes=c.learner.router_replay,
+    **sampled,
+  )
+  data, fsdp, _, expert = parallel.axis_sizes(**c.mesh, num_devices=num_devices)
+  rows = c.data.num_prompts * c.data.group_size // c.learner.num_minibatches
+  rows_a_shard = rows // c.learner.num_microbatches // (data * fsdp * expert)
+  shared_rows = math.gcd(c.data.group_size, rows_a_shard)
+  region = c.trust_region
+  return Experiment(
+    seed=c.seed,
+    num_steps=c.num_steps,
+    data=DataConfig(
+      **{
+        **c.data,
+        'fields': dict(c.data.fields),
+        'mixture': mixture.parse(c.data.mixture),
+        'chat_template_arguments': tokenizer_lib.template_arguments(c.data),
+      }
+    ),
+    rewards=RewardsConfig(
+      **{field.name: c.rewards[field.name] for field in fields(RewardsConfig)}
+    ),
+    truncated=c.rewards.truncated,
+    shaping=ShapingConfig(
+      terms=parse_shaping(c.rewards.shaping),
+      max_length=c.sampling.max_completion_length,
+      cache=c.rewards.overlong_cache,
+    ),
+    reward_model=from_section(c.rewards),
+    model=_model(c, tokenizer_lib.vocabulary_size(c)),
+    pretrained=c.model.pretrained,
+    lora=lora_config(c.lora),
+    adapter=c.lora.pretrained,
+    base_dtype=c.lora.base_dtype,
+    sampling=sampling,
+    stop_strings=stop_strings,
+    lag=lag,
+    gather_fsdp=gather_fsdp,
+    estimator=c.advantages.estimator,
+    loss=LossConfig(
+      prompt_length=c.data.max_prompt_length,
+      shared_rows=shared_rows if c.learner.share_prompts else 1,
+      temperature=c.sampling.temperature,
+      rule=region.rule,
+      divergence=region.divergence,
+      anchor=region.anchor,
+      top_k_set=region.top_k_set,
+      bounds=Bounds(
+        **{field.name: region[field.name] for field in fields(Bounds)}
+      ),
+      form=c.objective.form,
+      importance=c.objective.importance,
+      ratio_cap=c.objective.ratio_cap,
+      ratio_floor=c.objective.ratio_floor,
+      kl_coefficient=c.objective.kl_coefficient,
+      kl_estimator=c.objective.kl_estimator,
+      entropy_coefficient=c.objective.entropy_coefficient,
+      # Each microbatch has a balance of its own; the loss is their mean.
+      load_balance_coefficient=c.objective.load_balance_coefficient
+      / c.learner.num_microbatches,
+    ),
+    step=StepConfig(
+      num_minibatches=c.learner.num_minibatches,
+      num_microbatches=c.learner.num_microbatches,
+      group_size=c.data.group_size,
+      prompt_length=c.data.max_prompt_length,
+      aggregation=c.objective.aggregation,
+      length_norm=c.objective.length_norm or c.sampling.max_completion_length,
+    ),
+    chunk_rows=c.learner.chunk_rows,
+    optimizer=_optimizer(c, c.learner.num_minibatches),
+    max_nonfinite=c.optimizer.max_nonfinite,
+    supervised=_supervised(c),
+    mesh=MeshConfig(**c.mesh),
+    evaluation=_evaluation(c, sampling, stop_strings),
+    checkpoints=CheckpointsConfig(**c.checkpoints),
+    writers=WritersConfig(**c.writers),
+    ledger=LedgerConfig(**c.ledger),
+    profile=ProfileConfig(**c.profile),
+    compilation_cache=c.compilation_cache,
+    resolved=json.loads(json.dumps(config.to_dict())),  # No tuples.
+  )
+
+
+def _with_shape(config: ml_collections.ConfigDict) -> Any:
+  """The config with the shape of its pretrained model.
+
+  What a run recorded has its shape already, and the folder may be gone.
+  """
+  section: Any = config.model
+  folder = pathlib.Path(section.pretrained).expanduser()
+  recorded = section.vocab_size and not folder.exists()
+  if not section.pretrained or recorded:
+    return config
+  try:
+    shape = hf_config.read_shape(folder)
+  except ValueError as error:
+    raise ValueError(f'model.pretrained: {error}') from error
+  resolved: Any = config.copy_and_resolve_references()
+  resolved.model.update(shape)
+  return resolved
+
+
+def _model(c: Any, vocab_size: int) -> TransformerConfig:
+  section = dict(c.model)
+  section.pop('pretrained')
+  section['vocab_size'] = vocab_size
+  section['mlp_only_layers'] = tuple(section['mlp_only_layers'])
+  return TransformerConfig(**section)
+
+
+def _optimizer(c: Any, updates_a_step: int) -> OptimizerConfig:
+  section = dict(c.optimizer)
+  section.pop('max_nonfinite')
+  num_warmup_steps = section.pop('num_warmup_steps')
+  return OptimizerConfig(
+    num_updates=c.num_steps * updates_a_step,
+    num_warmup_updates=num_warmup_steps * updates_a_step,
+    **section,
+  )
+
+
+def _supervised(c: Any) -> SupervisedConfig:
+  """The warm start is plain token-mean imitation at a constant rate."""
+  return SupervisedConfig(
+    num_steps=c.supervised.num_steps,
+    batch_size=c.supervised.batch_size,
+    noise=c.supervised.noise,
+    cache=c.supervised.cache,
+    step=StepConfig(
+      num_minibatches=1,
+      num_microbatches=1,
+      group_size=1,
+      prompt_length=c.data.max_prompt_length,
+      aggregation='token_mean',
+      length_norm=1.0,
+    ),
+    optimizer=dataclasses.replace(
+      _optimizer(c, 1),
+      learning_rate=c.supervised.learning_rate,
+      schedule='constant',
+      num_warmup_updates=0,
+    ),
+  )
+
+
+def _evaluation(
+  c: Any, sampling: SamplingConfig, stop_strings: tuple[str, ...]
+) -> EvaluationConfig:
+  """Evaluation samples from the master weights and records nothing."""
+  section = c.evaluation
+  sampled = dataclasses.replace(
+    sampling,
+    group_size=min(section.num_samples, section.samples_a_pass),
+    temperature=section.temperature,
+    top_p=section.top_p,
+    top_k=0,
+    with_hidden=False,
+    with_routes=False,
+    precision='float32',
+  )
+  greedy = dataclasses.replace(sampled, group_size=1, greedy=True, top_p=1.0)
+  return EvaluationConfig(
+    every_n_steps=section.every_n_steps,
+    source=section.source,
+    files=section.files,
+    fields=dict(section.fields),
+    split=section.split,
+    reward=section.reward,
+    truncated=section.truncated,
+    drop_trained_on=section.drop_trained_on,
+    num_prompts=section.num_prompts,
+    final_num_prompts=section.final_num_prompts,
+    num_samples=section.num_samples,
+    num_resamples=section.num_resamples,
+    confidence=section.confidence,
+    seed=c.seed,
+    sampled=sampled,
+    greedy=greedy if section.greedy else None,
+    stop_strings=stop_strings,
+  )
+
+
+def from_section(section: Mapping[str, Any]) -> RewardModelConfig:
+  """Takes the keys out of section `rewards`."""
+  return RewardModelConfig(
+    folder=section['model'],
+    weight=section['model_weight'],
+    batch_size=section['model_batch_size'],
+    max_length=section['model_max_length'],
+  )

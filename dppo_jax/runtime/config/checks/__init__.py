@@ -1,0 +1,1 @@
+"""Checks of the sections of a config; each returns all problems."""

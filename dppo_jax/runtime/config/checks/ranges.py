@@ -1,0 +1,189 @@
+"""Choices and ranges that the keys of a config may take."""
+
+from collections.abc import Collection, Iterator
+import math
+from typing import Any
+
+from dppo_jax.data import prompt_stream, tasks
+from dppo_jax.learner.optimizer import SCHEDULES
+from dppo_jax.models.transformer import REMAT_POLICIES
+from dppo_jax.ops.advantages import ADVANTAGES
+from dppo_jax.ops.divergences import DIVERGENCES
+from dppo_jax.ops.masking import AGGREGATIONS
+from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS
+from dppo_jax.ops.trust_regions import DIRECTIONS, SIDES, TRUST_REGIONS
+from dppo_jax.rewards.pool import MIN_MEMORY_MB
+from dppo_jax.rewards.verdicts import TRUNCATED_POLICIES
+from dppo_jax.runtime.config.checks import data, rewards
+from dppo_jax.sampling.weight_rounding import PRECISIONS
+from dppo_jax.suggestions import suggest
+
+Config = dict[str, Any]
+
+# Path -> the names it may hold.
+CHOICES: dict[str, Collection[str]] = {
+  'data.task': tasks.TASKS,
+  'data.source': data.SOURCES,
+  'data.overlong': prompt_stream.OVERLONG,
+  'data.dynamic_sampling': data.DYNAMIC_SAMPLING,
+  'model.rope_scaling': ('none', 'linear', 'llama3'),
+  'model.dtype': ('float32', 'bfloat16'),
+  'lora.base_dtype': ('', 'float32', 'bfloat16'),
+  'model.remat': ('none', *REMAT_POLICIES),
+  'sampling.precision': PRECISIONS,
+  'advantages.estimator': ADVANTAGES,
+  'trust_region.rule': TRUST_REGIONS,
+  'trust_region.divergence': DIVERGENCES,
+  'trust_region.top_k_set': ('union', 'replace_kth'),
+  'trust_region.anchor': ('rollout', 'recomputed'),
+  'trust_region.direction': DIRECTIONS,
+  'trust_region.side': SIDES,
+  'trust_region.weight_order': ('linear', 'shuffled'),
+  'objective.importance': ('token', 'sequence', 'least_prefix'),
+  'objective.form': FORMS,
+  'objective.aggregation': AGGREGATIONS,
+  'objective.kl_estimator': KL_ESTIMATORS,
+  'optimizer.schedule': SCHEDULES,
+  'evaluation.split': tasks.SPLIT_SIZES,
+  'evaluation.reward': ('verifier', 'model'),
+  'evaluation.truncated': ('zero', 'score'),
+  'rewards.truncated': TRUNCATED_POLICIES,
+  'checkpoints.best_metric': (
+    'evaluation/sampled_accuracy',
+    'evaluation/pass_at_k',
+    'evaluation/greedy_accuracy',
+    'evaluation/model_score',
+  ),
+}
+
+# Paths of counts, and the least they may be.
+COUNTS = {
+  'seed': 0,
+  'num_steps': 1,
+  'data.num_prompts': 1,
+  'data.group_size': 1,
+  'data.max_prompt_length': 1,
+  'data.max_resampling': 1,
+  'rewards.num_workers': 0,
+  'rewards.memory_limit_mb': MIN_MEMORY_MB,
+  'rewards.overlong_cache': 0,
+  'rewards.model_batch_size': 1,
+  'rewards.model_max_length': 1,
+  'model.vocab_size': 0,
+  'model.num_layers': 1,
+  'model.d_model': 1,
+  'model.num_heads': 1,
+  'model.num_kv_heads': 1,
+  'model.head_dim': 2,
+  'model.d_ff': 1,
+  'model.num_experts': 0,
+  'model.num_experts_per_tok': 1,
+  'model.moe_intermediate_size': 1,
+  'model.decoder_sparse_step': 1,
+  'model.layers_a_loop': 1,
+  'model.rope_original_length': 1,
+  'lora.rank': 0,
+  'sampling.max_completion_length': 1,
+  'sampling.top_k': 0,
+  'sampling.lag': 0,
+  'sampling.rows_at_once': 0,
+  'optimizer.num_warmup_steps': 0,
+  'optimizer.max_nonfinite': 1,
+  'learner.num_minibatches': 1,
+  'learner.num_microbatches': 1,
+  'learner.chunk_rows': 0,
+  'supervised.num_steps': 0,
+  'supervised.batch_size': 1,
+  'evaluation.every_n_steps': 0,
+  'evaluation.num_prompts': 1,
+  'evaluation.final_num_prompts': 0,
+  'evaluation.num_samples': 1,
+  'evaluation.samples_a_pass': 1,
+  'evaluation.num_resamples': 1,
+  'checkpoints.every_n_steps': 1,
+  'checkpoints.keep': 1,
+  'writers.console_every_n_steps': 0,
+  'writers.samples_every_n_steps': 0,
+  'writers.num_samples': 0,
+  'ledger.every_n_steps': 0,
+  'profile.start_step': 0,
+  'profile.num_steps': 0,
+}
+
+# Paths of numbers -> (lowest, whether it is allowed, highest allowed).
+RANGES = {
+  'data.max_unverifiable': (0.0, True, 1.0),
+  'rewards.time_limit_s': (0.0, False, math.inf),
+  'rewards.wall_limit_s': (0.0, False, math.inf),
+  'rewards.model_weight': (-1e6, True, 1e6),
+  'model.rope_theta': (0.0, False, math.inf),
+  'model.rope_factor': (0.0, False, math.inf),
+  'model.norm_epsilon': (0.0, False, 1.0),
+  'model.init_scale': (0.0, False, math.inf),
+  'model.rope_low_frequency_factor': (0.0, False, math.inf),
+  'model.rope_high_frequency_factor': (0.0, False, math.inf),
+  'lora.alpha': (0.0, False, math.inf),
+  'sampling.temperature': (0.0, False, math.inf),
+  'evaluation.temperature': (0.0, False, math.inf),
+  'evaluation.top_p': (0.0, False, 1.0),
+  'evaluation.confidence': (0.0, False, 0.9999),
+  'trust_region.delta_low': (0.0, True, math.inf),
+  'trust_region.delta_high': (0.0, True, math.inf),
+  'trust_region.clip_low': (0.0, True, 1.0),
+  'trust_region.clip_high': (0.0, True, math.inf),
+  'trust_region.alpha_low': (0.0, True, 1.0),
+  'trust_region.alpha_high': (0.0, True, 1.0),
+  'trust_region.dual_clip': (1.0, False, math.inf),
+  'trust_region.w_min': (0.0, False, 1.0),
+  'trust_region.budget': (0.0, True, math.inf),
+  'trust_region.tau_low': (0.0, False, math.inf),
+  'trust_region.tau_high': (0.0, False, math.inf),
+  'objective.ratio_cap': (0.0, False, math.inf),
+  'objective.ratio_floor': (0.0, True, math.inf),
+  'objective.length_norm': (0.0, True, math.inf),
+  'objective.kl_coefficient': (0.0, True, math.inf),
+  'objective.load_balance_coefficient': (0.0, True, math.inf),
+  'optimizer.learning_rate': (0.0, True, math.inf),
+  'optimizer.final_fraction': (0.0, True, 1.0),
+  'optimizer.b1': (0.0, True, 1.0),
+  'optimizer.b2': (0.0, True, 1.0),
+  'optimizer.epsilon': (0.0, False, 1.0),
+  'optimizer.weight_decay': (0.0, True, math.inf),
+  'optimizer.clip_norm': (0.0, False, math.inf),
+  'supervised.learning_rate': (0.0, True, math.inf),
+  'supervised.noise': (0.0, True, 1.0),
+}
+
+
+def _at(config: Config, path: str) -> Any:
+  for key in path.split('.'):
+    config = config[key]
+  return config
+
+
+def _choices(config: Config) -> Iterator[str]:
+  for path, known in CHOICES.items():
+    got = _at(config, path)
+    if got not in known:
+      yield f'{path}: unknown {got!r}{suggest(got, known)}'
+  yield from data.find_unknown_sources(config)
+  yield from rewards.find_misspelled(config['rewards'])
+
+
+def _counts(config: Config) -> Iterator[str]:
+  for path, least in COUNTS.items():
+    got = _at(config, path)
+    if isinstance(got, bool) or not isinstance(got, int) or got < least:
+      yield f'{path}: got {got!r}; a whole number of at least {least}.'
+
+
+def _ranges(config: Config) -> Iterator[str]:
+  for path, (low, closed, high) in RANGES.items():
+    got = _at(config, path)
+    number = isinstance(got, (int, float)) and not isinstance(got, bool)
+    if number and (low <= got if closed else low < got) and got <= high:
+      continue
+    allowed = f'{"at least" if closed else "above"} {low:g}'
+    if high != math.inf:
+      allowed += f' and at most {high:g}'
+    yield f'{path}: got {got!r}; a number {allowed}.'

@@ -1,1 +1,0 @@
-"""Our functions beside what the authors' own code returned."""

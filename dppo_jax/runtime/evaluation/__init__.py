@@ -1,0 +1,1 @@
+"""Held-out accuracy, during a run and of its checkpoints."""

@@ -1,0 +1,304 @@
+"""A checkpoint of ours -> a folder that other tools load."""
+
+import contextlib
+import itertools
+import pathlib
+import re
+from typing import Any
+
+import jax
+import numpy as np
+
+from dppo_jax.base import Array, Params
+from dppo_jax.models.lora import LoraConfig, merge_lazily
+from dppo_jax.models.policy import AdaptedParams
+from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.hub import (
+  hf_config,
+  load_weights,
+  peft_io,
+  safetensors_io,
+)
+from dppo_jax.runtime.hub.safetensors_io import DTYPES, NewTensor
+from dppo_jax.runtime.hub.weight_map import Stack, stacks
+from dppo_jax.runtime.programs import base_weights, kept_files, state
+from dppo_jax.runtime.storage import find_checkpoint
+from dppo_jax.runtime.storage.checkpoints import Checkpoints
+from dppo_jax.runtime.storage.workdir import CHECKPOINTS
+
+# Of weights that were stored otherwise than they are written.
+_STORAGE = (
+  'quantization_config',
+  'compression_config',
+  '_pre_quantization_dtype',
+)
+# What becomes of an adapter.
+MERGED, ADAPTER = LORA = ('merged', 'adapter')
+# As in config.json -> as in the header of a file of tensors.
+_STORED = {'float32': 'F32', 'float16': 'F16', 'bfloat16': 'BF16'}
+
+
+def export(
+  experiment: Experiment,
+  workdir: pathlib.Path,
+  out: pathlib.Path,
+  step: str,
+  dtype: str,
+  max_bytes: int,
+  lora: str = MERGED,
+  base: str = '',
+) -> list[pathlib.Path]:
+  """Writes config.json, generation_config.json, weights, tokenizer files.
+
+  Or, of an adapter that is kept as one, adapter_config.json, its weights and
+  the tokenizer files.
+
+  Args:
+    experiment: of the run.
+    workdir: its folder; nothing in it is changed.
+    out: the new folder.
+    step: 'best', 'latest' or a number.
+    dtype: of the weights, or '' for that of the pretrained model; float32
+      where there is none.
+    max_bytes: of a file of weights.
+    lora: one of `LORA`, what becomes of an adapter; of it the dtype '' is
+      float32.
+    base: folder or name by which a kept adapter calls its base; '' is
+      model.pretrained.
+
+  Returns:
+    What was written.
+
+  Raises:
+    ValueError: there is no such checkpoint, `out` holds something, the dtype
+      is unknown or too narrow, nobody publishes models of this shape, there
+      is no adapter to keep, its base is not where it was, or the tokenizer is
+      gone.
+    CheckpointError: the checkpoint is damaged.
+  """
+  if lora not in LORA:
+    raise ValueError(f'--lora: got {lora!r}; one of {", ".join(LORA)}.')
+  if lora == ADAPTER:
+    dtype = dtype or 'float32'
+  source = workdir / kept_files.MODEL
+  kept = (source / hf_config.CONFIG).is_file()
+  dtype = dtype or (hf_config.read_dtype(source) if kept else 'float32')
+  if dtype not in _STORED:
+    raise ValueError(f'--dtype: got {dtype!r}; one of {", ".join(_STORED)}.')
+  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    raise ValueError(
+      f'--out: {out} is there already and not empty; name a new folder.'
+    )
+  tokenizer = kept_files.find_tokenizer(experiment, workdir)
+  if lora == ADAPTER:
+    if experiment.lora is None:
+      raise ValueError(
+        f'--lora: got {ADAPTER!r}, and lora.rank=0 trained every weight; leave'
+        f' it at {MERGED!r}.'
+      )
+    base = base or _base(experiment)
+    adapter, _ = _restore(experiment, workdir, step)
+    out.mkdir(parents=True, exist_ok=True)
+    write_adapter(adapter, experiment.lora, base, out, dtype)
+    kept_files.write_tokenizer(experiment, tokenizer, out)
+    return sorted(out.iterdir())
+  config = (
+    _kept_config(experiment, source, dtype)
+    if kept
+    else _new_config(experiment, dtype)
+  )
+  params = load_params(experiment, workdir, step)
+  out.mkdir(parents=True, exist_ok=True)
+  kept_files.write_tokenizer(experiment, tokenizer, out)
+  safetensors_io.write_json(out / hf_config.CONFIG, config)
+  safetensors_io.write_json(
+    out / kept_files.GENERATION,
+    kept_files.generation_config(experiment, config),
+  )
+  weights = write_params(params, out, dtype, max_bytes)
+  others = sorted(path for path in out.iterdir() if path not in weights)
+  return [*weights, *others]
+
+
+def _base(experiment: Experiment) -> str:
+  """Folder of the base of an adapter, which loads wherever it is read."""
+  if not experiment.pretrained:
+    raise ValueError(
+      f'--lora: got {ADAPTER!r}, and the base was drawn from the seed and is in'
+      f' no folder; write the whole model with --lora={MERGED}, or name its'
+      ' folder with --base.'
+    )
+  folder = pathlib.Path(experiment.pretrained).expanduser().absolute()
+  try:
+    safetensors_io.read_json(folder / hf_config.CONFIG)
+    load_weights.check_tensors(
+      folder,
+      state.abstract_policy(experiment),
+      safetensors_io.open_folder(folder),
+    )
+  except ValueError as error:
+    raise ValueError(
+      f'--lora: the base of the adapter does not load: {error} Put it back, or'
+      ' name where it is now, or what it is called, with --base.'
+    ) from error
+  return str(folder)
+
+
+def load_params(
+  experiment: Experiment, workdir: pathlib.Path, step: str
+) -> Params:
+  """Parameters of a checkpoint, without the state of the optimizer.
+
+  An adapter is merged into the weights below it, which are read again, where
+  they are written.
+
+  Raises:
+    ValueError: there is no such checkpoint, or those weights are others.
+    CheckpointError: it is damaged.
+  """
+  params, stored = _restore(experiment, workdir, step)
+  if experiment.lora is None:
+    return params
+  base = base_weights.load_base(experiment)
+  base_weights.check_fingerprint(base_weights.fingerprint(base), stored)
+  adapted = AdaptedParams(
+    base=base, adapter=params, scale=experiment.lora.scale
+  )
+  return merge_lazily(adapted)
+
+
+def _restore(
+  experiment: Experiment, workdir: pathlib.Path, step: str
+) -> tuple[Params, dict[str, Any]]:
+  """What was trained, and the metadata of its checkpoint."""
+  settings = experiment.checkpoints
+  store = Checkpoints(
+    workdir / CHECKPOINTS, settings.keep, settings.best_metric, read_only=True
+  )
+  number = find_checkpoint.find_step(store, workdir, step)
+  with contextlib.closing(store):
+    return store.restore_params(state.abstract_params(experiment), number)
+
+
+def write_params(
+  params: Params, folder: pathlib.Path, dtype: str, max_bytes: int
+) -> list[pathlib.Path]:
+  """Writes the weights, one tensor in host memory at a time.
+
+  Args:
+    params: nested dict of arrays.
+    folder: exists.
+    dtype: 'float32', 'bfloat16' or 'float16'.
+    max_bytes: of a file.
+
+  Returns:
+    The files, the index of several among them.
+
+  Raises:
+    ValueError: a finite weight is infinite in `dtype`.
+  """
+  paths = safetensors_io.write_folder(
+    folder, _new_tensors(params, dtype), max_bytes
+  )
+  index = folder / safetensors_io.INDEX
+  return [*paths, *([index] if index.exists() else [])]
+
+
+def write_adapter(
+  adapter: Params,
+  config: LoraConfig,
+  base: str,
+  folder: pathlib.Path,
+  dtype: str,
+) -> None:
+  """Writes an adapter in PEFT's format.
+
+  Args:
+    adapter: nested dict of arrays.
+    config: its shape.
+    base: folder or name of the model it belongs to.
+    folder: exists.
+    dtype: as of `write_params`.
+
+  Raises:
+    ValueError: a finite weight is infinite in `dtype`.
+  """
+  tensors = _new_tensors(adapter, dtype)
+  safetensors_io.write_file(folder / peft_io.WEIGHTS, tensors)
+  table = peft_io.to_published(config, base)
+  safetensors_io.write_json(folder / peft_io.CONFIG, table)
+
+
+def _new_tensors(params: Params, dtype: str) -> list[NewTensor]:
+  stored = DTYPES[_STORED[dtype]]
+  tensors = [
+    NewTensor(
+      name=name,
+      dtype=stored,
+      shape=stack.shape,
+      make=lambda leaf=leaf, stack=stack, at=at: _tensor(
+        leaf, stack, at, stored
+      ),
+    )
+    for leaf, stack in stacks(params)
+    for at, name in stack.names.items()
+  ]
+  return sorted(tensors, key=lambda tensor: _natural(tensor.name))
+
+
+def _tensor(
+  leaf: Array, stack: Stack, at: tuple[int, ...], dtype: np.dtype[Any]
+) -> np.ndarray:
+  """One stored tensor of a parameter."""
+  own = np.asarray(jax.device_get(leaf[at] if at else leaf))
+  view = own.transpose([stack.order.index(axis) for axis in range(own.ndim)])
+  tensor = view.reshape(stack.shape)
+  with np.errstate(over='ignore'):
+    narrow = tensor.astype(dtype)
+  if np.isinf(narrow).any() and not np.isinf(tensor).any():
+    raise ValueError(
+      f'--dtype: {stack.names[at]} reaches {np.abs(tensor).max():.3g}, more'
+      f' than {dtype} can hold; use bfloat16 or float32.'
+    )
+  return narrow
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+  """Sorts layer 10 after layer 9."""
+  parts = re.split(r'(\d+)', name)
+  pairs = itertools.zip_longest(parts[::2], parts[1::2], fillvalue='-1')
+  return [
+    key for text, number in pairs for key in ((0, text), (int(number), ''))
+  ]
+
+
+def _kept_config(
+  experiment: Experiment, source: pathlib.Path, dtype: str
+) -> dict[str, Any]:
+  """config.json of the pretrained model, as the weights are written now."""
+  published = safetensors_io.read_json(source / hf_config.CONFIG)
+  for key in _STORAGE:
+    published.pop(key, None)
+  keys = [key for key in ('dtype', 'torch_dtype') if key in published]
+  published |= dict.fromkeys(keys or ['torch_dtype'], dtype)
+  said = published.get('eos_token_id')
+  said = said if isinstance(said, list) else [] if said is None else [said]
+  if not set(said) <= set(experiment.sampling.eos_ids):
+    # Of another tokenizer than the run's.
+    published |= {
+      'eos_token_id': kept_files.ends(experiment),
+      'pad_token_id': experiment.sampling.pad_id,
+    }
+  return published
+
+
+def _new_config(experiment: Experiment, dtype: str) -> dict[str, Any]:
+  model, sampling = experiment.model, experiment.sampling
+  length = experiment.data.max_prompt_length + sampling.max_completion_length
+  if model.rope_scaling == 'llama3':
+    length = max(length, int(model.rope_original_length * model.rope_factor))
+  published = hf_config.to_published(model, dtype, length)
+  return published | {
+    'eos_token_id': kept_files.ends(experiment),
+    'pad_token_id': sampling.pad_id,
+  }

@@ -1,1 +1,0 @@
-"""Figures of the papers: runs to points, points to a picture and a verdict."""

@@ -1,0 +1,1 @@
+"""Several processes: start-up, agreement, rows per host, preemption."""

@@ -1,0 +1,1 @@
+"""Published models and adapters: configs, tensors, names, files."""

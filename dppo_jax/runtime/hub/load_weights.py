@@ -1,0 +1,191 @@
+"""Published weights -> parameters, each shard read where it will live."""
+
+from collections.abc import Iterable, Mapping
+import itertools
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dppo_jax.base import Array, Params
+from dppo_jax.runtime.hub import safetensors_io
+from dppo_jax.runtime.hub.safetensors_io import StoredTensor
+from dppo_jax.runtime.hub.weight_map import Stack, stacks
+
+_SHOWN = 5
+_EMBEDDING, _HEAD = 'model.embed_tokens.weight', 'lm_head.weight'
+# Constants that older releases stored; the model computes them.
+_COMPUTED = 'rotary_emb.inv_freq'
+
+
+def load_params(folder: pathlib.Path, like: Params) -> Params:
+  """Reads the weights of a Hugging Face folder into their shardings.
+
+  One shard of one parameter is in host memory at a time, besides what devices
+  of this host hold; a host reads what its devices hold and nothing else.
+
+  Args:
+    folder: holds safetensors files.
+    like: nested dict of `jax.ShapeDtypeStruct`, a sharding each; stored values
+      are cast to its dtypes.
+
+  Returns:
+    The parameters.
+
+  Raises:
+    ValueError: tensors are missing, left over or of another shape, or a file
+      is damaged.
+  """
+  return place_tensors(folder, like, safetensors_io.open_folder(folder))
+
+
+def as_stored(folder: pathlib.Path, like: Params) -> Params:
+  """The dtype that each parameter is published in.
+
+  Args:
+    folder: holds safetensors files.
+    like: nested dict of `jax.ShapeDtypeStruct`.
+
+  Returns:
+    `like` in those dtypes; a parameter of several tensors has the widest.
+
+  Raises:
+    ValueError: tensors are missing, left over or of another shape, or a file
+      is damaged.
+  """
+  tensors = safetensors_io.open_folder(folder)
+  check_tensors(folder, like, tensors)
+  leaves = [
+    leaf.update(
+      dtype=jnp.result_type(*{tensors[n].dtype for n in stack.names.values()})
+    )
+    for leaf, stack in stacks(like)
+  ]
+  return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def place_tensors(
+  folder: pathlib.Path, like: Params, tensors: Mapping[str, StoredTensor]
+) -> Params:
+  """`load_params`, of tensors already opened."""
+  check_tensors(folder, like, tensors)
+  leaves = [_place(leaf, stack, tensors) for leaf, stack in stacks(like)]
+  return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def check_tensors(
+  folder: pathlib.Path, like: Params, tensors: Mapping[str, StoredTensor]
+) -> None:
+  """Compares what is stored with what the model takes.
+
+  Args:
+    folder: for the message.
+    like: nested dict of anything that has a shape.
+    tensors: of `tensor_files.open_folder`.
+
+  Raises:
+    ValueError: lists the differences.
+  """
+  wanted = {
+    name: stack.shape
+    for _, stack in stacks(like)
+    for name in stack.names.values()
+  }
+  problems = [
+    f'{folder}: lacks {name!r} {list(wanted[name])}'
+    for name in wanted.keys() - tensors.keys()
+  ]
+  problems += [
+    f'{tensors[name].path}: {name!r} {list(tensors[name].shape)} belongs to'
+    ' nothing in the model'
+    for name in tensors.keys() - wanted.keys()
+    if not _is_harmless(name, tensors)
+  ]
+  problems += [
+    f'{tensors[name].path}: {name!r} has shape {list(tensors[name].shape)} and'
+    f' must have {list(shape)}'
+    for name, shape in wanted.items()
+    if name in tensors and tensors[name].shape != shape
+  ]
+  if problems:
+    problems.sort()
+    listed = '\n'.join(f'  {problem}' for problem in problems[:_SHOWN])
+    more = len(problems) - _SHOWN
+    raise ValueError(
+      'The tensors are not those of the model that config.json describes:\n'
+      f'{listed}\n'
+      + (f'  … and {more} more\n' if more > 0 else '')
+      + 'Use the config.json and the safetensors files of one release, all of'
+      ' them; adapters are to be merged first.'
+    )
+
+
+def _is_harmless(name: str, tensors: Mapping[str, StoredTensor]) -> bool:
+  """Whether a tensor that the model does not take says nothing new."""
+  if name.endswith(_COMPUTED):
+    return True
+  if name != _HEAD or _EMBEDDING not in tensors:
+    return False
+  # A tied head, stored nevertheless.
+  head, embedding = tensors[_HEAD], tensors[_EMBEDDING]
+  if (head.shape, head.dtype) != (embedding.shape, embedding.dtype):
+    return False
+  rows = max(1, 2**24 // max(1, head.shape[-1]))
+  for low in range(0, head.shape[0], rows):
+    part = slice(low, min(low + rows, head.shape[0]))
+    index = (part, slice(None))
+    shape = (part.stop - low, head.shape[1])
+    one, other = np.empty(shape, head.dtype), np.empty(shape, head.dtype)
+    head.read(head.shape, index, one)
+    embedding.read(head.shape, index, other)
+    if one.tobytes() != other.tobytes():
+      return False
+  return True
+
+
+def _place(
+  leaf: Any, stack: Stack, tensors: Mapping[str, StoredTensor]
+) -> Array:
+  """Builds an array shard by shard, each read once for all that hold it."""
+  shards = leaf.sharding.addressable_devices_indices_map(leaf.shape)
+  holders: dict[tuple[tuple[int, int], ...], list[Any]] = {}
+  for device, index in shards.items():
+    bounds = tuple(
+      axis.indices(size)[:2]
+      for axis, size in zip(index, leaf.shape, strict=True)
+    )
+    holders.setdefault(bounds, []).append(device)
+  placed: list[Array] = []
+  for bounds, devices in holders.items():
+    shard = _read(leaf.dtype, stack, bounds, tensors)
+    # A copy: a buffer that numpy owns cannot be donated.
+    placed += [jax.device_put(shard, d, may_alias=False) for d in devices]
+    jax.block_until_ready(placed)
+  return jax.make_array_from_single_device_arrays(
+    leaf.shape, leaf.sharding, placed
+  )
+
+
+def _read(
+  dtype: Any,
+  stack: Stack,
+  bounds: Iterable[tuple[int, int]],
+  tensors: Mapping[str, StoredTensor],
+) -> np.ndarray:
+  """The part of a parameter within (begin, end) of each axis."""
+  bounds = list(bounds)
+  shard = np.empty([end - begin for begin, end in bounds], dtype)
+  num_lead = len(bounds) - len(stack.order)
+  lead, own = bounds[:num_lead], bounds[num_lead:]
+  index = [slice(None)] * len(own)
+  for axis, pair in zip(stack.order, own, strict=True):
+    index[axis] = slice(*pair)
+  # Axes of the shard in the order of the stored tensor.
+  stored_order = [stack.order.index(axis) for axis in range(len(own))]
+  for at in itertools.product(*(range(*pair) for pair in lead)):
+    mine = tuple(i - begin for i, (begin, _) in zip(at, lead, strict=True))
+    part = shard[mine].transpose(stored_order) if own else shard[mine]
+    tensors[stack.names[at]].read(stack.view, index, part)
+  return shard

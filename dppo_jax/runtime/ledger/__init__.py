@@ -1,0 +1,1 @@
+"""The ledger: what was recorded of every token, and its files."""

@@ -1,0 +1,201 @@
+"""The files of the ledger: one a recorded step.
+
+WORKDIR/ledger/step_000050.npz is NumPy's compressed archive: a member a column
+of `ledger.Record`, and `facts`, JSON in UTF-8, with the rest. Nothing in it is
+pickled. It is written before the checkpoint of its step, and a run that is
+resumed drops the steps it repeats.
+"""
+
+from collections.abc import Sequence
+import json
+import os
+import pathlib
+import re
+import zipfile
+import zlib
+
+import numpy as np
+
+from dppo_jax.runtime.hosts import coordination
+from dppo_jax.runtime.ledger import record as record_lib
+
+FOLDER = 'ledger'
+FORMAT = 1
+
+_NAME = re.compile(r'step_(\d{6,})\.npz')
+_SWITCH_ON = (
+  'train with --config.ledger.every_n_steps=10 to record every tenth step; a'
+  ' run that is resumed with it records the steps still to come.'
+)
+
+
+class LedgerWriter:
+  """Where a run writes its records; one that writes none only cleans up."""
+
+  def __init__(
+    self, workdir: pathlib.Path, every_n_steps: int, kept_step: int | None
+  ):
+    """Drops the records of steps after `kept_step`; None drops all."""
+    self.every_n_steps = every_n_steps
+    self._folder = workdir / FOLDER
+    if not coordination.first():
+      return
+    last = -1 if kept_step is None else kept_step
+    for step, path in _files(self._folder).items():
+      if step > last:
+        path.unlink()
+    for unfinished in self._folder.glob('.step_*.tmp'):
+      unfinished.unlink()
+
+  def due(self, step: int) -> bool:
+    """Whether the step is recorded."""
+    return self.every_n_steps > 0 and step % self.every_n_steps == 0
+
+  def write(self, record: record_lib.Record) -> pathlib.Path:
+    """Writes the file of a step, whole or not at all; returns its path."""
+    path = self._folder / f'step_{int(record.step[0]):06d}.npz'
+    if coordination.first():
+      self._folder.mkdir(exist_ok=True)
+      save(path, record)
+    return path
+
+
+def save(path: pathlib.Path, record: record_lib.Record) -> None:
+  """Writes a record; a reader sees the whole file or none."""
+  facts = {
+    'format': FORMAT,
+    'trust_region': dict(record.trust_region),
+    'num_columns': record.num_columns,
+    'vocab_size': record.vocab_size,
+    'pieces': {str(key): text for key, text in record.pieces.items()},
+    **{name: list(getattr(record, name)) for name in record_lib.TEXTS},
+  }
+  # Text as JSON bytes: an array of strings takes its longest for each.
+  columns = {'facts': np.frombuffer(json.dumps(facts).encode(), np.uint8)}
+  for name, dtype in record_lib.COLUMNS.items():
+    values = getattr(record, name)
+    if values is not None:
+      columns[name] = np.asarray(values, dtype)
+  unfinished = path.with_name(f'.{path.name}.tmp')
+  with unfinished.open('wb') as file:
+    np.savez_compressed(file, allow_pickle=False, **columns)
+    file.flush()
+    os.fsync(file.fileno())
+  unfinished.replace(path)
+
+
+def load(path: pathlib.Path) -> record_lib.Record:
+  """Reads a record.
+
+  Raises:
+    ValueError: the file is damaged, or of another version.
+  """
+  try:
+    with path.open('rb') as file:  # NumPy would leave a bad one open.
+      archive = np.load(file, allow_pickle=False)
+      columns = {name: archive[name] for name in archive.files}
+    facts = json.loads(columns.pop('facts').tobytes())
+    if facts['format'] != FORMAT:
+      raise ValueError(f'format {facts["format"]}, and this reads {FORMAT}')
+    record = record_lib.Record(
+      trust_region=facts['trust_region'],
+      num_columns=int(facts['num_columns']),
+      vocab_size=int(facts['vocab_size']),
+      pieces={int(key): text for key, text in facts['pieces'].items()},
+      **{name: facts[name] for name in record_lib.TEXTS},
+      **columns,
+    )
+    _check(record)
+  except (
+    AttributeError,
+    EOFError,
+    KeyError,
+    NotImplementedError,  # An unknown compression, says zipfile.
+    OSError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+  ) as error:
+    raise ValueError(
+      f'--workdir: {path} is damaged ({type(error).__name__}: {error}); delete'
+      ' it, or leave its step out with --step. Other steps are not affected.'
+    ) from error
+  return record
+
+
+def find_steps(workdir: pathlib.Path) -> list[int]:
+  """The steps recorded in a workdir, ascending."""
+  return sorted(_files(workdir / FOLDER))
+
+
+def load_steps(workdir: pathlib.Path, wanted: str) -> record_lib.Record:
+  """Reads the records of some steps as one.
+
+  Args:
+    workdir: of the run.
+    wanted: 'all', or step numbers with commas between them.
+
+  Raises:
+    ValueError: nothing is recorded, a step is not, or a file is damaged.
+  """
+  if not workdir.is_dir():
+    raise ValueError(f'--workdir: there is no folder {workdir}.')
+  files = _files(workdir / FOLDER)
+  if not files:
+    raise ValueError(f'--workdir: {workdir} holds no ledger; {_SWITCH_ON}')
+  known = sorted(files)
+  if wanted == 'all':
+    steps = known
+  else:
+    names = [name.strip() for name in wanted.split(',')]
+    steps = [int(name) if name.isdecimal() else -1 for name in names]
+    missing = [n for n, s in zip(names, steps, strict=True) if s not in files]
+    if missing:
+      raise ValueError(
+        f'--step: {", ".join(missing) or wanted!r} not recorded; recorded are'
+        f' {_listed(known)}. Use those, or all.'
+      )
+  return record_lib.merge([load(files[step]) for step in sorted(set(steps))])
+
+
+def _files(folder: pathlib.Path) -> dict[int, pathlib.Path]:
+  found = {path: _NAME.fullmatch(path.name) for path in folder.glob('step_*')}
+  return {int(match[1]): path for path, match in found.items() if match}
+
+
+def _listed(steps: Sequence[int]) -> str:
+  if len(steps) <= 12:
+    return ', '.join(map(str, steps))
+  return f'{len(steps)} steps from {steps[0]} to {steps[-1]}'
+
+
+def _check(record: record_lib.Record) -> None:
+  """Raises ValueError where columns do not fit each other."""
+  rows, tokens = len(record.step), len(record.row)
+  widths = {
+    getattr(record, name).shape[1:]
+    for name in record_lib.PAIRS
+    if getattr(record, name) is not None
+  }
+  for name, dtype in record_lib.COLUMNS.items():
+    values = getattr(record, name)
+    if values is None:  # The archive had all that must be there.
+      continue
+    count = rows if name in record_lib.ROWS else tokens
+    dims = 2 if name in record_lib.PAIRS else 1
+    if values.dtype != dtype or values.ndim != dims or len(values) != count:
+      raise ValueError(f'{name} is {values.dtype} {values.shape}')
+  if len(widths) > 1 or rows == 0:
+    raise ValueError(f'{rows} rows, pairs of widths {sorted(widths)}')
+  if {len(getattr(record, name)) for name in record_lib.TEXTS} != {rows}:
+    raise ValueError(f'texts of another number of rows than {rows}')
+  for name, limit in (('row', rows), ('position', record.num_columns)):
+    values = getattr(record, name)
+    if values.size and not 0 <= values.min() <= values.max() < limit:
+      raise ValueError(f'{name} not in [0, {limit})')
+  place = record.row.astype(np.int64) * record.num_columns + record.position
+  if (np.diff(place) <= 0).any():
+    raise ValueError('tokens out of order')
+  if not set(np.unique(record.token).tolist()) <= record.pieces.keys():
+    raise ValueError('tokens without text')

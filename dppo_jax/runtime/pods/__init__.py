@@ -1,1 +1,0 @@
-"""What a run would take on machines that are not here."""

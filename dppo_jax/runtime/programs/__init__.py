@@ -1,0 +1,1 @@
+"""The parts of a run and the programs compiled from them."""

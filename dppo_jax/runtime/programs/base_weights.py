@@ -1,0 +1,178 @@
+"""The frozen weights under an adapter: read, told apart, counted.
+
+They are in no checkpoint. A run that goes on reads them where it read them
+first, or draws them again from the seed; a fingerprint in every checkpoint
+refuses others.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+import hashlib
+import math
+import pathlib
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dppo_jax import parallel
+from dppo_jax.base import Array, Params, Stream, stream_key
+from dppo_jax.models.policy import make_policy
+from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.hub import load_weights
+from dppo_jax.runtime.programs import parts as parts_lib
+from dppo_jax.runtime.programs import state
+from dppo_jax.runtime.storage import flat_tree
+
+_KEY = 'base_fingerprint'
+_UINTS = {2: jnp.uint16, 4: jnp.uint32}
+
+
+def with_base(
+  experiment: Experiment, parts: parts_lib.Parts
+) -> parts_lib.Parts:
+  """The parts with the frozen weights on their devices, if there are any.
+
+  Raises:
+    ValueError: the pretrained weights are not those of the model, or damaged.
+  """
+  if experiment.lora is None:
+    return parts
+  base = load_base(experiment)
+  return dataclasses.replace(
+    parts, base=base, base_fingerprint=fingerprint(base)
+  )
+
+
+def abstract_base(
+  experiment: Experiment, devices: parallel.Devices = None
+) -> Params:
+  """Shapes, dtypes and shardings of the frozen weights.
+
+  Args:
+    experiment: the run.
+    devices: of the mesh; None for those here.
+
+  Raises:
+    ValueError: the folder of the pretrained model is gone or damaged.
+  """
+  like = state.abstract_policy(experiment, devices)
+  if experiment.base_dtype:
+    dtype = jnp.dtype(experiment.base_dtype)
+    return jax.tree.map(lambda leaf: leaf.update(dtype=dtype), like)
+  if not experiment.pretrained:
+    return like
+  folder = pathlib.Path(experiment.pretrained).expanduser()
+  try:
+    return load_weights.as_stored(folder, like)
+  except ValueError as error:
+    raise ValueError(f'model.pretrained: {error}') from error
+
+
+def load_base(
+  experiment: Experiment, devices: parallel.Devices = None
+) -> Params:
+  """The frozen weights, from the pretrained folder or else from the seed.
+
+  Args:
+    experiment: the run.
+    devices: of the mesh; None for those here.
+
+  Raises:
+    ValueError: the pretrained weights are not those of the model, or damaged.
+  """
+  like = abstract_base(experiment, devices)
+  if experiment.pretrained:
+    folder = pathlib.Path(experiment.pretrained).expanduser()
+    try:
+      return load_weights.load_params(folder, like)
+    except ValueError as error:
+      raise ValueError(f'model.pretrained: {error}') from error
+  policy = make_policy(experiment.model)
+
+  def draw(key: Array) -> Params:
+    drawn = nn.unbox(policy.init(stream_key(key, Stream.INIT, 0)))
+    return jax.tree.map(lambda leaf, want: leaf.astype(want.dtype), drawn, like)
+
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+  key = jax.random.PRNGKey(experiment.seed)
+  return jax.jit(draw, out_shardings=shardings)(key)
+
+
+def num_parameters(experiment: Experiment) -> int:
+  """Weights of the policy without its adapter."""
+  leaves = jax.tree.leaves(state.abstract_policy(experiment))
+  return sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def metadata(parts: parts_lib.Parts) -> dict[str, str]:
+  """What a checkpoint says of the weights that it lacks."""
+  return {_KEY: parts.base_fingerprint} if parts.base is not None else {}
+
+
+def check(parts: parts_lib.Parts, stored: Mapping[str, Any]) -> None:
+  """Refuses a checkpoint whose adapter belongs to other weights.
+
+  Args:
+    parts: with the base.
+    stored: metadata of the checkpoint.
+
+  Raises:
+    ValueError: the base is another, or the checkpoint names none.
+  """
+  if parts.base is not None:
+    check_fingerprint(parts.base_fingerprint, stored)
+
+
+def check_fingerprint(mine: str, stored: Mapping[str, Any]) -> None:
+  """As `check`, given the fingerprint of the base."""
+  found = stored.get(_KEY)
+  if found != mine:
+    raise ValueError(
+      'checkpoints: the adapter was trained on frozen weights with fingerprint'
+      f' {found}, and those of model.pretrained (or of the seed, on this kind'
+      f' of device) have {mine}. Give model.pretrained and'
+      ' lora.base_dtype of the first run, unchanged, or choose another'
+      ' --workdir.'
+    )
+
+
+def fingerprint(params: Params) -> str:
+  """Names the bits of a tree of arrays: 16 hexadecimal digits.
+
+  Sums of mixed bits, modulo 2^32: the same over any mesh and in any order.
+  Against mistakes, not against forgers.
+  """
+  named = flat_tree.flatten(params)
+  # One after the other: the mixed bits of all would be twice the weights.
+  mix = jax.jit(_sum)
+  sums = {name: jax.device_get(mix(leaf)) for name, leaf in named.items()}
+  digest = hashlib.sha256()
+  for name, (shape, dtype) in flat_tree.describe(named).items():
+    digest.update(f'{name} {shape} {dtype}'.encode())
+    digest.update(np.asarray(sums[name], '<u4').tobytes())
+  return digest.hexdigest()[:16]
+
+
+def _sum(leaf: Array) -> Array:
+  """Two sums over the bits and place of every element: u32 [2]."""
+  bits = jax.lax.bitcast_convert_type(leaf, _UINTS[leaf.dtype.itemsize])
+  strides = [math.prod(leaf.shape[i + 1 :]) % 2**32 for i in range(leaf.ndim)]
+  places = [
+    jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * jnp.uint32(stride)
+    for axis, stride in enumerate(strides)
+  ]
+  place = functools.reduce(jnp.add, places, jnp.zeros(leaf.shape, jnp.uint32))
+  mixed = _mix(bits.astype(jnp.uint32) ^ _mix(place + jnp.uint32(1)))
+  both = [mixed, _mix(mixed + jnp.uint32(0x9E3779B9))]
+  return jnp.stack([jnp.sum(part, dtype=jnp.uint32) for part in both])
+
+
+def _mix(x: Array) -> Array:
+  """Spreads every bit over all 32, one to one (multiply and shift)."""
+  x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+  x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+  return x ^ (x >> 16)

@@ -1,0 +1,253 @@
+"""Compiled programs of a run: sampler, scorer, batcher, train step."""
+
+from collections.abc import Callable
+import functools
+import os
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from dppo_jax import hardware, parallel
+from dppo_jax.base import (
+  Array,
+  Batch,
+  Metrics,
+  Params,
+  Prompts,
+  Rollout,
+  TokenStats,
+  TrainState,
+)
+from dppo_jax.learner import batches, scoring
+from dppo_jax.learner.loss import policy_loss
+from dppo_jax.learner.metrics import trust_region_metrics
+from dppo_jax.learner.train_step import compile_train_step
+from dppo_jax.lm_head.chunked_pass import VocabularyConfig
+from dppo_jax.parallel import VocabularyAxes
+from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.programs import parts as parts_lib
+from dppo_jax.runtime.programs.parts import (
+  ModelParts,
+  Parts,
+  complete,
+  keeps_hidden,
+)
+from dppo_jax.sampling import continuous, decode
+
+SampleFn = Callable[[Params, Prompts, Array], Rollout]
+ScoreFn = Callable[[Params, Rollout], TokenStats]
+BatchFn = Callable[
+  [Rollout, Array, TokenStats | None, TokenStats | None], tuple[Batch, Metrics]
+]
+
+
+def vocabulary_axes(mesh: Mesh) -> VocabularyAxes:
+  """Which mesh axes split rows, and which the vocabulary."""
+  return VocabularyAxes(mesh, parallel.BATCH_AXES, parallel.VOCAB_AXIS)
+
+
+def vocabulary_layout(
+  experiment: Experiment, mesh: Mesh, temperature: float
+) -> VocabularyConfig:
+  """How the trainer runs the head over the vocabulary."""
+  rows = experiment.chunk_rows
+  if not rows:
+    kind = mesh.devices.flat[0].device_kind
+    columns = -(-experiment.model.vocab_size // mesh.shape['tensor'])
+    rows = hardware.chunk_rows(kind, columns)
+  return VocabularyConfig(
+    axes=vocabulary_axes(mesh), chunk_rows=rows, temperature=temperature
+  )
+
+
+def compile_anchor_head(parts: ModelParts) -> Callable[[Params], Array]:
+  """params -> a copy of their head [V, D], split as the trainer reads it."""
+
+  def head(base: Params | None, params: Params) -> Array:
+    return jnp.copy(parts.policy.head(complete(parts, base, params)))
+
+  compiled = jax.jit(
+    head,
+    in_shardings=(None, parts.shardings.params),
+    out_shardings=parallel.head_sharding(parts.mesh),
+  )
+  return functools.partial(compiled, parts.base)
+
+
+def compile_sampler(
+  parts: ModelParts, config: decode.SamplingConfig
+) -> SampleFn:
+  """(params, prompts, key) -> Rollout, compiled and sharded."""
+  axes = vocabulary_axes(parts.mesh)
+
+  def sample(
+    base: Params | None, params: Params, prompts: Prompts, key: Array
+  ) -> Rollout:
+    params = complete(parts, base, params)
+    return continuous.sample(parts.policy, axes, config, params, prompts, key)
+
+  compiled = jax.jit(
+    sample,
+    in_shardings=(
+      None,  # Where it is.
+      parts.shardings.params,
+      parts.batch_sharding,
+      parallel.replicated(parts.mesh),
+    ),
+    out_shardings=parts.batch_sharding,
+  )
+  return functools.partial(compiled, parts.base)
+
+
+def compile_scorer(parts: ModelParts, experiment: Experiment) -> ScoreFn:
+  """(params, rollout) -> stats of those parameters at its tokens."""
+  loss = experiment.loss
+  layout = vocabulary_layout(experiment, parts.mesh, loss.temperature)
+
+  count = experiment.step.num_minibatches * experiment.step.num_microbatches
+
+  def score(
+    base: Params | None, params: Params, rollout: Rollout
+  ) -> TokenStats:
+    score_part = functools.partial(
+      scoring.score,
+      parts.policy,
+      layout,
+      complete(parts, base, params),
+      prompt_length=loss.prompt_length,
+      shared_rows=loss.shared_rows,
+      with_entropy=False,
+      with_hidden=keeps_hidden(experiment),
+    )
+    stats = scoring.by_parts(parts.mesh, count, score_part, rollout)
+    return scoring.aligned(stats, rollout.completion_mask)
+
+  compiled = jax.jit(
+    score,
+    in_shardings=(None, parts.shardings.params, parts.batch_sharding),
+    out_shardings=parts.batch_sharding,
+  )
+  return functools.partial(compiled, parts.base)
+
+
+def compile_batcher(parts: ModelParts, experiment: Experiment) -> BatchFn:
+  """(rollout, rewards, recomputed, reference) -> (batch, metrics)."""
+  group_size = experiment.sampling.group_size
+
+  def build(
+    rollout: Rollout,
+    rewards: Array,
+    recomputed: TokenStats | None,
+    reference: TokenStats | None,
+  ) -> tuple[Batch, Metrics]:
+    batch = batches.make_batch(
+      rollout,
+      rewards,
+      group_size=group_size,
+      estimator=experiment.estimator,
+      recomputed=recomputed,
+      reference=reference,
+    )
+    if experiment.truncated == 'mask':
+      batch = batches.keep_rows(batch, ~rollout.truncated)
+    return batch, batches.rollout_metrics(rollout, rewards, group_size)
+
+  return jax.jit(
+    build,
+    in_shardings=parts.batch_sharding,
+    out_shardings=(parts.batch_sharding, parallel.replicated(parts.mesh)),
+  )
+
+
+def compile_group_choice(
+  parts: Parts, experiment: Experiment
+) -> Callable[[Batch, Array], Batch]:
+  """(batch, kept groups) -> batch without the others."""
+  size = experiment.sampling.group_size
+  return jax.jit(
+    functools.partial(batches.keep_groups, group_size=size),
+    out_shardings=parts.batch_sharding,
+  )
+
+
+def use_compilation_cache(folder: str) -> None:
+  """Keeps compiled programs in a user folder; '' keeps none.
+
+  Raises:
+    ValueError: the folder cannot be made.
+  """
+  if not folder:
+    return
+  path = pathlib.Path(os.path.expanduser(folder))
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ValueError(
+      f'compilation_cache: cannot make {path} ({error.strerror}); name a'
+      " folder you own, or '' to keep no compiled programs."
+    ) from error
+  jax.config.update('jax_compilation_cache_dir', str(path))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+
+
+def compile_step(
+  experiment: Experiment,
+  parts: parts_lib.ModelParts,
+  *,
+  recording: bool = False,
+) -> Callable[..., tuple[Any, ...]]:
+  """(state, batch) -> (state, metrics), and a StepRecord when `recording`.
+
+  For a divergence of whole distributions it takes the anchor's head, too.
+  """
+  compiled = jit_step(experiment, parts, recording=recording)
+
+  def step(
+    state: TrainState, batch: Any, anchor_head: Any = None
+  ) -> tuple[Any, ...]:
+    return compiled(state, batch, (anchor_head, parts.base))
+
+  return step
+
+
+def jit_step(
+  experiment: Experiment, parts: parts_lib.ModelParts, *, recording: bool
+) -> Callable[..., tuple[Any, ...]]:
+  """`compile_step` as a jitted function of (state, batch, (head, base)).
+
+  Head is that of the anchor, or None; base the frozen weights, or None.
+  """
+  loss = experiment.loss
+  layout = vocabulary_layout(experiment, parts.mesh, loss.temperature)
+  exact = parts_lib.keeps_hidden(experiment)
+
+  def loss_fn(
+    params: Params, batch: Any, weights: Array, shared: tuple[Any, Any]
+  ) -> tuple[Array, Any]:
+    anchor_head, base = shared
+    return policy_loss(
+      parts.policy,
+      layout,
+      loss,
+      parts_lib.complete(parts, base, params),
+      batch,
+      weights,
+      anchor_head,
+      with_top_k=recording,
+    )
+
+  return compile_train_step(
+    loss_fn,
+    functools.partial(
+      trust_region_metrics, num_minibatches=experiment.step.num_minibatches
+    ),
+    parts.optimizer,
+    experiment.step,
+    parts.mesh,
+    parts.shardings,
+    recorded=recording,
+    shared=(parallel.head_sharding(parts.mesh) if exact else None, None),
+  )

@@ -1,0 +1,218 @@
+"""The examples of a run: of a task, of a source, of a mixture of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from dppo_jax.base import Example, Tokenizer
+from dppo_jax.data import sources, tfds_builder
+from dppo_jax.data.hf_tokenizer import HFTokenizer
+from dppo_jax.data.mixture import Component
+from dppo_jax.data.prompt_stream import PromptStream
+from dppo_jax.rewards import countdown
+from dppo_jax.rewards.terms import parse_terms
+from dppo_jax.rewards.verifiers import VERIFIERS
+from dppo_jax.runtime.config.checks.data import SAME, TASK
+from dppo_jax.runtime.config.experiment import DataConfig, Experiment
+
+
+class Prepared(NamedTuple):
+  """Examples to train on, the weights of their components, and what was left.
+
+  Attributes:
+    examples: unique ids; of several sources with 'component' and 'source'.
+    weights: one a component.
+    num_duplicates: rows left out because another one has their prompt.
+    num_conflicts: those of them that have another answer.
+    num_unanswered: rows left out because they have no reference answer.
+    num_trained_on: held-out prompts that stand in the training set.
+    notes: sentences on what else was left out, to be told.
+  """
+
+  examples: tuple[Example, ...]
+  weights: tuple[float, ...]
+  num_duplicates: int
+  num_conflicts: int
+  num_unanswered: int
+  num_trained_on: int
+  notes: tuple[str, ...] = ()
+
+
+def training(data: DataConfig) -> Prepared:
+  """What a run trains on.
+
+  Raises:
+    ValueError: a file is missing or cannot be read.
+  """
+  if not data.mixture:
+    one = Component(data.source, data.files, 1.0, {})
+    return _prepare(data, (one,), 'train', 'data.files')
+  return _prepare(data, data.mixture, 'train', 'data.mixture')
+
+
+def held_out(experiment: Experiment) -> Prepared:
+  """What a run is evaluated on: one source, or several that are listed.
+
+  Raises:
+    ValueError: a file is missing or cannot be read.
+  """
+  data, evaluation = experiment.data, experiment.evaluation
+  name, files = evaluation.source, evaluation.files
+  if name == SAME:
+    name = data.source
+    if evaluation.split == 'train':
+      files = files or data.files
+  wanted = [
+    Component(one, files, 1.0, evaluation.fields)
+    for one in sources.split_names(name)
+  ]
+  return _prepare(data, wanted, evaluation.split, 'evaluation.files')
+
+
+def open_stream(
+  experiment: Experiment, tokenizer: Tokenizer, prepared: Prepared
+) -> PromptStream:
+  """The prompt stream of examples.
+
+  Raises:
+    ValueError: see `PromptStream`; or a verifier of `rewards.verifier` reads
+      fields that an example has not.
+  """
+  data = experiment.data
+  for term in parse_terms(
+    'rewards.verifier', experiment.rewards.verifier, VERIFIERS, functions=True
+  ):
+    if term.name in countdown.NAMES:
+      _check_numbers(term.name, prepared.examples)
+  num_special = 0
+  if isinstance(tokenizer, HFTokenizer):
+    num_special = sum(
+      bool(tokenizer.find_special(example['prompt']))
+      for example in prepared.examples
+    )
+  return PromptStream(
+    prepared.examples,
+    tokenizer,
+    data.num_prompts,
+    data.max_prompt_length,
+    data.overlong,
+    experiment.seed,
+    prepared.weights,
+    num_duplicates=prepared.num_duplicates,
+    num_conflicts=prepared.num_conflicts,
+    num_unanswered=prepared.num_unanswered,
+    num_trained_on=prepared.num_trained_on,
+    num_special=num_special,
+    notes=prepared.notes,
+  )
+
+
+def _check_numbers(name: str, examples: Sequence[Example]) -> None:
+  """Refuses examples that a countdown verifier could pay nothing for."""
+  for example in examples:
+    problem = countdown.find_problem(example)
+    if problem:
+      raise ValueError(
+        f'rewards.verifier: {name!r} {problem}; its example'
+        f' {example["example_id"]} has {", ".join(map(str, example))}. Name'
+        " them in data.fields.extra, as 'target=PATH, numbers=PATH'."
+      )
+
+
+def _prepare(
+  data: DataConfig, wanted: Sequence[Component], split: str, key: str
+) -> Prepared:
+  """Reads sources, and numbers their examples one after another."""
+  examples: list[dict[str, Any]] = []
+  notes: list[str] = []
+  num_duplicates = num_conflicts = num_unanswered = start = 0
+  for component, (name, files, _, fields) in enumerate(wanted):
+    found = _load(data, name, split, files, key, fields)
+    if len(wanted) == 1:
+      return Prepared(
+        found.examples,
+        (wanted[0].weight,),
+        found.num_duplicates,
+        found.num_conflicts,
+        found.num_unanswered,
+        0,
+        found.notes,
+      )
+    last = -1
+    for example in found.examples:
+      last = max(last, example['example_id'])
+      examples.append(
+        {
+          'source': name,
+          **example,
+          'example_id': start + example['example_id'],
+          'component': component,
+        }
+      )
+    start += last + 1
+    num_duplicates += found.num_duplicates
+    num_conflicts += found.num_conflicts
+    notes += [f'{name}: {note}' for note in found.notes]
+    num_unanswered += found.num_unanswered
+  weights = tuple(float(component.weight) for component in wanted)
+  return Prepared(
+    tuple(examples),
+    weights,
+    num_duplicates,
+    num_conflicts,
+    num_unanswered,
+    0,
+    tuple(notes),
+  )
+
+
+def prepare(experiment: Experiment) -> tuple[Prepared, Prepared]:
+  """What a run trains on, and what it is evaluated on, compared.
+
+  Raises:
+    ValueError: see `training`, `held_out` and `compare`.
+  """
+  trained = training(experiment.data)
+  drop = experiment.evaluation.drop_trained_on
+  return trained, compare(held_out(experiment), trained, drop=drop)
+
+
+def compare(held_out: Prepared, trained: Prepared, *, drop: bool) -> Prepared:
+  """Held-out examples, with a count of prompts that are trained on.
+
+  Args:
+    held_out: of `held_out`.
+    trained: of `training`.
+    drop: leaves those prompts out, which stand there letter by letter.
+
+  Raises:
+    ValueError: nothing is left.
+  """
+  known = {example['prompt'] for example in trained.examples}
+  examples = held_out.examples
+  new = tuple(each for each in examples if each['prompt'] not in known)
+  if drop and not new:
+    raise ValueError(
+      f'evaluation.drop_trained_on: all {len(examples):,} held-out prompts'
+      ' stand in the training set; name other held-out data in'
+      ' evaluation.source or evaluation.files.'
+    )
+  return held_out._replace(
+    examples=new if drop else examples,
+    num_trained_on=len(examples) - len(new),
+  )
+
+
+def _load(
+  data: DataConfig,
+  name: str,
+  split: str,
+  files: str,
+  key: str,
+  fields: Mapping[str, str],
+) -> sources.Loaded:
+  if name == TASK:
+    examples = tfds_builder.load_split(data.task, split, data.data_dir)
+    return sources.Loaded(examples, 0, 0, 0)
+  return sources.load_source(
+    name, split, files, data.data_dir, data.fields, key, fields
+  )

@@ -1,0 +1,141 @@
+"""The parts of a run, built once from an Experiment."""
+
+import dataclasses
+from typing import Any
+
+from jax.sharding import Mesh, NamedSharding
+import optax
+
+from dppo_jax import parallel
+from dppo_jax.base import Params, Tokenizer, TrainState
+from dppo_jax.data import tasks
+from dppo_jax.data.prompt_stream import PromptStream
+from dppo_jax.learner import state as state_lib
+from dppo_jax.learner.optimizer import make_optimizer
+from dppo_jax.models import lora
+from dppo_jax.models import policy as policy_lib
+from dppo_jax.ops.divergences import DIVERGENCES
+from dppo_jax.parallel import Devices
+from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.config.tokenizer import open_tokenizer
+from dppo_jax.runtime.programs import datasets
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelParts:
+  """What needs neither data nor a tokenizer.
+
+  Attributes:
+    mesh: devices.
+    policy: the model.
+    optimizer: of the reinforcement phase.
+    shardings: where its state lives.
+    base: frozen weights under an adapter; None until `frozen.with_base`, and
+      where everything trains.
+    base_fingerprint: names their bits; '' where there are none.
+    adapter_scale: of what the adapter adds; None where everything trains.
+    batch_sharding: where rows live.
+  """
+
+  mesh: Mesh
+  policy: policy_lib.Policy
+  optimizer: optax.GradientTransformation
+  shardings: TrainState
+  base: Params | None
+  base_fingerprint: str
+  adapter_scale: float | None
+  batch_sharding: NamedSharding
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parts(ModelParts):
+  """What the phases of a run share.
+
+  Attributes:
+    task: of the demonstrations.
+    tokenizer: of the policy.
+    prompts: the stream to train on.
+    held_out: the split to evaluate on.
+  """
+
+  task: tasks.Task
+  tokenizer: Tokenizer
+  prompts: PromptStream
+  held_out: PromptStream
+
+
+def assemble_model(
+  experiment: Experiment, devices: Devices = None
+) -> ModelParts:
+  """Builds the policy and its optimizer; places nothing on `devices`."""
+  mesh = _mesh(experiment, devices)
+  policy = trained_policy(experiment, mesh)
+  optimizer = make_optimizer(experiment.optimizer)
+  return ModelParts(
+    mesh=mesh,
+    policy=policy,
+    optimizer=optimizer,
+    shardings=state_lib.state_shardings(policy, optimizer, mesh),
+    base=None,
+    base_fingerprint='',
+    adapter_scale=experiment.lora.scale if experiment.lora else None,
+    batch_sharding=parallel.batch_sharding(mesh),
+  )
+
+
+def assemble(experiment: Experiment) -> Parts:
+  """Prepares the data and builds the policy; places nothing on a device."""
+  tokenizer = open_tokenizer(vars(experiment.data), experiment.model.vocab_size)
+
+  def stream(prepared: datasets.Prepared) -> PromptStream:
+    return datasets.open_stream(experiment, tokenizer, prepared)
+
+  trained, held_out = datasets.prepare(experiment)
+  return Parts(
+    **vars(assemble_model(experiment)),
+    task=tasks.find_task(experiment.data.task),
+    tokenizer=tokenizer,
+    prompts=stream(trained),
+    held_out=stream(held_out),
+  )
+
+
+def trained_policy(
+  experiment: Experiment, mesh: Mesh | None = None
+) -> policy_lib.Policy:
+  """The policy, whose `init` makes what trains: everything, or an adapter."""
+  policy = policy_lib.make_policy(experiment.model, mesh)
+  return lora.adapt(policy, experiment.lora) if experiment.lora else policy
+
+
+def complete(parts: ModelParts, base: Params | None, params: Params) -> Params:
+  """What the policy takes: what trains, and the base below it.
+
+  Args:
+    parts: of the run.
+    base: `parts.base`, as an argument of a compiled function.
+    params: as in a TrainState.
+
+  Raises:
+    ValueError: there is an adapter, and no base was loaded.
+  """
+  if parts.adapter_scale is None:
+    return params
+  if base is None:
+    raise ValueError(
+      'lora.rank: the frozen weights are not loaded; pass the parts through'
+      ' frozen.with_base first.'
+    )
+  return policy_lib.AdaptedParams(
+    base=base, adapter=params, scale=parts.adapter_scale
+  )
+
+
+def _mesh(experiment: Experiment, devices: Devices) -> Mesh:
+  where: Any = {} if devices is None else {'devices': devices}
+  return parallel.make_mesh(**dataclasses.asdict(experiment.mesh), **where)
+
+
+def keeps_hidden(experiment: Experiment) -> bool:
+  """Whether the divergence compares whole distributions."""
+  return DIVERGENCES[experiment.loss.divergence].records == 'hidden'

@@ -1,0 +1,80 @@
+"""What the files of published models say that nothing here reads.
+
+Told once, where a run starts and by the doctor: such a key may change what the
+model computes, and then other tools would run another model than trained here.
+"""
+
+from collections.abc import Iterator
+import pathlib
+from typing import Any
+
+from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.hub import hf_config, peft_io, safetensors_io
+from dppo_jax.runtime.hub.published_keys import (
+  ADAPTER,
+  GENERATION,
+  MODEL,
+  TOKENIZER,
+  TOKENIZER_SETTINGS,
+  Table,
+)
+
+_GENERATION = 'generation_config.json'
+_MAX_VALUE = 60  # Characters of a value that is shown.
+
+
+def notes(experiment: Experiment, tokenizer: Any) -> Iterator[str]:
+  """A sentence for each file that says something unread.
+
+  Args:
+    experiment: the run.
+    tokenizer: of the run; one of a published model has notes of its own.
+
+  Raises:
+    ValueError: a file is damaged.
+  """
+  for named, is_adapter in (
+    (experiment.pretrained, False),
+    (experiment.reward_model.folder, False),
+    (experiment.adapter, True),
+  ):
+    folder = pathlib.Path(named).expanduser()
+    if named and is_adapter:
+      yield from _unread(folder / peft_io.CONFIG, ADAPTER)
+    elif named:
+      yield from of_model(folder / hf_config.CONFIG)
+  if experiment.data.tokenizer:
+    folder = pathlib.Path(experiment.data.tokenizer).expanduser()
+    yield from _unread(folder / TOKENIZER_SETTINGS, TOKENIZER)
+    yield from _unread(folder / _GENERATION, GENERATION)
+    for text in getattr(tokenizer, 'notes', ()):
+      yield f'{folder}: {text}.'
+
+
+def of_model(path: pathlib.Path) -> Iterator[str]:
+  """Likewise, of a config.json; a run may have outlived it."""
+  if not path.is_file():
+    return
+  raw = safetensors_io.read_json(path)
+  yield from _unread(path, MODEL[hf_config.has_experts(raw)])
+  if raw.get('quantization_config'):
+    yield (
+      f'{path}: has quantization_config, and weights are read as they are'
+      ' stored, not quantized; exports leave it out.'
+    )
+
+
+def _unread(path: pathlib.Path, table: Table) -> Iterator[str]:
+  if not path.is_file():
+    return
+  found = table.unknown(safetensors_io.read_json(path))
+  if found:
+    listed = ', '.join(
+      f'{key}={_short(value)}' for key, value in sorted(found.items())
+    )
+    yield f'{path}: nothing here reads {listed}.'
+
+
+def _short(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= _MAX_VALUE else f'{text[:_MAX_VALUE]}…'

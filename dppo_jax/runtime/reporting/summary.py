@@ -1,0 +1,283 @@
+"""What a run leaves to be looked at: summary.json and summary.png."""
+
+from collections.abc import Mapping, Sequence
+import json
+import math
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dppo_jax.runtime.storage import metrics_log
+
+SUMMARY_FILE = 'summary.json'
+PICTURE_FILE = 'summary.png'
+
+_BLUE, _ORANGE, _GRAY = '#2b6cb0', '#d97706', '#6b7280'
+_MAX_FACTS = 12
+
+
+class Curve(NamedTuple):
+  """A metric and how it is drawn.
+
+  Attributes:
+    metric: its key.
+    label: its name in the legend; '' if it is the only one.
+    scale: what the values are multiplied by, 100 for a share in per cent.
+    sparse: measured now and then, so drawn as points.
+  """
+
+  metric: str
+  label: str = ''
+  scale: float = 1.0
+  sparse: bool = False
+
+
+class Panel(NamedTuple):
+  """A plot of the picture.
+
+  Attributes:
+    title: what it shows.
+    unit: label of the vertical axis.
+    curves: one or two metrics of that unit.
+    wide: spans decades, so the axis is logarithmic where the values allow.
+    limits: of the vertical axis; None fits them to the values.
+  """
+
+  title: str
+  unit: str
+  curves: tuple[Curve, ...]
+  wide: bool = False
+  limits: tuple[float, float] | None = None
+
+
+PANELS = (
+  Panel('Reward of the rollouts', 'mean reward', (Curve('rewards/mean'),)),
+  Panel(
+    'Held-out accuracy',
+    'share correct',
+    (
+      Curve('evaluation/sampled_accuracy', 'sampled', sparse=True),
+      Curve('evaluation/greedy_accuracy', 'greedy', sparse=True),
+    ),
+    limits=(-0.03, 1.03),
+  ),
+  Panel(
+    'Trainer against sampler',
+    'mean |π − μ|, probability',
+    (Curve('mismatch/mean_abs'),),
+    wide=True,
+  ),
+  Panel(
+    'Divergence from the anchor',
+    'a token (TV: probability, KL: nats)',
+    (
+      Curve('trust_region/divergence_mean', 'mean'),
+      Curve('trust_region/divergence_max', 'max'),
+    ),
+    wide=True,
+  ),
+  Panel(
+    'Masked by the trust region',
+    '% of tokens',
+    (
+      Curve('trust_region/fraction_masked', 'masked (M = 0)', scale=100.0),
+      Curve(
+        'trust_region/mean_dropped_weight', 'weight lost (1 − M)', scale=100.0
+      ),
+    ),
+  ),
+  Panel('Completion length', 'tokens, mean', (Curve('rollout/length_mean'),)),
+  Panel('Entropy', 'nats a token, mean', (Curve('rollout/entropy_mean'),)),
+)
+
+
+def write_summary(
+  workdir: str | os.PathLike[str], summary: Mapping[str, Any]
+) -> None:
+  """Writes summary.json; a reader sees the old file or the new one.
+
+  Args:
+    workdir: folder of the run.
+    summary: text and scalars, nested as wished; a non-finite number becomes
+      "NaN", "Infinity" or "-Infinity".
+  """
+  path = pathlib.Path(workdir) / SUMMARY_FILE
+  text = json.dumps(
+    _to_json(summary), indent=2, ensure_ascii=False, allow_nan=False
+  )
+  unfinished = path.with_name(f'{path.name}.tmp')
+  unfinished.write_text(text + '\n', encoding='utf-8')
+  unfinished.replace(path)
+
+
+def read_summary(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
+  """Reads summary.json; None if there is none or it is damaged."""
+  path = pathlib.Path(workdir) / SUMMARY_FILE
+  try:
+    return json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError):
+    return None
+
+
+def draw_summary(workdir: str | os.PathLike[str]) -> pathlib.Path:
+  """Draws metrics.jsonl, and the facts of summary.json beside it.
+
+  A metric that is not there leaves a panel that says so.
+
+  Args:
+    workdir: folder of the run.
+
+  Returns:
+    Path of summary.png.
+  """
+  # Only here: the import takes longer than any other of the package.
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  workdir = pathlib.Path(workdir)
+  rows = metrics_log.read_rows(workdir / metrics_log.METRICS_FILE)
+  figure = Figure(figsize=(15, 6.6), dpi=100, layout='constrained')
+  FigureCanvasAgg(figure)
+  axes = figure.subplots(2, 4)
+  for panel, axis in zip(PANELS, axes.flat, strict=False):
+    _draw_panel(axis, panel, rows)
+  _draw_facts(axes.flat[len(PANELS)], workdir / SUMMARY_FILE)
+  path = workdir / PICTURE_FILE
+  unfinished = path.with_name(f'{path.name}.tmp')
+  figure.savefig(unfinished, format='png')
+  unfinished.replace(path)
+  return path
+
+
+def series(
+  rows: Sequence[Mapping[str, Any]], metric: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns steps and values of the rows that hold a metric.
+
+  Args:
+    rows: of metrics.jsonl.
+    metric: its key.
+
+  Returns:
+    Steps i64 [n] and values f64 [n], NaN and infinities among them.
+  """
+  found = [(row['step'], float(row[metric])) for row in rows if metric in row]
+  steps = np.array([step for step, _ in found], np.int64)
+  return steps, np.array([value for _, value in found], np.float64)
+
+
+def _to_json(value: Any) -> Any:
+  if value is None or isinstance(value, str | bool):
+    return value
+  if isinstance(value, Mapping):
+    return {str(key): _to_json(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [_to_json(item) for item in value]
+  if isinstance(value, os.PathLike):
+    return os.fspath(value)
+  return metrics_log.to_json(value)
+
+
+def _draw_panel(
+  axis: Any, panel: Panel, rows: Sequence[Mapping[str, Any]]
+) -> None:
+  axis.set_title(panel.title, fontsize=11, loc='left')
+  missing: list[str] = []
+  drawn: list[np.ndarray] = []
+  for curve, color in zip(panel.curves, (_BLUE, _ORANGE), strict=False):
+    steps, values = series(rows, curve.metric)
+    finite = np.isfinite(values)
+    steps, values = steps[finite], curve.scale * values[finite]
+    if values.size:
+      _draw_curve(axis, curve, color, steps, values)
+      drawn.append(values)
+    else:
+      missing.append(curve.metric)
+  axis.set_xlabel('train step', fontsize=9)
+  axis.set_ylabel(panel.unit, fontsize=9)
+  axis.tick_params(labelsize=8)
+  axis.grid(color='#e5e7eb', linewidth=0.8)
+  axis.set_axisbelow(True)
+  axis.spines[['top', 'right']].set_visible(False)
+  if missing:
+    # Below the curves of the others, if there are any.
+    axis.text(
+      0.5,
+      0.5 if not drawn else 0.04,
+      'metrics.jsonl has no finite\n' + '\n'.join(missing),
+      transform=axis.transAxes,
+      ha='center',
+      va='center' if not drawn else 'bottom',
+      fontsize=9,
+      color=_GRAY,
+    )
+  if not drawn:
+    axis.set_xticks([])
+    axis.set_yticks([])
+    return
+  _scale(axis, panel, np.concatenate(drawn))
+  if len(panel.curves) > 1:
+    axis.legend(fontsize=9, frameon=False, loc='best')
+
+
+def _draw_curve(
+  axis: Any, curve: Curve, color: str, steps: np.ndarray, values: np.ndarray
+) -> None:
+  label = curve.label or None
+  if curve.sparse or values.size < 3:
+    axis.plot(steps, values, 'o-', ms=4, lw=1.2, color=color, label=label)
+    return
+  smooth = _moving_mean(values, values.size // 40)
+  axis.plot(steps, values, lw=0.8, alpha=0.35, color=color)
+  axis.plot(steps, smooth, lw=1.8, color=color, label=label)
+
+
+def _scale(axis: Any, panel: Panel, values: np.ndarray) -> None:
+  positive = values[values > 0]
+  if panel.wide and positive.size and positive.max() > 30 * positive.min():
+    axis.set_yscale('log', nonpositive='mask')
+    return
+  # A common power of ten would stand on the title.
+  axis.yaxis.set_major_formatter('{x:.4g}')
+  if panel.limits is not None:
+    axis.set_ylim(*panel.limits)
+  elif np.ptp(values) == 0:
+    # Or the axis would magnify rounding around a constant.
+    margin = 0.5 * abs(values[0]) or 0.5
+    axis.set_ylim(values[0] - margin, values[0] + margin)
+
+
+def _moving_mean(values: np.ndarray, reach: int) -> np.ndarray:
+  """Mean of each value and the `reach` on either side, fewer at the ends."""
+  sums = np.concatenate([[0.0], np.cumsum(values)])
+  places = np.arange(values.size)
+  starts = np.maximum(places - reach, 0)
+  ends = np.minimum(places + reach + 1, values.size)
+  return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def _draw_facts(axis: Any, path: pathlib.Path) -> None:
+  axis.set_axis_off()
+  if not path.is_file():
+    return
+  facts = json.loads(path.read_text(encoding='utf-8'))
+  lines = [
+    (name, _show(value))
+    for name, value in facts.items()
+    if isinstance(value, str | int | float) and not isinstance(value, bool)
+  ]
+  axis.set_title('Summary', fontsize=11, loc='left')
+  for number, (name, text) in enumerate(lines[:_MAX_FACTS]):
+    y = 0.95 - number / _MAX_FACTS
+    axis.text(0.0, y, name, fontsize=8.5, color=_GRAY, va='top')
+    axis.text(1.0, y, text, fontsize=8.5, ha='right', va='top')
+
+
+def _show(value: str | float) -> str:
+  if isinstance(value, str):
+    return value if len(value) <= 24 else f'{value[:23]}…'
+  if isinstance(value, int) or abs(value) >= 1000:
+    return f'{value:,.0f}'
+  return f'{value:.4g}' if math.isfinite(value) else str(value)

@@ -1,0 +1,1 @@
+"""Rollouts of a step: sampled ahead, verified, rewarded, synced."""

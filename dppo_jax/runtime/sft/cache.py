@@ -1,0 +1,112 @@
+"""Warm-started weights that runs alike share, in the folder of a user.
+
+Runs that differ in their trust region alone have the same warm start. A file
+is named after everything that decides it, and holds arrays only; one that is
+damaged is made anew.
+"""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import zipfile
+
+import jax
+import numpy as np
+
+from dppo_jax.base import Params
+from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.hosts import coordination
+from dppo_jax.runtime.programs import state
+from dppo_jax.runtime.storage import flat_tree, run_folder
+
+
+def load(experiment: Experiment) -> Params | None:
+  """The weights of the warm start, on the device; None if none are kept.
+
+  Args:
+    experiment: whose `supervised.cache` is looked into.
+  """
+  path = _path(experiment)
+  if path is None:
+    return None
+  like = state.abstract_params(experiment)
+  wanted = flat_tree.flatten(like)
+  try:
+    with path.open('rb') as file:  # numpy leaves a damaged one open.
+      arrays = np.load(file, allow_pickle=False)
+      stored = {name: arrays[name] for name in arrays.files}
+  except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile):
+    return None
+  described = flat_tree.describe(stored)
+  if flat_tree.differences(described, flat_tree.describe(wanted)):
+    return None
+  return jax.tree.map(
+    lambda leaf, value: jax.device_put(value, leaf.sharding),
+    like,
+    flat_tree.unflatten(like, stored),
+  )
+
+
+def save(experiment: Experiment, params: Params) -> None:
+  """Keeps the weights of a warm start for the runs to come.
+
+  Args:
+    experiment: that it was made by.
+    params: of its state; stay where they are.
+
+  Raises:
+    ValueError: the folder of `supervised.cache` cannot be written.
+  """
+  path = _path(experiment)
+  if path is None:
+    return
+  named = jax.device_get(flat_tree.flatten(params))
+  unfinished = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with unfinished.open('wb') as file:
+      np.savez(file, **named)
+    unfinished.replace(path)
+  except OSError as error:
+    raise ValueError(
+      f'supervised.cache: cannot write {path} ({error.strerror}); name a'
+      " folder you own, or '' to keep no warm starts."
+    ) from error
+
+
+def _path(experiment: Experiment) -> pathlib.Path | None:
+  """The file of a warm start; None where none is kept.
+
+  Of several processes none has all the weights, so they keep nothing.
+  """
+  config = experiment.supervised
+  if not config.cache or not config.num_steps or not coordination.alone():
+    return None
+  data = experiment.data
+  facts = (
+    experiment.seed,
+    # The number of steps to come is a part of the optimizer's settings.
+    dataclasses.replace(
+      config,
+      cache='',
+      optimizer=dataclasses.replace(config.optimizer, num_updates=0),
+    ),
+    experiment.model,
+    experiment.pretrained,
+    experiment.lora,
+    experiment.adapter,
+    experiment.base_dtype,
+    experiment.chunk_rows,
+    experiment.mesh,
+    experiment.sampling.max_completion_length,
+    data.task,
+    data.tokenizer,
+    data.max_prompt_length,
+    data.overlong,
+    jax.__version__,
+    jax.devices()[0].device_kind,
+    run_folder.code_version(pathlib.Path(__file__).parents[2], ('dppo_jax',)),
+  )
+  name = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
+  return pathlib.Path(config.cache).expanduser() / f'{name}.npz'

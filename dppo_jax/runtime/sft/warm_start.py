@@ -1,0 +1,104 @@
+"""Supervised warm start: imitate demonstrations, then begin anew at step 0."""
+
+from typing import Any
+
+import jax
+
+from dppo_jax.base import Array, Demonstrations, Params, TrainState
+from dppo_jax.data import tfds_builder
+from dppo_jax.data.demonstrations import DemonstrationStream
+from dppo_jax.learner import state as state_lib
+from dppo_jax.learner.loss import imitation_loss
+from dppo_jax.learner.optimizer import make_optimizer
+from dppo_jax.learner.train_step import compile_train_step
+from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.hosts import host_rows
+from dppo_jax.runtime.hosts.preemption import StopRequest
+from dppo_jax.runtime.programs import parts as parts_lib
+from dppo_jax.runtime.programs import state as programs_state
+from dppo_jax.runtime.programs.compiled import vocabulary_layout
+from dppo_jax.runtime.programs.parts import Parts
+from dppo_jax.runtime.reporting.progress import Progress
+from dppo_jax.runtime.sft import cache
+from dppo_jax.runtime.sft.synonym_init import shared_start
+
+
+def warm_start(
+  experiment: Experiment, parts: Parts, stop: StopRequest
+) -> TrainState:
+  """Initial state of the reinforcement phase.
+
+  Args:
+    experiment: the run.
+    parts: its parts.
+    stop: looked at after every step.
+
+  Returns:
+    State at step 0; the parameters are the warm-started ones, or the initial
+    ones where `supervised.num_steps` is 0.
+
+  Raises:
+    Preempted: asked to stop; nothing is saved yet, the next run begins anew.
+  """
+  config = experiment.supervised
+  if not config.num_steps:
+    return programs_state.initial_state(
+      experiment, parts, parts.optimizer, parts.shardings
+    )
+  kept = cache.load(experiment)
+  if kept is not None:
+    return state_lib.adopt(
+      parts.optimizer, kept, parts.shardings, experiment.seed
+    )
+  optimizer = make_optimizer(config.optimizer)
+  shardings = state_lib.state_shardings(parts.policy, optimizer, parts.mesh)
+  state = programs_state.initial_state(experiment, parts, optimizer, shardings)
+  state = shared_start(experiment, parts.task, state, shardings)
+  layout = vocabulary_layout(experiment, parts.mesh, temperature=1.0)
+
+  def loss_fn(
+    params: Params, batch: Demonstrations, weights: Array, shared: tuple[Any]
+  ) -> tuple[Array, Array]:
+    (base,) = shared
+    params = parts_lib.complete(parts, base, params)
+    return imitation_loss(
+      parts.policy, layout, config.step.prompt_length, params, batch, weights
+    )
+
+  step_fn = compile_train_step(
+    loss_fn,
+    lambda batch, record: {},
+    optimizer,
+    config.step,
+    parts.mesh,
+    shardings,
+    shared=(None,),
+  )
+  stream = DemonstrationStream(
+    parts.task,
+    tfds_builder.load_split(
+      experiment.data.task, 'train', experiment.data.data_dir
+    ),
+    parts.tokenizer,
+    config.batch_size,
+    experiment.data.max_prompt_length,
+    experiment.sampling.max_completion_length,
+    experiment.data.overlong,
+    config.noise,
+    experiment.seed,
+  )
+  with Progress(config.num_steps, label='warm start') as progress:
+    for step in range(config.num_steps):
+      batch = host_rows.put(
+        parts.batch_sharding, Demonstrations(**stream.batch(step))
+      )
+      state, metrics = step_fn(state, batch, (parts.base,))
+      loss = float(jax.device_get(metrics['loss/total']))
+      progress.update(step + 1, {'loss': f'{loss:.3f}'})
+      if stop.agreed():
+        raise stop.stop(
+          f'Stopped after step {step + 1} of the warm start, before anything'
+          ' was saved. Run the same command to begin anew.'
+        )
+  cache.save(experiment, state.params)
+  return state_lib.restart(parts.optimizer, state, parts.shardings)

@@ -1,0 +1,395 @@
+"""Checkpoints: asynchronous, atomic, checked before they are read.
+
+A checkpoint is a folder named by its step. Orbax writes it under another name
+in the background and renames it when it is complete, so a process killed at
+any moment leaves whole checkpoints only. What a rename cannot promise is that
+the bytes stay the ones written: the folder lists the checksums of its files,
+and one that is missing or no longer matches makes `restore` take the
+checkpoint before.
+
+Arrays are stored under flat names ('params.embedding'), so a checkpoint does
+not depend on the classes that held them, nor on the mesh they were sharded
+over.
+"""
+
+from collections.abc import Callable, Mapping
+import functools
+import json
+import logging
+import math
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from dppo_jax.base import Params, TrainState
+from dppo_jax.runtime.hosts import coordination
+from dppo_jax.runtime.storage import checksums, flat_tree
+
+_ARRAYS = 'state'
+_METADATA = 'metadata'
+_ITEMS = (_ARRAYS, _METADATA)
+
+_log = logging.getLogger(__name__)
+
+
+class CheckpointError(RuntimeError):
+  """A checkpoint could not be written or read; says what is still there."""
+
+
+class Checkpoints:
+  """The checkpoints of one run; close them before the process ends.
+
+  Attributes:
+    directory: folder that holds them, one folder a step.
+    best_metric: name of the metric whose largest value is kept, too.
+  """
+
+  def __init__(
+    self,
+    directory: str | os.PathLike[str],
+    keep: int,
+    best_metric: str,
+    *,
+    read_only: bool = False,
+  ):
+    """Opens the folder, and makes it unless `read_only`.
+
+    Args:
+      directory: where checkpoints go.
+      keep: how many of the latest ones stay; the best one stays beside them.
+      best_metric: key of the metrics given to `save`; larger is better.
+      read_only: look without changing anything, next to a run that saves.
+
+    Raises:
+      ValueError: if `keep` is below 1.
+      CheckpointError: if the folder cannot be made or written.
+    """
+    if keep < 1:
+      raise ValueError(
+        f'checkpoints.keep: got {keep}; it must be at least 1, or there is '
+        'nothing to resume from.'
+      )
+    self.directory = pathlib.Path(directory).expanduser().absolute()
+    self.best_metric = best_metric
+    self._keep = keep
+    self._read_only = read_only
+    self._scores: dict[int, float | None] = {}
+    self._saving: int | None = None
+    if not read_only:
+      _check_writable(self.directory)
+      self._remove_unfinished()
+    self._checkpointer = self._new_checkpointer()
+
+  def steps(self) -> list[int]:
+    """Returns the steps of all complete checkpoints, ascending."""
+    if not self.directory.is_dir():
+      return []
+    # While it is being written, the name of a checkpoint is not a number.
+    return sorted(
+      int(path.name) for path in self.directory.iterdir() if path.name.isdigit()
+    )
+
+  def latest_step(self) -> int | None:
+    """Returns the step of the latest complete checkpoint, or None."""
+    return max(self._known_steps(), default=None)
+
+  def _known_steps(self) -> list[int]:
+    """The steps as process 0 sees them, while it may be changing them."""
+    return coordination.from_first(self.steps, 'the checkpoints')
+
+  def best_step(self) -> int | None:
+    """Returns the step with the largest `best_metric`, or None.
+
+    Of equals it is the latest.
+    """
+    scores = [(self._score(step), step) for step in self.steps()]
+    known = [(score, step) for score, step in scores if score is not None]
+    return max(known)[1] if known else None
+
+  def save(
+    self,
+    step: int,
+    state: TrainState,
+    metrics: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+  ) -> None:
+    """Copies the state off the device and writes it in the background.
+
+    The arrays of `state` may be donated as soon as this returns. Checkpoints
+    of the same or later steps (the run went back to an earlier one) are set
+    aside under another name, not deleted.
+
+    Args:
+      step: train steps taken, the name of the checkpoint.
+      state: what is saved, bit for bit.
+      metrics: scalars; a finite `best_metric` makes it a candidate for best.
+      metadata: anything JSON can hold, returned by `restore`.
+
+    Raises:
+      CheckpointError: if this save, or the one before it, failed. Earlier
+        checkpoints are intact.
+    """
+    self.wait()
+    for later in self._known_steps():
+      if later >= step:
+        self._set_aside(later, 'superseded')
+    named = flat_tree.flatten(state)
+    score = float(metrics.get(self.best_metric, math.nan))
+    record = {
+      'arrays': flat_tree.describe(named),
+      'scores': {self.best_metric: score} if math.isfinite(score) else {},
+      'metadata': dict(metadata),
+    }
+    self._saving = step
+    try:
+      self._checkpointer.save(
+        self.directory / str(step),
+        args=ocp.args.Composite(
+          **{
+            _ARRAYS: ocp.args.PyTreeSave(named),
+            _METADATA: ocp.args.JsonSave(record),
+          }
+        ),
+      )
+    except Exception as error:
+      raise self._failed(error) from error
+
+  def wait(self) -> None:
+    """Returns once everything saved is on disk and what is old is gone.
+
+    Raises:
+      CheckpointError: if a save failed. Earlier checkpoints are intact.
+    """
+    try:
+      self._checkpointer.wait_until_finished()
+      self._checkpointer.check_for_errors()
+    except Exception as error:
+      raise self._failed(error) from error
+    self._remove_old()
+
+  def close(self) -> None:
+    """Waits, then stops the background threads.
+
+    Raises:
+      CheckpointError: if a save failed. Earlier checkpoints are intact.
+    """
+    try:
+      self.wait()
+    finally:
+      self._checkpointer.close()
+
+  def restore(
+    self,
+    abstract_state: TrainState | Callable[[int], TrainState],
+    step: int | None = None,
+  ) -> tuple[Any, dict[str, Any]]:
+    """Reads a checkpoint into the given shapes, dtypes and shardings.
+
+    Args:
+      abstract_state: a state of arrays or of `jax.ShapeDtypeStruct` with a
+        sharding each; the mesh may differ from the one that saved. Or a
+        function of the step that gives one. Fields of the checkpoint that it
+        lacks are not read.
+      step: which checkpoint; None is the latest that is whole, and each
+        damaged one passed over is logged as an error and, unless
+        `read_only`, renamed, so that it is out of the way.
+
+    Returns:
+      The state, bit for bit as it was saved, and the metadata.
+
+    Raises:
+      FileNotFoundError: if there is no checkpoint, or none of that step.
+      ValueError: if the checkpoint is whole but holds other arrays.
+      CheckpointError: if every candidate is damaged.
+    """
+    make = abstract_state
+    if not callable(make):
+      make = functools.partial(_constant, abstract_state)
+    return self._restore(make, step)
+
+  def restore_params(
+    self, abstract_params: Params, step: int | None
+  ) -> tuple[Params, dict[str, Any]]:
+    """Reads the parameters of a checkpoint, and the metadata.
+
+    Args:
+      abstract_params: as `restore` takes them, of the parameters alone.
+      step: as `restore` takes it.
+
+    Raises:
+      FileNotFoundError: if there is no checkpoint, or none of that step.
+      ValueError: if the checkpoint is whole but holds other parameters.
+      CheckpointError: if every candidate is damaged.
+    """
+    target = {'params': abstract_params}
+    tree, metadata = self._restore(functools.partial(_constant, target), step)
+    return tree['params'], metadata
+
+  def _restore(
+    self, abstract: Callable[[int], Any], step: int | None
+  ) -> tuple[Any, dict[str, Any]]:
+    """The tree of a step, and the metadata."""
+    steps = self._known_steps()
+    if not steps or (step is not None and step not in steps):
+      missing = 'no checkpoint' if step is None else f'no checkpoint {step}'
+      raise FileNotFoundError(
+        f'checkpoints: {missing} in {self.directory}; there are: {steps}.'
+      )
+    damaged: dict[int, str] = {}
+    for candidate in reversed(steps) if step is None else [step]:
+      if damaged:
+        _log.error('checkpoints: trying step %d instead', candidate)
+      record, problem = coordination.from_first(
+        functools.partial(self._check_record, candidate), 'a checkpoint'
+      )
+      if problem:
+        damaged[candidate] = self._report_damage(candidate, problem)
+        continue
+      target = abstract(candidate)
+      wanted = flat_tree.flatten(target)
+      flat_tree.check_same(record['arrays'], wanted, candidate)
+      named, problem = {}, ''
+      try:
+        named = self._read_arrays(candidate, wanted)
+      except Exception as error:
+        problem = _first_line(error)
+      problem = coordination.first_problem(problem)
+      if problem:
+        damaged[candidate] = self._report_damage(candidate, problem)
+        continue
+      if not self._read_only:
+        for passed_over in damaged:
+          self._set_aside(passed_over, 'damaged')
+      return flat_tree.unflatten(target, named), record['metadata']
+    raise CheckpointError(
+      f'checkpoints: no checkpoint of {self.directory} can be read: '
+      f'{"; ".join(damaged.values())}. Start again in another workdir, or '
+      'restore the folder from a copy.'
+    )
+
+  def _new_checkpointer(self) -> ocp.AsyncCheckpointer:
+    return ocp.AsyncCheckpointer(
+      ocp.CompositeCheckpointHandler(
+        **{
+          _ARRAYS: ocp.PyTreeCheckpointHandler(),
+          _METADATA: ocp.JsonCheckpointHandler(),
+        }
+      ),
+      async_options=ocp.AsyncOptions(
+        post_finalization_callback=self._before_rename
+      ),
+    )
+
+  def _before_rename(self) -> None:
+    """Lists the files; in the background thread that wrote them."""
+    if jax.process_index() != 0:
+      return
+    pattern = f'{self._saving}{ocp.utils.TMP_DIR_SUFFIX}*'
+    for folder in self.directory.glob(pattern):
+      checksums.write(folder, _ITEMS)
+
+  def _check_record(self, step: int) -> tuple[dict[str, Any], str]:
+    """The record of a whole checkpoint, or what is wrong with it."""
+    try:
+      checksums.check(self.directory / str(step), _ITEMS)
+      return self._read_record(step), ''
+    except Exception as error:
+      return {}, _first_line(error)
+
+  def _read_record(self, step: int) -> dict[str, Any]:
+    # Not by Orbax, whose readers wait for each other: one process asks.
+    path = self.directory / str(step) / _METADATA / _METADATA
+    return json.loads(path.read_text(encoding='utf-8'))
+
+  def _read_arrays(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
+    args = ocp.args.PyTreeRestore(
+      item=wanted,
+      restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+      partial_restore=True,  # What is not wanted is not read.
+    )
+    return self._checkpointer.restore(
+      self.directory / str(step), args=ocp.args.Composite(**{_ARRAYS: args})
+    )[_ARRAYS]
+
+  def _report_damage(self, step: int, problem: str) -> str:
+    reason = f'step {step} is damaged ({problem})'
+    _log.error('checkpoints: %s in %s', reason, self.directory)
+    return reason
+
+  def _score(self, step: int) -> float | None:
+    if step not in self._scores:
+      try:
+        scores = self._read_record(step)['scores']
+      except Exception as error:
+        _log.debug('checkpoints: no score of step %d: %s', step, error)
+        scores = {}
+      self._scores[step] = scores.get(self.best_metric)
+    return self._scores[step]
+
+  def _remove_old(self) -> None:
+    if self._read_only or jax.process_index() != 0:
+      return
+    for step in set(self.steps()[: -self._keep]) - {self.best_step()}:
+      shutil.rmtree(self.directory / str(step))
+
+  def _remove_unfinished(self) -> None:
+    if jax.process_index() == 0:
+      for path in self.directory.glob(f'*{ocp.utils.TMP_DIR_SUFFIX}*'):
+        shutil.rmtree(path)
+
+  def _set_aside(self, step: int, why: str) -> None:
+    target = self.directory / f'{why}-{step}'
+    count = 1
+    while target.exists():
+      count += 1
+      target = self.directory / f'{why}-{step}-{count}'
+    self._scores.pop(step, None)
+    if jax.process_index() == 0:
+      (self.directory / str(step)).rename(target)
+      _log.warning('checkpoints: step %d is now %s', step, target)
+
+  def _failed(self, error: Exception) -> CheckpointError:
+    # A failed checkpointer repeats its error, and leaves its files.
+    try:
+      self._checkpointer.close()
+    except Exception as again:
+      _log.debug('checkpoints: closing after a failure: %s', again)
+    self._remove_unfinished()
+    self._checkpointer = self._new_checkpointer()
+    free = shutil.disk_usage(self.directory).free / 2**20
+    return CheckpointError(
+      f'checkpoints: saving to {self.directory} failed: {_first_line(error)} '
+      f'({free:.0f} MiB free there). Complete checkpoints: {self.steps()}. '
+      'Make room, or lower checkpoints.keep; then the same command resumes.'
+    )
+
+
+def _constant(tree: Any, step: int) -> Any:
+  del step
+  return tree
+
+
+def _check_writable(directory: pathlib.Path) -> None:
+  probe = directory / f'.writable-{os.getpid()}'
+  try:
+    directory.mkdir(parents=True, exist_ok=True)
+    probe.touch()
+    probe.unlink()
+  except OSError as error:
+    raise CheckpointError(
+      f'checkpoints: cannot write to {directory}: {error.strerror}. Choose '
+      'another --workdir, or change its permissions.'
+    ) from error
+
+
+def _first_line(error: BaseException) -> str:
+  lines = str(error).strip().splitlines()
+  text = lines[0] if lines else ''
+  if len(text) > 240:
+    # The cause, say a full disk, stands last.
+    text = f'{text[:80]} … {text[-160:]}'
+  return f'{type(error).__name__}: {text}'

@@ -1,0 +1,42 @@
+"""The checkpoint that a user names: a step, the latest, the best."""
+
+import pathlib
+
+from dppo_jax.runtime.storage.checkpoints import Checkpoints
+
+
+def find_step(
+  store: Checkpoints, workdir: pathlib.Path, step: str
+) -> int | None:
+  """The checkpoint that a command names; None is the latest that is whole.
+
+  Args:
+    store: of the run.
+    workdir: of the run, for the message.
+    step: 'best', 'latest' or a number.
+
+  Raises:
+    ValueError: there is no such checkpoint.
+  """
+  steps = store.steps()
+  if not steps:
+    raise ValueError(
+      f'--workdir: {workdir} holds no checkpoint yet; the first is saved'
+      ' after the warm start.'
+    )
+  if step == 'latest':
+    return None
+  if step == 'best':
+    number = store.best_step()
+    if number is None:
+      raise ValueError(
+        f'--step: best, but none of the checkpoints {steps} was saved with'
+        f' {store.best_metric}; use latest or a number.'
+      )
+    return number
+  number = int(step) if step.isdigit() else -1
+  if number not in steps:
+    raise ValueError(
+      f'--step: no checkpoint {step!r}; there are {steps}, best and latest.'
+    )
+  return number

@@ -1,0 +1,136 @@
+"""The folder of a run and the command it came from, for all hosts at once.
+
+Process 0 makes, locks and writes the folder; the others wait for what comes of
+it, and fail with its error.
+"""
+
+from collections.abc import Iterator, Sequence
+import contextlib
+import hashlib
+import pathlib
+import secrets
+import sys
+from typing import Any
+
+import jax
+
+from dppo_jax.runtime.hosts import coordination
+from dppo_jax.runtime.storage import workdir
+
+# Keys that may differ from host to host: where each keeps its own files.
+HOST_KEYS = (
+  'compilation_cache',
+  'data.data_dir',
+  'rewards.num_workers',
+  'supervised.cache',
+)
+_TOKEN = 'hosts'
+_SOURCES = ('dppo_jax', 'configs', 'experiments')
+
+
+def check_hosts(config: dict[str, Any]) -> None:
+  """Checks that all hosts run one config with one version of the code.
+
+  Args:
+    config: as given on the command line, before it is resolved.
+
+  Raises:
+    ValueError: on every host; names the first that differs, and in what.
+  """
+  if coordination.alone():
+    return
+  facts = {
+    'config': config,
+    'code': code_version(pathlib.Path(__file__).parents[2]),
+    'jax': jax.__version__,
+  }
+  coordination.compare(facts, _differences, 'config and code')
+
+
+def _differences(mine: dict[str, Any], theirs: dict[str, Any]) -> Sequence[str]:
+  lines = [
+    f'{key}: {mine[key]} -> {theirs[key]}'
+    for key in ('code', 'jax')
+    if mine[key] != theirs[key]
+  ]
+  changes = workdir.differences(
+    mine['config'], theirs['config'], free_keys=HOST_KEYS
+  )
+  return [*lines, *changes]
+
+
+def code_version(
+  root: pathlib.Path,
+  folders: Sequence[str] = _SOURCES,
+  without: Sequence[str] = (),
+) -> str:
+  """Names the sources below `root`: 16 hexadecimal digits.
+
+  Args:
+    root: of the repository.
+    folders: of it that count.
+    without: folders below them that do not.
+  """
+  digest = hashlib.sha256()
+  for folder in folders:
+    for path in sorted((root / folder).rglob('*.py')):
+      if any(path.is_relative_to(root / other) for other in without):
+        continue
+      digest.update(str(path.relative_to(root)).encode())
+      digest.update(path.read_bytes())
+  return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def opened(
+  named: str, resolved: dict[str, Any], *, extend: bool = False
+) -> Iterator[pathlib.Path]:
+  """Makes the folder of a run, locks it, and checks the config it holds.
+
+  Args:
+    named: the folder.
+    resolved: config of this run.
+    extend: lets a run that goes on have more steps than it had.
+
+  Yields:
+    Its path.
+
+  Raises:
+    ValueError: on every host: it cannot be written, another job trains in it,
+      it holds a run of another config, or the hosts do not share it.
+  """
+  with contextlib.ExitStack() as stack:
+    token = secrets.token_hex(8)
+
+    def prepare() -> list[str]:
+      folder = workdir.open_workdir(named)
+      stack.enter_context(workdir.locked(folder))
+      told = workdir.check_config(folder, resolved, extend=extend)
+      for change in told:
+        print(f'changed {change}', file=sys.stderr, flush=True)
+      if not coordination.alone():
+        (folder / _TOKEN).write_text(token)
+      return [str(folder), token]
+
+    path, seen = coordination.from_first(prepare, 'the folder of the run')
+    folder = pathlib.Path(path)
+    if not coordination.alone():
+      _check_shared(folder, seen)
+    yield folder
+
+
+def _check_shared(folder: pathlib.Path, token: str) -> None:
+  """Every host must see what process 0 wrote."""
+  problem = ''
+  try:
+    if (folder / _TOKEN).read_text() != token:
+      problem = 'holds files of another job'
+  except OSError as error:
+    problem = f'cannot be read ({error.strerror})'
+  found = coordination.first_problem(problem)
+  if found:
+    raise ValueError(
+      f'--workdir: {folder}, which process 0 made, {found.partition(": ")[2]}'
+      f' on {found.partition(": ")[0]}; name a folder on a file system that all'
+      ' hosts share.'
+    )

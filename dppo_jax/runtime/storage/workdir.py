@@ -1,0 +1,260 @@
+"""The folder of a run: its config, and who may write to it."""
+
+from collections.abc import Collection, Iterator
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+from typing import Any
+
+from dppo_jax.runtime.storage.files import write_atomically
+
+CONFIG = 'config.json'
+INPUTS = 'inputs.json'  # What the run reads, by content.
+CHECKPOINTS = 'checkpoints'
+LOCK = 'lock'
+
+# Keys that may change when a run is resumed: none of them changes a number
+# that the run computes.
+FREE_KEYS = (
+  'checkpoints.keep',
+  'compilation_cache',
+  'data.data_dir',
+  'ledger',
+  'profile',
+  'rewards.num_workers',
+  'supervised.cache',
+  'writers',
+)
+# Keys that say where something lies. What lies there is compared by content,
+# once it has been read; see `inputs`.
+DATA_PATHS = ('data.files', 'evaluation.files')
+FOLDER_PATHS = (
+  'data.tokenizer',
+  'lora.pretrained',
+  'model.pretrained',
+  'rewards.model',
+)
+_MIXTURE = 'data.mixture'  # Rows of (source, files, weight).
+_LENGTH = 'num_steps'
+
+
+def open_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:
+  """Makes the folder if need be and checks that it can be written.
+
+  Raises:
+    ValueError: it cannot.
+  """
+  folder = pathlib.Path(workdir).expanduser().absolute()
+  probe = folder / '.writable'
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    probe.write_text('')
+    probe.unlink()
+  except OSError as error:
+    raise ValueError(
+      f'--workdir: {folder} is not writable ({error.strerror}); choose a'
+      ' folder you own, or make room.'
+    ) from error
+  return folder
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps a second process from training in the same folder.
+
+  The lock dies with the process, however it ends.
+
+  Raises:
+    ValueError: another process holds it.
+  """
+  with (workdir / LOCK).open('w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise ValueError(
+        f'--workdir: another process is training in {workdir}; wait for it or'
+        ' choose another folder.'
+      ) from error
+    yield
+
+
+def has_begun(workdir: pathlib.Path) -> bool:
+  """Whether a run has saved a checkpoint there."""
+  return any((workdir / CHECKPOINTS).glob('[0-9]*'))
+
+
+def check_config(
+  workdir: pathlib.Path, resolved: dict[str, Any], *, extend: bool = False
+) -> list[str]:
+  """Records the config of a new run, or compares it with the recorded one.
+
+  A run that has saved nothing yet has nothing to lose: its config is replaced.
+  Where something lies may change in a run that goes on, for what lies there is
+  compared by its content.
+
+  Args:
+    workdir: of the run.
+    resolved: its config.
+    extend: lets `num_steps` be more than it was.
+
+  Returns:
+    'path: recorded -> mine' of what may differ and does, to be told.
+
+  Raises:
+    ValueError: the folder holds a run of another config; lists what differs.
+  """
+  path = workdir / CONFIG
+  mine = json.loads(json.dumps(resolved))
+  told: list[str] = []
+  if path.exists() and has_begun(workdir):
+    recorded = read_config(workdir)
+    by_content = (workdir / INPUTS).exists()
+    before, after = (_placed(c, by_content) for c in (recorded, mine))
+    changes = list(differences(before, after))
+    longer = _longer(recorded, mine)
+    if extend and longer:
+      _check_extension(recorded)
+      before[_LENGTH] = after[_LENGTH]
+      changes = list(differences(before, after))
+    if changes:
+      listed = '\n'.join(f'  {change}' for change in changes)
+      hint = (
+        ' More steps are let pass by --extend.' if longer and not extend else ''
+      )
+      raise ValueError(
+        f'--workdir: {workdir} holds a run with another config:\n{listed}\n'
+        f'Resume it with its own config, or choose another --workdir.{hint}'
+      )
+    told = list(differences(recorded, mine))
+  write_atomically(path, json.dumps(resolved, indent=2) + '\n')
+  return told
+
+
+def _longer(recorded: dict[str, Any], mine: dict[str, Any]) -> bool:
+  if _LENGTH not in recorded or _LENGTH not in mine:
+    return False
+  return mine[_LENGTH] > recorded[_LENGTH]
+
+
+def _check_extension(recorded: dict[str, Any]) -> None:
+  """Refuses to extend what ended as no longer run would have."""
+  lag = recorded['sampling']['lag']
+  if lag:
+    raise ValueError(
+      f'--extend: the run has sampling.lag={lag}, and samples nothing ahead'
+      ' for steps beyond its last; a longer one would have. Train it again'
+      ' with more num_steps.'
+    )
+
+
+def _placed(config: dict[str, Any], by_content: bool) -> dict[str, Any]:
+  """A config that spells every path in one way, or whose paths say nothing.
+
+  Args:
+    config: plain.
+    by_content: whether what lies there is compared elsewhere; then only
+      whether a folder is named counts.
+  """
+  copy = json.loads(json.dumps(config))
+
+  def place(path: Any, kept: bool) -> Any:
+    if by_content:
+      return bool(path) if kept else ''
+    return os.path.normpath(os.path.expanduser(path)) if path else path
+
+  for paths, kept in ((DATA_PATHS, False), (FOLDER_PATHS, True)):
+    for section, _, key in (path.partition('.') for path in paths):
+      if key in copy.get(section, {}):
+        copy[section][key] = place(copy[section][key], kept)
+  section, _, key = _MIXTURE.partition('.')
+  rows = copy.get(section, {}).get(key)
+  if rows and all(isinstance(row, list) and len(row) == 3 for row in rows):
+    copy[section][key] = [[a, place(b, False), c] for a, b, c in rows]
+  return copy
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+  """The recorded config, as plain nested dicts.
+
+  Raises:
+    ValueError: there is none, or it is damaged.
+  """
+  path = workdir / CONFIG
+  if not path.exists():
+    raise ValueError(
+      f'--workdir: {workdir} holds no run: it has no {CONFIG}. Name the'
+      ' --workdir of a training.'
+    )
+  return read_json(path)
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """What a file of a run holds.
+
+  Raises:
+    ValueError: it is damaged.
+  """
+  try:
+    return json.loads(path.read_text())
+  except (ValueError, OSError) as error:
+    raise ValueError(
+      f'--workdir: {path} is damaged ({error}); restore it, or choose'
+      ' another folder.'
+    ) from error
+
+
+def overlay(config: Any, recorded: dict[str, Any]) -> Any:
+  """Puts recorded values into a config of configs/default.py.
+
+  Args:
+    config: a ConfigDict, changed in place.
+    recorded: of `read_config`.
+
+  Returns:
+    `config`.
+
+  Raises:
+    ValueError: they do not have the same keys.
+  """
+  known, got = set(_paths(config.to_dict())), set(_paths(recorded))
+  changes = [f'{path}: unknown' for path in sorted(got - known)]
+  changes += [f'{path}: missing' for path in sorted(known - got)]
+  if changes:
+    listed = '\n'.join(f'  {change}' for change in changes)
+    raise ValueError(
+      f'--workdir: its {CONFIG} was written by another version; against'
+      f' configs/default.py:\n{listed}\nUse the version that trained it.'
+    )
+  config.update(recorded)
+  return config
+
+
+def _paths(tree: dict[str, Any], prefix: str = '') -> Iterator[str]:
+  """Paths of the leaves: 'model.d_model'."""
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      yield from _paths(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}'
+
+
+def differences(
+  recorded: Any,
+  mine: Any,
+  path: str = '',
+  free_keys: Collection[str] = FREE_KEYS,
+) -> Iterator[str]:
+  """'path: recorded -> mine' for each key that differs and is not free."""
+  if path in free_keys:
+    return
+  if isinstance(recorded, dict) and isinstance(mine, dict):
+    for key in sorted(recorded.keys() | mine.keys()):
+      below = f'{path}.{key}' if path else key
+      missing = 'absent'
+      yield from differences(
+        recorded.get(key, missing), mine.get(key, missing), below, free_keys
+      )
+  elif recorded != mine:
+    yield f'{path}: {recorded!r} -> {mine!r}'

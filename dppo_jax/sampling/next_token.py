@@ -1,0 +1,171 @@
+"""What follows the logits of a decode step: the draw and what is recorded.
+
+One pass over the vocabulary gives block maxima and block sums; the rest works
+on those. Over a mesh each device passes over its own columns; what crosses is
+the maximum, one sum a device, the K candidates of each and the token drawn.
+"""
+
+import functools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from dppo_jax.base import Array, TokenStats
+from dppo_jax.ops.log_probs import LOWEST_LOG_PROB
+from dppo_jax.parallel import VocabularyAxes
+from dppo_jax.sampling import inverse_cdf
+from dppo_jax.sampling.top_k import top_k_of_blocks
+
+# Blocks a CPU sums at once.
+_PART = 8
+
+
+def draw_and_record(
+  axes: VocabularyAxes,
+  logits: Array,
+  uniform: Array | None,
+  *,
+  temperature: float,
+  top_k: int,
+) -> tuple[Array, TokenStats]:
+  """Draws from softmax(logits / temperature) and says what it drew from.
+
+  Args:
+    axes: where rows and columns live.
+    logits: f32 [B, V]; -inf where a filter forbids a token.
+    uniform: f32 [B] in [0, 1), or None to take the most likely token.
+    temperature: > 0.
+    top_k: K <= V, log-probs to record; 0 for none.
+
+  Returns:
+    i32 [B] and TokenStats of [B], with the entropy. The same tokens however
+    the columns are split, but for the rounding of sums.
+  """
+  chex.assert_rank(logits, 2)
+  size = logits.shape[1]
+  local = functools.partial(
+    _local, axes, size=size, temperature=temperature, top_k=top_k
+  )
+  if axes.mesh.size == 1:
+    return local(logits, uniform)
+  missing = -size % axes.num_shards
+  logits = jnp.pad(logits, ((0, 0), (0, missing)), constant_values=-jnp.inf)
+  rows = PartitionSpec(axes.rows)
+  return jax.shard_map(
+    local,
+    mesh=axes.mesh,
+    in_specs=(PartitionSpec(axes.rows, axes.vocabulary), rows),
+    out_specs=rows,
+    check_vma=False,  # The reductions are written out below.
+  )(logits, uniform)
+
+
+def _local(
+  axes: VocabularyAxes,
+  logits: Array,
+  uniform: Array | None,
+  *,
+  size: int,
+  temperature: float,
+  top_k: int,
+) -> tuple[Array, TokenStats]:
+  """On one device: its rows, and its columns of the vocabulary."""
+  if temperature != 1.0:
+    logits = logits / temperature
+  blocks = inverse_cdf.in_blocks(logits, -jnp.inf)
+  maxima = jnp.max(blocks, axis=2)
+  largest = axes.reduce_max(jnp.max(maxima, axis=1))
+  sums, weighted = _sums(blocks, largest)
+  shard_sums = axes.gather(jnp.sum(sums, axis=1, keepdims=True))
+  total = jnp.sum(shard_sums, axis=1)
+  log_sum = jnp.log(total)
+  weighted = axes.reduce_sum(weighted)
+
+  first = axes.index() * logits.shape[1]
+  if uniform is None:
+    values, ids = _largest(axes, blocks, maxima, first, 1)
+    token, found = ids[:, 0], values[:, 0]
+  else:
+    shard, target = inverse_cdf.first_above(shard_sums, uniform * total)
+    column, value = inverse_cdf.draw(blocks, largest, sums, target)
+    mine = shard == axes.index()
+    token = axes.reduce_sum(jnp.where(mine, first + column, 0))
+    found = axes.reduce_sum(jnp.where(mine, value, 0.0))
+
+  def log_prob(logits: Array) -> Array:
+    # Largest first: then none exceeds 0.
+    sunk = jnp.expand_dims(log_sum, tuple(range(1, logits.ndim)))
+    top = jnp.expand_dims(largest, tuple(range(1, logits.ndim)))
+    return jnp.maximum(logits - top - sunk, LOWEST_LOG_PROB)
+
+  top_log_probs, top_ids = None, None
+  if top_k:
+    values, top_ids = _largest(axes, blocks, maxima, first, top_k)
+    top_ids = jnp.minimum(top_ids, size - 1)  # Padding has no mass either.
+    top_log_probs = log_prob(values)
+  return token, TokenStats(
+    log_probs=log_prob(found),
+    top_ids=top_ids,
+    top_log_probs=top_log_probs,
+    entropy=log_sum - weighted / total,
+  )
+
+
+def _sums(blocks: Array, largest: Array) -> tuple[Array, Array]:
+  """Sums of e by block [B, blocks], and of e log e [B]; e = exp(z - largest).
+
+  On a CPU, which would write all e out since they are used twice, a few blocks
+  at a time: those stay in its cache.
+  """
+  if blocks.shape[1] < _PART:
+    return _sums_at_once(blocks, largest)
+  return jax.lax.platform_dependent(
+    blocks, largest, cpu=_sums_by_parts, default=_sums_at_once
+  )
+
+
+def _sums_at_once(blocks: Array, largest: Array) -> tuple[Array, Array]:
+  # 0 log 0 is 0: a forbidden token adds nothing.
+  below = jnp.maximum(blocks - largest[:, None, None], LOWEST_LOG_PROB)
+  masses = jax.lax.optimization_barrier(jnp.exp(below))
+  return jnp.sum(masses, axis=2), jnp.sum(masses * below, axis=(1, 2))
+
+
+def _sums_by_parts(blocks: Array, largest: Array) -> tuple[Array, Array]:
+  rows, num_blocks, _ = blocks.shape
+  whole = num_blocks // _PART
+
+  def add(part: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    begin = part * _PART
+    some = jax.lax.dynamic_slice_in_dim(blocks, begin, _PART, axis=1)
+    masses, weighted = _sums_at_once(some, largest)
+    put = jax.lax.dynamic_update_slice_in_dim(carry[0], masses, begin, axis=1)
+    return put, carry[1] + weighted
+
+  zero = jnp.zeros((rows, whole * _PART)), jnp.zeros(rows)
+  sums, weighted = jax.lax.fori_loop(0, whole, add, zero)
+  if num_blocks == whole * _PART:
+    return sums, weighted
+  masses, more = _sums_at_once(blocks[:, whole * _PART :], largest)
+  return jnp.concatenate([sums, masses], axis=1), weighted + more
+
+
+def _largest(
+  axes: VocabularyAxes,
+  blocks: Array,
+  maxima: Array,
+  first: Array | int,
+  k: int,
+) -> tuple[Array, Array]:
+  """The K largest of all columns and their ids: candidates cross, no logits."""
+  here = min(k, blocks.shape[1] * blocks.shape[2])
+  values, columns = top_k_of_blocks(blocks, maxima, here)
+  values = axes.gather(values)
+  ids = axes.gather(columns + first)
+  if axes.num_shards == 1:
+    return values, ids
+  values, place = jax.lax.top_k(values, k)
+  return values, jnp.take_along_axis(ids, place, axis=1)

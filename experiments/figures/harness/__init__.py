@@ -1,0 +1,1 @@
+"""What figures share: tiers, runs, judging, verdicts, README rows."""

@@ -1,0 +1,150 @@
+"""Verdicts on variants of a run: more of a column, or alike in it."""
+
+from collections.abc import Callable, Mapping, Sequence
+import math
+
+import numpy as np
+
+from dppo_jax.analysis import significance
+from dppo_jax.analysis.table import Points
+from dppo_jax.experiments.figures.harness import verdicts
+from dppo_jax.experiments.figures.harness.verdicts import Evidence, Finding
+
+GROUPINGS: Mapping[str, Callable[..., np.ndarray]] = {
+  'least': np.min,
+  'most': np.max,
+  'mean': np.mean,
+}
+_REVERSED = {'least': 'most', 'most': 'least', 'mean': 'mean'}
+Group = str | Mapping[str, Sequence[str]]
+
+
+def contrast(
+  points: Points,
+  claim: str,
+  column: str,
+  high: Group,
+  low: Group,
+  effect: float,
+  *,
+  where: Mapping[str, str] | None = None,
+  levels: tuple[float, float] = (-math.inf, math.inf),
+) -> Finding:
+  """Two groups of variants compared: a column's mean over a run, by seed.
+
+  Args:
+    points: with columns variant and seed.
+    claim: that the first group is higher.
+    column: of numbers.
+    high: a variant; or how a group is taken together ('least', 'most' or
+      'mean') -> its variants.
+    low: the same of the group that is expected to be lower.
+    effect: least mean difference that counts.
+    where: further columns and their values.
+    levels: mean over seeds that the first group must have at least, and the
+      second at most.
+
+  Returns:
+    Its differences are of the seeds that every variant has.
+  """
+  how_high, highs = _as_group(high)
+  how_low, lows = _as_group(low)
+  seeds = _shared_seeds(points, (*highs, *lows), column, where or {})
+  # Of every group [variants, seeds].
+  above, below = (
+    np.array(
+      [
+        [
+          points.by_seed(column, variant=v, seed=s, **(where or {}))[0]
+          for s in seeds
+        ]
+        for v in group
+      ]
+    )
+    for group in (highs, lows)
+  )
+  upper, lower = (
+    GROUPINGS[how](group, axis=0)
+    for how, group in ((how_high, above), (how_low, below))
+  )
+  # The least of some is below the most of others by chance alone, so that the
+  # reversed claim is of the reversed groups.
+  reverse = GROUPINGS[_REVERSED[how_low]](below, axis=0)
+  reverse = reverse - GROUPINGS[_REVERSED[how_high]](above, axis=0)
+  rule = f'{_group(how_high, highs)} − {_group(how_low, lows)} ≥ {effect:g}'
+  if math.isfinite(levels[0]):
+    rule += f', the first ≥ {levels[0]:g}, the second ≤ {levels[1]:g}'
+  seen = ''
+  if seeds:
+    seen = f'{upper.mean():.3g} against {lower.mean():.3g}'
+  differences = upper - lower
+  evidence = Evidence(differences, reverse, effect + reverse)
+  word, p = verdicts.of_evidence(evidence, effect)
+  missed = bool(seeds) and (
+    upper.mean() < levels[0] or lower.mean() > levels[1]
+  )
+  if word == verdicts.REPRODUCED and missed:
+    word = verdicts.NOT_REPRODUCED
+  return verdicts.finding(claim, rule, differences, seen, word, p)
+
+
+def alike(
+  points: Points, claim: str, column: str, one: str, other: str, effect: float
+) -> Finding:
+  """A finding about two variants that are said to differ by no effect.
+
+  Args:
+    points: with columns variant and seed.
+    claim: that they are alike.
+    column: of numbers.
+    one: a variant.
+    other: a variant.
+    effect: the least difference that counts, as for a claim of a difference.
+  """
+  seeds = _shared_seeds(points, (one, other), column, {})
+  both = [
+    np.array([points.by_seed(column, variant=v, seed=s)[0] for s in seeds])
+    for v in (one, other)
+  ]
+  differences = both[0] - both[1]
+  seen = ''
+  if seeds:
+    seen = f'{both[0].mean():.3g} and {both[1].mean():.3g}'
+  within = significance.equivalence(differences, effect)
+  either = 2 * min(map(significance.sign_test, (differences, -differences)))
+  word, p = verdicts.NOT_DISTINGUISHABLE, within
+  if within <= significance.LEVEL:
+    word = verdicts.REPRODUCED
+  elif either <= significance.LEVEL and abs(differences.mean()) >= effect:
+    word, p = verdicts.OPPOSITE, either
+  rule = f'|{one} − {other}| < {effect:g}'
+  return verdicts.finding(claim, rule, differences, seen, word, p)
+
+
+def _shared_seeds(
+  points: Points,
+  variants: Sequence[str],
+  column: str,
+  where: Mapping[str, str],
+) -> list[str]:
+  """Seeds of which every variant has a number."""
+  return [
+    seed
+    for seed in points.values('seed')
+    if all(
+      points.by_seed(column, variant=v, seed=seed, **where).size
+      for v in variants
+    )
+  ]
+
+
+def _as_group(group: Group) -> tuple[str, Sequence[str]]:
+  if isinstance(group, str):
+    return 'mean', (group,)
+  ((how, variants),) = group.items()
+  return how, variants
+
+
+def _group(how: str, variants: Sequence[str]) -> str:
+  named = ', '.join(variants)
+  return named if len(variants) == 1 else f'{how} of {named}'

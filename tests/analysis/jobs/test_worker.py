@@ -1,0 +1,54 @@
+import io
+import json
+from unittest import mock
+
+import jax
+import pytest
+
+from dppo_jax.analysis.jobs import job as job_lib
+from dppo_jax.analysis.jobs import worker
+from dppo_jax.configs import tiny
+from dppo_jax.runtime.storage import metrics_log, workdir
+from tests.support import runs
+
+
+def _serve(*requests):
+  replies = io.StringIO()
+  lines = io.StringIO(''.join(json.dumps(r) + '\n' for r in requests))
+  with runs.devices(), mock.patch.object(jax, 'device_count', return_value=1):
+    code = worker.serve(tiny.get_config, lines, replies)
+  return code, [json.loads(line) for line in replies.getvalue().splitlines()]
+
+
+@pytest.fixture(scope='module')
+def served(tmp_path_factory):
+  """A job that cannot be built, then one that is finished."""
+  root = tmp_path_factory.mktemp('served')
+  config = runs.smallest().to_dict()
+  broken = {**config, 'num_steps': -1}
+  return root, _serve(
+    {'folder': str(root / 'broken'), 'config': broken},
+    {'folder': str(root / 'fine'), 'config': config},
+  )
+
+
+def test_a_failure_is_told_and_the_next_job_runs(served):
+  root, (code, replies) = served
+  assert code == 0
+  assert replies[0]['error'].startswith('ValueError: ')
+  assert 'num_steps' in replies[0]['error']
+  assert replies[1] == {'error': ''}
+  assert not (root / 'broken' / job_lib.FACTS).exists()
+
+
+def test_a_finished_run_keeps_its_metrics_and_no_weights(served):
+  root, _ = served
+  made = job_lib.Job(name='a', config=runs.smallest().to_dict())
+  outcome = job_lib.finished(made, root / 'fine')
+  assert outcome is not None
+  assert outcome.wall_s > 0
+  assert 'CPU core' in outcome.device
+  rows = metrics_log.read_rows(outcome.folder / metrics_log.METRICS_FILE)
+  assert any('rewards/mean' in row for row in rows)
+  assert not (outcome.folder / workdir.CHECKPOINTS).exists()
+  assert 'held-out' in (outcome.folder / worker.LOG).read_text()

@@ -1,0 +1,34 @@
+import subprocess
+import sys
+
+import pytest
+
+from dppo_jax.planning.aot import child
+
+
+def _replace(monkeypatch, code):
+  """Runs python code in place of the command; the exit code."""
+  real = subprocess.run
+
+  def run(command, **options):
+    assert command[:3] == [sys.executable, '-m', 'experiments.x']
+    assert command[3:] == ['--a=b', child.FLAG]
+    return real([sys.executable, '-c', code], **options)
+
+  monkeypatch.setattr(subprocess, 'run', run)
+  return child.run('experiments.x', ['--a=b'])
+
+
+def test_the_child_has_what_libtpu_needs(monkeypatch):
+  code = (
+    'import os, sys; e = os.environ\n'
+    'sys.exit(40 + (e["ALLOW_MULTIPLE_LIBTPU_LOAD"] == "1") + '
+    '(e["JAX_PLATFORMS"] == "cpu") + (e["TPU_SKIP_MDS_QUERY"] == "1"))'
+  )
+  assert _replace(monkeypatch, code) == 43
+
+
+def test_a_killed_child_is_reported(monkeypatch):
+  code = 'import os; os.kill(os.getpid(), 9)'
+  with pytest.raises(ValueError, match=r'SIGKILL.*memory.*--phases'):
+    _replace(monkeypatch, code)

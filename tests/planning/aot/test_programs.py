@@ -1,0 +1,141 @@
+import pytest
+
+from dppo_jax.planning.aot import programs, topologies
+from dppo_jax.sampling import continuous
+from tests.support import runs, tpus
+
+_REFUSAL = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of \
+memory in memory space hbm. Used 42.73G of 15.75G hbm. Exceeded hbm capacity \
+by 26.98G.
+
+Total hbm usage >= 42.98G:
+    reserved        258.00M
+    program          40.00G
+    arguments         2.73G
+
+Largest program allocations in hbm:
+
+  1. Size: 9.03G
+     Operator: op_name="jit(step)/while/body/div" source_file="x.py"
+     Shape: f32[1,4,9024,9024]{3,2,1,0:T(8,128)}
+     Unpadded size: 9.00G
+     ==========================
+
+  2. Size: 512.00M
+     Shape: bf16[8,128]{1,0}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+  monkeypatch.setenv('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
+  monkeypatch.setenv('TPU_SKIP_MDS_QUERY', '1')
+
+
+def _compile(name, slices, names, **overrides):
+  topology = topologies.parse(name, slices)
+  settings = runs.smallest(
+    model__num_layers=1,
+    model__dtype='bfloat16',
+    learner__num_microbatches=1,
+    **overrides,
+  )
+  experiment = runs.experiment(settings, topology.num_devices)
+  devices = topologies.describe(topology)
+  told = []
+  found = programs.compile_phases(experiment, devices, names, told.append)
+  return {phase.name: phase for phase in found}, told
+
+
+@tpus.needs_libtpu
+@pytest.mark.parametrize(
+  ('name', 'slices'),
+  [
+    ('v5e:2x2', 1),
+    ('v5e:2x2', 2),
+    ('v5p:2x2x1', 1),
+    ('v6e:2x2', 1),
+    ('tpu7x:2x2x1', 1),
+  ],
+)
+def test_a_train_step_compiles_for_every_kind(name, slices):
+  count = topologies.parse(name, slices).num_devices
+  shape = dict(mesh__data=-1, mesh__tensor=2 if count > 2 else 1)
+  found, told = _compile(name, slices, [programs.TRAINING], **shape)
+  phase = found[programs.TRAINING]
+  assert told == [f'Compiling training for {count} devices']
+  assert not phase.refused
+  assert phase.memory.temporaries > 0
+  assert not phase.unread
+  kinds = {one.kind for one in phase.collectives}
+  assert 'all-reduce' in kinds
+  assert ('send' in kinds) == (slices > 1)
+  # The state is donated: nothing of it is returned beside itself.
+  assert phase.memory.outputs < phase.memory.arguments / 4
+
+
+@tpus.needs_libtpu
+def test_sampling_and_scoring_compile():
+  names = (programs.SAMPLING, programs.SCORING)
+  found, _ = _compile('v5e:2x2', 1, names, mesh__data=2, mesh__tensor=2)
+  sampling, scoring = found[programs.SAMPLING], found[programs.SCORING]
+  assert (sampling.runs, scoring.runs) == (1, 0)
+  # Keys and values of 2 prompts of 6 and 4 rows of 7, one head of 8, bf16.
+  assert sampling.cache == 2 * 2 * (2 * 6 + 4 * 7) * 8
+  assert scoring.cache == 0
+  assert sampling.memory.beside == scoring.memory.beside > 0
+  names = {array.name for array in sampling.arguments}
+  assert 'params/embedding' in names
+
+
+@tpus.needs_libtpu
+def test_a_narrow_base_is_not_packed_for_a_tpu():
+  found, _ = _compile(
+    'v5e:2x2',
+    1,
+    [programs.TRAINING],
+    lora__rank=2,
+    lora__base_dtype='bfloat16',
+    mesh__data=4,
+  )
+  phase = found[programs.TRAINING]
+  assert not [one for one in phase.arrays if one.shape.startswith('u16')]
+
+
+def test_a_refusal_says_what_was_needed():
+  size, whole = programs.needed(_REFUSAL)
+  assert size == pytest.approx(42.73 * 2**30)
+  assert whole
+  short = (
+    'RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM,'
+    ' the total memory required for HLO temporaries (57.61G) exceeds available'
+    ' HBM (15.75G). HLO module: jit_score.'
+  )
+  assert programs.needed(short) == (pytest.approx(57.61 * 2**30), False)
+  assert programs.needed('INTERNAL: something else') is None
+  first, second = programs.refused_arrays(_REFUSAL)
+  assert first.shape == 'f32[1,4,9024,9024]'
+  assert first.name == 'jit(step)/while/body/div'
+  assert first.num_bytes == pytest.approx(9.03 * 2**30)
+  assert (second.name, second.shape) == ('', 'bf16[8,128]')
+  assert second.num_bytes == 512 * 2**20
+
+
+def test_memory_adds_up():
+  memory = programs.Memory(
+    arguments=1, outputs=2, temporaries=4, code=8, beside=16
+  )
+  assert memory.total == 31
+
+
+def test_loops_of_slots_turn_as_often_as_full_rows_need():
+  settings = runs.config(sampling__rows_at_once=4)
+  experiment = runs.experiment(settings)
+  trips = programs._trips(experiment, runs.parts(settings))
+  # 32 rows one by one in 4 slots; 6 tokens each are decoded.
+  assert trips[continuous.REFILL_LOOP] == 32
+  assert trips[continuous.DECODE_LOOP] == 2  # 1.5, rounded up.
+  assert list(trips).index(continuous.DECODE_LOOP) < list(trips).index(
+    continuous.REFILL_LOOP
+  )
+  assert set(programs._trips(runs.experiment(), runs.parts())) == {'shard_map'}

@@ -1,0 +1,137 @@
+import dataclasses
+import json
+
+import pytest
+
+from dppo_jax.planning.aot import (
+  hlo,
+  plan,
+  programs,
+  report,
+  roofline,
+  topologies,
+)
+
+
+def _phase(**changed):
+  array = hlo.NamedArray(
+    name='jit(step)/div', shape='f32[4,9024,9024]', num_bytes=3 * 2**30
+  )
+  compiled = programs.Phase(
+    name=programs.SAMPLING,
+    runs=1,
+    seconds=12.3,
+    memory=programs.Memory(
+      arguments=2**30, outputs=0, temporaries=2**31, code=0, beside=2**29
+    ),
+    cache=2**28,
+    arguments=[],
+    arrays=[array],
+    collectives=[
+      hlo.Collective(kind='all-gather', count=36, num_bytes=36 * 2**20)
+    ],
+    loops=[
+      hlo.Loop(origin='a', trips=10, known=True),
+      hlo.Loop(origin='b', trips=1, known=False),
+    ],
+    refused='',
+    unread='',
+  )
+  settings = dict(
+    name=programs.SAMPLING,
+    runs=1,
+    num_bytes=3.5 * 2**30,
+    fits=True,
+    compiled=dataclasses.replace(compiled, **changed.pop('compiled', {})),
+    work=roofline.Work(useful=3e15, flops=4e15, num_bytes=0),
+    estimate=roofline.Estimate(compute_s=2.0, memory_s=0.5, links_s=0.01),
+    change='',
+    change_bytes=0,
+  )
+  return plan.PhasePlan(**{**settings, **changed})
+
+
+def _plan(**changed):
+  settings = dict(
+    topology=topologies.parse('v5e:2x2', 2),
+    mesh=dict(data=2, fsdp=1, expert=1, tensor=4),
+    capacity=7 * 2**30,
+    shapes={'parameters': 2**30},
+    phases=(_phase(),),
+    fits=True,
+    step_s=2.0,
+    tokens_a_step=1000,
+  )
+  return plan.Plan(**{**settings, **changed})
+
+
+def test_a_plan_in_words():
+  text = report.show(_plan())
+  for line in (
+    'v5e:2x2: 2 slices, 8 × TPU v5 lite of 7.0 GiB, mesh data 2 · fsdp 1 ·'
+    ' expert 1 · tensor 4',
+    'sampling (compiled in 12 s)',
+    '  memory           3.5 GiB',
+    '      KV cache     256.0 MiB',
+    '    state beside   512.0 MiB',
+    '       3.0 GiB f32[4,9024,9024] jit(step)/div',
+    '    all-gather                     36 ×    1.0 MiB = 36.0 MiB sent by a'
+    ' device',
+    '    1 loops counted at their bounds: at most',
+    '    1 loops of unknown length counted once: at least',
+    '  FLOPs            3e+15 useful, 4e+15 with rematerialization, by formula,'
+    ' all devices',
+    '  estimate         at least 2 s: compute 2 s, memory 500 ms, links 10 ms',
+    '  fits             50% of 7.0 GiB',
+    'Fits.',
+  ):
+    assert line in text.splitlines()
+  assert 'Estimate, not a measurement' in text
+  assert 'at most 500 sampled tokens/s' in text
+
+
+def test_what_does_not_fit_is_said_with_its_change():
+  flags = '--config.learner.num_microbatches=16'
+  phase = _phase(fits=False, change=flags, change_bytes=2**30)
+  text = report.show(_plan(phases=(phase,), fits=False, step_s=None))
+  assert f'does not fit     3.5 GiB of 7.0 GiB; {flags} would: an' in text
+  assert 'estimated 1.0 GiB' in text
+  assert text.endswith('\nDoes not fit.')
+  hopeless = _phase(fits=False)
+  text = report.show(_plan(phases=(hopeless,), fits=False))
+  assert 'take more devices' in text
+
+
+def test_a_refusal_is_not_taken_apart():
+  phase = _phase(fits=False, compiled=dict(refused='the compiler gave up'))
+  text = report.show(_plan(phases=(phase,)))
+  assert '3.5 GiB: the compiler gave up' in text
+  assert 'jit(step)/div' in text
+  assert 'temporaries' not in text
+
+
+def test_a_program_that_cannot_be_read_has_unknown_collectives():
+  phase = _phase(compiled=dict(unread='INTERNAL: no such opcode'))
+  text = report.show(_plan(phases=(phase,)))
+  assert 'do not match (INTERNAL: no such opcode)' in text
+  assert 'links not known' in text
+  assert 'all-gather' not in text
+
+
+def test_without_a_compiler_links_are_not_known():
+  phase = dataclasses.replace(_phase(), compiled=None, runs=0)
+  text = report.show(_plan(phases=(phase,)))
+  assert 'sampling, which this config does not run (by shape alone)' in text
+  assert 'links not known' in text
+
+
+@pytest.mark.parametrize('name', ['topology', 'mesh', 'phases', 'fits'])
+def test_json_has_all_of_it(name):
+  assert name in json.loads(report.to_json(_plan()))
+
+
+def test_json_keeps_the_numbers():
+  (phase,) = json.loads(report.to_json(_plan()))['phases']
+  assert phase['num_bytes'] == 3.5 * 2**30
+  assert phase['compiled']['collectives'][0]['kind'] == 'all-gather'
+  assert phase['estimate']['compute_s'] == 2.0

@@ -1,0 +1,111 @@
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from dppo_jax.learner import state as state_lib
+from dppo_jax.planning import dry_run, memory
+from dppo_jax.planning import memory as memory_lib
+from dppo_jax.runtime.programs import parts as parts_lib
+from tests.support import runs
+
+
+def _nbytes_on_first(tree):
+  first = jax.devices()[0]
+  return sum(
+    shard.data.nbytes
+    for leaf in jax.tree.leaves(tree)
+    for shard in leaf.addressable_shards
+    if shard.device == first
+  )
+
+
+@pytest.mark.parametrize(
+  ('mesh', 'num_devices'),
+  [({}, 1), (dict(mesh__data=2, mesh__fsdp=2, mesh__tensor=2), 8)],
+)
+def test_the_memory_of_the_state_is_exact(mesh, num_devices):
+  experiment = runs.experiment(runs.config(**mesh), num_devices)
+  with runs.devices(num_devices):
+    parts = parts_lib.assemble(experiment)
+    state = state_lib.init_state(
+      parts.policy, parts.optimizer, parts.shardings, 0
+    )
+  memory = memory_lib.memory(experiment, parts)
+  assert memory['parameters'] == _nbytes_on_first(state.params)
+  assert memory['gradients'] == memory['parameters']
+  assert memory['optimizer state'] == _nbytes_on_first(state.opt_state)
+
+
+def test_the_rest_follows_from_the_shapes():
+  experiment = runs.experiment()
+  memory = memory_lib.memory(experiment, runs.parts())
+  # Keys and values, 2 layers, 2 heads of 8: 8 prompts of 6, 32 rows of 7.
+  assert memory['sampling cache'] == 4 * 2 * 2 * 2 * 8 * (8 * 6 + 32 * 7)
+  # 16 rows of 7 tokens, vocabulary of 16, values and gradients.
+  assert memory['logits'] == 2 * 4 * 16 * 7 * 16
+
+
+def test_rows_at_once_bound_the_cache_and_the_logits():
+  experiment = runs.experiment(
+    runs.config(sampling__rows_at_once=4, learner__num_microbatches=16)
+  )
+  memory = memory_lib.memory(experiment, runs.parts())
+  # 4 rows of 7, each with its prompt of 6.
+  assert memory['sampling cache'] == 4 * 2 * 2 * 2 * 8 * 4 * (6 + 7)
+  assert memory['logits'] == 2 * 4 * 7 * 16  # Of a microbatch of one row.
+
+
+def test_the_worst_moment_is_sampling_or_training():
+  estimate = memory_lib.memory(runs.experiment(), runs.parts())
+  # 16 rows of 13 tokens, 4 heads; three arrays.
+  assert estimate['attention scores'] == 4 * 3 * 16 * 4 * 13**2
+  both = sum(estimate.values())
+  for name in ('gradients', 'activations', 'attention scores'):
+    both -= estimate[name]
+  assert memory_lib.peak({**estimate, 'sampling cache': 1e9}) == pytest.approx(
+    both - estimate['sampling cache'] + 1e9
+  )
+  everything = sum(estimate.values()) - estimate['sampling cache']
+  assert memory_lib.peak(estimate) == everything
+
+
+def test_sizes_have_units():
+  sizes = [12, 2048, 3.5 * 2**20, 5 * 2**30, 2**42]
+  assert [memory_lib.show_bytes(size) for size in sizes] == [
+    '12.0 B',
+    '2.0 KiB',
+    '3.5 MiB',
+    '5.0 GiB',
+    '4,096.0 GiB',
+  ]
+
+
+def test_what_is_frozen_costs_no_gradients():
+  settings = runs.config(lora__rank=2, lora__base_dtype='bfloat16')
+  with runs.devices():
+    experiment = runs.experiment(settings)
+    memory = memory_lib.memory(experiment, parts_lib.assemble(experiment))
+    text = dry_run.describe(experiment)
+  whole = memory_lib.memory(runs.experiment(), runs.parts())['parameters']
+  assert memory['frozen weights'] == whole / 2
+  assert memory['gradients'] == memory['parameters'] < whole / 4
+  assert memory['optimizer state'] < 2.1 * memory['parameters']
+  count = int(memory['parameters'] // 4)
+  assert (
+    f'parameters         {int(whole // 4):,} frozen and {count:,} of rank 2'
+    in text.splitlines()
+  )
+
+
+def test_capacity_is_what_the_device_says():
+  def device(stats, kind='x', platform='gpu'):
+    return SimpleNamespace(
+      memory_stats=lambda: stats, device_kind=kind, platform=platform
+    )
+
+  assert memory.capacity(device({'bytes_limit': 5})) == 5.0
+  assert memory.capacity(device(None, 'NVIDIA H200')) == 141e9
+  assert memory.capacity(device({}, 'NVIDIA H200')) == 141e9
+  assert memory.capacity(device(None)) is None
+  assert memory.capacity(jax.devices('cpu')[0]) > 1e8

@@ -1,0 +1,107 @@
+import dataclasses
+import json
+
+import pytest
+
+from dppo_jax.configs import default
+from dppo_jax.runtime.config.build import build_experiment
+from dppo_jax.runtime.storage import workdir
+from tests.support import runs
+
+
+def test_every_section_reaches_its_reader():
+  settings = runs.config()
+  built = runs.experiment(settings)
+  assert built.resolved == json.loads(json.dumps(settings.to_dict()))
+  for name in ('mesh', 'checkpoints', 'writers', 'profile'):
+    assert dataclasses.asdict(getattr(built, name)) == built.resolved[name]
+  rewards = dict(built.resolved['rewards'])
+  assert built.shaping.cache == rewards.pop('overlong_cache')
+  assert built.truncated == rewards.pop('truncated')
+  assert [term.name for term in built.shaping.terms] == [rewards.pop('shaping')]
+  model = dataclasses.asdict(built.reward_model)
+  assert model.pop('folder') == rewards.pop('model')
+  for name, value in model.items():
+    assert value == rewards.pop(f'model_{name}')
+  assert dataclasses.asdict(built.rewards) == rewards
+  for name, value in dataclasses.asdict(built.loss.bounds).items():
+    assert built.resolved['trust_region'][name] == value
+
+
+def test_the_resolved_config_survives_json():
+  resolved = runs.experiment().resolved
+  recorded = json.loads(json.dumps(resolved))  # Its tuples are lists.
+  assert json.dumps(recorded) == json.dumps(resolved)
+  restored = workdir.overlay(default.get_config(), recorded)
+  assert build_experiment(restored, 1) == runs.experiment()
+
+
+def test_training_samples_from_the_whole_softmax():
+  sampling = runs.experiment(runs.config(evaluation__top_p=0.5)).sampling
+  assert sampling.top_p == 1.0
+  assert not sampling.greedy
+  assert sampling.group_size == 4
+
+
+def test_evaluation_samples_its_own_way():
+  evaluation = runs.experiment(
+    runs.config(
+      evaluation__num_samples=3,
+      evaluation__top_p=0.5,
+      evaluation__temperature=0.7,
+      sampling__precision='int8',
+    )
+  ).evaluation
+  sampled, greedy = evaluation.sampled, evaluation.greedy
+  assert (sampled.group_size, sampled.top_p, sampled.temperature) == (
+    (3, 0.5, 0.7)
+  )
+  assert (sampled.top_k, sampled.precision) == (0, 'float32')
+  assert greedy.greedy
+  assert greedy.group_size == 1
+  assert (evaluation.num_samples, evaluation.seed) == (3, 0)
+  passes = runs.experiment(
+    runs.config(evaluation__num_samples=32, evaluation__samples_a_pass=12)
+  ).evaluation
+  assert (passes.num_samples, passes.sampled.group_size) == (32, 12)
+  off = runs.experiment(runs.config(evaluation__greedy=False))
+  assert off.evaluation.greedy is None
+
+
+def test_steps_become_updates():
+  optimizer = runs.experiment(
+    runs.config(optimizer__num_warmup_steps=3)
+  ).optimizer
+  assert (optimizer.num_updates, optimizer.num_warmup_updates) == (12, 6)
+
+
+def test_the_warm_start_has_an_optimizer_of_its_own():
+  supervised = runs.experiment(
+    runs.config(supervised__learning_rate=0.125)
+  ).supervised
+  assert supervised.optimizer.learning_rate == 0.125
+  assert supervised.optimizer.schedule == 'constant'
+  assert supervised.step.num_minibatches == 1
+
+
+@pytest.mark.parametrize(
+  ('share', 'microbatches', 'num_devices', 'rows'),
+  [(True, 1, 1, 4), (True, 8, 1, 2), (True, 1, 8, 2), (False, 1, 1, 1)],
+)
+def test_prompts_are_shared_by_rows_that_stay_together(
+  share, microbatches, num_devices, rows
+):
+  settings = runs.config(
+    learner__share_prompts=share, learner__num_microbatches=microbatches
+  )
+  assert runs.experiment(settings, num_devices).loss.shared_rows == rows
+
+
+def test_one_problem_is_one_line():
+  with pytest.raises(ValueError, match=r'^1 problem in the config:\n  seed: '):
+    build_experiment(runs.config(seed=-1), 1)
+
+
+def test_a_misspelled_key_cannot_be_set():
+  with pytest.raises(AttributeError, match='divergence'):
+    runs.config().trust_region.divergance = 'binary_kl'

@@ -1,0 +1,93 @@
+import pytest
+
+from dppo_jax.runtime.hosts import cluster as cluster_lib
+
+
+def _launch(coordinator=None, count=None, index=None, **environment):
+  return cluster_lib.make_launch(coordinator, count, index, 60, environment)
+
+
+def test_nothing_given_is_found_out():
+  launch = _launch()
+  assert launch == cluster_lib.Launch(
+    coordinator='', num_processes=-1, process_id=-1, time_limit_s=60
+  )
+
+
+def test_flags_come_before_the_environment():
+  launch = _launch(
+    'a:1',
+    JAX_COORDINATOR_ADDRESS='b:2',
+    JAX_NUM_PROCESSES='4',
+    JAX_PROCESS_ID='3',
+  )
+  assert launch == cluster_lib.Launch(
+    coordinator='a:1', num_processes=4, process_id=3, time_limit_s=60
+  )
+
+
+@pytest.mark.parametrize(
+  ('given', 'message'),
+  [
+    (('a:1', 2, None), 'give all three'),
+    ((None, 2, 0), 'give all three'),
+    (('a:1', 2, 2), 'got 2 of --num_processes=2'),
+    (('a', 2, 0), 'HOST:PORT'),
+    (('a:1', -2, 0), 'num_processes: got -2'),
+  ],
+)
+def test_flags_that_do_not_fit_are_refused(given, message):
+  with pytest.raises(ValueError, match=message):
+    _launch(*given)
+
+
+def test_an_environment_that_is_no_number_is_refused():
+  with pytest.raises(ValueError, match="JAX_PROCESS_ID: got 'x'"):
+    _launch(JAX_PROCESS_ID='x')
+
+
+def test_a_limit_of_nothing_is_refused():
+  with pytest.raises(ValueError, match='host_time_limit_s: got 0'):
+    cluster_lib.make_launch(None, None, None, 0, {})
+
+
+_SLURM = {
+  'SLURM_JOB_ID': '1',
+  'SLURM_PROCID': '0',
+  'SLURM_STEP_NODELIST': 'n[1-2]',
+}
+
+
+@pytest.mark.parametrize(
+  ('environment', 'cluster'),
+  [
+    ({}, ''),
+    ({**_SLURM, 'SLURM_NTASKS': '2'}, 'SLURM'),
+    ({**_SLURM, 'SLURM_NTASKS': '1'}, ''),
+    ({'OMPI_COMM_WORLD_SIZE': '2'}, 'Open MPI'),
+    ({'TPU_WORKER_HOSTNAMES': 'a,b'}, 'TPU slice on GKE'),
+    ({'TPU_WORKER_HOSTNAMES': 'a,b', 'JAX_PLATFORMS': 'cpu'}, ''),
+  ],
+)
+def test_clusters_are_told_apart(monkeypatch, tmp_path, environment, cluster):
+  monkeypatch.setattr(cluster_lib.importlib.util, 'find_spec', lambda _: True)
+  assert cluster_lib.detect(environment, tmp_path) == cluster
+
+
+def test_a_tpu_is_a_device_and_its_library(monkeypatch, tmp_path):
+  (tmp_path / 'accel0').touch()
+  spec = 'find_spec'
+  monkeypatch.setattr(cluster_lib.importlib.util, spec, lambda _: True)
+  assert cluster_lib.detect({}, tmp_path) == 'TPU slice'
+  monkeypatch.setattr(cluster_lib.importlib.util, spec, lambda _: None)
+  assert cluster_lib.detect({}, tmp_path) == ''
+
+
+def test_a_lone_process_joins_nothing_and_keeps_its_errors(monkeypatch):
+  monkeypatch.setattr(cluster_lib, 'detect', lambda *_: '')
+  cluster_lib.start(_launch())
+  cluster_lib.start(_launch('a:1', 1, 0))
+  assert not cluster_lib.jax.distributed.is_initialized()
+  assert cluster_lib.fail(1, 'message') == 1
+  with pytest.raises(KeyError, match='mine'):
+    cluster_lib.explain(KeyError('mine'))

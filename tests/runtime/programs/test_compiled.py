@@ -1,0 +1,40 @@
+import jax
+import pytest
+
+from dppo_jax.runtime.programs import compiled
+from tests.support import runs
+
+_COMPILE = """
+import sys
+import jax, jax.numpy as jnp
+from dppo_jax.runtime import assembly
+
+@jax.jit
+def slow_to_compile(x):
+  for i in range(60):
+    x = jnp.sort(jnp.sin(x) @ x.T + i)
+  return x
+
+assembly.use_compilation_cache(sys.argv[1])
+slow_to_compile(jnp.ones((8, 8)))
+"""
+
+
+def test_compiled_programs_are_kept(tmp_path):
+  folder = tmp_path / 'new' / 'cache'
+  runs.said(_COMPILE, folder)
+  assert any(folder.iterdir())
+
+
+def test_no_folder_changes_nothing(monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  before = jax.config.jax_compilation_cache_dir
+  compiled.use_compilation_cache('')
+  assert jax.config.jax_compilation_cache_dir == before
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_made_says_so(tmp_path):
+  (tmp_path / 'file').touch()
+  with pytest.raises(ValueError, match=r'^compilation_cache: cannot make .*/x'):
+    compiled.use_compilation_cache(str(tmp_path / 'file' / 'x'))

@@ -1,0 +1,90 @@
+import jax
+import numpy as np
+import pytest
+
+from dppo_jax.runtime.hosts.preemption import StopRequest
+from dppo_jax.runtime.sft import cache
+from dppo_jax.runtime.sft.warm_start import warm_start
+from tests.support import runs
+
+
+def _settings(folder, **more):
+  return runs.config(
+    supervised__num_steps=3, supervised__cache=str(folder), **more
+  )
+
+
+def _start(settings):
+  with runs.devices():
+    return warm_start(
+      runs.experiment(settings), runs.parts(settings), StopRequest()
+    )
+
+
+@pytest.fixture(scope='module')
+def kept(tmp_path_factory):
+  """A folder with a warm start, and the state it was made with."""
+  folder = tmp_path_factory.mktemp('warm')
+  return folder, _start(_settings(folder))
+
+
+def test_the_next_run_begins_with_the_same_bits(kept, capsys):
+  folder, first = kept
+  (path,) = folder.iterdir()
+  written = path.stat().st_mtime_ns
+  second = _start(_settings(folder, trust_region__delta_low=0.7, num_steps=9))
+  same = jax.tree.map(np.array_equal, first, second)
+  assert all(jax.tree.leaves(same))
+  assert 'warm start' not in capsys.readouterr().err  # No step was taken.
+  assert path.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'seed': 1},
+    {'supervised__noise': 0.2},
+    {'supervised__learning_rate': 1e-3},
+    {'model__d_ff': 48},
+    {'data__overlong': 'refuse'},
+  ],
+  ids=str,
+)
+def test_another_warm_start_is_not_taken(kept, change):
+  folder, _ = kept
+  with runs.devices():
+    assert cache.load(runs.experiment(_settings(folder))) is not None
+    other = runs.experiment(_settings(folder, **change))
+    assert cache.load(other) is None
+
+
+@pytest.mark.parametrize('damage', [b'', b'PK\x03\x04', None], ids=str)
+def test_a_damaged_file_is_made_anew(kept, tmp_path, damage):
+  folder, _ = kept
+  (path,) = folder.iterdir()
+  whole = path.read_bytes()
+  copy = tmp_path / path.name
+  copy.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+  with runs.devices():
+    assert cache.load(runs.experiment(_settings(tmp_path))) is None
+
+
+def test_arrays_of_another_shape_are_not_taken(kept, tmp_path):
+  folder, state = kept
+  (path,) = folder.iterdir()
+  wrong = jax.tree.map(lambda leaf: np.asarray(leaf)[..., :1], state.params)
+  settings = _settings(tmp_path)
+  with runs.devices():
+    experiment = runs.experiment(settings)
+    cache.save(experiment, wrong)
+    assert (tmp_path / path.name).is_file()
+    assert cache.load(experiment) is None
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(kept, tmp_path):
+  (tmp_path / 'file').touch()
+  settings = _settings(tmp_path / 'file' / 'x')
+  with runs.devices():
+    experiment = runs.experiment(settings)
+    with pytest.raises(ValueError, match=r'^supervised\.cache: cannot write'):
+      cache.save(experiment, kept[1].params)

@@ -1,0 +1,181 @@
+import json
+import signal
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tensorboardX.proto import event_pb2
+
+from dppo_jax.runtime.storage import metrics_log
+from tests.support import runs
+
+
+def _metrics(step):
+  return {'loss/total': np.float32(1 / (step + 3)), 'time/step': 0.25 * step}
+
+
+def _run(workdir, first, last, start_step):
+  with metrics_log.MetricWriter(workdir, False, start_step) as metrics:
+    with metrics_log.SampleWriter(workdir, start_step) as samples:
+      for step in range(first, last + 1):
+        metrics.write(step, _metrics(step))
+        samples.write(
+          step,
+          [
+            metrics_log.Sample(f'{step}', 'été\n"', float(i), 'wrong length')
+            for i in range(2)
+          ],
+        )
+
+
+def _contents(workdir):
+  return [
+    (workdir / name).read_bytes()
+    for name in (metrics_log.METRICS_FILE, metrics_log.SAMPLES_FILE)
+  ]
+
+
+def test_a_line_is_one_json_object(tmp_path):
+  with metrics_log.MetricWriter(tmp_path / 'new', False, None) as writer:
+    writer.write(3, {'loss/total': jnp.float32(0.1), 'rollout/tokens': 7})
+    # Before closing: nothing written waits in the process.
+    text = (tmp_path / 'new' / 'metrics.jsonl').read_text()
+  assert text == '{"step": 3, "loss/total": 0.1, "rollout/tokens": 7}\n'
+
+
+def test_a_sample_line(tmp_path):
+  with metrics_log.SampleWriter(tmp_path, None) as writer:
+    writer.write(2, [metrics_log.Sample('31', '13', 1.0, 'correct')])
+  assert json.loads((tmp_path / 'samples.jsonl').read_text()) == {
+    'step': 2,
+    'prompt': '31',
+    'completion': '13',
+    'reward': 1.0,
+    'reason': 'correct',
+  }
+
+
+@pytest.mark.parametrize('value', [1 / 3, 1e-30, 123456.789, -0.0])
+def test_f32_reads_back_exactly(value):
+  single = np.float32(value)
+  assert (
+    np.float32(json.loads(json.dumps(metrics_log.to_json(single)))) == single
+  )
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_non_finite_values_are_valid_json_and_read_back(tmp_path, value):
+  with metrics_log.MetricWriter(tmp_path, True, None) as writer:
+    writer.write(1, {'loss/total': jnp.float32(value)})
+  text = (tmp_path / metrics_log.METRICS_FILE).read_text()
+
+  def refuse(constant):
+    raise AssertionError(constant)
+
+  row = json.loads(text, parse_constant=refuse)
+  np.testing.assert_equal(float(row['loss/total']), value)
+
+
+@pytest.mark.parametrize('restored', [0, 4, 9])
+def test_a_resumed_run_leaves_the_file_of_an_unbroken_one(tmp_path, restored):
+  _run(tmp_path / 'unbroken', 0, 9, None)
+  broken = tmp_path / 'broken'
+  _run(broken, 0, 7 if restored < 7 else 9, None)
+  _run(broken, restored + 1, 9, restored)
+  assert _contents(broken) == _contents(tmp_path / 'unbroken')
+
+
+def test_starting_afresh_drops_everything(tmp_path):
+  _run(tmp_path, 0, 3, None)
+  _run(tmp_path, 0, 1, None)
+  rows = metrics_log.read_rows(tmp_path / metrics_log.METRICS_FILE)
+  assert [row['step'] for row in rows] == [0, 1]
+
+
+def test_a_cut_off_line_is_dropped(tmp_path):
+  _run(tmp_path / 'unbroken', 0, 9, None)
+  broken = tmp_path / 'broken'
+  _run(broken, 0, 5, None)
+  for name in (metrics_log.METRICS_FILE, metrics_log.SAMPLES_FILE):
+    path = broken / name
+    path.write_bytes(path.read_bytes()[:-3])
+  rows = metrics_log.read_rows(broken / metrics_log.METRICS_FILE)
+  assert [row['step'] for row in rows] == [0, 1, 2, 3, 4]
+  _run(broken, 5, 9, 4)
+  assert _contents(broken) == _contents(tmp_path / 'unbroken')
+
+
+def test_a_line_without_its_end_is_not_whole(tmp_path):
+  # It parses, but the next line would be glued to it.
+  _run(tmp_path, 0, 2, None)
+  path = tmp_path / metrics_log.METRICS_FILE
+  path.write_bytes(path.read_bytes()[:-1])
+  _run(tmp_path, 2, 3, 2)
+  rows = [json.loads(line) for line in path.read_text().splitlines()]
+  assert [row['step'] for row in rows] == [0, 1, 2, 3]
+
+
+def test_cutting_back_leaves_no_other_file(tmp_path):
+  _run(tmp_path, 0, 5, None)
+  _run(tmp_path, 4, 5, 3)
+  assert sorted(path.name for path in tmp_path.iterdir()) == [
+    metrics_log.METRICS_FILE,
+    metrics_log.SAMPLES_FILE,
+  ]
+
+
+_ENDLESS = """
+import sys
+from dppo_jax.runtime import writers
+writer = writers.MetricWriter(sys.argv[1], False, None)
+for step in range(10**9):
+  writer.write(step, {'a': step})
+  print(step, flush=True)
+"""
+
+
+def test_kill_loses_no_line(tmp_path):
+  process = runs.start_code(_ENDLESS, tmp_path)
+  for line in process.stdout:
+    if int(line) == 50:
+      break
+  process.send_signal(signal.SIGKILL)
+  _, rest, _ = runs.end(process)
+  reported = [50, *map(int, rest.split('\n')[:-1])]
+  rows = metrics_log.read_rows(tmp_path / metrics_log.METRICS_FILE)
+  steps = [row['step'] for row in rows]
+  assert steps == list(range(len(steps)))
+  assert len(steps) >= reported[-1] + 1
+
+
+def _tensorboard_scalars(folder):
+  """Reads event files: length u64, crc u32, bytes, crc u32, again."""
+  scalars = []
+  for path in folder.iterdir():
+    content = path.read_bytes()
+    while content:
+      size = int.from_bytes(content[:8], 'little')
+      event = event_pb2.Event.FromString(content[12 : 12 + size])
+      content = content[16 + size :]
+      for value in event.summary.value:
+        scalars.append((value.tag, event.step, value.simple_value))
+  return sorted(scalars)
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path):
+  with metrics_log.MetricWriter(tmp_path, True, None) as writer:
+    writer.write(1, {'loss/total': 0.5, 'time/step': 2})
+    writer.write(2, {'loss/total': float('nan')})
+  assert _tensorboard_scalars(tmp_path / 'tensorboard') == [
+    ('loss/total', 1, 0.5),
+    ('time/step', 1, 2.0),
+  ]
+
+
+def test_without_tensorboard_there_is_no_folder(tmp_path):
+  _run(tmp_path, 0, 1, None)
+  assert not (tmp_path / 'tensorboard').exists()
+
+
+def test_a_file_that_is_not_there_has_no_rows(tmp_path):
+  assert metrics_log.read_rows(tmp_path / 'metrics.jsonl') == []

@@ -1,0 +1,222 @@
+import dataclasses
+import functools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dppo_jax import parallel
+from dppo_jax.models.policy import make_policy
+from dppo_jax.models.slot_cache import SlotCache, Slots
+from dppo_jax.sampling import continuous
+from tests.sampling import test_decode
+from tests.support import factories
+
+_PROMPTS, _WIDTH, _GROUP, _LENGTH = 8, 5, 4, 8
+_ROWS = _PROMPTS * _GROUP
+_KEY = jax.random.PRNGKey(11)
+_DENSE = factories.transformer_config(qkv_bias=True)
+_SPARSE = factories.moe_config(num_layers=2)
+
+
+@pytest.fixture(scope='module')
+def prompts():
+  return factories.make_prompts(_PROMPTS, _WIDTH)
+
+
+def _compile(config, mesh=None, **overrides):
+  """A compiled (prompts) -> Rollout, and its HLO."""
+  policy = make_policy(config, mesh)
+  params = factories.make_params(config)
+  settings = factories.sampling_config(**overrides)
+  axes = factories.vocabulary_axes(mesh)
+  draw = functools.partial(continuous.sample, policy, axes, settings)
+  rows = None if mesh is None else parallel.batch_sharding(mesh)
+  run = jax.jit(draw, in_shardings=(None, rows, None), out_shardings=rows)
+  return lambda prompts: run(params, prompts, _KEY), (run, params)
+
+
+@pytest.fixture(scope='module')
+def base(prompts):
+  """All rows at once: lengths from 1 to the limit."""
+  rollout = _compile(_DENSE)[0](prompts)
+  lengths = np.asarray(rollout.completion_mask).sum(1)
+  assert lengths.min() == 1
+  assert lengths.max() == _LENGTH
+  assert len(set(lengths.tolist())) > 4
+  return rollout
+
+
+def _assert_same(got, expected):
+  for name in ('tokens', 'token_mask', 'completion_mask', 'truncated'):
+    np.testing.assert_array_equal(getattr(got, name), getattr(expected, name))
+  for name in ('group_id', 'example_id'):
+    np.testing.assert_array_equal(getattr(got, name), getattr(expected, name))
+  a, b = got.rollout, expected.rollout
+  np.testing.assert_allclose(a.log_probs, b.log_probs, atol=1e-5)
+  np.testing.assert_allclose(a.entropy, b.entropy, atol=1e-5)
+  np.testing.assert_array_equal(a.top_ids, b.top_ids)
+  np.testing.assert_allclose(a.top_log_probs, b.top_log_probs, atol=1e-5)
+
+
+def _live(rollout):
+  return (np.asarray(rollout.completion_mask).sum(1) - 1).sum()
+
+
+@pytest.mark.parametrize(
+  ('rows_at_once', 'refills', 'size', 'num_prompts'),
+  [(1, 16, 1, 1), (8, 4, 2, 1), (16, 2, 8, 2)],
+)
+def test_slots_change_no_completion(
+  base, prompts, monkeypatch, rows_at_once, refills, size, num_prompts
+):
+  monkeypatch.setattr(continuous, '_REFILLS', refills)
+  plan = continuous.plan_slots(_ROWS, _GROUP, rows_at_once, 1)
+  assert (plan.refill, plan.prompts) == (size, num_prompts)
+  rollout = _compile(_DENSE, rows_at_once=rows_at_once)[0](prompts)
+  _assert_same(rollout, base)
+  steps = int(rollout.decode_steps.sum())
+  assert steps % rows_at_once == 0  # Every slot of every step.
+  own = np.asarray(rollout.completion_mask).sum(1) - 1
+  assert (np.asarray(rollout.decode_steps) >= own).all()
+  if rows_at_once == 1:
+    assert steps == _live(rollout)  # Nothing idles.
+  else:
+    assert _live(rollout) < steps <= int(base.decode_steps.sum())
+
+
+def test_rows_do_not_depend_on_their_neighbors(base, prompts):
+  """Bit for bit, although others end elsewhere and slots are refilled."""
+  sample = _compile(_DENSE, rows_at_once=8)[0]
+  tokens = jnp.flip(prompts.tokens, axis=1)
+  mask = prompts.mask.at[:, 2:].set(True)
+  changed = np.arange(_PROMPTS) % 2 == 0
+  other = dataclasses.replace(
+    prompts,
+    tokens=jnp.where(changed[:, None], tokens, prompts.tokens),
+    mask=jnp.where(changed[:, None], mask, prompts.mask),
+  )
+  first, second = sample(prompts), sample(other)
+  same = ~np.repeat(changed, _GROUP)
+  assert (first.completion_mask[~same] != second.completion_mask[~same]).any()
+  take = functools.partial(jax.tree.map, lambda leaf: np.asarray(leaf)[same])
+  for name in ('tokens', 'completion_mask', 'rollout'):
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      take(getattr(first, name)),
+      take(getattr(second, name)),
+    )
+
+
+def test_as_many_slots_as_rows_are_the_plain_loop(base, prompts):
+  settings = factories.sampling_config(rows_at_once=_ROWS)
+  assert continuous.plan_for(settings, _PROMPTS, 1) is None
+  more = dataclasses.replace(settings, rows_at_once=_ROWS + 1)
+  assert continuous.plan_for(more, _PROMPTS, 1) is None
+  some = dataclasses.replace(settings, rows_at_once=_ROWS - 1)
+  assert continuous.plan_for(some, _PROMPTS, 1) is not None
+
+
+def test_states_and_routes_are_recorded(prompts):
+  overrides = dict(with_hidden=True, with_routes=True)
+  expected = _compile(_SPARSE, **overrides)[0](prompts)
+  got = _compile(_SPARSE, rows_at_once=4, **overrides)[0](prompts)
+  _assert_same(got, expected)
+  mask = np.asarray(expected.completion_mask)
+  assert np.abs(np.asarray(expected.rollout.hidden)[mask]).mean() > 0.1
+  np.testing.assert_allclose(
+    got.rollout.hidden, expected.rollout.hidden, atol=1e-5
+  )
+  ran = np.asarray(expected.token_mask).copy()
+  ran[:, :-1] &= ran[:, 1:]
+  ran[:, -1] = False
+  assert got.routes.dtype == expected.routes.dtype == np.uint8
+  same = np.asarray(got.routes)[ran] == np.asarray(expected.routes)[ran]
+  assert same.mean() > 0.999  # Ties aside.
+
+
+@pytest.mark.parametrize('sizes', [(8, 1, 1), (2, 2, 2)], ids=str)
+def test_every_shard_refills_its_own_slots(base, prompts, sizes):
+  mesh = parallel.make_mesh(*sizes)
+  sample, (run, params) = _compile(_DENSE, mesh, rows_at_once=8)
+  _assert_same(sample(prompts), base)
+  text = run.lower(params, prompts, _KEY).compile().as_text()
+  crossing = re.findall(r'= (\S+) (?:all-|collective|reduce-sc)[\w-]+\(', text)
+  assert crossing
+  if sizes == (8, 1, 1):
+    assert set(crossing) == {'pred[]'}  # Of the two loops.
+    return
+  # No keys or values cross: the most is the vectors of a refill's prompts.
+  for shape in crossing:
+    numbers = re.findall(r'\d+', shape.partition('[')[2].partition(']')[0])
+    assert math.prod(map(int, numbers)) <= _WIDTH * _DENSE.d_model, shape
+
+
+def test_experts_over_the_mesh(prompts):
+  mesh = parallel.make_mesh(1, 2, 1, jax.devices()[:4], expert=2)
+  expected = _compile(_SPARSE)[0](prompts)
+  _assert_same(_compile(_SPARSE, mesh, rows_at_once=8)[0](prompts), expected)
+
+
+_CALLS = []
+
+
+def _toy_policy():
+  """That of `test_decode`, in slots: the state is the number of the token."""
+  policy = test_decode._toy_policy()
+
+  def empty(prompt, num_slots, num_columns):
+    del prompt, num_columns
+    one = jnp.zeros((num_slots, 1))
+    return SlotCache(prompt=(one, one), prompt_mask=one, completion=(one, one))
+
+  def step_on(params, cache, tokens, steps):
+    del params, tokens
+    jax.debug.callback(lambda s: _CALLS.append(np.asarray(s)), steps)
+    return steps[:, None] + 1.0, cache, None
+
+  return policy._replace(
+    slots=Slots(empty, lambda cache, *_: cache, step_on), decode=None
+  )
+
+
+@pytest.mark.parametrize('end_after', [1, 3, 99])
+def test_every_slot_of_every_step_is_counted(prompts, end_after):
+  settings = factories.sampling_config(rows_at_once=8, top_k=0)
+  draw = functools.partial(
+    continuous.sample, _toy_policy(), factories.vocabulary_axes(), settings
+  )
+  law = {'head': np.log(test_decode._FLAT)[None], 'end_after': end_after}
+  _CALLS.clear()
+  rollout = jax.jit(draw)(law, prompts, _KEY)
+  jax.effects_barrier()
+  assert int(rollout.decode_steps.sum()) == 8 * len(_CALLS)
+  length = min(end_after, _LENGTH)
+  assert (np.asarray(rollout.completion_mask).sum(1) == length).all()
+  # All rows are alike: each wave of 8 takes as long as a row.
+  assert len(_CALLS) == (length - 1) * _ROWS // 8
+  np.testing.assert_array_equal(rollout.truncated, end_after > _LENGTH)
+
+
+def test_the_plain_loop_counts_all_rows_for_all_steps(base):
+  lengths = np.asarray(base.completion_mask).sum(1)
+  np.testing.assert_array_equal(base.decode_steps, lengths.max() - 1)
+
+
+@pytest.mark.parametrize('group_size', [1, 3, 8, 16])
+@pytest.mark.parametrize('shards', [1, 4])
+@pytest.mark.parametrize('at_once', [4, 12, 48, 512])
+def test_a_plan_fits_together(group_size, shards, at_once):
+  num_rows = 64 * group_size * 4
+  plan = continuous.plan_slots(num_rows, group_size, at_once, shards)
+  assert plan.rows * shards == num_rows
+  assert plan.slots * shards == at_once
+  assert plan.rows % plan.refill == plan.slots % plan.refill == 0
+  assert 1 <= plan.refill <= max(1, plan.slots // 16)
+  # Rows first, first + 1, … of a refill have just these prompts.
+  for first in range(0, plan.rows, plan.refill):
+    groups = {row // group_size for row in range(first, first + plan.refill)}
+    assert len(groups) == plan.prompts
