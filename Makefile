@@ -89,9 +89,10 @@ notebooks: $(STAMP) ## Run the notebooks.
 
 doctests: $(STAMP) ## Run the examples of docstrings.
 	@$(PYTEST) --doctest-modules dppo_jax/base.py dppo_jax/ops \
-	  dppo_jax/parallel.py dppo_jax/models dppo_jax/sampling dppo_jax/learner \
-	  dppo_jax/rewards dppo_jax/runtime/evaluation/accuracy.py dppo_jax/data/reference_answers.py \
-	  dppo_jax/data/stop_strings.py
+	  dppo_jax/lm_head dppo_jax/parallel.py dppo_jax/models \
+	  dppo_jax/sampling dppo_jax/learner dppo_jax/rewards \
+	  dppo_jax/runtime/evaluation/accuracy.py \
+	  dppo_jax/data/reference_answers.py dppo_jax/data/stop_strings.py
 
 test: lint types layers tests doctests ## All of the above: the gate.
 

@@ -76,7 +76,8 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.11,<3.14',
   packages=setuptools.find_packages(include=['dppo_jax', 'dppo_jax.*']),
-  package_data={'dppo_jax.runtime': ['*.html']},
+  package_data={'dppo_jax.analysis.ledger': ['*.html']},
+  entry_points={'console_scripts': ['dppo = dppo_jax.__main__:main']},
   install_requires=_INSTALL_REQUIRES,
   extras_require={
     'test': _TEST,

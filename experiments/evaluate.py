@@ -14,16 +14,14 @@ from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime import cli
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.evaluation import offline
-from dppo_jax.runtime.programs import compiled
-from dppo_jax.runtime.programs import parts as parts_lib
-from dppo_jax.runtime.programs.base_weights import with_base
+from dppo_jax.runtime.programs.base_weights import open_parts
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the training.')
 _STEP = flags.DEFINE_string('step', 'latest', 'best, latest or a number.')
 _OUT = flags.DEFINE_string('out', None, 'Every problem, as JSON.')
 _SHOWN = flags.DEFINE_integer('num_shown', 5, 'Completions to print.')
 _OVERRIDES = {  # None keeps what the training was told.
-  'source': flags.DEFINE_string('source', None, "As data.source; 'a + b'."),
+  'source': flags.DEFINE_string('source', None, "As data.source; 'a, b'."),
   'files': flags.DEFINE_string('files', None, 'As data.files.'),
   'split': flags.DEFINE_string('split', None, 'validation, test or train.'),
   'final_num_prompts': flags.DEFINE_integer('num_prompts', None, '0: all.'),
@@ -42,8 +40,7 @@ def main() -> int:
     default.get_config(), folder, changes, jax.device_count()
   )
   experiment = build_experiment(config, jax.device_count())
-  compiled.use_compilation_cache(experiment.compilation_cache)
-  parts = with_base(experiment, parts_lib.assemble(experiment))
+  parts = open_parts(experiment)
   state = offline.load_policy(
     parts, experiment.checkpoints, folder, _STEP.value
   )

@@ -24,9 +24,7 @@ _DTYPE = flags.DEFINE_string(
 _LORA = flags.DEFINE_string(
   'lora', export.MERGED, "merged, or adapter: kept as one, PEFT's format."
 )
-_BASE = flags.DEFINE_string(
-  'base', '', "Of --lora=adapter: its base's folder; '': model.pretrained."
-)
+_BASE = flags.DEFINE_string('base', '', 'Folder that an adapter names as base.')
 _SHARD = flags.DEFINE_float('max_shard_gb', 5.0, 'Size of a file, 10^9 bytes.')
 
 
@@ -37,10 +35,9 @@ def main() -> int:
   if not _SHARD.value > 0:
     raise ValueError(f'--max_shard_gb: got {_SHARD.value}; a number above 0.')
   folder = pathlib.Path(named).expanduser().absolute()
-  config = offline.restore_config(
-    default.get_config(), folder, {}, jax.device_count()
-  )
-  experiment = build_experiment(config, jax.device_count())
+  devices = jax.device_count()
+  config = offline.restore_config(default.get_config(), folder, {}, devices)
+  experiment = build_experiment(config, devices)
   written = export.export(
     experiment,
     folder,

@@ -31,7 +31,7 @@ def main() -> int:
   failed = 0
   for row in chosen:
     print(f'Compiling {row.name}', file=sys.stderr, flush=True)
-    cells = papers_table.compile_row(row)
+    cells = papers_table.compile_row(row, 'dppo_jax.experiments.plan')
     failed += bool(cells['problem'])
     rows = papers_table.merge(page.with_suffix('.csv'), [cells])
     page.write_text(papers_table.show(rows))

@@ -18,8 +18,7 @@ from dppo_jax.runtime import cli
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.evaluation import select_problems
 from dppo_jax.runtime.hosts.preemption import stop_on_signals
-from dppo_jax.runtime.programs import base_weights, compiled
-from dppo_jax.runtime.programs import parts as parts_lib
+from dppo_jax.runtime.programs.base_weights import open_parts
 from dppo_jax.runtime.sft.warm_start import warm_start
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Model and source.')
@@ -34,8 +33,7 @@ def main() -> int:
   config = cli.required('config', _CONFIG.value, 'an experiment')
   out = cli.required('out', _OUT.value, 'the file to write')
   experiment = build_experiment(config, jax.device_count())
-  compiled.use_compilation_cache(experiment.compilation_cache)
-  parts = base_weights.with_base(experiment, parts_lib.assemble(experiment))
+  parts = open_parts(experiment)
   with (
     stop_on_signals() as stop,
     VerifierPool(**vars(experiment.rewards)) as pool,

@@ -107,7 +107,8 @@ def locate(
   if not files and source.splits and split not in source.splits:
     raise ValueError(
       f'data.source: {name!r} has no split {split!r}'
-      f'{suggestions.suggest(split, list(source.splits))} Or name a file in {key}.'
+      f'{suggestions.suggest(split, list(source.splits))} Or name a file in'
+      f' {key}.'
     )
   folder = pathlib.Path(data_dir).expanduser() / _FOLDER / name
   found = record_files.find_files(files, folder, split if source.splits else '')

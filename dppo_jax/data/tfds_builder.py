@@ -156,7 +156,8 @@ def load_split(
   if name not in tasks.SPLIT_SIZES:
     known = list(tasks.SPLIT_SIZES)
     raise ValueError(
-      f'data.task: {task!r} has no split {split!r}{suggestions.suggest(name, known)}'
+      f'data.task: {task!r} has no split'
+      f' {split!r}{suggestions.suggest(name, known)}'
     )
   folder = pathlib.Path(data_dir).expanduser()
   try:

@@ -66,8 +66,8 @@ def token_stats(
 
   Numerics: f32 inside. The maximum is subtracted before the logarithm of the
   sum, which is then >= 0, so that no log-prob exceeds 0; none is below
-  `LOWEST_LOG_PROB`. Holds [B, S, V]: the definition. `lm_head/fused_loss.py` gives
-  the same from hidden states without that array.
+  `LOWEST_LOG_PROB`. Holds [B, S, V]: the definition. `lm_head/fused_loss.py`
+  gives the same from hidden states without that array.
   """
   chex.assert_rank([logits, tokens], [3, 2])
   log_probs = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)

@@ -17,6 +17,9 @@ from dppo_jax.suggestions import suggest
 
 # What a user can mend: the message is enough.
 _MENDABLE = (ValueError, OSError, CheckpointError, NonFiniteError)
+# Those of a clone, or installed with the package.
+_CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
+_NO_CONFIGS = ('__init__', 'presets', 'published')
 _INTERRUPTED = 130  # As shells report Ctrl-C.
 
 
@@ -79,11 +82,14 @@ def parse_flags(argv: list[str]) -> list[str]:
   Raises:
     SystemExit: with code 1, after the line.
   """
+  argv = with_config_files(argv)
   for path in _config_files(argv):
-    if not path.is_file():
-      known = [str(near) for near in sorted(path.parent.glob('[a-z]*.py'))]
-      hint = suggest(str(path), known) if known else '; write it first.'
-      _leave(f'--config: no file {str(path)!r}{hint}')
+    if path.is_file():
+      continue
+    near = sorted(map(str, path.parent.glob('[a-z]*.py')))
+    if path.suffix != '.py' or not near:
+      near = shipped_configs()
+    _leave(f'--config: no file {str(path)!r}{suggest(str(path), near)}')
   if _overrides(argv) and not any(_config_files(argv)):
     _leave('--config: missing, and --config.KEY=… overrides a key of it.')
   try:
@@ -95,6 +101,38 @@ def parse_flags(argv: list[str]) -> list[str]:
     # How ml_collections refuses to override a key that is not there.
     _leave(unknown_key(str(error), argv))
     raise
+
+
+def shipped_configs() -> list[str]:
+  """Names of the configs that come with the package."""
+  names = (path.stem for path in _CONFIGS.glob('*.py'))
+  return sorted(name for name in names if name not in _NO_CONFIGS)
+
+
+def with_config_files(argv: list[str]) -> list[str]:
+  """The command line with files in place of names of shipped configs.
+
+  `--config=tiny:grpo` and `--config=configs/tiny.py:grpo`, in any working
+  directory, name configs/tiny.py of the package; a file that exists is kept.
+
+  Args:
+    argv: the command line.
+  """
+  replaced = list(argv)
+  for index, argument in enumerate(argv):
+    if argument.startswith('--config='):
+      flag, value = '--config=', argument.removeprefix('--config=')
+    elif index and argv[index - 1] == '--config':
+      flag, value = '', argument
+    else:
+      continue
+    path, colon, preset = value.partition(':')
+    file = pathlib.Path(path)
+    named = path == file.stem or file == pathlib.Path('configs', file.name)
+    if named and not file.is_file() and file.stem in shipped_configs():
+      path = str(_CONFIGS / f'{file.stem}.py')
+    replaced[index] = f'{flag}{path}{colon}{preset}'
+  return replaced
 
 
 def required(name: str, value: Any, meaning: str) -> Any:

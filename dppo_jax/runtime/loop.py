@@ -63,8 +63,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     NonFiniteError: `optimizer.max_nonfinite` updates in a row were skipped.
     CheckpointError: a checkpoint could not be written or read.
   """
-  compiled.use_compilation_cache(experiment.compilation_cache)
-  parts = base_weights.with_base(experiment, parts_lib.assemble(experiment))
+  parts = base_weights.open_parts(experiment)
   inputs.settle(experiment, parts, workdir)
   schedule = experiment.evaluation
   with contextlib.ExitStack() as stack:

@@ -65,7 +65,11 @@ def test_what_is_required():
       ['--config', 'configs/tny.py:preset'],
       "--config: no file 'configs/tny.py'; did you mean 'configs/tiny.py'?",
     ),
-    (['--config=nowhere/x.py'], "--config: no file 'nowhere/x.py'; write"),
+    (['--config=nowhere/x.py'], "--config: no file 'nowhere/x.py'"),
+    (
+      ['--config=tny:preset'],
+      "--config: no file 'tny'; did you mean 'tiny'? Known: default, ",
+    ),
     (['--config.seed=3'], '--config: missing, and --config.KEY=… overrides'),
   ],
 )
@@ -75,6 +79,29 @@ def test_a_config_that_is_not_there(monkeypatch, capsys, argv, message):
     cli.parse_flags(['x', *argv])
   assert caught.value.code == 1
   assert capsys.readouterr().err.startswith(f'error: {message}')
+
+
+@pytest.mark.parametrize(
+  'argv',
+  [
+    ['x', '--config=tiny:grpo'],
+    ['x', '--config=configs/tiny.py:grpo'],
+    ['x', '--config', 'tiny:grpo'],
+  ],
+)
+def test_a_shipped_config_is_found_from_any_folder(monkeypatch, tmp_path, argv):
+  monkeypatch.chdir(tmp_path)
+  value = cli.with_config_files(argv)[-1].removeprefix('--config=')
+  path, preset = value.split(':')
+  assert preset == 'grpo'
+  assert 'def get_config' in cli.pathlib.Path(path).read_text()
+
+
+def test_a_file_goes_before_a_shipped_config(monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'tiny').touch()
+  for argument in ('--config=tiny', '--config=mine/tiny.py', '--seed=tiny'):
+    assert cli.with_config_files(['x', argument]) == ['x', argument]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Real runs, in this process and in others, that several tests look at."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 import pathlib
@@ -66,6 +67,15 @@ def experiment(settings=None, num_devices=1):
   return build_experiment(
     config() if settings is None else settings, num_devices
   )
+
+
+def changed(experiment, **changes):
+  """An Experiment with fields of its sections replaced: `rewards__verifier`."""
+  for path, value in changes.items():
+    section, key = path.split('__')
+    part = dataclasses.replace(getattr(experiment, section), **{key: value})
+    experiment = dataclasses.replace(experiment, **{section: part})
+  return experiment
 
 
 @contextlib.contextmanager

@@ -20,9 +20,9 @@ FACTS = 'job.json'
 
 # What a run keeps is a part of its result, though it changes no number.
 _FREE = tuple(key for key in workdir.FREE_KEYS if key != 'ledger')
-# Who starts runs and who draws them changes nothing in them.
+# What plans runs, looks at them or checks functions changes nothing in them.
 _WITHOUT = tuple(
-  f'dppo_jax/runtime/{name}' for name in ('jobs', 'figures', 'sweeps')
+  f'dppo_jax/{name}' for name in ('analysis', 'planning', 'conformance')
 )
 
 
@@ -93,8 +93,7 @@ def make_job(
 
 def code_version() -> str:
   """Names the code that computes a run: 16 hexadecimal digits."""
-  root = pathlib.Path(__file__).parents[3]
-  return run_folder.code_version(root, ('dppo_jax',), _WITHOUT)
+  return run_folder.code_version(run_folder.ROOT, ('dppo_jax',), _WITHOUT)
 
 
 def key(job: Job, code: str) -> str:

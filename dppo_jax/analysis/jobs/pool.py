@@ -26,8 +26,9 @@ from typing import Any
 from dppo_jax.analysis.jobs import job as job_lib
 from dppo_jax.analysis.jobs.job import Job, Outcome
 from dppo_jax.runtime.reporting.progress import format_seconds
+from dppo_jax.runtime.storage import run_folder
 
-WORKER = 'experiments.worker'
+WORKER = 'dppo_jax.analysis.jobs.worker'
 Show = Callable[[str], None]
 ExecuteFn = Callable[[Job, pathlib.Path], str]
 
@@ -142,7 +143,7 @@ class _Worker:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=pathlib.Path(__file__).parents[3],
+        cwd=run_folder.ROOT,
         # Ctrl-C comes to us alone; they get the one signal that we send.
         start_new_session=True,
       )

@@ -1,4 +1,10 @@
-"""Runs jobs one after another in this process, which is imported once."""
+"""Runs jobs one after another in this process, which is imported once.
+
+python -m dppo_jax.analysis.jobs.worker < REQUESTS
+
+Started by the pool: a request is a line of standard input, a reply a line of
+standard output.
+"""
 
 import contextlib
 import gc
@@ -10,9 +16,11 @@ import sys
 import time
 from typing import Any, TextIO
 
+from absl import logging
 import jax
 
 from dppo_jax.analysis.jobs import job as job_lib
+from dppo_jax.configs import default
 from dppo_jax.runtime import loop
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.hosts.preemption import Preempted
@@ -92,3 +100,16 @@ def serve(defaults: Any, requests: TextIO, replies: TextIO) -> int:
     jax.clear_caches()  # The next job compiles anew; nothing else grows.
     gc.collect()
   return 0
+
+
+def main() -> int:
+  """Serves until there are no more requests; returns the exit code."""
+  logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
+  # A run may print; replies have a channel of their own.
+  replies = os.fdopen(os.dup(sys.stdout.fileno()), 'w')
+  os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+  return serve(default.get_config, sys.stdin, replies)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -28,7 +28,7 @@ MAX_TOKENS = 40_000
 # Characters of a prompt, and of what a verifier says.
 MAX_TEXT = 2000
 
-_TEMPLATE = 'ledger_page.html'
+_TEMPLATE = 'page.html'
 # Characters with which a script element, or an entity, could begin or end.
 _MARKUP = {'<': '\\u003c', '>': '\\u003e', '&': '\\u0026'}
 # Digits of a number on the page; a weight near 1 must not become 1.
@@ -104,7 +104,7 @@ def render(
   for character, escaped in _MARKUP.items():
     text = text.replace(character, escaped)
   template = (
-    importlib.resources.files('dppo_jax.runtime')
+    importlib.resources.files('dppo_jax.analysis.ledger')
     .joinpath(_TEMPLATE)
     .read_text(encoding='utf-8')
   )

@@ -75,7 +75,7 @@ COLUMNS = {
 }
 
 
-def compile_row(row: Row) -> dict[str, str]:
+def compile_row(row: Row, module: str) -> dict[str, str]:
   """Compiles a row; its cells, by column.
 
   What fails leaves a row that says why.
@@ -84,7 +84,7 @@ def compile_row(row: Row) -> dict[str, str]:
     path = pathlib.Path(folder) / 'plan.json'
     begin = time.monotonic()
     command = [
-      *(sys.executable, '-m', 'dppo_jax.experiments.plan'),
+      *(sys.executable, '-m', module),
       f'--config=configs/{row.config}.py',
       f'--topology={row.topology}',
       f'--slices={row.num_slices}',

@@ -13,11 +13,14 @@ from dppo_jax.runtime.config.checks.mesh import mesh_problems, slot_problems
 from dppo_jax.runtime.config.checks.model import lora_problems, model_problems
 from dppo_jax.runtime.config.checks.ranges import (
   Config,
-  _choices,
-  _counts,
-  _ranges,
+  choice_problems,
+  count_problems,
+  range_problems,
 )
-from dppo_jax.runtime.config.checks.trust_region import _rule, _trust_region
+from dppo_jax.runtime.config.checks.trust_region import (
+  rule_problems,
+  trust_region_problems,
+)
 from dppo_jax.runtime.config.tokenizer import vocabulary_size
 
 
@@ -28,7 +31,11 @@ def find_problems(config: Config, num_devices: int) -> list[str]:
     config: plain nested dicts with the keys of configs/default.py.
     num_devices: devices of the mesh.
   """
-  problems = [*_choices(config), *_counts(config), *_ranges(config)]
+  problems = [
+    *choice_problems(config),
+    *count_problems(config),
+    *range_problems(config),
+  ]
   # What other checks need: the vocabulary.
   problems = problems or data.find_problems(config)
   if problems:
@@ -42,8 +49,8 @@ def find_problems(config: Config, num_devices: int) -> list[str]:
     *_evaluation(config),
     *model_problems(config),
     *lora_problems(config),
-    *_trust_region(config),
-    *_rule(config),
+    *trust_region_problems(config),
+    *rule_problems(config),
     *mesh_problems(config, num_devices),
     *slot_problems(config, num_devices),
   ]

@@ -23,8 +23,8 @@ from dppo_jax.base import Array, Params, Stream, stream_key
 from dppo_jax.models.policy import make_policy
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.hub import load_weights
+from dppo_jax.runtime.programs import compiled, state
 from dppo_jax.runtime.programs import parts as parts_lib
-from dppo_jax.runtime.programs import state
 from dppo_jax.runtime.storage import flat_tree
 
 _KEY = 'base_fingerprint'
@@ -45,6 +45,16 @@ def with_base(
   return dataclasses.replace(
     parts, base=base, base_fingerprint=fingerprint(base)
   )
+
+
+def open_parts(experiment: Experiment) -> parts_lib.Parts:
+  """The parts of a run, frozen weights loaded; compiled programs are cached.
+
+  Raises:
+    ValueError: data, weights or the folder of the cache cannot be used.
+  """
+  compiled.use_compilation_cache(experiment.compilation_cache)
+  return with_base(experiment, parts_lib.assemble(experiment))
 
 
 def abstract_base(

@@ -68,7 +68,7 @@ def assemble_model(
   experiment: Experiment, devices: Devices = None
 ) -> ModelParts:
   """Builds the policy and its optimizer; places nothing on `devices`."""
-  mesh = _mesh(experiment, devices)
+  mesh = mesh_of(experiment, devices)
   policy = trained_policy(experiment, mesh)
   optimizer = make_optimizer(experiment.optimizer)
   return ModelParts(
@@ -131,7 +131,8 @@ def complete(parts: ModelParts, base: Params | None, params: Params) -> Params:
   )
 
 
-def _mesh(experiment: Experiment, devices: Devices) -> Mesh:
+def mesh_of(experiment: Experiment, devices: Devices) -> Mesh:
+  """The mesh of a run, over all devices or the given ones."""
   where: Any = {} if devices is None else {'devices': devices}
   return parallel.make_mesh(**dataclasses.asdict(experiment.mesh), **where)
 

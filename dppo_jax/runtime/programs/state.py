@@ -13,7 +13,7 @@ from dppo_jax.models import policy as policy_lib
 from dppo_jax.parallel import Devices
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.hub import load_weights, peft_io
-from dppo_jax.runtime.programs.parts import ModelParts, _mesh, trained_policy
+from dppo_jax.runtime.programs.parts import ModelParts, mesh_of, trained_policy
 
 
 def initial_state(
@@ -86,7 +86,7 @@ def _abstract(
   policy: policy_lib.Policy,
   devices: Devices = None,
 ) -> Params:
-  mesh = _mesh(experiment, devices)
+  mesh = mesh_of(experiment, devices)
   boxed = jax.eval_shape(policy.init, jax.random.PRNGKey(0))
   return jax.tree.map(
     lambda leaf, sharding: jax.ShapeDtypeStruct(

@@ -106,7 +106,7 @@ def _path(experiment: Experiment) -> pathlib.Path | None:
     data.overlong,
     jax.__version__,
     jax.devices()[0].device_kind,
-    run_folder.code_version(pathlib.Path(__file__).parents[2], ('dppo_jax',)),
+    run_folder.code_version(run_folder.ROOT, ('dppo_jax',)),
   )
   name = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
   return pathlib.Path(config.cache).expanduser() / f'{name}.npz'

@@ -25,6 +25,8 @@ HOST_KEYS = (
   'supervised.cache',
 )
 _TOKEN = 'hosts'
+# Of a clone, or of the folder that holds the installed package.
+ROOT = pathlib.Path(__file__).parents[3]
 _SOURCES = ('dppo_jax', 'configs', 'experiments')
 
 
@@ -41,7 +43,7 @@ def check_hosts(config: dict[str, Any]) -> None:
     return
   facts = {
     'config': config,
-    'code': code_version(pathlib.Path(__file__).parents[2]),
+    'code': code_version(ROOT),
     'jax': jax.__version__,
   }
   coordination.compare(facts, _differences, 'config and code')

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 import math
-import pathlib
 import subprocess
 from typing import Any
 
@@ -13,12 +12,10 @@ from dppo_jax.experiments.figures.harness.verdicts import Finding
 from dppo_jax.runtime.reporting.progress import format_seconds
 from dppo_jax.runtime.storage import run_folder
 
-_ROOT = pathlib.Path(__file__).parents[3]
-
 
 def figures_version() -> str:
   """Names the code that runs, collects and judges: 16 hexadecimal digits."""
-  return run_folder.code_version(_ROOT)
+  return run_folder.code_version(run_folder.ROOT)
 
 
 def commit() -> str:
@@ -26,7 +23,7 @@ def commit() -> str:
 
   def git(*arguments: str) -> str:
     done = subprocess.run(
-      ['git', '-C', str(_ROOT), *arguments],
+      ['git', '-C', str(run_folder.ROOT), *arguments],
       capture_output=True,
       text=True,
       check=False,

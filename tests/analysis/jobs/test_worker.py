@@ -1,5 +1,7 @@
 import io
 import json
+import subprocess
+import sys
 from unittest import mock
 
 import jax
@@ -7,7 +9,7 @@ import pytest
 
 from dppo_jax.analysis.jobs import job as job_lib
 from dppo_jax.analysis.jobs import worker
-from dppo_jax.configs import tiny
+from dppo_jax.configs import default, tiny
 from dppo_jax.runtime.storage import metrics_log, workdir
 from tests.support import runs
 
@@ -52,3 +54,25 @@ def test_a_finished_run_keeps_its_metrics_and_no_weights(served):
   assert any('rewards/mean' in row for row in rows)
   assert not (outcome.folder / workdir.CHECKPOINTS).exists()
   assert 'held-out' in (outcome.folder / worker.LOG).read_text()
+
+
+def test_requests_are_answered_on_a_channel_of_their_own(tmp_path):
+  broken = default.get_config().to_dict() | {'num_steps': -1}
+  requests = [
+    {'folder': str(tmp_path / name), 'config': config}
+    for name, config in (('a', broken), ('b', {}))
+  ]
+  done = subprocess.run(
+    [sys.executable, '-m', worker.__name__],
+    input=''.join(json.dumps(request) + '\n' for request in requests),
+    cwd=runs.ROOT,
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  replies = [json.loads(line) for line in done.stdout.splitlines()]
+  assert 'num_steps: got -1' in replies[0]['error']
+  assert 'written by another version' in replies[1]['error']
+  assert 'num_steps: got -1' in done.stderr

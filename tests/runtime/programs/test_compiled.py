@@ -7,7 +7,7 @@ from tests.support import runs
 _COMPILE = """
 import sys
 import jax, jax.numpy as jnp
-from dppo_jax.runtime import assembly
+from dppo_jax.runtime.programs import compiled
 
 @jax.jit
 def slow_to_compile(x):
@@ -15,7 +15,7 @@ def slow_to_compile(x):
     x = jnp.sort(jnp.sin(x) @ x.T + i)
   return x
 
-assembly.use_compilation_cache(sys.argv[1])
+compiled.use_compilation_cache(sys.argv[1])
 slow_to_compile(jnp.ones((8, 8)))
 """
 

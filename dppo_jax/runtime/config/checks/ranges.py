@@ -161,7 +161,8 @@ def _at(config: Config, path: str) -> Any:
   return config
 
 
-def _choices(config: Config) -> Iterator[str]:
+def choice_problems(config: Config) -> Iterator[str]:
+  """Problems of keys whose value is one of a list; see `CHOICES`."""
   for path, known in CHOICES.items():
     got = _at(config, path)
     if got not in known:
@@ -170,14 +171,16 @@ def _choices(config: Config) -> Iterator[str]:
   yield from rewards.find_misspelled(config['rewards'])
 
 
-def _counts(config: Config) -> Iterator[str]:
+def count_problems(config: Config) -> Iterator[str]:
+  """Problems of keys that are whole numbers; see `COUNTS`."""
   for path, least in COUNTS.items():
     got = _at(config, path)
     if isinstance(got, bool) or not isinstance(got, int) or got < least:
       yield f'{path}: got {got!r}; a whole number of at least {least}.'
 
 
-def _ranges(config: Config) -> Iterator[str]:
+def range_problems(config: Config) -> Iterator[str]:
+  """Problems of keys that are numbers of an interval; see `RANGES`."""
   for path, (low, closed, high) in RANGES.items():
     got = _at(config, path)
     number = isinstance(got, (int, float)) and not isinstance(got, bool)

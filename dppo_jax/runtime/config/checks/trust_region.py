@@ -15,7 +15,8 @@ SUBJECT = {
 }
 
 
-def _trust_region(config: Config) -> Iterator[str]:
+def trust_region_problems(config: Config) -> Iterator[str]:
+  """Problems of the divergence: what it needs recorded, its bounds' unit."""
   region = config['trust_region']
   top_k = config['sampling']['top_k']
   row = DIVERGENCES[region['divergence']]
@@ -36,7 +37,8 @@ def _trust_region(config: Config) -> Iterator[str]:
         )
 
 
-def _rule(config: Config) -> Iterator[str]:
+def rule_problems(config: Config) -> Iterator[str]:
+  """Problems of the rule: keys that it does not read, weights it divides by."""
   region, objective = config['trust_region'], config['objective']
   rule = region['rule']
   row = TRUST_REGIONS[rule]

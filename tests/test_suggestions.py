@@ -1,0 +1,15 @@
+import pytest
+
+from dppo_jax.suggestions import suggest
+
+
+@pytest.mark.parametrize(
+  ('got', 'expected'),
+  [
+    ('binray', "; did you mean 'binary'? Known: topk, binary."),
+    ('xyzzy', '. Known: topk, binary.'),
+    (7, '. Known: topk, binary.'),
+  ],
+)
+def test_the_nearest_is_named_and_all_are_listed_in_their_order(got, expected):
+  assert suggest(got, ('topk', 'binary')) == expected
