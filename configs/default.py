@@ -45,7 +45,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     num_prompts=64,  # N, prompts a train step.
     group_size=16,  # G, completions a prompt.
     max_prompt_length=9,  # P, tokens.
-    overlong='filter',  # Prompts longer than that: filter or refuse.
+    overlong='filter',  # Prompts longer than that: filter or error.
     max_unverifiable=0.05,  # Share of references that no verifier may accept.
   )
 
@@ -93,7 +93,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     norm_epsilon=1e-6,
     init_scale=0.02,  # Standard deviation of the initial weights.
     dtype='float32',  # Compute dtype: float32 or bfloat16.
-    layers_a_loop=1,  # Layers unrolled in a turn of the loop; divides them.
+    scan_unroll=1,  # Layers unrolled per scan step; divides num_layers.
     shard_sequence=False,  # Between layers columns are split over mesh.tensor.
     remat='none',  # Saved for the backward pass: none (all), dots, full.
   )
@@ -114,7 +114,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     precision='float32',  # Of the weights: float32 bfloat16 int8 fp8 int4.
     gather_fsdp=False,  # Gather the weights over mesh.fsdp once, not a token.
     lag=0,  # k: rollouts of a step are of the parameters k steps before.
-    rows_at_once=0,  # Completions decoded together; 0: all of a step's.
+    num_slots=0,  # Continuous batching: rows decoded together; 0: all.
   )
 
   config.advantages = dict(estimator='group_mean')  # Row of ADVANTAGES.
@@ -124,8 +124,8 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     divergence='topk_tv',  # Row of DIVERGENCES, measured in every run.
     top_k_set='union',  # Top-K atoms: union (paper), replace_kth (its code).
     anchor='rollout',  # Whose policy the rule compares: rollout, recomputed.
-    direction='away',  # Tokens asked about: away (from the anchor), any.
-    side='both',  # Of the advantage: both, negative, positive.
+    direction='away',  # Tokens it applies to: away (from the anchor), any.
+    advantage_sign='both',  # Tokens it applies to: both, negative, positive.
     alpha_low=0.0,  # A < 0: tokens less likely than this are exempt.
     alpha_high=0.0,  # A > 0: tokens less likely than this are exempt.
     delta_low=0.2,  # Bound for A < 0, unit of the divergence.
@@ -141,7 +141,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   )
 
   config.objective = dict(
-    form='score',  # score (eq. 23) or surrogate (eq. 12).
+    loss_form='score',  # score (eq. 23) or surrogate (eq. 12).
     importance='token',  # Weight pi/mu: token, sequence, least_prefix.
     ratio_cap=float('inf'),  # C, truncation of pi/mu above.
     ratio_floor=0.0,  # Truncation of pi/mu below.
@@ -169,12 +169,12 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.learner = dict(
     num_minibatches=4,  # Optimizer updates a rollout batch.
     num_microbatches=1,  # Gradient accumulation within an update.
-    share_prompts=True,  # Forward a prompt once for its G completions.
+    share_prompt_prefix=True,  # Forward a prompt once for its G completions.
     router_replay=False,  # Experts in training: those that the sampler took.
-    chunk_rows=0,  # Tokens a pass of the head; 0 derives them from the device.
+    head_chunk_tokens=0,  # Tokens per LM-head chunk; 0: by the device.
   )
 
-  config.supervised = dict(
+  config.sft = dict(
     num_steps=150,  # Warm start; 0 switches it off.
     batch_size=128,  # Demonstrations a step.
     learning_rate=2e-3,
@@ -205,7 +205,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     num_prompts=256,  # During training: a fixed sample of so many.
     final_num_prompts=0,  # Before and after training; 0: the whole split.
     num_samples=1,  # k of avg@k and pass@k.
-    samples_a_pass=16,  # Of them, how many are drawn at once; bounds memory.
+    samples_per_pass=16,  # Samples drawn at once; bounds memory.
     temperature=1.0,
     top_p=1.0,
     greedy=True,  # Also decode greedily.

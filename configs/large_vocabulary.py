@@ -30,7 +30,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.sampling.max_completion_length = 7
   config.sampling.top_k = 20
   config.optimizer.learning_rate = 4e-4
-  config.supervised.num_steps = 500
-  config.supervised.learning_rate = 3e-3
-  config.supervised.noise = 0.05
+  config.sft.num_steps = 500
+  config.sft.learning_rate = 3e-3
+  config.sft.noise = 0.05
   return presets.apply(config, preset)

@@ -31,10 +31,10 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.model.d_model = 32
   config.model.head_dim = 8
   config.model.d_ff = 128
-  config.supervised.num_steps = 400
-  config.supervised.batch_size = 16
-  config.supervised.learning_rate = 5e-3
-  config.supervised.noise = 0.004
+  config.sft.num_steps = 400
+  config.sft.batch_size = 16
+  config.sft.learning_rate = 5e-3
+  config.sft.noise = 0.004
   config.optimizer.learning_rate = 1e-3
   config.learner.num_minibatches = 8
   return presets.apply(config, preset)

@@ -27,7 +27,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.data.group_size = 2
   config.sampling.max_completion_length = 64
   config.learner.num_minibatches = 1
-  config.learner.chunk_rows = 128
+  config.learner.head_chunk_tokens = 128
   config.evaluation.update(num_prompts=2, final_num_prompts=2, greedy=False)
   published.set_if_known(config, 'lora.rank', 32)
   published.set_if_known(config, 'lora.alpha', 64.0)

@@ -26,11 +26,11 @@ _PLAIN: Preset = {
   'trust_region.rule': 'none',
   'trust_region.anchor': 'rollout',
   'trust_region.direction': 'away',
-  'trust_region.side': 'both',
+  'trust_region.advantage_sign': 'both',
   'trust_region.alpha_low': 0.0,
   'trust_region.alpha_high': 0.0,
   'trust_region.top_k_set': 'union',
-  'objective.form': 'score',
+  'objective.loss_form': 'score',
   'objective.importance': 'token',
   'objective.ratio_cap': math.inf,
   'objective.ratio_floor': 0.0,
@@ -99,12 +99,12 @@ PRESETS: Mapping[str, Preset] = {
   'dppo_binary_tv_recomputed': _bound('binary_tv', 0.2, **_RECOMPUTED),
   'dppo_binary_kl_recomputed': _bound('binary_kl', 0.05, **_RECOMPUTED),
   'mask_0.5': _PLAIN
-  | {'trust_region.rule': 'bad_updates', 'trust_region.delta_low': 0.5},
+  | {'trust_region.rule': 'mask_bad_updates', 'trust_region.delta_low': 0.5},
   'mask_0.8': _PLAIN
-  | {'trust_region.rule': 'bad_updates', 'trust_region.delta_low': 0.8},
+  | {'trust_region.rule': 'mask_bad_updates', 'trust_region.delta_low': 0.8},
   'mask_0.5_recomputed': _PLAIN
   | {
-    'trust_region.rule': 'bad_updates',
+    'trust_region.rule': 'mask_bad_updates',
     'trust_region.delta_low': 0.5,
     **_RECOMPUTED,
   },

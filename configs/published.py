@@ -104,7 +104,7 @@ def use_model(config: ml_collections.ConfigDict, name: str) -> None:
   config.model.remat = 'full'
   config.data.tokenizer = folder
   config.data.chat_template = True
-  config.supervised.num_steps = 0
+  config.sft.num_steps = 0
 
 
 def train_on_math(config: ml_collections.ConfigDict) -> None:
@@ -154,7 +154,7 @@ def evaluate_on_aime(
     final_num_prompts=32 * len(years),
     num_samples=num_samples,
     truncated='score',
-    samples_a_pass=8,
+    samples_per_pass=8,
     temperature=0.7,
     top_p=0.95,
     greedy=False,

@@ -23,7 +23,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.data.num_prompts = 512
   config.learner.num_microbatches = 4
   config.mesh.update(data=1, fsdp=-1, tensor=8)
-  config.supervised.batch_size = 256  # Rows for every shard.
+  config.sft.batch_size = 256  # Rows for every shard.
   config.evaluation.num_prompts = 256
   config.evaluation.final_num_prompts = 256
   return thresholds.apply(config, 'qwen3_32b', preset)

@@ -31,8 +31,8 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.sampling.max_completion_length = 7
   config.sampling.top_k = 4
   config.optimizer.learning_rate = 5e-4
-  config.supervised.num_steps = 700
-  config.supervised.learning_rate = 3e-3
-  config.supervised.noise = 0.0
+  config.sft.num_steps = 700
+  config.sft.learning_rate = 3e-3
+  config.sft.noise = 0.0
   config.ledger.every_n_steps = 1
   return presets.apply(config, preset)

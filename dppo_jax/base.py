@@ -68,7 +68,7 @@ class Rollout:
       completion [B, R].
     token_mask: bool [B, T], True on real tokens, prompt and completion.
     completion_mask: bool [B, T], True on sampled tokens, the end included.
-    rollout: what the policy that sampled says of the tokens.
+    stats: of the policy that sampled, at the tokens (mu).
     group_id: i32 [B], index of the prompt in its batch.
     example_id: i32 [B].
     truncated: bool [B], True where the length limit cut the completion.
@@ -82,7 +82,7 @@ class Rollout:
   tokens: Array
   token_mask: Array
   completion_mask: Array
-  rollout: TokenStats
+  stats: TokenStats
   group_id: Array
   example_id: Array
   truncated: Array

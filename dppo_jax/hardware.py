@@ -88,7 +88,7 @@ def _row_of(kind: str) -> str:
   return max(fitting, key=len) if fitting else ''
 
 
-def chunk_rows(kind: str, columns: int) -> int:
+def head_chunk_tokens(kind: str, columns: int) -> int:
   """C, tokens a chunk of the head: 2 peak / bandwidth, in whole lanes.
 
   Args:
@@ -96,7 +96,7 @@ def chunk_rows(kind: str, columns: int) -> int:
     columns: of the vocabulary on a device; where they are few the chunk holds
       more rows, since its logits are small all the same.
 
-  >>> chunk_rows('NVIDIA H200', 151_936)
+  >>> head_chunk_tokens('NVIDIA H200', 151_936)
   512
   """
   device = find_device(kind)

@@ -47,7 +47,7 @@ def main() -> int:
   with run_folder.opened(named, resolved, extend=extend) as folder:
     facts = loop.run(experiment, folder)
     facts.setdefault('process_s', round(time.monotonic() - _BEGIN, 1))
-    if coordination.first():
+    if coordination.is_primary():
       print(header.finish(folder, facts, sys.argv[1:]))
   return 0
 

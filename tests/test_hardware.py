@@ -26,14 +26,14 @@ def test_other_devices_have_no_row():
 @pytest.mark.parametrize('kind', hardware.DEVICES)
 def test_a_chunk_is_compute_bound(kind):
   device = hardware.DEVICES[kind]
-  rows = hardware.chunk_rows(kind, 151_936)
+  rows = hardware.head_chunk_tokens(kind, 151_936)
   assert rows % 128 == 0
   assert rows >= 2 * device.peak / device.bandwidth > rows - 128
 
 
 def test_few_columns_take_more_rows():
-  assert hardware.chunk_rows('cpu', 151_936) == hardware.OTHER_CHUNK_ROWS
-  assert hardware.chunk_rows('cpu', 20) > 100_000
+  assert hardware.head_chunk_tokens('cpu', 151_936) == hardware.OTHER_CHUNK_ROWS
+  assert hardware.head_chunk_tokens('cpu', 20) > 100_000
 
 
 def test_every_device_has_a_link():

@@ -24,7 +24,7 @@ _LARGEST, _SMALLEST, _LARGEST_SEQUENCE = (
   math.exp(-20.0),
   math.exp(10.0),
 )
-ValueFn = Callable[[Array, Array, Array, trust_regions.Bounds], Array]
+ValueFn = Callable[[Array, Array, Array, trust_regions.Thresholds], Array]
 
 
 class Row(NamedTuple):
@@ -45,7 +45,7 @@ class Row(NamedTuple):
   """
 
   rule: str
-  bounds: trust_regions.Bounds
+  bounds: trust_regions.Thresholds
   divergence: DivergenceFn = divergences.binary_tv
   anchor: str = 'rollout'
   form: str = 'score'
@@ -57,9 +57,9 @@ class Row(NamedTuple):
 
 
 # Thresholds so wide that they mask nothing.
-_WIDE = trust_regions.Bounds(
+_WIDE = trust_regions.Thresholds(
   direction='away',
-  side='both',
+  advantage_sign='both',
   alpha_low=0.0,
   alpha_high=0.0,
   delta_low=math.inf,
@@ -89,7 +89,10 @@ def clamped_complement(log_probs: Array) -> Array:
 
 
 def clipped_value(
-  ratios: Array, advantages: Array, keep: Array, bounds: trust_regions.Bounds
+  ratios: Array,
+  advantages: Array,
+  keep: Array,
+  bounds: trust_regions.Thresholds,
 ) -> Array:
   """-min(r A, clip(r) A), and with dual clip never above -c A: [B, T].
 
@@ -104,7 +107,10 @@ def clipped_value(
 
 
 def soft_value(
-  ratios: Array, advantages: Array, keep: Array, bounds: trust_regions.Bounds
+  ratios: Array,
+  advantages: Array,
+  keep: Array,
+  bounds: trust_regions.Thresholds,
 ) -> Array:
   """-f(r) A with SAPO's f(r) = 4 / tau sigmoid(tau (r - 1)): [B, T].
 

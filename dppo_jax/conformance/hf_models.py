@@ -119,7 +119,7 @@ def compare(folder: pathlib.Path) -> Comparison:
     precision='float32',
     pad_id=0,
     eos_ids=(),
-    rows_at_once=0,
+    num_slots=0,
   )
   axes = vocabulary_axes(parallel.make_mesh(1, 1, 1, devices=jax.devices()[:1]))
   draw = functools.partial(sample, policy, axes, config)
@@ -145,7 +145,7 @@ def load_policy(folder: pathlib.Path) -> tuple[Policy, Params]:
   config = TransformerConfig(
     **hf_config.read_shape(folder),
     dtype='float32',
-    layers_a_loop=1,
+    scan_unroll=1,
     shard_sequence=False,
     remat='none',
   )

@@ -189,7 +189,9 @@ def _nudged(stats: TokenStats, by: float) -> TokenStats:
   )
 
 
-def _moved(bounds: trust_regions.Bounds, by: float) -> trust_regions.Bounds:
+def _moved(
+  bounds: trust_regions.Thresholds, by: float
+) -> trust_regions.Thresholds:
   # An exemption that is switched off stays off.
   moved = {name: getattr(bounds, name) + by for name in (*_DELTAS, *_CLIPS)}
   moved |= {
@@ -284,7 +286,7 @@ def _shares(mask: Array, aggregation: str, length_norm: float) -> Array:
 @functools.partial(jax.jit, static_argnames=('value_fn', 'bounds'))
 def _published(
   value_fn: authors.ValueFn,
-  bounds: trust_regions.Bounds,
+  bounds: trust_regions.Thresholds,
   weight: Array,
   advantages: Array,
   keep: Array,

@@ -51,9 +51,9 @@ class DemonstrationStream:
         batch size below 1, or demonstrations longer than R.
     """
     if not 0.0 <= noise <= 1.0:
-      raise ValueError(f'supervised.noise: got {noise}; a share in [0, 1].')
+      raise ValueError(f'sft.noise: got {noise}; a share in [0, 1].')
     if batch_size < 1:
-      raise ValueError(f'supervised.batch_size: got {batch_size}; at least 1.')
+      raise ValueError(f'sft.batch_size: got {batch_size}; at least 1.')
     if task.max_completion_length > max_completion_length:
       raise ValueError(
         f'sampling.max_completion_length: got {max_completion_length}; '

@@ -14,7 +14,7 @@ import numpy as np
 from dppo_jax import base
 from dppo_jax.data import mixture
 
-OVERLONG = ('filter', 'refuse')
+OVERLONG = ('filter', 'error')
 # Of the order that subsets are taken in: every run, whatever its seed, is
 # measured on the same problems.
 _SUBSET_SEED = 20_260_101
@@ -70,7 +70,7 @@ def encode_prompts(
     examples: rows with 'prompt' (text) and 'example_id' (int).
     tokenizer: of the policy.
     max_prompt_length: P, tokens.
-    overlong: 'filter' drops longer prompts and counts them, 'refuse' raises.
+    overlong: 'filter' drops longer prompts and counts them, 'error' raises.
 
   Returns:
     What fits.
@@ -95,7 +95,7 @@ def encode_prompts(
     )
   kept = [i for i, n in enumerate(lengths) if n <= max_prompt_length]
   num_filtered = len(rows) - len(kept)
-  if num_filtered and (overlong == 'refuse' or not kept):
+  if num_filtered and (overlong == 'error' or not kept):
     raise ValueError(
       f'data.max_prompt_length: {num_filtered} of {len(rows)} prompts exceed '
       f'{max_prompt_length} tokens; the longest has {max(lengths)}. Raise the '
@@ -220,7 +220,7 @@ class PromptStream:
       tokenizer: of the policy.
       num_prompts: N, prompts a step.
       max_prompt_length: P, tokens.
-      overlong: 'filter' or 'refuse', for prompts longer than that.
+      overlong: 'filter' or 'error', for prompts longer than that.
       seed: of the order, >= 0.
       weights: of the components of a mixture, in their shares of the prompts.
       num_duplicates: rows that were left out before, to be told.
@@ -280,7 +280,7 @@ class PromptStream:
       example_id=self._ids[indices],
     )
 
-  def prompts(
+  def batch(
     self, step: int, attempt: int = 0, rows: np.ndarray | None = None
   ) -> base.Prompts:
     """Returns the N prompts of a step, as NumPy arrays.

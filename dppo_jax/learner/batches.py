@@ -38,7 +38,7 @@ def make_batch(
     token_mask=rollout.token_mask,
     completion_mask=rollout.completion_mask,
     advantages=jnp.where(rollout.completion_mask, advantages[:, None], 0.0),
-    rollout=rollout.rollout,
+    rollout=rollout.stats,
     recomputed=recomputed,
     reference=reference,
     routes=rollout.routes,
@@ -103,7 +103,7 @@ def rollout_metrics(
   lengths = jnp.sum(mask, axis=1, dtype=jnp.float32)
   grouped = rewards.reshape(-1, group_size)
   same = jnp.max(grouped, axis=1) == jnp.min(grouped, axis=1)
-  stats = rollout.rollout
+  stats = rollout.stats
   metrics = {
     'rewards/mean': jnp.mean(rewards),
     'rewards/std': jnp.std(rewards),

@@ -38,7 +38,7 @@ class LossConfig:
       authors' code: exactly K.
     anchor: 'rollout' or 'recomputed': whose policy the rule compares.
     bounds: thresholds of the rule.
-    form: a key of `FORMS`.
+    loss_form: a key of `FORMS`.
     importance: 'token', pi / mu of each token; 'sequence', its geometric mean
       over the response; or 'least_prefix', that of the token times the least
       one before it.
@@ -58,8 +58,8 @@ class LossConfig:
   divergence: str
   top_k_set: str
   anchor: str
-  bounds: trust_regions.Bounds
-  form: str
+  bounds: trust_regions.Thresholds
+  loss_form: str
   importance: str
   ratio_cap: float
   ratio_floor: float
@@ -156,10 +156,10 @@ def policy_loss(
     ),
   )
   loss = HeadLoss(
-    measure=functools.partial(measure, config),
+    divergence_fn=functools.partial(measure_divergence, config),
     integrand=row.integrand,
-    decide=functools.partial(decide, config),
-    whole=reads_whole_responses(config),
+    loss_from_stats=functools.partial(loss_from_stats, config),
+    needs_full_sequence=needs_full_sequence(config),
     with_entropy=config.entropy_coefficient != 0,
     with_top_k=with_top_k,
   )
@@ -186,13 +186,13 @@ def policy_loss(
   return total, dataclasses.replace(decisions, router=router)
 
 
-def reads_whole_responses(config: LossConfig) -> bool:
+def needs_full_sequence(config: LossConfig) -> bool:
   """Whether a token's coefficient depends on tokens after it."""
   scope = trust_regions.TRUST_REGIONS[config.rule].scope
   return scope == 'sequence' or config.importance == 'sequence'
 
 
-def decide(
+def loss_from_stats(
   config: LossConfig, context: Context, current: TokenStats, divergence: Array
 ) -> tuple[Array, Decisions]:
   """The loss, given what pi says of each token.
@@ -226,7 +226,7 @@ def decide(
   weight = objectives.importance_weight(
     ratios, config.ratio_floor, config.ratio_cap
   )
-  losses = objectives.FORMS[config.form](
+  losses = objectives.FORMS[config.loss_form](
     current.log_probs, weight, advantages, keep
   )
   if context.reference_log_probs is not None:
@@ -245,7 +245,7 @@ def decide(
   return jnp.sum(jnp.where(mask, losses, 0.0) * context.weights), decisions
 
 
-def measure(
+def measure_divergence(
   config: LossConfig, tokens: Array, anchor: TokenStats, current: TokenStats
 ) -> Array:
   """The configured divergence of every token: f32, the shape of `tokens`."""
@@ -299,10 +299,10 @@ def _negative_log_likelihood(
 
 
 _IMITATION = HeadLoss(
-  measure=None,
+  divergence_fn=None,
   integrand=None,
-  decide=_negative_log_likelihood,
-  whole=False,
+  loss_from_stats=_negative_log_likelihood,
+  needs_full_sequence=False,
   with_entropy=False,
   with_top_k=False,
 )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from dppo_jax.base import Array, Batch, Params, Rollout, TokenStats
+from dppo_jax.base import Array, Params, Rollout, TokenStats
 from dppo_jax.learner.train_step import join_rows, split_rows
 from dppo_jax.lm_head.chunked_pass import VocabularyConfig
 from dppo_jax.lm_head.fused_loss import head_stats
@@ -76,14 +76,14 @@ def score(
   policy: Policy,
   layout: VocabularyConfig,
   params: Params,
-  batch: Batch | Rollout,
+  rollout: Rollout,
   *,
   prompt_length: int,
   shared_rows: int,
   with_entropy: bool,
   with_hidden: bool,
 ) -> TokenStats:
-  """Stats of `params` at the tokens and the recorded ids of a batch.
+  """Stats of `params` at the tokens and the recorded ids of a rollout.
 
   Recorded routes are replayed. That is right for the policy that sampled, of
   which they are a part, and not for another, such as the reference of a KL
@@ -95,19 +95,19 @@ def score(
   hidden, _ = completion_hidden(
     policy,
     params,
-    batch.tokens,
-    batch.token_mask,
-    batch.routes,
+    rollout.tokens,
+    rollout.token_mask,
+    rollout.routes,
     prompt_length=prompt_length,
     shared_rows=shared_rows,
   )
-  top_ids = batch.rollout.top_ids
+  top_ids = rollout.stats.top_ids
   stats = head_stats(
     layout,
     policy.head(params),
     hidden,
-    batch.tokens[:, prompt_length:],
-    batch.completion_mask[:, prompt_length:],
+    rollout.tokens[:, prompt_length:],
+    rollout.completion_mask[:, prompt_length:],
     top_ids=None if top_ids is None else top_ids[:, prompt_length:],
     with_entropy=with_entropy,
   )

@@ -16,11 +16,11 @@ from dppo_jax.ops.divergences import Integrand
 from dppo_jax.parallel import VocabularyAxes
 
 # (context, stats, divergence), all [B, R] -> loss f32 [], record [B, ...].
-DecideFn = Callable[[Any, TokenStats, Array], tuple[Array, Any]]
+LossFromStatsFn = Callable[[Any, TokenStats, Array], tuple[Array, Any]]
 # dL / dlog pi and, with an entropy term, dL / dH of every token, [B·R].
 Slopes = tuple[Array, Array | None]
 # Gradients to compute, and those of the head and of the states.
-Asked = Literal['none', 'hidden', 'both']
+Wrt = Literal['none', 'hidden', 'both']
 Gradients = tuple[Array | None, Array | None]
 
 
@@ -30,12 +30,12 @@ class VocabularyConfig:
 
   Attributes:
     axes: where rows and columns of the vocabulary live.
-    chunk_rows: C, tokens a chunk on a device.
+    head_chunk_tokens: C, tokens a chunk on a device.
     temperature: divides the logits.
   """
 
   axes: VocabularyAxes
-  chunk_rows: int
+  head_chunk_tokens: int
   temperature: float
 
 
@@ -43,22 +43,22 @@ class HeadLoss(NamedTuple):
   """A loss as the pass needs it.
 
   Attributes:
-    measure: divergence of the tokens of a chunk, from the stats; it may look
-      at one token at a time only. None where `integrand` measures.
+    divergence_fn: divergence of the tokens of a chunk, each from its own stats
+      alone. None where `integrand` measures.
     integrand: what is summed over the vocabulary, for a divergence of whole
       distributions; needs `Targets.anchor.hidden`.
-    decide: the loss of a batch and what to record of it. It is asked again
+    loss_from_stats: the loss of a batch and what to record of it. It is called
       after every chunk with what is known by then, zeros elsewhere.
-    whole: `decide` must know every token before any coefficient is right;
-      otherwise it looks at a token and at those before it only.
-    with_entropy: whether `decide` reads the entropy.
+    needs_full_sequence: gradient coefficients depend on later tokens; otherwise
+      on a token and those before it only.
+    with_entropy: whether `loss_from_stats` reads the entropy.
     with_top_k: whether the record wants log pi of the recorded ids.
   """
 
-  measure: DivergenceFn | None
+  divergence_fn: DivergenceFn | None
   integrand: Integrand | None
-  decide: DecideFn
-  whole: bool
+  loss_from_stats: LossFromStatsFn
+  needs_full_sequence: bool
   with_entropy: bool
   with_top_k: bool
 
@@ -71,7 +71,7 @@ class Targets:
     tokens: i32 [B, R].
     mask: bool [B, R]; the head runs on these tokens only.
     anchor: stats of the anchor [B, R], with the ids to gather.
-    context: what `decide` reads besides, [B, ...] leaves.
+    context: what `loss_from_stats` reads besides, [B, ...] leaves.
     anchor_head: [V, D], of the anchor's own logits; for an integrand.
   """
 
@@ -83,7 +83,7 @@ class Targets:
 
 
 @flax.struct.dataclass(kw_only=True)
-class Known:
+class PartialStats:
   """Per-token results so far, rows flattened: f32 [B·R], 0.0 if not yet."""
 
   log_probs: Array
@@ -100,7 +100,7 @@ def run_on_device(
   hidden: Array,
   targets: Targets,
   *,
-  asked: Asked,
+  wrt: Wrt,
 ) -> tuple[Array, Any, Gradients]:
   """The pass on one device: its rows, and its columns of the vocabulary.
 
@@ -111,7 +111,7 @@ def run_on_device(
     head: [columns, D], of this device.
     hidden: [b, R, D], of this device.
     targets: of this device.
-    asked: which gradients.
+    wrt: which gradients.
 
   Returns:
     Loss f32 [] of all devices, record, and (dhead, dhidden) as asked.
@@ -122,25 +122,25 @@ def run_on_device(
     config=config,
     loss=loss,
     shard=shard,
-    chunks=Chunks.of(targets.mask, config.chunk_rows),
+    chunks=Chunks.of(targets.mask, config.head_chunk_tokens),
     weights=shard.pad(head.astype(hidden.dtype)),
     anchor_weights=_anchor_weights(loss, shard, targets),
     hidden=hidden,
     targets=targets,
   )
   known = _nothing_known(loss, targets)
-  if asked == 'none':
+  if wrt == 'none':
     known = run.chunks.loop(run.forward, known)
     value, record = run.decide(known)
     return axes.sum_rows(value), record, (None, None)
 
   settled = None
-  if loss.whole:
+  if loss.needs_full_sequence:
     known = run.chunks.loop(run.forward, known)
-    settled = run.slopes(known)
+    settled = run.dloss_dlogp(known)
   states = jnp.zeros((targets.mask.size, hidden.shape[-1]), hidden.dtype)
   weights = None
-  if asked == 'both':
+  if wrt == 'both':
     weights = jnp.zeros(run.weights.shape, jnp.float32)
   step = functools.partial(run.forward_and_back, settled)
   known, d_hidden, d_head = run.chunks.loop(step, (known, states, weights))
@@ -152,7 +152,7 @@ def run_on_device(
 
 
 # What is known, d_hidden, d_head.
-_Carry = tuple[Known, Array, Array | None]
+_Carry = tuple[PartialStats, Array, Array | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ class _Pass:
   hidden: Array
   targets: Targets
 
-  def forward(self, index: Any, known: Known) -> Known:
+  def forward(self, index: Any, known: PartialStats) -> PartialStats:
     """Learns the stats of a chunk."""
     return self._forward(index, known)[0]
 
@@ -186,7 +186,9 @@ class _Pass:
     """
     known, d_hidden, d_head = carry
     known, chunk, x, tokens = self._forward(index, known)
-    slope, entropy_slope = self.slopes(known) if settled is None else settled
+    slope, entropy_slope = (
+      self.dloss_dlogp(known) if settled is None else settled
+    )
     if entropy_slope is not None:
       entropy_slope = self._of_chunk(index, entropy_slope)
     d_logits, lost = vocabulary_shard.logit_gradient(
@@ -208,7 +210,7 @@ class _Pass:
       )
     return known, d_hidden, d_head
 
-  def decide(self, known: Known) -> tuple[Array, Any]:
+  def decide(self, known: PartialStats) -> tuple[Array, Any]:
     """The loss, and its record, by what is known."""
 
     def by_rows(leaf: Array) -> Array:
@@ -220,9 +222,11 @@ class _Pass:
       entropy=rows.entropy,
       top_log_probs=rows.top_log_probs,
     )
-    return self.loss.decide(self.targets.context, stats, rows.divergence)
+    return self.loss.loss_from_stats(
+      self.targets.context, stats, rows.divergence
+    )
 
-  def slopes(self, known: Known) -> Slopes:
+  def dloss_dlogp(self, known: PartialStats) -> Slopes:
     """dL / dlog pi and dL / dH, right for every token that can be decided."""
 
     def value(log_probs: Array, entropy: Array | None) -> Array:
@@ -238,8 +242,8 @@ class _Pass:
     return self.chunks.take(values.reshape(self.targets.mask.shape), index)
 
   def _forward(
-    self, index: Any, known: Known
-  ) -> tuple[Known, ChunkStats, Array, Array]:
+    self, index: Any, known: PartialStats
+  ) -> tuple[PartialStats, ChunkStats, Array, Array]:
     def take(leaf: Array) -> Array:
       return self.chunks.take(leaf, index)
 
@@ -266,9 +270,9 @@ class _Pass:
         chunk,
         tokens,
       )
-    elif self.loss.measure is not None:
-      divergence = self.loss.measure(tokens, anchor, chunk.stats)
-    found = Known(
+    elif self.loss.divergence_fn is not None:
+      divergence = self.loss.divergence_fn(tokens, anchor, chunk.stats)
+    found = PartialStats(
       log_probs=chunk.stats.log_probs,
       divergence=divergence,
       entropy=chunk.stats.entropy,
@@ -294,7 +298,7 @@ def _anchor_weights(
   return shard.pad(targets.anchor_head.astype(targets.anchor.hidden.dtype))
 
 
-def _nothing_known(loss: HeadLoss, targets: Targets) -> Known:
+def _nothing_known(loss: HeadLoss, targets: Targets) -> PartialStats:
   num_rows = targets.mask.size
   zero = jnp.zeros((num_rows,), jnp.float32)
   top = None
@@ -305,7 +309,7 @@ def _nothing_known(loss: HeadLoss, targets: Targets) -> Known:
         ' were recorded; set sampling.top_k > 0'
       )
     top = jnp.zeros((num_rows, targets.anchor.top_ids.shape[-1]), jnp.float32)
-  return Known(
+  return PartialStats(
     log_probs=zero,
     divergence=zero,
     entropy=zero if loss.with_entropy else None,

@@ -27,11 +27,11 @@ from jax.sharding import PartitionSpec
 
 from dppo_jax.base import Array, TokenStats
 from dppo_jax.lm_head.chunked_pass import (
-  Asked,
   Gradients,
   HeadLoss,
   Targets,
   VocabularyConfig,
+  Wrt,
   run_on_device,
 )
 
@@ -54,7 +54,7 @@ def head_loss(
     targets: the rest; nothing of it is differentiated.
 
   Returns:
-    Loss f32 [], and the record of `loss.decide`, which carries no gradient.
+    Loss f32 [], and the record of `loss.loss_from_stats`, without a gradient.
 
   Numerics: logits, sums and the gradient of the head are f32. The maximum is
   subtracted before the logarithm of the sum, which is then >= 0, so that no
@@ -80,9 +80,9 @@ def _forward(
   def plain(tree: Any) -> Any:
     return jax.tree.map(_value, tree, is_leaf=_is_primal)
 
-  asked = 'both' if head.perturbed else 'hidden'
+  wrt = 'both' if head.perturbed else 'hidden'
   value, record, gradients = _run(
-    config, loss, plain(head), plain(hidden), plain(targets), asked
+    config, loss, plain(head), plain(hidden), plain(targets), wrt
   )
   return (value, record), gradients
 
@@ -157,10 +157,10 @@ def head_stats(
     context=None,
   )
   loss = HeadLoss(
-    measure=None,
+    divergence_fn=None,
     integrand=None,
-    decide=_only_record,
-    whole=False,
+    loss_from_stats=_only_record,
+    needs_full_sequence=False,
     with_entropy=with_entropy,
     with_top_k=top_ids is not None,
   )
@@ -174,7 +174,7 @@ def _run(
   head: Array,
   hidden: Array,
   targets: Targets,
-  asked: Asked,
+  wrt: Wrt,
 ) -> tuple[Array, Any, Gradients]:
   """The pass on every device: loss, record, (dhead, dhidden) as asked."""
   chex.assert_rank([head, hidden, targets.tokens], [2, 3, 2])
@@ -189,7 +189,7 @@ def _run(
       padded = jnp.pad(targets.anchor_head, padding)
       targets = dataclasses.replace(targets, anchor_head=padded)
 
-  local = functools.partial(run_on_device, config, loss, size, asked=asked)
+  local = functools.partial(run_on_device, config, loss, size, wrt=wrt)
   if axes.mesh.size == 1:
     return local(head, hidden, targets)
   columns: Any = PartitionSpec(axes.vocabulary)
@@ -201,8 +201,8 @@ def _run(
   if targets.anchor_head is None:
     spread = dataclasses.replace(spread, anchor_head=None)
   spread_gradients = (
-    columns if asked == 'both' else None,
-    None if asked == 'none' else rows,
+    columns if wrt == 'both' else None,
+    None if wrt == 'none' else rows,
   )
   value, record, gradients = jax.shard_map(
     local,

@@ -49,7 +49,7 @@ class TransformerConfig:
     norm_epsilon: added to mean squares.
     init_scale: standard deviation of the initial weights.
     dtype: compute dtype, 'float32' or 'bfloat16'.
-    layers_a_loop: layers unrolled in one turn of the loop over layers; more
+    scan_unroll: layers unrolled in one turn of the loop over layers; more
       compile longer and copy less.
     shard_sequence: between layers the columns of the residual stream are split
       over the mesh axis that splits heads.
@@ -82,7 +82,7 @@ class TransformerConfig:
   norm_epsilon: float
   init_scale: float
   dtype: str
-  layers_a_loop: int
+  scan_unroll: int
   shard_sequence: bool
   remat: Literal['none', 'dots', 'full']
 

@@ -185,7 +185,7 @@ class Transformer(nn.Module):
       split_rngs={'params': True},
       in_axes=(0, 0, *(nn.broadcast,) * 4),
       length=turns,
-      unroll=min(c.layers_a_loop, turns),
+      unroll=min(c.scan_unroll, turns),
       metadata_params={nn.PARTITION_NAME: 'layers'},
     )(c, *(block if len(block) == 1 else ()), self.mesh)
     init = nn.initializers.normal(c.init_scale)

@@ -2,12 +2,12 @@
 
 A row takes what was measured and the thresholds and returns the keep weight
 M, f32 [B, T]. It knows nothing of losses. Which tokens a rule is asked about
-at all is an axis of its own, the same for every gated row (`subject`):
+at all is an axis of its own, the same for every gated row (`applies_to`):
 
   away = A * (pi - anchor) > 0
 
 A token that moves toward the anchor, or has A = 0, is not subject to a
-one-sided rule and is kept. Bounds are strict: masked when D > delta.
+one-sided rule and is kept. Thresholds are strict: masked when D > delta.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ from dppo_jax.ops.masking import row_max, row_mean
 MAX_LOG_RATIO = 80.0
 
 DIRECTIONS = ('away', 'any')
-SIDES = ('both', 'negative', 'positive')
+ADVANTAGE_SIGNS = ('both', 'negative', 'positive')
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -50,13 +50,14 @@ class Signals:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bounds:
+class Thresholds:
   """Thresholds of the rules, and the tokens they are asked about.
 
   Attributes:
     direction: 'away' asks about tokens that move from the anchor only, 'any'
       about all of them (sign-blind).
-    side: of the advantage: 'both', 'negative' or 'positive' tokens only.
+    advantage_sign: applies to tokens with A of that sign: 'both', 'negative' or
+      'positive'.
     alpha_low: tokens with A < 0 whose anchor probability is below this are
       exempt (relax-low); 0 exempts none.
     alpha_high: the same for A > 0 (relax-high).
@@ -74,7 +75,7 @@ class Bounds:
   """
 
   direction: Literal['away', 'any']
-  side: Literal['both', 'negative', 'positive']
+  advantage_sign: Literal['both', 'negative', 'positive']
   alpha_low: float
   alpha_high: float
   delta_low: float
@@ -89,9 +90,9 @@ class Bounds:
   tau_high: float
 
 
-KeepFn = Callable[[Signals, Bounds], Array]
+KeepFn = Callable[[Signals, Thresholds], Array]
 Diagnostics = dict[str, Array]
-DiagnoseFn = Callable[[Signals, Bounds], Diagnostics]
+DiagnoseFn = Callable[[Signals, Thresholds], Diagnostics]
 
 
 def ratio(log_probs: Array, anchor_log_probs: Array) -> Array:
@@ -126,16 +127,16 @@ def moves_away(signals: Signals) -> Array:
   return signals.advantages * moved > 0
 
 
-def subject(signals: Signals, bounds: Bounds) -> Array:
+def applies_to(signals: Signals, bounds: Thresholds) -> Array:
   """Tokens a gated rule is asked about; the others are kept; bool [B, T]."""
   negative, positive = signals.advantages < 0, signals.advantages > 0
   if bounds.direction == 'away':
     asked = moves_away(signals)
   else:
     asked = jnp.ones_like(negative)
-  if bounds.side == 'negative':
+  if bounds.advantage_sign == 'negative':
     asked &= negative
-  elif bounds.side == 'positive':
+  elif bounds.advantage_sign == 'positive':
     asked &= positive
   anchor = jnp.exp(signals.anchor_log_probs)
   exempt = (negative & (anchor < bounds.alpha_low)) | (
@@ -144,22 +145,22 @@ def subject(signals: Signals, bounds: Bounds) -> Array:
   return asked & ~exempt
 
 
-def _delta(signals: Signals, bounds: Bounds) -> Array:
+def _delta(signals: Signals, bounds: Thresholds) -> Array:
   """The bound that goes with the sign of each advantage."""
   return jnp.where(signals.advantages > 0, bounds.delta_high, bounds.delta_low)
 
 
-def _outside(r: Array, bounds: Bounds) -> Array:
+def _outside(r: Array, bounds: Thresholds) -> Array:
   return (r > 1.0 + bounds.clip_high) | (r < 1.0 - bounds.clip_low)
 
 
-def keep_all(signals: Signals, bounds: Bounds) -> Array:
+def keep_all(signals: Signals, bounds: Thresholds) -> Array:
   """M = 1: PG-IS; with a cap on the ratio, CISPO."""
   del bounds
   return jnp.ones_like(signals.advantages)
 
 
-def keep_by_ratio(signals: Signals, bounds: Bounds) -> Array:
+def keep_by_ratio(signals: Signals, bounds: Thresholds) -> Array:
   """PPO's clip: M = 0 where r leaves [1 - clip_low, 1 + clip_high].
 
   Asked about tokens that move away, this is the clip of either sign: r can
@@ -169,26 +170,26 @@ def keep_by_ratio(signals: Signals, bounds: Bounds) -> Array:
   return 1.0 - _outside(r, bounds)
 
 
-def keep_by_dual_clip(signals: Signals, bounds: Bounds) -> Array:
+def keep_by_dual_clip(signals: Signals, bounds: Thresholds) -> Array:
   """Dual clip (arXiv:1912.09729): PPO's, and M = 0 where A < 0 and r > c.
 
   The second test asks about tokens that move *toward* the anchor, so the row
   gates both tests itself; a side or an exemption holds for either.
   """
   r = ratio(signals.log_probs, signals.anchor_log_probs)
-  clipped = subject(signals, bounds) & _outside(r, bounds)
+  clipped = applies_to(signals, bounds) & _outside(r, bounds)
   either = dataclasses.replace(bounds, direction='any')
   dual = (signals.advantages < 0) & (r > bounds.dual_clip)
-  dual &= subject(signals, either)
+  dual &= applies_to(signals, either)
   return 1.0 - (clipped | dual)
 
 
-def keep_by_divergence(signals: Signals, bounds: Bounds) -> Array:
+def keep_by_divergence(signals: Signals, bounds: Thresholds) -> Array:
   """DPPO (eq. 12): M = 0 where D > delta."""
   return 1.0 - (signals.divergence > _delta(signals, bounds))
 
 
-def keep_good_updates(signals: Signals, bounds: Bounds) -> Array:
+def mask_bad_updates(signals: Signals, bounds: Thresholds) -> Array:
   """Mask-delta (DPPO section 5.3): M = 0 where A < 0 and mu - pi >= delta.
 
   The one bound that is not strict; it reads delta_low and no divergence.
@@ -197,45 +198,45 @@ def keep_good_updates(signals: Signals, bounds: Bounds) -> Array:
   return 1.0 - ((signals.advantages < 0) & (lost >= bounds.delta_low))
 
 
-def keep_by_prefix_budget(signals: Signals, bounds: Bounds) -> Array:
+def keep_by_prefix_budget(signals: Signals, bounds: Thresholds) -> Array:
   """CPPO with a fixed budget: M = 0 where Z_t > c_t."""
   prefix, budget = _prefix(signals, bounds), bounds.budget
   threshold = cppo.thresholds(prefix, _delta(signals, bounds), budget)
   return 1.0 - (prefix.weighted > threshold)
 
 
-def keep_by_dynamic_budget(signals: Signals, bounds: Bounds) -> Array:
+def keep_by_dynamic_budget(signals: Signals, bounds: Thresholds) -> Array:
   """CPPO with delta_b = clamp(P90(D), b, 2 b) of each response (eq. 22)."""
   prefix, budget = _prefix(signals, bounds), _dynamic(signals, bounds)
   threshold = cppo.thresholds(prefix, _delta(signals, bounds), budget)
   return 1.0 - (prefix.weighted > threshold)
 
 
-def weigh_by_prefix_budget(signals: Signals, bounds: Bounds) -> Array:
+def weigh_by_prefix_budget(signals: Signals, bounds: Thresholds) -> Array:
   """Soft CPPO: the gate min(1, 1 / x) in place of 0 or 1."""
   prefix = _prefix(signals, bounds)
   return cppo.soft_gate(prefix, _delta(signals, bounds), bounds.budget)
 
 
-def keep_by_max(signals: Signals, bounds: Bounds) -> Array:
+def keep_by_max(signals: Signals, bounds: Thresholds) -> Array:
   """TRM-Max: a whole response goes where max_t D > delta, sign-blind."""
   worst = row_max(signals.divergence, signals.mask)
   return jnp.where(worst[:, None] > _delta(signals, bounds), 0.0, 1.0)
 
 
-def keep_by_mean(signals: Signals, bounds: Bounds) -> Array:
+def keep_by_mean(signals: Signals, bounds: Thresholds) -> Array:
   """TRM-Avg: a whole response goes where mean_t D > delta, sign-blind."""
   mean = row_mean(signals.divergence, signals.mask)
   return jnp.where(mean[:, None] > _delta(signals, bounds), 0.0, 1.0)
 
 
-def keep_by_max_and_mean(signals: Signals, bounds: Bounds) -> Array:
+def keep_by_max_and_mean(signals: Signals, bounds: Thresholds) -> Array:
   """TRM-Max and -Avg: it goes where max_t D > delta or mean_t D > budget."""
   mean = row_mean(signals.divergence, signals.mask)[:, None]
   return keep_by_max(signals, bounds) * ~(mean > bounds.budget)
 
 
-def keep_by_sequence_ratio(signals: Signals, bounds: Bounds) -> Array:
+def keep_by_sequence_ratio(signals: Signals, bounds: Thresholds) -> Array:
   """GSPO: PPO's clip on the sequence ratio; a response goes as a whole.
 
   Its direction is that of the sequence ratio, not of each token, so the row
@@ -247,7 +248,7 @@ def keep_by_sequence_ratio(signals: Signals, bounds: Bounds) -> Array:
   return 1.0 - (too_high | too_low)
 
 
-def weigh_by_sigmoid(signals: Signals, bounds: Bounds) -> Array:
+def weigh_by_sigmoid(signals: Signals, bounds: Thresholds) -> Array:
   """SAPO (arXiv:2511.20347): f(r) = 4 / tau sigmoid(tau (r - 1)).
 
   The gradient of f(r) A is M r A grad log pi with M = f'(r) = 4 p (1 - p),
@@ -259,19 +260,19 @@ def weigh_by_sigmoid(signals: Signals, bounds: Bounds) -> Array:
   return 4.0 * p * (1.0 - p)
 
 
-def _prefix(signals: Signals, bounds: Bounds) -> cppo.Prefix:
+def _prefix(signals: Signals, bounds: Thresholds) -> cppo.Prefix:
   weights = cppo.position_weights(
     signals.mask, bounds.w_min, bounds.weight_order
   )
   return cppo.accumulate(signals.divergence, weights, signals.mask)
 
 
-def _dynamic(signals: Signals, bounds: Bounds) -> Array:
+def _dynamic(signals: Signals, bounds: Thresholds) -> Array:
   return cppo.dynamic_budget(signals.divergence, signals.mask, bounds.budget)
 
 
 def _diagnose(
-  signals: Signals, bounds: Bounds, budget: Array | float
+  signals: Signals, bounds: Thresholds, budget: Array | float
 ) -> Diagnostics:
   """`cppo/budget_effective` and `cppo/masked_by_budget`.
 
@@ -281,7 +282,7 @@ def _diagnose(
   prefix, delta = _prefix(signals, bounds), _delta(signals, bounds)
   threshold = cppo.thresholds(prefix, delta, budget)
   spent = (prefix.weighted > threshold) & (prefix.weighted <= delta)
-  masked = spent & subject(signals, bounds)
+  masked = spent & applies_to(signals, bounds)
   return {
     'cppo/budget_effective': jnp.broadcast_to(
       jnp.asarray(budget, jnp.float32), (masked.shape[0], 1)
@@ -291,11 +292,11 @@ def _diagnose(
   }
 
 
-def _diagnose_fixed(signals: Signals, bounds: Bounds) -> Diagnostics:
+def _diagnose_fixed(signals: Signals, bounds: Thresholds) -> Diagnostics:
   return _diagnose(signals, bounds, bounds.budget)
 
 
-def _diagnose_dynamic(signals: Signals, bounds: Bounds) -> Diagnostics:
+def _diagnose_dynamic(signals: Signals, bounds: Thresholds) -> Diagnostics:
   return _diagnose(signals, bounds, _dynamic(signals, bounds))
 
 
@@ -303,14 +304,14 @@ class TrustRegion(NamedTuple):
   """A row of `TRUST_REGIONS`.
 
   Attributes:
-    fn: the rule; where `gated`, its weight counts for `subject` tokens only.
-    reads: fields of `Bounds` it reads; where `gated`, those of `subject` are
-      read as well.
+    fn: the rule; where `gated`, its weight counts for `applies_to` tokens only.
+    reads: fields of `Thresholds` it reads; where `gated`, those of `applies_to`
+      are read as well.
     scope: what must be known before a token is decided: 'token', 'prefix' (the
       tokens before it, and how many there are in all) or 'sequence' (the whole
       response).
     reads_divergence: whether D decides, so that its record is needed.
-    gated: whether `subject` says which tokens it is asked about.
+    gated: whether `applies_to` says which tokens it is asked about.
     diagnose: metrics of the rule's own, [B, T] each, averaged over tokens.
   """
 
@@ -322,7 +323,7 @@ class TrustRegion(NamedTuple):
   diagnose: DiagnoseFn | None = None
 
 
-_SUBJECT = ('direction', 'side', 'alpha_low', 'alpha_high')
+_SUBJECT = ('direction', 'advantage_sign', 'alpha_low', 'alpha_high')
 _DELTAS = ('delta_low', 'delta_high')
 _CLIPS = ('clip_low', 'clip_high')
 _CPPO = (*_DELTAS, 'w_min', 'weight_order', 'budget')
@@ -338,7 +339,9 @@ TRUST_REGIONS: Mapping[str, TrustRegion] = {
     gated=False,
   ),
   'divergence': TrustRegion(keep_by_divergence, _DELTAS, 'token', True),
-  'bad_updates': TrustRegion(keep_good_updates, ('delta_low',), 'token', False),
+  'mask_bad_updates': TrustRegion(
+    mask_bad_updates, ('delta_low',), 'token', False
+  ),
   'cppo': TrustRegion(
     keep_by_prefix_budget, _CPPO, 'prefix', True, diagnose=_diagnose_fixed
   ),
@@ -360,7 +363,7 @@ TRUST_REGIONS: Mapping[str, TrustRegion] = {
 }
 
 
-def keep_weights(rule: str, signals: Signals, bounds: Bounds) -> Array:
+def keep_weights(rule: str, signals: Signals, bounds: Thresholds) -> Array:
   """M of the named rule: f32 [B, T] without gradient, 0.0 where masked.
 
   Args:
@@ -373,8 +376,8 @@ def keep_weights(rule: str, signals: Signals, bounds: Bounds) -> Array:
   ...   advantages=one, log_probs=jnp.log(0.9 * one),
   ...   anchor_log_probs=jnp.log(0.5 * one), divergence=0.4 * one,
   ...   mask=one > 0)
-  >>> bounds = Bounds(
-  ...   direction='away', side='both', alpha_low=0.0, alpha_high=0.0,
+  >>> bounds = Thresholds(
+  ...   direction='away', advantage_sign='both', alpha_low=0.0, alpha_high=0.0,
   ...   delta_low=0.2, delta_high=0.2, clip_low=0.2, clip_high=0.2,
   ...   dual_clip=3.0, w_min=1.0, weight_order='linear', budget=float('inf'),
   ...   tau_low=1.05, tau_high=1.0)
@@ -387,11 +390,11 @@ def keep_weights(rule: str, signals: Signals, bounds: Bounds) -> Array:
   row = TRUST_REGIONS[rule]
   keep = row.fn(signals, bounds)
   if row.gated:
-    keep = jnp.where(subject(signals, bounds), keep, 1.0)
+    keep = jnp.where(applies_to(signals, bounds), keep, 1.0)
   return jnp.where(signals.mask, keep, 0.0).astype(jnp.float32)
 
 
-def diagnostics(rule: str, signals: Signals, bounds: Bounds) -> Diagnostics:
+def diagnostics(rule: str, signals: Signals, bounds: Thresholds) -> Diagnostics:
   """The rule's own metrics by token, f32 [B, T], 0.0 where masked."""
   diagnose = TRUST_REGIONS[rule].diagnose
   if diagnose is None:

@@ -195,7 +195,7 @@ def check_sample(
     Truncation, zero-variance groups, what was recorded, and whether the
     trainer agrees with the sampler.
   """
-  warm_start = experiment.supervised.num_steps > 0
+  warm_start = experiment.sft.num_steps > 0
   tell('Loading the initial policy')
   state = state_lib.initial_state(
     experiment, parts, parts.optimizer, parts.shardings
@@ -248,7 +248,7 @@ def _sample(
 ) -> Rollout:
   shards = parallel.num_batch_shards(parts.mesh)
   count = min(-(-num_prompts // shards) * shards, experiment.data.num_prompts)
-  prompts = jax.tree.map(lambda leaf: leaf[:count], parts.prompts.prompts(0))
+  prompts = jax.tree.map(lambda leaf: leaf[:count], parts.prompts.batch(0))
   tell(
     f'Sampling {experiment.data.group_size} completions of up to'
     f' {experiment.sampling.max_completion_length:,} tokens for {count} prompts'

@@ -237,7 +237,7 @@ def check_microbatch(experiment: Experiment) -> Finding:
     check,
     f'{text}; a prompt is run {size // shared} times',
     'choose learner.num_microbatches so that a device has a multiple of'
-    f' data.group_size={size} rows, and learner.share_prompts=True.',
+    f' data.group_size={size} rows, and learner.share_prompt_prefix=True.',
   )
 
 

@@ -75,7 +75,7 @@ def memory(
   itemsize = np.dtype(jax.dtypes.canonicalize_dtype(model.dtype)).itemsize
   kv_a_token = 2 * model.num_layers * model.num_kv_heads * model.head_dim
   state = state_lib.abstract_state(parts)
-  at_once = experiment.sampling.rows_at_once or rows
+  at_once = experiment.sampling.num_slots or rows
   # Rows that wait for slots take their prompts with them.
   prompts = data.num_prompts if at_once == rows else at_once
   # Inputs of the products of a layer, which the backward pass reads again.
@@ -89,7 +89,9 @@ def memory(
     residual, saved = model.d_model, 0
   if not model.shard_sequence:
     residual *= parts.mesh.shape['tensor']
-  chunk = compiled.vocabulary_layout(experiment, parts.mesh, 1.0).chunk_rows
+  chunk = compiled.vocabulary_layout(
+    experiment, parts.mesh, 1.0
+  ).head_chunk_tokens
   shards = parallel.num_batch_shards(parts.mesh)
   logit_rows = max(at_once / shards, min(part * completion / shards, chunk))
   stats = 8 * experiment.sampling.top_k + 8

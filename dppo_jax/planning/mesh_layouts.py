@@ -110,9 +110,9 @@ def build(config: Any, layout: Layout, num_prompts: int) -> Experiment:
       'data.num_prompts': num_prompts,
       'learner.num_minibatches': min(learner.num_minibatches, 2),
       'learner.num_microbatches': min(learner.num_microbatches, 2),
-      'sampling.rows_at_once': min(config.sampling.rows_at_once, num_rows),
+      'sampling.num_slots': min(config.sampling.num_slots, num_rows),
       # Not run here.
-      'supervised.batch_size': num_prompts,
+      'sft.batch_size': num_prompts,
       'evaluation.num_prompts': num_prompts,
     }
   )

@@ -35,7 +35,7 @@ from dppo_jax.runtime.reporting import header, summary
 from dppo_jax.runtime.reporting.recorder import Recorder, Stopwatch, Tracer, due
 from dppo_jax.runtime.rollouts import collect as collect_lib
 from dppo_jax.runtime.rollouts import reference_check
-from dppo_jax.runtime.rollouts.ahead import InFlight, RunState
+from dppo_jax.runtime.rollouts.ahead import RolloutQueue, RunState
 from dppo_jax.runtime.rollouts.reward_model import RewardModel
 from dppo_jax.runtime.sft.warm_start import warm_start
 from dppo_jax.runtime.storage import workdir as workdir_lib
@@ -73,25 +73,25 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     stack.enter_context(contextlib.closing(checkpoints))
 
     about = base_weights.metadata(parts)
-    in_flight = InFlight(experiment, parts)
-    state = _restore(parts, checkpoints, in_flight)
+    queue = RolloutQueue(experiment, parts)
+    state = _restore(parts, checkpoints, queue)
     resumed = state is not None
     resumed_step = int(state.step) if resumed else None
-    if coordination.first():
+    if coordination.is_primary():
       print(
         header.header(experiment, parts, workdir, resumed_step),
         file=sys.stderr,
         flush=True,
       )
     if not resumed:  # A run that began had them checked.
-      coordination.from_first(
+      coordination.from_primary(
         functools.partial(_tell_references, experiment, parts, pool),
         'the reference answers',
       )
-    if coordination.first():
+    if coordination.is_primary():
       kept_files.keep(experiment, workdir)
     if resumed_step == experiment.num_steps:
-      finished = coordination.from_first(
+      finished = coordination.from_primary(
         lambda: summary.read_summary(workdir), 'the summary'
       )
       if finished is not None:
@@ -119,12 +119,12 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       found = evaluate(state, schedule.final_num_prompts)
       metrics = found.metrics
       recorder.evaluation(0, metrics)
-      if coordination.first():
+      if coordination.is_primary():
         write_results(workdir, 0, schedule, parts.held_out, found)
       checkpoints.save(0, state, metrics, about)
 
     iterate = _compile_iteration(
-      experiment, parts, pool, model, reference, ledger, in_flight
+      experiment, parts, pool, model, reference, ledger, queue
     )
     for step in range(start_step + 1, experiment.num_steps + 1):
       tracer.before(step)
@@ -139,7 +139,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
         found = evaluate(state, size)
         evaluated = found.metrics
         recorder.evaluation(step, evaluated)
-        if coordination.first():
+        if coordination.is_primary():
           write_results(workdir, step, schedule, parts.held_out, found)
       stopping = stop.agreed()  # Once: a signal may come between two looks.
       if last or stopping or due(step, experiment.checkpoints.every_n_steps):
@@ -147,7 +147,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
         begin = time.perf_counter()
         checkpoints.save(
           step,
-          RunState(**vars(state), in_flight=in_flight.flights()),
+          RunState(**vars(state), queue=queue.pending()),
           evaluated,
           about,
         )
@@ -162,7 +162,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
           ' saved. Run the same command to resume.'
         )
     checkpoints.wait()
-  if not coordination.first():
+  if not coordination.is_primary():
     return {}
   return header.summarize(experiment, parts, workdir)
 
@@ -191,14 +191,14 @@ def _compile_iteration(
   model: RewardModel | None,
   reference: Any,
   ledger: LedgerWriter,
-  in_flight: InFlight,
+  queue: RolloutQueue,
 ) -> IterateFn:
   """Returns (state, meanwhile) -> (state, metrics, samples): one train step.
 
   `meanwhile` is called while the device works.
   """
   collect = collect_lib.compile_collection(
-    experiment, parts, pool, model, in_flight
+    experiment, parts, pool, model, queue
   )
   batcher = compiled.compile_batcher(parts, experiment)
   scorer = compiled.compile_scorer(parts, experiment)
@@ -233,8 +233,8 @@ def _compile_iteration(
       metrics['rewards/sampled_mean'] = jnp.float32(collected.reward_mean)
       metrics['rollout/batches'] = jnp.float32(collected.num_attempts)
     metrics['optimizer/learning_rate'] = rate(state.opt_state)
-    metrics['rollout/lag'] = jnp.float32(in_flight.lag_of(step))
-    metrics['hand_over/bytes'] = jnp.float32(in_flight.num_bytes)
+    metrics['rollout/lag'] = jnp.float32(queue.lag_of(step))
+    metrics['weight_sync/bytes'] = jnp.float32(queue.num_bytes)
     if exact and anchor_head is None:  # The anchor is recomputed.
       anchor_head = copy_head(state.params)
     outcome = step_fn(state, batch, anchor_head)
@@ -251,7 +251,7 @@ def _compile_iteration(
     ]
     if ledger.due(step + 1):
       used, recorded = host_rows.fetch((batch, outcome[2]))
-      if not coordination.alone():
+      if not coordination.is_single_process():
         on_host = host_rows.fetch(rollout)
       region = experiment.resolved['trust_region']
       ledger.write(
@@ -276,20 +276,18 @@ def _compile_iteration(
 
 
 def _restore(
-  parts: parts_lib.Parts, checkpoints: Checkpoints, in_flight: InFlight
+  parts: parts_lib.Parts, checkpoints: Checkpoints, queue: RolloutQueue
 ) -> TrainState | None:
   """The latest state that is whole, or None in a new folder."""
   if checkpoints.latest_step() is None:
     return None
   like = state_lib.abstract_state(parts)
   saved, stored = checkpoints.restore(
-    lambda step: RunState(
-      **vars(like), in_flight=in_flight.abstract(like, step)
-    )
+    lambda step: RunState(**vars(like), queue=queue.abstract(like, step))
   )
   base_weights.check(parts, stored)
   fields = dict(vars(saved))
-  in_flight.resume(fields.pop('in_flight'))
+  queue.resume(fields.pop('queue'))
   return TrainState(**fields)
 
 

@@ -86,7 +86,7 @@ class SlotState:
 
 
 def plan_slots(
-  num_rows: int, group_size: int, rows_at_once: int, shards: int
+  num_rows: int, group_size: int, num_slots: int, shards: int
 ) -> SlotPlan:
   """How many rows a shard has, decodes at once, and puts in at once.
 
@@ -96,7 +96,7 @@ def plan_slots(
   >>> plan_slots(4096, 16, 512, 2)
   SlotPlan(shards=2, rows=2048, slots=256, refill=16, prompts=1)
   """
-  rows, slots = num_rows // shards, rows_at_once // shards
+  rows, slots = num_rows // shards, num_slots // shards
   refill = max(
     size
     for size in range(1, max(1, slots // _REFILLS) + 1)
@@ -117,9 +117,9 @@ def plan_for(
 ) -> SlotPlan | None:
   """The plan for N prompts; None where all rows are decoded at once."""
   num_rows = num_prompts * config.group_size
-  if not 0 < config.rows_at_once < num_rows:
+  if not 0 < config.num_slots < num_rows:
     return None
-  return plan_slots(num_rows, config.group_size, config.rows_at_once, shards)
+  return plan_slots(num_rows, config.group_size, config.num_slots, shards)
 
 
 def sample(
@@ -130,7 +130,7 @@ def sample(
   prompts: Prompts,
   key: Array,
 ) -> Rollout:
-  """As `decode.sample`, with at most `config.rows_at_once` rows at once.
+  """As `decode.sample`, with at most `config.num_slots` rows at once.
 
   Tokens are those of `decode.sample`, but for the rounding of sums.
   """

@@ -31,7 +31,7 @@ class SamplingConfig:
     precision: what the weights are rounded to.
     pad_id: fills the columns after the end.
     eos_ids: each of them ends a completion.
-    rows_at_once: S, rows decoded together; 0: all of them.
+    num_slots: S, rows decoded together; 0: all of them.
   """
 
   group_size: int
@@ -45,7 +45,7 @@ class SamplingConfig:
   precision: str
   pad_id: int
   eos_ids: tuple[int, ...]
-  rows_at_once: int
+  num_slots: int
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -204,7 +204,7 @@ def draw(
   if not config.greedy:
     keys = jax.vmap(jax.random.fold_in)(row_keys, steps)
     uniform = jax.vmap(jax.random.uniform)(keys)
-  drawn, stats = next_token.draw_and_record(
+  drawn, stats = next_token.sample_token(
     axes,
     filters.allowed(logits, config.temperature, config.top_p),
     uniform,
@@ -304,7 +304,7 @@ def to_rollout(
     tokens=tokens,
     token_mask=token_mask,
     completion_mask=align(mask),
-    rollout=jax.tree.map(align, stats),
+    stats=jax.tree.map(align, stats),
     group_id=repeat(jnp.arange(prompts.tokens.shape[0], dtype=jnp.int32)),
     example_id=repeat(prompts.example_id),
     truncated=~ended,

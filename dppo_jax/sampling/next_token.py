@@ -23,7 +23,7 @@ from dppo_jax.sampling.top_k import top_k_of_blocks
 _PART = 8
 
 
-def draw_and_record(
+def sample_token(
   axes: VocabularyAxes,
   logits: Array,
   uniform: Array | None,

@@ -23,7 +23,7 @@ from dppo_jax.lm_head.vocabulary_shard import product
 from dppo_jax.ops import products
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.log_probs import token_stats
-from dppo_jax.ops.trust_regions import Bounds
+from dppo_jax.ops.trust_regions import Thresholds
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime import cli
 
@@ -31,7 +31,9 @@ _TOKENS = flags.DEFINE_integer('tokens', 2048, 'N, a multiple of 32.')
 _WIDTH = flags.DEFINE_integer('width', 512, 'D.')
 _VOCABULARY = flags.DEFINE_integer('vocabulary', 151_936, 'V.')
 _TOP_K = flags.DEFINE_integer('top_k', 20, 'K.')
-_CHUNK = flags.DEFINE_integer('chunk_rows', 0, 'C; 0: that of the device.')
+_CHUNK = flags.DEFINE_integer(
+  'head_chunk_tokens', 0, 'C; 0: that of the device.'
+)
 _DTYPE = flags.DEFINE_string('dtype', 'float32', 'Of the states.')
 _ONLY = flags.DEFINE_list('only', [], 'Variants beside the bare products.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Rounds.')
@@ -45,7 +47,7 @@ def main() -> int:
     width=_WIDTH.value,
     vocabulary=_VOCABULARY.value,
     top_k=_TOP_K.value,
-    chunk_rows=_CHUNK.value,
+    head_chunk_tokens=_CHUNK.value,
     dtype=_DTYPE.value,
   )
   variants = make_variants(shape, _ONLY.value)
@@ -65,7 +67,7 @@ def main() -> int:
   print(timing.table(rows))
   result = {
     'shape': dataclasses.asdict(shape),
-    'chunk_rows': layout(shape).chunk_rows,
+    'head_chunk_tokens': layout(shape).head_chunk_tokens,
     'seconds': {name: time._asdict() for name, time in found.items()},
     'ratio': {name: time.seconds / bare for name, time in found.items()},
     'temporary': {name: v.temporary for name, v in variants.items()},
@@ -83,9 +85,9 @@ if __name__ == '__main__':
 _LENGTH = 32
 BARE = 'three bare products'
 MATERIALIZED = 'materialized'
-_BOUNDS = Bounds(
+_BOUNDS = Thresholds(
   direction='away',
-  side='both',
+  advantage_sign='both',
   alpha_low=0.0,
   alpha_high=0.0,
   delta_low=0.2,
@@ -110,7 +112,7 @@ class HeadShape:
     width: D.
     vocabulary: V.
     top_k: K.
-    chunk_rows: C; 0 derives it from the device.
+    head_chunk_tokens: C; 0 derives it from the device.
     dtype: of the states; the head is f32.
   """
 
@@ -118,7 +120,7 @@ class HeadShape:
   width: int
   vocabulary: int
   top_k: int
-  chunk_rows: int
+  head_chunk_tokens: int
   dtype: str
 
 
@@ -181,11 +183,11 @@ def layout(shape: HeadShape) -> VocabularyConfig:
   """The pass on the first device."""
   device = jax.devices()[0]
   mesh = parallel.make_mesh(1, 1, 1, [device])
-  rows = shape.chunk_rows or hardware.chunk_rows(
+  rows = shape.head_chunk_tokens or hardware.head_chunk_tokens(
     device.device_kind, shape.vocabulary
   )
   axes = VocabularyAxes(mesh, parallel.BATCH_AXES, parallel.VOCAB_AXIS)
-  return VocabularyConfig(axes=axes, chunk_rows=rows, temperature=1.0)
+  return VocabularyConfig(axes=axes, head_chunk_tokens=rows, temperature=1.0)
 
 
 def _config(**options: Any) -> loss_lib.LossConfig:
@@ -198,7 +200,7 @@ def _config(**options: Any) -> loss_lib.LossConfig:
     top_k_set='union',
     anchor='rollout',
     bounds=_BOUNDS,
-    form='score',
+    loss_form='score',
     importance='token',
     ratio_cap=float('inf'),
     ratio_floor=0.0,
@@ -269,10 +271,10 @@ def _bare(shape: HeadShape) -> Variant:
 def _one_pass(shape: HeadShape, k: int, config: loss_lib.LossConfig) -> Variant:
   row = DIVERGENCES[config.divergence]
   loss = HeadLoss(
-    measure=functools.partial(loss_lib.measure, config),
+    divergence_fn=functools.partial(loss_lib.measure_divergence, config),
     integrand=row.integrand,
-    decide=functools.partial(loss_lib.decide, config),
-    whole=loss_lib.reads_whole_responses(config),
+    loss_from_stats=functools.partial(loss_lib.loss_from_stats, config),
+    needs_full_sequence=loss_lib.needs_full_sequence(config),
     with_entropy=config.entropy_coefficient != 0,
     with_top_k=False,
   )
@@ -297,8 +299,10 @@ def _materialized(shape: HeadShape) -> Variant:
       temperature=1.0,
       with_entropy=False,
     )
-    divergence = loss_lib.measure(config, targets.tokens, targets.anchor, stats)
-    return loss_lib.decide(config, targets.context, stats, divergence)
+    divergence = loss_lib.measure_divergence(
+      config, targets.tokens, targets.anchor, stats
+    )
+    return loss_lib.loss_from_stats(config, targets.context, stats, divergence)
 
   differentiate = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
   return _compiled(differentiate, _case(shape, shape.top_k, exact=False))

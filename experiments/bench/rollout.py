@@ -138,7 +138,7 @@ def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
       precision='float32',
       pad_id=0,
       eos_ids=(),  # Every row goes on to the end.
-      rows_at_once=0,
+      num_slots=0,
     )
     run = jax.jit(
       lambda params, key: sample(policy, axes, config, params, prompts, key)

@@ -18,7 +18,7 @@ from dppo_jax.experiments.bench import timing
 from dppo_jax.ops import products
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime import cli
-from dppo_jax.sampling.next_token import draw_and_record
+from dppo_jax.sampling.next_token import sample_token
 
 _ROWS = flags.DEFINE_integer('rows', 32, 'B.')
 _WIDTH = flags.DEFINE_integer('width', 1024, 'D.')
@@ -98,9 +98,7 @@ def make_variants(shape: SamplerShape) -> Mapping[str, Callable[[], Any]]:
 
   def tail(top_k: int) -> Callable[[Array, Array], Any]:
     def run(logits: Array, uniform: Array) -> Any:
-      return draw_and_record(
-        axes, logits, uniform, temperature=1.0, top_k=top_k
-      )
+      return sample_token(axes, logits, uniform, temperature=1.0, top_k=top_k)
 
     return jax.jit(run)
 

@@ -67,7 +67,7 @@ def build(config: Any) -> Experiment:
   """An experiment whose step is one update, on one device."""
   c: Any = config.copy_and_resolve_references()
   c.learner.num_minibatches = 1
-  c.learner.share_prompts = False
+  c.learner.share_prompt_prefix = False
   c.mesh.update(data=1, fsdp=1, tensor=1, expert=1)
   return build_experiment(c, 1)
 

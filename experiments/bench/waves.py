@@ -28,7 +28,7 @@ from dppo_jax.sampling.decode import SamplingConfig
 
 _PROMPTS = flags.DEFINE_integer('prompts', 64, 'N.')
 _GROUP = flags.DEFINE_integer('group_size', 16, 'G.')
-_AT_ONCE = flags.DEFINE_integer('rows_at_once', 16, 'S.')
+_AT_ONCE = flags.DEFINE_integer('num_slots', 16, 'S.')
 _NEW = flags.DEFINE_integer('new_tokens', 256, 'R, the limit.')
 _MEDIAN = flags.DEFINE_float('median', 32.0, 'Of the lengths, tokens.')
 _SIGMA = flags.DEFINE_float('sigma', 1.0, 'Deviation of their logarithm.')
@@ -47,7 +47,7 @@ def main() -> int:
     group_size=_GROUP.value,
     prompt_length=32,
     new_tokens=_NEW.value,
-    rows_at_once=_AT_ONCE.value,
+    num_slots=_AT_ONCE.value,
     median=_MEDIAN.value,
     sigma=_SIGMA.value,
     top_k=20,
@@ -72,7 +72,7 @@ def main() -> int:
     'same_tokens': bool((drawn[STATIC].tokens == drawn[REFILLED].tokens).all()),
     'shape': dataclasses.asdict(shape),
   }
-  name = f'waves-b{len(lengths)}-s{shape.rows_at_once}'
+  name = f'waves-b{len(lengths)}-s{shape.num_slots}'
   print('Result:', timing.write(pathlib.Path(_OUT.value), name, result))
   return 0 if shares[REFILLED] >= 0.9 else 1
 
@@ -97,7 +97,7 @@ class WavesShape:
     group_size: G.
     prompt_length: P.
     new_tokens: R, the limit.
-    rows_at_once: S.
+    num_slots: S.
     median: of the lengths, tokens.
     sigma: standard deviation of their logarithm.
     top_k: K.
@@ -108,7 +108,7 @@ class WavesShape:
   group_size: int
   prompt_length: int
   new_tokens: int
-  rows_at_once: int
+  num_slots: int
   median: float
   sigma: float
   top_k: int
@@ -193,7 +193,7 @@ def make_variants(shape: WavesShape) -> Mapping[str, Callable[[], Rollout]]:
     example_id=jnp.arange(shape.prompts, dtype=jnp.int32),
   )
 
-  def draw(rows_at_once: int) -> Callable[[], Rollout]:
+  def draw(num_slots: int) -> Callable[[], Rollout]:
     config = SamplingConfig(
       group_size=shape.group_size,
       max_completion_length=shape.new_tokens,
@@ -206,7 +206,7 @@ def make_variants(shape: WavesShape) -> Mapping[str, Callable[[], Rollout]]:
       precision='float32',
       pad_id=0,
       eos_ids=(_END,),
-      rows_at_once=rows_at_once,
+      num_slots=num_slots,
     )
     run = jax.jit(
       lambda params, prompts, key: continuous.sample(
@@ -216,7 +216,7 @@ def make_variants(shape: WavesShape) -> Mapping[str, Callable[[], Rollout]]:
     key = jax.random.PRNGKey(2)
     return lambda: run(params, prompts, key)
 
-  return {STATIC: draw(0), REFILLED: draw(shape.rows_at_once)}
+  return {STATIC: draw(0), REFILLED: draw(shape.num_slots)}
 
 
 def useful_share(rollout: Rollout) -> float:

@@ -20,8 +20,8 @@ _VARIANTS = {
   'Mask-0.8': {**_MASK, 'trust_region.delta_low': 0.8},
   'Mask-0.5-Recompute': {**_MASK, 'trust_region.anchor': 'recomputed'},
   'both sides': _TV,
-  'negatives only': {**_TV, 'trust_region.side': 'negative'},
-  'positives only': {**_TV, 'trust_region.side': 'positive'},
+  'negatives only': {**_TV, 'trust_region.advantage_sign': 'negative'},
+  'positives only': {**_TV, 'trust_region.advantage_sign': 'positive'},
 }
 _ENDS, _TIGHT = ('negatives only', 'positives only'), 'Mask-0.5'
 

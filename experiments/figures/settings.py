@@ -19,11 +19,11 @@ _PLAIN: Variant = {
   'trust_region.rule': 'none',
   'trust_region.anchor': 'rollout',
   'trust_region.direction': 'away',
-  'trust_region.side': 'both',
+  'trust_region.advantage_sign': 'both',
   'trust_region.alpha_low': 0.0,
   'trust_region.alpha_high': 0.0,
   'trust_region.top_k_set': 'union',
-  'objective.form': 'score',
+  'objective.loss_form': 'score',
   'objective.importance': 'token',
   'objective.ratio_cap': math.inf,
   'objective.ratio_floor': 0.0,
@@ -91,13 +91,13 @@ def shrunk(config: Any) -> Any:
   config.model.d_model = 16
   config.model.head_dim = 8
   config.model.d_ff = 32
-  config.supervised.num_steps = 2
-  config.supervised.batch_size = 8
-  config.supervised.cache = ''
+  config.sft.num_steps = 2
+  config.sft.batch_size = 8
+  config.sft.cache = ''
   config.model.num_layers = 1
-  config.model.layers_a_loop = 1
+  config.model.scan_unroll = 1
   config.learner.num_minibatches = 2
-  config.learner.share_prompts = False  # Half the time to compile.
+  config.learner.share_prompt_prefix = False  # Half the time to compile.
   config.evaluation.num_prompts = 8
   config.evaluation.final_num_prompts = 8
   return config
@@ -114,8 +114,8 @@ def enlarged(config: Any) -> Any:
   config.model.num_kv_heads = 8
   config.model.head_dim = 64
   config.model.d_ff = 1536
-  config.supervised.num_steps = 600
-  config.supervised.learning_rate = 5e-4
+  config.sft.num_steps = 600
+  config.sft.learning_rate = 5e-4
   config.optimizer.learning_rate = 1e-4
   return config
 

@@ -185,7 +185,7 @@ def test_preset_is_its_papers(preset):
   rule, anchor, cap, thresholds = _PAPERS[preset]
   assert (loss.rule, loss.anchor, loss.ratio_cap) == (rule, anchor, cap)
   assert loss.ratio_floor == 0.0
-  assert loss.form == 'score'
+  assert loss.loss_form == 'score'
   weighed = {'gspo': 'sequence', 'minpro': 'least_prefix'}
   assert loss.importance == weighed.get(preset, 'token')
   assert loss.top_k_set == 'union'
@@ -193,7 +193,9 @@ def test_preset_is_its_papers(preset):
   if 'delta' in thresholds:
     both = thresholds.pop('delta')
     thresholds |= {'delta_low': both, 'delta_high': both}
-  subject = dict(direction='away', side='both', alpha_low=0.0, alpha_high=0.0)
+  subject = dict(
+    direction='away', advantage_sign='both', alpha_low=0.0, alpha_high=0.0
+  )
   for field, value in (subject | thresholds).items():
     assert getattr(loss.bounds, field) == value, field
   # Nothing that the rule reads is left out of the table above.
@@ -256,7 +258,11 @@ def test_unknown_preset_names_the_nearest(module):
 @_each
 def test_a_rule_that_asks_for_no_side_refuses_one(preset):
   rule = presets.PRESETS[preset]['trust_region.rule']
-  overrides = {'side': 'negative', 'direction': 'any', 'alpha_low': 0.1}
+  overrides = {
+    'advantage_sign': 'negative',
+    'direction': 'any',
+    'alpha_low': 0.1,
+  }
   for key, value in overrides.items():
     override = {f'trust_region.{key}': value, **_records(preset)}
     if rule in {'trm_max', 'trm_mean', 'trm_max_mean', 'gspo', 'sapo'}:
@@ -271,7 +277,7 @@ def test_a_rule_that_asks_for_no_side_refuses_one(preset):
 @pytest.mark.parametrize('rule', ['trm_mean', 'gspo'])
 def test_a_rule_on_responses_says_so(rule):
   with pytest.raises(ValueError, match='decides on whole responses'):
-    _build(rule, **{'trust_region.side': 'positive'})
+    _build(rule, **{'trust_region.advantage_sign': 'positive'})
 
 
 @pytest.mark.parametrize('key', ['delta_low', 'delta_high'])

@@ -16,7 +16,7 @@ def _stream(name='sort', **changes):
     'batch_size': 32,
     'max_prompt_length': task.max_prompt_length,
     'max_completion_length': task.max_completion_length,
-    'overlong': 'refuse',
+    'overlong': 'error',
     'noise': 0.0,
     'seed': 0,
   }

@@ -46,8 +46,8 @@ def test_prompts_end_in_the_last_column():
 def test_a_step_gives_the_same_prompts_in_any_order_of_asking():
   forward, backward = _stream(), _stream()
   steps = list(range(12))
-  expected = [forward.prompts(step).example_id.tolist() for step in steps]
-  found = [backward.prompts(s).example_id.tolist() for s in reversed(steps)]
+  expected = [forward.batch(step).example_id.tolist() for step in steps]
+  found = [backward.batch(s).example_id.tolist() for s in reversed(steps)]
   assert found[::-1] == expected
   assert len({tuple(ids) for ids in expected}) > 6
 
@@ -55,8 +55,8 @@ def test_a_step_gives_the_same_prompts_in_any_order_of_asking():
 @pytest.mark.parametrize('attempt', [0, 2])
 def test_hosts_take_their_rows_of_a_step(attempt):
   stream = _stream()
-  whole = stream.prompts(3, attempt)
-  parts = [stream.prompts(3, attempt, np.array(r)) for r in ([1, 3], [0, 2])]
+  whole = stream.batch(3, attempt)
+  parts = [stream.batch(3, attempt, np.array(r)) for r in ([1, 3], [0, 2])]
   for name in ('tokens', 'mask', 'example_id'):
     for rows, part in zip(([1, 3], [0, 2]), parts, strict=True):
       np.testing.assert_array_equal(
@@ -91,7 +91,7 @@ def test_epochs_and_seeds_differ_in_order():
 
 def test_tokens_mask_and_id_belong_together():
   stream = _stream(lengths=(1, 2, 3, 4, 5), num_prompts=3)
-  prompts = stream.prompts(7)
+  prompts = stream.batch(7)
   examples = stream.examples(prompts.example_id)
   rows = zip(prompts.tokens, prompts.mask, examples, strict=True)
   for tokens, mask, example in rows:
@@ -140,7 +140,7 @@ def test_overlong_prompts_are_counted_and_dropped():
 def test_overlong_prompts_are_refused():
   match = r'data\.max_prompt_length: 2 of 4 prompts exceed 5 .* has 7'
   with pytest.raises(ValueError, match=match):
-    _stream(lengths=(3, 6, 5, 7), overlong='refuse')
+    _stream(lengths=(3, 6, 5, 7), overlong='error')
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def _mixed(weights=(3.0, 1.0), sizes=(7, 5), num_prompts=4, seed=0):
 
 def test_a_mixture_has_its_shares_and_goes_through_each_source():
   stream = _mixed()
-  ids = np.concatenate([stream.prompts(s).example_id for s in range(250)]) - 100
+  ids = np.concatenate([stream.batch(s).example_id for s in range(250)]) - 100
   first = ids[ids < 7]
   second = ids[ids >= 7]
   assert len(first) == 750
@@ -193,10 +193,8 @@ def test_a_mixture_has_its_shares_and_goes_through_each_source():
   for drawn, size in ((first, 7), (second, 5)):
     epochs = drawn[: len(drawn) // size * size].reshape(-1, size)
     assert all(len(set(epoch)) == size for epoch in epochs.tolist())
-  again = _mixed().prompts(137)
-  np.testing.assert_array_equal(
-    again.example_id, stream.prompts(137).example_id
-  )
+  again = _mixed().batch(137)
+  np.testing.assert_array_equal(again.example_id, stream.batch(137).example_id)
 
 
 def test_a_source_of_a_mixture_without_prompts_that_fit():
@@ -210,16 +208,16 @@ def test_a_source_of_a_mixture_without_prompts_that_fit():
 def test_attempts_have_streams_of_their_own(make):
   stream, fresh = make(), make()
   orders = {
-    tuple(stream.prompts(step, attempt).example_id.tolist())
+    tuple(stream.batch(step, attempt).example_id.tolist())
     for step in range(3)
     for attempt in range(3)
   }
   assert len(orders) >= 8
-  expected = fresh.prompts(2, 1).example_id  # Asked in another order.
-  np.testing.assert_array_equal(stream.prompts(2, 1).example_id, expected)
-  first = [fresh.prompts(step).example_id for step in range(3)]
+  expected = fresh.batch(2, 1).example_id  # Asked in another order.
+  np.testing.assert_array_equal(stream.batch(2, 1).example_id, expected)
+  first = [fresh.batch(step).example_id for step in range(3)]
   np.testing.assert_array_equal(
-    first, [stream.prompts(step, 0).example_id for step in range(3)]
+    first, [stream.batch(step, 0).example_id for step in range(3)]
   )
 
 

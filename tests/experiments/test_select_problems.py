@@ -23,7 +23,7 @@ def test_it_writes_what_a_run_can_read(tmp_path):
     f'--config.data.files={source}',
     '--config.evaluation.split=train',
     '--config.evaluation.num_prompts=4',
-    '--config.supervised.num_steps=0',
+    '--config.sft.num_steps=0',
     '--config.compilation_cache=',
   ]
   code, said, err = _select(*arguments)

@@ -17,7 +17,7 @@ from tests.support import runs
 _LONG = (
   '--config.num_steps=60',
   '--config.checkpoints.every_n_steps=5',
-  '--config.supervised.num_steps=200',
+  '--config.sft.num_steps=200',
   '--config.evaluation.every_n_steps=20',
   '--config.writers.samples_every_n_steps=5',
   '--config.writers.tensorboard=True',

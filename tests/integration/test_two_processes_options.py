@@ -29,7 +29,7 @@ _SETTINGS = {
   'learner.router_replay': True,
   'trust_region.anchor': 'recomputed',
   'objective.kl_coefficient': 0.1,
-  'sampling.rows_at_once': 4,  # Of 8.
+  'sampling.num_slots': 4,  # Of 8.
   # Ends within a token; lengths tell some groups apart, others are sampled
   # again; a model's score is known and adds nothing.
   'sampling.stop_strings': "('3','7')",

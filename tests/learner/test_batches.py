@@ -27,7 +27,7 @@ def _rollout(**overrides):
     tokens=jnp.arange(20, dtype=jnp.int32).reshape(4, 5),
     token_mask=jnp.asarray(_MASK).at[:, :2].set(True),
     completion_mask=jnp.asarray(_MASK),
-    rollout=TokenStats(**{**stats, **overrides}),
+    stats=TokenStats(**{**stats, **overrides}),
     group_id=jnp.array([0, 0, 1, 1]),
     example_id=jnp.array([7, 7, 8, 8]),
     truncated=jnp.array([False, False, True, False]),
@@ -83,7 +83,7 @@ def test_the_rest_is_passed_on():
   assert batch.tokens is rollout.tokens
   assert batch.token_mask is rollout.token_mask
   assert batch.completion_mask is rollout.completion_mask
-  assert batch.rollout is rollout.rollout
+  assert batch.rollout is rollout.stats
   assert batch.recomputed is recomputed
   assert batch.reference is reference
 

@@ -95,7 +95,9 @@ def test_policy_gradient_by_hand(batch, logits, form, floor, cap):
   assert ratio[mask].max() > 2.0
   weight = np.clip(ratio, floor, cap) * _columns(batch.advantages) * mask
   expected = -weight[..., None] * _score(law, batch)
-  got = _gradient(logits, batch, form=form, ratio_floor=floor, ratio_cap=cap)
+  got = _gradient(
+    logits, batch, loss_form=form, ratio_floor=floor, ratio_cap=cap
+  )
   np.testing.assert_allclose(got, expected, atol=2e-6)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dppo_jax import parallel
-from dppo_jax.base import TokenStats
+from dppo_jax.base import Rollout, TokenStats
 from dppo_jax.learner import scoring
 from dppo_jax.models.policy import make_policy
 from dppo_jax.sampling import decode
@@ -64,6 +64,20 @@ def test_shared_prompts_give_the_same_states(batch, hidden):
   )
 
 
+def _rollout(batch):
+  ids = np.zeros(len(batch.tokens), np.int32)
+  return Rollout(
+    tokens=batch.tokens,
+    token_mask=batch.token_mask,
+    completion_mask=batch.completion_mask,
+    stats=batch.rollout,
+    group_id=ids,
+    example_id=ids,
+    truncated=ids > 0,
+    routes=batch.routes,
+  )
+
+
 def _table_score(logits, batch, **overrides):
   temperature = overrides.pop('temperature', 1.0)
   options = dict(with_entropy=False, with_hidden=False) | overrides
@@ -71,7 +85,7 @@ def _table_score(logits, batch, **overrides):
     factories.table_policy(_WIDTH),
     factories.vocabulary_config(temperature=temperature),
     jnp.asarray(logits, jnp.float32),
-    batch,
+    _rollout(batch),
     prompt_length=_WIDTH,
     shared_rows=1,
     **options,
@@ -199,7 +213,7 @@ def _free(rollout):
 def _gaps(rollout, log_probs):
   """Mean |pi - mu|, and the largest |log pi - log mu|."""
   drawn = np.asarray(rollout.completion_mask)
-  mu = np.asarray(rollout.rollout.log_probs)[drawn]
+  mu = np.asarray(rollout.stats.log_probs)[drawn]
   pi = np.asarray(log_probs)[drawn]
   return np.abs(np.exp(pi) - np.exp(mu)).mean(), np.abs(pi - mu).max()
 

@@ -29,22 +29,24 @@ def _case(rows=3, length=4):
   return normal(_SIZE, 5), normal(rows, length, 5), targets
 
 
-def _run(decide, *, whole, chunk_rows=2, asked='both'):
+def _run(
+  loss_from_stats, *, needs_full_sequence, head_chunk_tokens=2, wrt='both'
+):
   loss = HeadLoss(
-    measure=None,
+    divergence_fn=None,
     integrand=None,
-    decide=decide,
-    whole=whole,
+    loss_from_stats=loss_from_stats,
+    needs_full_sequence=needs_full_sequence,
     with_entropy=False,
     with_top_k=False,
   )
-  config = factories.vocabulary_config(chunk_rows=chunk_rows)
+  config = factories.vocabulary_config(head_chunk_tokens=head_chunk_tokens)
   run = functools.partial(
     chunked_pass.run_on_device,
     config,
     loss,
     _SIZE,
-    asked=asked,
+    wrt=wrt,
   )
   return jax.jit(run)(*_case())
 
@@ -63,24 +65,26 @@ def _of_the_whole_response(context, stats, divergence):
 
 def test_a_loss_of_whole_responses_needs_them_first():
   """Asked chunk by chunk it gets slopes of what was known by then."""
-  _, _, right = _run(_of_the_whole_response, whole=True)
-  _, _, one_chunk = _run(_of_the_whole_response, whole=False, chunk_rows=99)
-  _, _, wrong = _run(_of_the_whole_response, whole=False)
+  _, _, right = _run(_of_the_whole_response, needs_full_sequence=True)
+  _, _, one_chunk = _run(
+    _of_the_whole_response, needs_full_sequence=False, head_chunk_tokens=99
+  )
+  _, _, wrong = _run(_of_the_whole_response, needs_full_sequence=False)
   assert factories.relative_distance(right, one_chunk) < 1e-6
   assert factories.relative_distance(wrong, right) > 1e-2
 
 
 def test_a_loss_of_tokens_needs_one_pass_only():
-  first = _run(_linear, whole=False)
-  second = _run(_linear, whole=True)
+  first = _run(_linear, needs_full_sequence=False)
+  second = _run(_linear, needs_full_sequence=True)
   jax.tree.map(
     functools.partial(np.testing.assert_allclose, rtol=1e-6), first, second
   )
 
 
 def test_without_gradients_the_loss_is_the_same():
-  value, record, nothing = _run(_linear, whole=False, asked='none')
-  expected, expected_record, _ = _run(_linear, whole=False)
+  value, record, nothing = _run(_linear, needs_full_sequence=False, wrt='none')
+  expected, expected_record, _ = _run(_linear, needs_full_sequence=False)
   assert nothing == (None, None)
   assert float(value) == pytest.approx(float(expected), rel=1e-6)
   np.testing.assert_allclose(
@@ -89,7 +93,7 @@ def test_without_gradients_the_loss_is_the_same():
 
 
 def test_masked_tokens_have_no_stats_and_no_gradient():
-  _, record, (_, d_hidden) = _run(_linear, whole=False)
+  _, record, (_, d_hidden) = _run(_linear, needs_full_sequence=False)
   mask = np.asarray(_case()[2].mask)
   assert (np.asarray(record.log_probs)[mask] < 0).all()
   assert not np.asarray(record.log_probs)[~mask].any()
@@ -97,8 +101,10 @@ def test_masked_tokens_have_no_stats_and_no_gradient():
 
 
 def test_a_frozen_head_costs_no_gradient():
-  value, _, (d_head, d_hidden) = _run(_linear, whole=False, asked='hidden')
-  expected, _, (_, both) = _run(_linear, whole=False)
+  value, _, (d_head, d_hidden) = _run(
+    _linear, needs_full_sequence=False, wrt='hidden'
+  )
+  expected, _, (_, both) = _run(_linear, needs_full_sequence=False)
   assert d_head is None
   assert float(value) == pytest.approx(float(expected), rel=1e-6)
   np.testing.assert_allclose(d_hidden, both, rtol=1e-6)

@@ -84,19 +84,19 @@ def _loss_config(**overrides):
 def _head_loss(config, **overrides):
   row = divergences.DIVERGENCES[config.divergence]
   options = dict(
-    measure=functools.partial(loss_lib.measure, config),
+    divergence_fn=functools.partial(loss_lib.measure_divergence, config),
     integrand=row.integrand,
-    decide=functools.partial(loss_lib.decide, config),
-    whole=loss_lib.reads_whole_responses(config),
+    loss_from_stats=functools.partial(loss_lib.loss_from_stats, config),
+    needs_full_sequence=loss_lib.needs_full_sequence(config),
     with_entropy=config.entropy_coefficient != 0,
     with_top_k=False,
   )
   return chunked_pass.HeadLoss(**options | overrides)
 
 
-def _one_pass(config, chunk_rows=5, mesh=None):
+def _one_pass(config, head_chunk_tokens=5, mesh=None):
   layout = factories.vocabulary_config(
-    mesh, chunk_rows=chunk_rows, temperature=config.temperature
+    mesh, head_chunk_tokens=head_chunk_tokens, temperature=config.temperature
   )
   run = functools.partial(fused_loss.head_loss, layout, _head_loss(config))
   return jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True))
@@ -125,8 +125,10 @@ def _by_definition(config, head, hidden, targets):
 
   def run(head, hidden):
     current = _stats(config, head, hidden, tokens, ids)
-    divergence = loss_lib.measure(config, tokens, anchor, current)
-    return loss_lib.decide(config, targets.context, current, divergence)
+    divergence = loss_lib.measure_divergence(config, tokens, anchor, current)
+    return loss_lib.loss_from_stats(
+      config, targets.context, current, divergence
+    )
 
   differentiate = jax.value_and_grad(run, argnums=(0, 1), has_aux=True)
   return differentiate(head, hidden)
@@ -183,8 +185,8 @@ def test_every_divergence_is_that_of_the_whole_logits(case, divergence):
     dict(importance='sequence', rule='gspo'),
     dict(importance='least_prefix', rule='none'),
     dict(kl_coefficient=0.3, rule='cppo'),
-    dict(kl_coefficient=0.3, kl_estimator='k1', form='surrogate'),
-    dict(ratio_cap=1.01, form='surrogate'),
+    dict(kl_coefficient=0.3, kl_estimator='k1', loss_form='surrogate'),
+    dict(ratio_cap=1.01, loss_form='surrogate'),
     dict(top_k_set='replace_kth', divergence='topk_kl'),
   ],
   ids=str,
@@ -194,10 +196,10 @@ def test_every_term_has_its_gradient(case, overrides):
   _assert_same(config, case, _one_pass(config)(*case))
 
 
-@pytest.mark.parametrize('chunk_rows', [1, 4, 26, 27, 28, 48, 1000])
-def test_the_size_of_a_chunk_changes_nothing(case, chunk_rows):
+@pytest.mark.parametrize('head_chunk_tokens', [1, 4, 26, 27, 28, 48, 1000])
+def test_the_size_of_a_chunk_changes_nothing(case, head_chunk_tokens):
   config = _loss_config(rule='cppo', entropy_coefficient=0.05)
-  _assert_same(config, case, _one_pass(config, chunk_rows)(*case))
+  _assert_same(config, case, _one_pass(config, head_chunk_tokens)(*case))
 
 
 @pytest.mark.parametrize('rule', ['divergence', 'cppo', 'trm_mean'])
@@ -279,7 +281,7 @@ def _errors(head, hidden, tokens, slopes, dtype, mesh=None):
   hidden, count = hidden.astype(dtype), len(tokens)
   head32, slopes32 = jnp.asarray(head, jnp.float32), jnp.asarray(slopes)
   loss = chunked_pass.HeadLoss(
-    measure=None,
+    divergence_fn=None,
     integrand=None,
     decide=lambda context, stats, _: (
       jnp.sum(context * stats.log_probs),
@@ -295,7 +297,7 @@ def _errors(head, hidden, tokens, slopes, dtype, mesh=None):
     anchor=TokenStats(log_probs=jnp.zeros((count, 1))),
     context=slopes32[:, None],
   )
-  layout = factories.vocabulary_config(mesh, chunk_rows=64)
+  layout = factories.vocabulary_config(mesh, head_chunk_tokens=64)
 
   def ours(head, hidden):
     return fused_loss.head_loss(layout, loss, head, hidden[:, None], targets)[0]
@@ -368,7 +370,7 @@ def test_the_gradient_of_a_mixture_in_bfloat16(shards):
 def test_scoring_gives_the_stats_of_the_logits(case):
   head, hidden, targets = case
   got = fused_loss.head_stats(
-    factories.vocabulary_config(chunk_rows=5, temperature=0.8),
+    factories.vocabulary_config(head_chunk_tokens=5, temperature=0.8),
     head,
     hidden,
     targets.tokens,
@@ -410,7 +412,7 @@ def test_bfloat16_states_give_float32_results(case):
 
 def test_a_head_that_is_not_differentiated_is_left_out(case):
   config = _loss_config()
-  layout = factories.vocabulary_config(chunk_rows=5, temperature=0.8)
+  layout = factories.vocabulary_config(head_chunk_tokens=5, temperature=0.8)
   run = functools.partial(fused_loss.head_loss, layout, _head_loss(config))
   half = jax.jit(jax.value_and_grad(run, argnums=1, has_aux=True))
   (loss, _), d_hidden = half(*case)
@@ -467,7 +469,7 @@ def test_recording_top_k_needs_ids(case):
 _LARGE, _DEEP = 8192, 64
 
 
-def compiled(rows, length, chunk_rows, mesh=None, divergence='topk_tv'):
+def compiled(rows, length, head_chunk_tokens, mesh=None, divergence='topk_tv'):
   # Devices that are described only are named by shardings.
   where = parallel.replicated(mesh) if mesh is not None else None
 
@@ -492,7 +494,7 @@ def compiled(rows, length, chunk_rows, mesh=None, divergence='topk_tv'):
     ),
   )
   config = _loss_config(divergence=divergence)
-  run = _one_pass(config, chunk_rows, mesh)
+  run = _one_pass(config, head_chunk_tokens, mesh)
   hidden = shape(rows, length, _DEEP)
   return run.lower(shape(_LARGE, _DEEP), hidden, targets).compile()
 

@@ -120,7 +120,7 @@ def test_merged_weights_by_the_definition():
   'overrides',
   [
     {'qkv_bias': True},
-    {'remat': 'full', 'layers_a_loop': 2},
+    {'remat': 'full', 'scan_unroll': 2},
     {'num_experts': 4, 'num_layers': 4, 'mlp_only_layers': (0, 2)},
   ],
   ids=str,

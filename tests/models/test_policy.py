@@ -17,7 +17,7 @@ _VARIANTS = [
   dict(qk_norm=True, qkv_bias=False, tied_head=True, remat='none'),
   dict(qk_norm=True, qkv_bias=True, tied_head=False, remat='none'),
   dict(qk_norm=False, qkv_bias=False, tied_head=False, remat='full'),
-  dict(qk_norm=False, qkv_bias=True, tied_head=True, layers_a_loop=2),
+  dict(qk_norm=False, qkv_bias=True, tied_head=True, scan_unroll=2),
   # Experts: everywhere, in every second layer, in all layers but the first.
   dict(num_experts=6),
   dict(num_layers=4, num_experts=6, decoder_sparse_step=2, remat='full'),

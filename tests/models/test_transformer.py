@@ -60,7 +60,7 @@ def test_parameter_names_are_stable():
       {'qk_norm': False},
       {f'layers/attention/{name}_norm/scale' for name in ('query', 'key')},
     ),
-    ({'remat': 'full', 'layers_a_loop': 2}, set()),
+    ({'remat': 'full', 'scan_unroll': 2}, set()),
     ({'dtype': 'bfloat16'}, set()),
   ],
 )
@@ -138,16 +138,16 @@ def plain(inputs):
   return config, params, *_value_and_gradient(config, params, inputs)
 
 
-@pytest.mark.parametrize(('remat', 'layers_a_loop'), [('dots', 1), ('full', 2)])
+@pytest.mark.parametrize(('remat', 'scan_unroll'), [('dots', 1), ('full', 2)])
 def test_remat_and_unrolling_change_neither_values_nor_gradients(
-  plain, inputs, remat, layers_a_loop
+  plain, inputs, remat, scan_unroll
 ):
   _, params, logits, gradient = plain
   config = factories.transformer_config(
     qkv_bias=True,
     tied_head=False,
     remat=remat,
-    layers_a_loop=layers_a_loop,
+    scan_unroll=scan_unroll,
   )
   got_logits, got_gradient = _value_and_gradient(config, params, inputs)
   np.testing.assert_allclose(got_logits, logits, atol=1e-5)

@@ -18,13 +18,13 @@ import pytest
 
 from dppo_jax.base import TokenStats
 from dppo_jax.ops import divergences, trust_regions
-from dppo_jax.ops.trust_regions import TRUST_REGIONS, Bounds, Signals
+from dppo_jax.ops.trust_regions import TRUST_REGIONS, Signals, Thresholds
 from tests.support import factories
 
 _few = settings(max_examples=10, derandomize=True, deadline=None, database=None)
 _SHAPE = (3, 4)
 _ROWS = pytest.mark.parametrize('rule', TRUST_REGIONS)
-_SUBJECT = ('direction', 'side', 'alpha_low', 'alpha_high')
+_SUBJECT = ('direction', 'advantage_sign', 'alpha_low', 'alpha_high')
 # The rows that `subject` speaks for; dual_clip asks it itself.
 _ASKING = pytest.mark.parametrize(
   'rule',
@@ -33,7 +33,7 @@ _ASKING = pytest.mark.parametrize(
 _BOUNDS = dict(
   delta_low=0.1, delta_high=0.3, clip_low=0.2, clip_high=0.4, budget=0.05
 )
-_FIELDS = [field.name for field in dataclasses.fields(Bounds)]
+_FIELDS = [field.name for field in dataclasses.fields(Thresholds)]
 
 
 def _f32(low, high):
@@ -54,7 +54,7 @@ _signals = st.builds(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _compiled(rule, names, signals, numbers):
-  bounds = Bounds(**dict(names), **numbers)
+  bounds = Thresholds(**dict(names), **numbers)
   return trust_regions.keep_weights(rule, signals, bounds)
 
 
@@ -140,8 +140,8 @@ _BY_HAND = _row(
     ('none', {}, [1, 1, 1, 1, 1, 1, 1, 1]),
     ('ratio_clip', {}, [0, 0, 1, 1, 0, 1, 0, 1]),
     ('ratio_clip', {'direction': 'any'}, [0, 0, 1, 0, 0, 1, 0, 0]),
-    ('ratio_clip', {'side': 'negative'}, [1, 1, 1, 1, 0, 1, 0, 1]),
-    ('ratio_clip', {'side': 'positive'}, [0, 0, 1, 1, 1, 1, 1, 1]),
+    ('ratio_clip', {'advantage_sign': 'negative'}, [1, 1, 1, 1, 0, 1, 0, 1]),
+    ('ratio_clip', {'advantage_sign': 'positive'}, [0, 0, 1, 1, 1, 1, 1, 1]),
     ('ratio_clip', {'alpha_high': 0.45}, [1, 1, 1, 1, 0, 1, 0, 1]),
     ('ratio_clip', {'alpha_low': 0.45}, [0, 0, 1, 1, 0, 1, 0, 1]),
     ('ratio_clip', {'alpha_low': 0.55}, [0, 0, 1, 1, 1, 1, 1, 1]),
@@ -282,7 +282,7 @@ def test_a_side_masks_that_sign_alone(rule, signals):
     ('positive', signals.advantages > 0),
   ):
     want = np.where(of_side, both, 1.0) * signals.mask
-    got = _keep(rule, signals, direction='any', side=side)
+    got = _keep(rule, signals, direction='any', advantage_sign=side)
     np.testing.assert_array_equal(got, want)
 
 
@@ -408,7 +408,7 @@ def test_row_says_whether_it_reads_the_divergence(rule):
 # Another value of each bound, far from the usual one.
 _OTHERS = {
   'direction': 'any',
-  'side': 'negative',
+  'advantage_sign': 'negative',
   'alpha_low': 0.9,
   'alpha_high': 0.9,
   'delta_low': 0.02,

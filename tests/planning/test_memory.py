@@ -48,7 +48,7 @@ def test_the_rest_follows_from_the_shapes():
 
 def test_rows_at_once_bound_the_cache_and_the_logits():
   experiment = runs.experiment(
-    runs.config(sampling__rows_at_once=4, learner__num_microbatches=16)
+    runs.config(sampling__num_slots=4, learner__num_microbatches=16)
   )
   memory = memory_lib.memory(experiment, runs.parts())
   # 4 rows of 7, each with its prompt of 6.

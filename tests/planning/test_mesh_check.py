@@ -10,12 +10,12 @@ from dppo_jax.runtime.programs import compiled
 from tests.support import runs
 
 _WIDE = Layout(data=2, fsdp=2, tensor=2)
-# Bounds that some tokens exceed and others do not.
+# Thresholds that some tokens exceed and others do not.
 _SETTINGS = dict(
   trust_region__delta_low=2e-4,
   trust_region__delta_high=2e-4,
   model__num_layers=1,
-  learner__share_prompts=False,
+  learner__share_prompt_prefix=False,
 )
 
 

@@ -28,7 +28,7 @@ def _all_finite(folder):
 
 # With those of the tests below, every divergence and every option once.
 _KINDS = {
-  'topk_kl': dict(objective__form='surrogate'),
+  'topk_kl': dict(objective__loss_form='surrogate'),
   'exact_tv': dict(sampling__top_k=16),
   'exact_kl': dict(sampling__top_k=16, learner__num_microbatches=2),
 }
@@ -192,7 +192,7 @@ def test_a_verifier_that_fails_costs_its_completions(two_steps_short):
   runs.run(settings, two_steps_short)
   stream = runs.parts(settings).prompts
   for row in runs.rows(two_steps_short)[-3:-1]:
-    kinds = stream.prompts(row['step'] - 1).example_id % 16
+    kinds = stream.batch(row['step'] - 1).example_id % 16
     assert row['rewards/timeouts'] == np.mean(kinds == 0)
     assert row['rewards/errors'] == np.mean((kinds > 0) & (kinds < 8))
     assert row['rewards/mean'] == np.mean(kinds >= 8)

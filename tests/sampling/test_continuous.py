@@ -67,22 +67,22 @@ def _live(rollout):
 
 
 @pytest.mark.parametrize(
-  ('rows_at_once', 'refills', 'size', 'num_prompts'),
+  ('num_slots', 'refills', 'size', 'num_prompts'),
   [(1, 16, 1, 1), (8, 4, 2, 1), (16, 2, 8, 2)],
 )
 def test_slots_change_no_completion(
-  base, prompts, monkeypatch, rows_at_once, refills, size, num_prompts
+  base, prompts, monkeypatch, num_slots, refills, size, num_prompts
 ):
   monkeypatch.setattr(continuous, '_REFILLS', refills)
-  plan = continuous.plan_slots(_ROWS, _GROUP, rows_at_once, 1)
+  plan = continuous.plan_slots(_ROWS, _GROUP, num_slots, 1)
   assert (plan.refill, plan.prompts) == (size, num_prompts)
-  rollout = _compile(_DENSE, rows_at_once=rows_at_once)[0](prompts)
+  rollout = _compile(_DENSE, num_slots=num_slots)[0](prompts)
   _assert_same(rollout, base)
   steps = int(rollout.decode_steps.sum())
-  assert steps % rows_at_once == 0  # Every slot of every step.
+  assert steps % num_slots == 0  # Every slot of every step.
   own = np.asarray(rollout.completion_mask).sum(1) - 1
   assert (np.asarray(rollout.decode_steps) >= own).all()
-  if rows_at_once == 1:
+  if num_slots == 1:
     assert steps == _live(rollout)  # Nothing idles.
   else:
     assert _live(rollout) < steps <= int(base.decode_steps.sum())
@@ -90,7 +90,7 @@ def test_slots_change_no_completion(
 
 def test_rows_do_not_depend_on_their_neighbors(base, prompts):
   """Bit for bit, although others end elsewhere and slots are refilled."""
-  sample = _compile(_DENSE, rows_at_once=8)[0]
+  sample = _compile(_DENSE, num_slots=8)[0]
   tokens = jnp.flip(prompts.tokens, axis=1)
   mask = prompts.mask.at[:, 2:].set(True)
   changed = np.arange(_PROMPTS) % 2 == 0
@@ -112,18 +112,18 @@ def test_rows_do_not_depend_on_their_neighbors(base, prompts):
 
 
 def test_as_many_slots_as_rows_are_the_plain_loop(base, prompts):
-  settings = factories.sampling_config(rows_at_once=_ROWS)
+  settings = factories.sampling_config(num_slots=_ROWS)
   assert continuous.plan_for(settings, _PROMPTS, 1) is None
-  more = dataclasses.replace(settings, rows_at_once=_ROWS + 1)
+  more = dataclasses.replace(settings, num_slots=_ROWS + 1)
   assert continuous.plan_for(more, _PROMPTS, 1) is None
-  some = dataclasses.replace(settings, rows_at_once=_ROWS - 1)
+  some = dataclasses.replace(settings, num_slots=_ROWS - 1)
   assert continuous.plan_for(some, _PROMPTS, 1) is not None
 
 
 def test_states_and_routes_are_recorded(prompts):
   overrides = dict(with_hidden=True, with_routes=True)
   expected = _compile(_SPARSE, **overrides)[0](prompts)
-  got = _compile(_SPARSE, rows_at_once=4, **overrides)[0](prompts)
+  got = _compile(_SPARSE, num_slots=4, **overrides)[0](prompts)
   _assert_same(got, expected)
   mask = np.asarray(expected.completion_mask)
   assert np.abs(np.asarray(expected.rollout.hidden)[mask]).mean() > 0.1
@@ -141,7 +141,7 @@ def test_states_and_routes_are_recorded(prompts):
 @pytest.mark.parametrize('sizes', [(8, 1, 1), (2, 2, 2)], ids=str)
 def test_every_shard_refills_its_own_slots(base, prompts, sizes):
   mesh = parallel.make_mesh(*sizes)
-  sample, (run, params) = _compile(_DENSE, mesh, rows_at_once=8)
+  sample, (run, params) = _compile(_DENSE, mesh, num_slots=8)
   _assert_same(sample(prompts), base)
   text = run.lower(params, prompts, _KEY).compile().as_text()
   crossing = re.findall(r'= (\S+) (?:all-|collective|reduce-sc)[\w-]+\(', text)
@@ -158,7 +158,7 @@ def test_every_shard_refills_its_own_slots(base, prompts, sizes):
 def test_experts_over_the_mesh(prompts):
   mesh = parallel.make_mesh(1, 2, 1, jax.devices()[:4], expert=2)
   expected = _compile(_SPARSE)[0](prompts)
-  _assert_same(_compile(_SPARSE, mesh, rows_at_once=8)[0](prompts), expected)
+  _assert_same(_compile(_SPARSE, mesh, num_slots=8)[0](prompts), expected)
 
 
 _CALLS = []
@@ -185,7 +185,7 @@ def _toy_policy():
 
 @pytest.mark.parametrize('end_after', [1, 3, 99])
 def test_every_slot_of_every_step_is_counted(prompts, end_after):
-  settings = factories.sampling_config(rows_at_once=8, top_k=0)
+  settings = factories.sampling_config(num_slots=8, top_k=0)
   draw = functools.partial(
     continuous.sample, _toy_policy(), factories.vocabulary_axes(), settings
   )

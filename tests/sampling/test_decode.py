@@ -74,7 +74,7 @@ def scorer(model):
   def score_all(rollout, temperature=1.0, shared_rows=1):
     shape = (*rollout.tokens.shape, factories.VOCAB_SIZE)
     ids = np.broadcast_to(np.arange(shape[-1]), shape)
-    stats = TokenStats(log_probs=rollout.rollout.log_probs, top_ids=ids)
+    stats = TokenStats(log_probs=rollout.stats.log_probs, top_ids=ids)
     rollout = dataclasses.replace(rollout, rollout=stats)
     return score(model[1], rollout, temperature, shared_rows)
 
@@ -98,7 +98,7 @@ def test_recorded_log_probs_are_the_trainers(
   stats = scorer(rollout, temperature, shared_rows)
   mask = np.asarray(rollout.completion_mask)[:, _WIDTH:]
   assert mask.sum() > 50
-  recorded = np.asarray(rollout.rollout.log_probs)[:, _WIDTH:]
+  recorded = np.asarray(rollout.stats.log_probs)[:, _WIDTH:]
   trained = np.asarray(stats.log_probs)
   assert _mean_abs(recorded, trained, mask) <= 1e-6
   assert np.abs(recorded - trained)[mask].max() <= 1e-4
@@ -107,7 +107,7 @@ def test_recorded_log_probs_are_the_trainers(
   assert recorded[mask].max() < 0
   assert not recorded[~mask].any()
 
-  entropy = np.asarray(rollout.rollout.entropy)[:, _WIDTH:]
+  entropy = np.asarray(rollout.stats.entropy)[:, _WIDTH:]
   np.testing.assert_allclose(
     entropy[mask], np.asarray(stats.entropy)[mask], atol=1e-4
   )
@@ -244,7 +244,7 @@ def test_rounding_of_the_sampler_grows_the_mismatch(
     rollout = compiled()(rounded, prompts, _KEY)
     stats = scorer(rollout, 1.0, 1)
     mask = np.asarray(rollout.completion_mask)[:, _WIDTH:]
-    recorded = rollout.rollout.log_probs[:, _WIDTH:]
+    recorded = rollout.stats.log_probs[:, _WIDTH:]
     mismatches.append(_mean_abs(recorded, stats.log_probs, mask))
   assert mismatches[0] <= 1e-6
   assert (np.diff(mismatches) > 0).all(), mismatches
@@ -339,8 +339,8 @@ def test_loop_stops_when_every_row_has_ended(toy, end_after, decoded):
   # A law without choice: probability one, entropy zero.
   if end_after <= _LENGTH:
     last = _WIDTH + end_after - 1
-    np.testing.assert_array_equal(rollout.rollout.log_probs[:, last], 0.0)
-    np.testing.assert_array_equal(rollout.rollout.entropy[:, last], 0.0)
+    np.testing.assert_array_equal(rollout.stats.log_probs[:, last], 0.0)
+    np.testing.assert_array_equal(rollout.stats.entropy[:, last], 0.0)
 
 
 def test_length_limit_does_not_change_the_draws(toy):
@@ -361,23 +361,23 @@ def test_nucleus_restricts_what_is_drawn(toy):
   assert set(np.unique(tokens)) == {2, 3}
   expected = np.log(np.where(tokens == 2, 2 / 3, 1 / 3))
   np.testing.assert_allclose(
-    rollout.rollout.log_probs[:, _WIDTH:], expected, atol=1e-6
+    rollout.stats.log_probs[:, _WIDTH:], expected, atol=1e-6
   )
   expected = -(np.log(2 / 3) * 2 / 3 + np.log(1 / 3) / 3)
   np.testing.assert_allclose(
-    rollout.rollout.entropy[:, _WIDTH:], expected, atol=1e-6
+    rollout.stats.entropy[:, _WIDTH:], expected, atol=1e-6
   )
 
 
 def test_greedy_takes_the_most_likely_and_records_its_log_prob(toy):
   rollout = toy(5, greedy=True, top_k=0)
-  assert rollout.rollout.top_ids is None
-  assert rollout.rollout.top_log_probs is None
+  assert rollout.stats.top_ids is None
+  assert rollout.stats.top_log_probs is None
   tokens = np.asarray(rollout.tokens)[:, _WIDTH:]
   np.testing.assert_array_equal(tokens, [[2, 2, 2, 2, 1, 0, 0, 0]] * _ROWS)
   expected = [[np.log(0.6)] * 4 + [0.0] * 4] * _ROWS
   np.testing.assert_allclose(
-    rollout.rollout.log_probs[:, _WIDTH:], expected, atol=1e-6
+    rollout.stats.log_probs[:, _WIDTH:], expected, atol=1e-6
   )
 
 
@@ -386,11 +386,11 @@ def test_precision_of_the_config_rounds_the_parameters(toy):
   rounded = weight_rounding.round_params({'head': np.log(_LAW)[None]}, 'fp8')[
     'head'
   ]
-  ids = np.asarray(rollout.rollout.top_ids)[0, _WIDTH]
+  ids = np.asarray(rollout.stats.top_ids)[0, _WIDTH]
   law = np.asarray(jax.nn.log_softmax(rounded[0]))
   assert np.abs(law - np.log(_LAW)).max() > 1e-2
   np.testing.assert_allclose(
-    rollout.rollout.top_log_probs[0, _WIDTH], law[ids], atol=1e-5
+    rollout.stats.top_log_probs[0, _WIDTH], law[ids], atol=1e-5
   )
 
 

@@ -24,7 +24,7 @@ def _logits(size, seed=0):
 def _run(logits, uniform, mesh=None, **overrides):
   options = dict(temperature=0.7, top_k=_K) | overrides
   run = functools.partial(
-    next_token.draw_and_record, factories.vocabulary_axes(mesh), **options
+    next_token.sample_token, factories.vocabulary_axes(mesh), **options
   )
   return jax.jit(run)(logits, uniform)
 
@@ -122,7 +122,7 @@ def test_nothing_is_recorded_unasked():
 def test_candidates_cross_and_logits_do_not():
   size, mesh = 8192, parallel.make_mesh(1, 1, 8)
   run = functools.partial(
-    next_token.draw_and_record,
+    next_token.sample_token,
     factories.vocabulary_axes(mesh),
     temperature=1.0,
     top_k=_K,

@@ -16,7 +16,7 @@ def _rollout():
     tokens=jnp.asarray(batch.tokens),
     token_mask=jnp.asarray(batch.token_mask),
     completion_mask=jnp.asarray(batch.completion_mask),
-    rollout=TokenStats(
+    stats=TokenStats(
       log_probs=jnp.full(batch.tokens.shape, -1.0),
       top_ids=jnp.ones((*batch.tokens.shape, 2), jnp.int32),
       top_log_probs=jnp.full((*batch.tokens.shape, 2), -2.0),

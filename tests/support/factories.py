@@ -15,7 +15,7 @@ from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.lm_head.chunked_pass import VocabularyConfig
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.policy import Policy, make_policy
-from dppo_jax.ops.trust_regions import Bounds
+from dppo_jax.ops.trust_regions import Thresholds
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.sampling.decode import SamplingConfig
 
@@ -50,7 +50,7 @@ def transformer_config(**overrides) -> TransformerConfig:
     norm_epsilon=1e-6,
     init_scale=0.3,  # Wide: the laws of a tiny model should not be flat.
     dtype='float32',
-    layers_a_loop=1,
+    scan_unroll=1,
     shard_sequence=False,
     remat='none',
   )
@@ -102,15 +102,15 @@ def sampling_config(**overrides) -> SamplingConfig:
     precision='float32',
     pad_id=PAD_ID,
     eos_ids=(EOS_ID,),
-    rows_at_once=0,
+    num_slots=0,
   )
   return SamplingConfig(**{**fields, **overrides})
 
 
-def bounds(**overrides) -> Bounds:
+def bounds(**overrides) -> Thresholds:
   fields = dict(
     direction='away',
-    side='both',
+    advantage_sign='both',
     alpha_low=0.0,
     alpha_high=0.0,
     delta_low=0.1,
@@ -124,7 +124,7 @@ def bounds(**overrides) -> Bounds:
     tau_low=1.05,
     tau_high=1.0,
   )
-  return Bounds(**{**fields, **overrides})
+  return Thresholds(**{**fields, **overrides})
 
 
 def loss_config(**overrides) -> LossConfig:
@@ -137,7 +137,7 @@ def loss_config(**overrides) -> LossConfig:
     anchor='rollout',
     top_k_set='union',
     bounds=bounds(),
-    form='score',
+    loss_form='score',
     importance='token',
     ratio_cap=float('inf'),
     ratio_floor=0.0,
@@ -189,7 +189,9 @@ def vocabulary_axes(mesh: jax.sharding.Mesh | None = None) -> VocabularyAxes:
 def vocabulary_config(
   mesh: jax.sharding.Mesh | None = None, **overrides
 ) -> VocabularyConfig:
-  fields = dict(axes=vocabulary_axes(mesh), chunk_rows=512, temperature=1.0)
+  fields = dict(
+    axes=vocabulary_axes(mesh), head_chunk_tokens=512, temperature=1.0
+  )
   return VocabularyConfig(**{**fields, **overrides})
 
 

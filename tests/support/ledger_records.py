@@ -44,7 +44,7 @@ def section(loss: LossConfig) -> dict:
 
 def loss_config(**overrides) -> LossConfig:
   """Overrides of the loss or of its bounds."""
-  fields = {f.name for f in dataclasses.fields(replay.Bounds)}
+  fields = {f.name for f in dataclasses.fields(replay.Thresholds)}
   bounds = {k: v for k, v in overrides.items() if k in fields}
   rest = {k: v for k, v in overrides.items() if k not in fields}
   return factories.loss_config(
@@ -140,7 +140,7 @@ def trained(step=7, top_k=5, seed=0, **overrides) -> record_lib.Record:
     tokens=made.tokens,
     token_mask=made.token_mask,
     completion_mask=made.completion_mask,
-    rollout=made.rollout,
+    stats=made.rollout,
     group_id=np.repeat(np.arange(NUM_GROUPS, dtype=np.int32), GROUP),
     example_id=np.repeat(np.arange(40, 40 + NUM_GROUPS), GROUP).astype('i4'),
     truncated=np.zeros(ROWS, bool),

@@ -41,8 +41,8 @@ SMALLEST = {
   'data.num_prompts': 4,
   'data.group_size': 2,
   'learner.num_minibatches': 1,
-  'learner.share_prompts': False,  # Half the time to compile.
-  'supervised.num_steps': 0,
+  'learner.share_prompt_prefix': False,  # Half the time to compile.
+  'sft.num_steps': 0,
   'evaluation.greedy': False,
   'evaluation.num_prompts': 4,
   'evaluation.final_num_prompts': 4,

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dppo_jax.base import TokenStats
-from dppo_jax.learner.loss import LossConfig, measure
+from dppo_jax.learner.loss import LossConfig, measure_divergence
 from dppo_jax.ops import trust_regions
 from dppo_jax.ops.divergences import DIVERGENCES
-from dppo_jax.ops.trust_regions import TRUST_REGIONS, Bounds, Signals
+from dppo_jax.ops.trust_regions import TRUST_REGIONS, Signals, Thresholds
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.ledger.record import Record
 from dppo_jax.runtime.storage.workdir import overlay
@@ -189,7 +189,7 @@ def measure_again(record: Record, rule: Rule) -> Signals:
   if _measured(record.trust_region) == _measured(vars(loss)):
     divergence = spread(record.divergence)
   else:
-    divergence = measure(loss, spread(record.token), anchor, current)
+    divergence = measure_divergence(loss, spread(record.token), anchor, current)
   return Signals(
     advantages=spread(record.advantages),
     log_probs=current.log_probs,
@@ -223,7 +223,7 @@ def match(record: Record, rule: Rule, wanted: float) -> Match | None:
     return None
   signals = measure_again(record, rule)
 
-  def bounds_at(scale: float, digits: int = 17) -> Bounds:
+  def bounds_at(scale: float, digits: int = 17) -> Thresholds:
     scaled = {
       name: float(f'{scale * value:.{digits}g}')
       for name, value in start.items()
@@ -232,7 +232,7 @@ def match(record: Record, rule: Rule, wanted: float) -> Match | None:
       scaled['clip_low'] = min(scaled['clip_low'], 1.0)
     return dataclasses.replace(rule.loss.bounds, **scaled)
 
-  def dropped_at(bounds: Bounds) -> float:
+  def dropped_at(bounds: Thresholds) -> float:
     keep = trust_regions.keep_weights(rule.loss.rule, signals, bounds)
     dropped = jnp.where(signals.mask, 1.0 - keep, 0.0)
     return float(np.sum(np.asarray(dropped), dtype=np.float64))

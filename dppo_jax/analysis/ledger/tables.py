@@ -19,8 +19,8 @@ from dppo_jax.runtime.ledger.record import Record
 # Borders of the ranges of mu; the last range holds 1.
 MU_EDGES = (0.0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0)
 NUM_DECILES = 10
-_SUBJECT = ('direction', 'side', 'alpha_low', 'alpha_high')
-_ASKS_ALL = {'alpha_low': 0.0, 'alpha_high': 0.0, 'side': 'both'}
+_SUBJECT = ('direction', 'advantage_sign', 'alpha_low', 'alpha_high')
+_ASKS_ALL = {'alpha_low': 0.0, 'alpha_high': 0.0, 'advantage_sign': 'both'}
 
 
 class Share(NamedTuple):

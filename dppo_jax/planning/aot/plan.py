@@ -170,11 +170,11 @@ def _capacity(topology: topologies.Topology) -> float:
 
 def _for_device(experiment: Experiment, kind: str) -> Experiment:
   """With the chunk of the head that the device would have."""
-  if experiment.chunk_rows or hardware.find_device(kind) is None:
+  if experiment.head_chunk_tokens or hardware.find_device(kind) is None:
     return experiment
   columns = experiment.model.vocab_size // max(1, experiment.mesh.tensor)
-  rows = hardware.chunk_rows(kind, columns)
-  return dataclasses.replace(experiment, chunk_rows=rows)
+  rows = hardware.head_chunk_tokens(kind, columns)
+  return dataclasses.replace(experiment, head_chunk_tokens=rows)
 
 
 def _by_shape(shapes: dict[str, float], name: str) -> float:

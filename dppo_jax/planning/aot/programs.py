@@ -293,7 +293,7 @@ def _trips(
   tokens = rows * experiment.sampling.max_completion_length
   tokens //= parallel.num_batch_shards(parts.mesh)
   layout = compiled_lib.vocabulary_layout(experiment, parts.mesh, 1.0)
-  trips = {'shard_map': -(-tokens // layout.chunk_rows)}
+  trips = {'shard_map': -(-tokens // layout.head_chunk_tokens)}
   slots = continuous.plan_for(
     experiment.sampling,
     data.num_prompts,

@@ -75,9 +75,9 @@ def _candidates(config: dict[str, Any], phase: str) -> Iterator[Change]:
       yield {**remat, **more}
   if sampled:
     rows = data['num_prompts'] * data['group_size']
-    rows = config['sampling']['rows_at_once'] or rows
+    rows = config['sampling']['num_slots'] or rows
     for i in range(1, min(7, rows.bit_length())):
-      yield {'sampling.rows_at_once': rows // 2**i}
+      yield {'sampling.num_slots': rows // 2**i}
   if mesh['data'] != 1:
     yield spread
   for tensor in tensors:

@@ -22,7 +22,7 @@ from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.ops.divergences import DIVERGENCES
-from dppo_jax.ops.trust_regions import Bounds
+from dppo_jax.ops.trust_regions import Thresholds
 from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
 from dppo_jax.runtime.config import problems as problems_lib
 from dppo_jax.runtime.config import tokenizer as tokenizer_lib
@@ -37,7 +37,7 @@ from dppo_jax.runtime.config.experiment import (
   ProfileConfig,
   RewardModelConfig,
   RewardsConfig,
-  SupervisedConfig,
+  SftConfig,
   WritersConfig,
 )
 from dppo_jax.runtime.hub import hf_config, published_keys
@@ -122,16 +122,16 @@ def build_experiment(
     estimator=c.advantages.estimator,
     loss=LossConfig(
       prompt_length=c.data.max_prompt_length,
-      shared_rows=shared_rows if c.learner.share_prompts else 1,
+      shared_rows=shared_rows if c.learner.share_prompt_prefix else 1,
       temperature=c.sampling.temperature,
       rule=region.rule,
       divergence=region.divergence,
       anchor=region.anchor,
       top_k_set=region.top_k_set,
-      bounds=Bounds(
-        **{field.name: region[field.name] for field in fields(Bounds)}
+      bounds=Thresholds(
+        **{field.name: region[field.name] for field in fields(Thresholds)}
       ),
-      form=c.objective.form,
+      loss_form=c.objective.loss_form,
       importance=c.objective.importance,
       ratio_cap=c.objective.ratio_cap,
       ratio_floor=c.objective.ratio_floor,
@@ -150,10 +150,10 @@ def build_experiment(
       aggregation=c.objective.aggregation,
       length_norm=c.objective.length_norm or c.sampling.max_completion_length,
     ),
-    chunk_rows=c.learner.chunk_rows,
+    head_chunk_tokens=c.learner.head_chunk_tokens,
     optimizer=_optimizer(c, c.learner.num_minibatches),
     max_nonfinite=c.optimizer.max_nonfinite,
-    supervised=_supervised(c),
+    sft=_supervised(c),
     mesh=MeshConfig(**c.mesh),
     evaluation=_evaluation(c, sampling, stop_strings),
     checkpoints=CheckpointsConfig(**c.checkpoints),
@@ -203,13 +203,13 @@ def _optimizer(c: Any, updates_a_step: int) -> OptimizerConfig:
   )
 
 
-def _supervised(c: Any) -> SupervisedConfig:
+def _supervised(c: Any) -> SftConfig:
   """The warm start is plain token-mean imitation at a constant rate."""
-  return SupervisedConfig(
-    num_steps=c.supervised.num_steps,
-    batch_size=c.supervised.batch_size,
-    noise=c.supervised.noise,
-    cache=c.supervised.cache,
+  return SftConfig(
+    num_steps=c.sft.num_steps,
+    batch_size=c.sft.batch_size,
+    noise=c.sft.noise,
+    cache=c.sft.cache,
     step=StepConfig(
       num_minibatches=1,
       num_microbatches=1,
@@ -220,7 +220,7 @@ def _supervised(c: Any) -> SupervisedConfig:
     ),
     optimizer=dataclasses.replace(
       _optimizer(c, 1),
-      learning_rate=c.supervised.learning_rate,
+      learning_rate=c.sft.learning_rate,
       schedule='constant',
       num_warmup_updates=0,
     ),
@@ -234,7 +234,7 @@ def _evaluation(
   section = c.evaluation
   sampled = dataclasses.replace(
     sampling,
-    group_size=min(section.num_samples, section.samples_a_pass),
+    group_size=min(section.num_samples, section.samples_per_pass),
     temperature=section.temperature,
     top_p=section.top_p,
     top_k=0,

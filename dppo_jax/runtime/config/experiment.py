@@ -68,7 +68,7 @@ class RewardsConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SupervisedConfig:
+class SftConfig:
   """Section `supervised`: the warm start."""
 
   num_steps: int
@@ -171,7 +171,7 @@ class Experiment:
     estimator: a key of `ADVANTAGES`.
     loss: the policy loss.
     step: how a batch is cut into updates.
-    chunk_rows: tokens a chunk of the head; 0 derives it from the device.
+    head_chunk_tokens: tokens a chunk of the head; 0 derives it from the device.
     optimizer: of the policy.
     max_nonfinite: skipped updates in a row that stop the run.
     supervised: the warm start.
@@ -204,10 +204,10 @@ class Experiment:
   estimator: str
   loss: LossConfig
   step: StepConfig
-  chunk_rows: int
+  head_chunk_tokens: int
   optimizer: OptimizerConfig
   max_nonfinite: int
-  supervised: SupervisedConfig
+  sft: SftConfig
   mesh: MeshConfig
   evaluation: EvaluationConfig
   checkpoints: CheckpointsConfig

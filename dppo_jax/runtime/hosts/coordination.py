@@ -29,12 +29,12 @@ _counter = itertools.count()
 _leaving = threading.Event()
 
 
-def alone() -> bool:
+def is_single_process() -> bool:
   """Whether this is the only process."""
   return jax.process_count() == 1
 
 
-def first() -> bool:
+def is_primary() -> bool:
   """Whether this process is the one that writes."""
   return jax.process_index() == 0
 
@@ -72,7 +72,7 @@ def barrier(what: str, time_limit_s: float | None = None) -> None:
   Raises:
     ValueError: some have not come in time; names them.
   """
-  if alone():
+  if is_single_process():
     return
   limit = _limit_s if time_limit_s is None else time_limit_s
   key = f'dppo_jax/barrier/{what}'
@@ -104,7 +104,7 @@ def _missing(key: str) -> list[int]:
   return [p for p in range(jax.process_count()) if p not in came]
 
 
-def from_first(make: Callable[[], Any], what: str) -> Any:
+def from_primary(make: Callable[[], Any], what: str) -> Any:
   """Calls `make` on process 0 and returns its value everywhere.
 
   Args:
@@ -114,10 +114,10 @@ def from_first(make: Callable[[], Any], what: str) -> Any:
   Raises:
     ValueError: on every process, if `make` raised ValueError or OSError.
   """
-  if alone():
+  if is_single_process():
     return make()
   key = f'dppo_jax/first/{next(_counter)}'
-  if first():
+  if is_primary():
     try:
       answer = {'value': make()}
     except (ValueError, OSError) as error:
@@ -151,7 +151,7 @@ def compare(
   Raises:
     ValueError: on every process, naming the first that differs.
   """
-  if alone():
+  if is_single_process():
     return
   key = f'dppo_jax/facts/{next(_counter)}'
   text = json.dumps(facts, sort_keys=True, default=str)
@@ -170,14 +170,14 @@ def compare(
         )
     return ''
 
-  found = from_first(verdict, what)
+  found = from_primary(verdict, what)
   if found:
     raise ValueError(found)
 
 
 def first_problem(problem: str) -> str:
   """The problem of the lowest process that has one; '' if none has."""
-  if alone():
+  if is_single_process():
     return problem
   found = gather(problem.encode())
   for process, text in enumerate(found):
@@ -188,7 +188,7 @@ def first_problem(problem: str) -> str:
 
 def gather(mine: bytes) -> list[bytes]:
   """The bytes of every process, in their order; a collective."""
-  if alone():
+  if is_single_process():
     return [mine]
   sizes = np.ravel(multihost_utils.process_allgather(np.int32(len(mine))))
   # Powers of two: few programs.
@@ -201,7 +201,7 @@ def gather(mine: bytes) -> list[bytes]:
 
 def largest(number: int) -> int:
   """The largest of the processes' numbers; a collective."""
-  if alone():
+  if is_single_process():
     return number
   return int(np.max(multihost_utils.process_allgather(np.int32(number))))
 
@@ -242,7 +242,7 @@ class Pulse:
     return ''
 
   def _watched(self) -> Sequence[int]:
-    return range(1, jax.process_count()) if first() else [0]
+    return range(1, jax.process_count()) if is_primary() else [0]
 
 
 def report_failure(text: str) -> None:

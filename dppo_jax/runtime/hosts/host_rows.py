@@ -27,7 +27,7 @@ def put(sharding: NamedSharding, tree: Any) -> Any:
     sharding: of every leaf.
     tree: arrays, equal on all processes.
   """
-  if coordination.alone():
+  if coordination.is_single_process():
     return tree
 
   def place(leaf: Any) -> jax.Array:
@@ -51,7 +51,7 @@ def put_rows(
     read: row numbers -> a tree of those rows; None is all rows.
     num_rows: of all processes.
   """
-  if coordination.alone():
+  if coordination.is_single_process():
     return read(None)
   held = held_rows(sharding, num_rows)
   return jax.tree.map(
@@ -73,7 +73,7 @@ def own_rows(sharding: NamedSharding, num_rows: int) -> np.ndarray | None:
 
   Of several processes that hold a row it is the first.
   """
-  if coordination.alone():
+  if coordination.is_single_process():
     return None
   places = sharding.devices_indices_map((num_rows,))
   owner = np.full(num_rows, jax.process_count())
@@ -99,7 +99,7 @@ def read(sharding: NamedSharding, tree: Any) -> Any:
     NumPy arrays [B, ...]. Leaves of rank 1 are whole; of others the rows of
     other processes are zero.
   """
-  if coordination.alone():
+  if coordination.is_single_process():
     return jax.device_get(tree)
 
   def fetch(leaf: jax.Array) -> np.ndarray:
@@ -120,7 +120,7 @@ def read(sharding: NamedSharding, tree: Any) -> Any:
 
 def fetch(tree: Any) -> Any:
   """Reads global arrays whole, on every process; a collective."""
-  if coordination.alone():
+  if coordination.is_single_process():
     return jax.device_get(tree)
   return jax.tree.map(
     lambda leaf: np.asarray(
@@ -132,7 +132,7 @@ def fetch(tree: Any) -> Any:
 
 def total(tree: Any) -> Any:
   """Sums arrays over the processes, in their dtype; a collective."""
-  if coordination.alone():
+  if coordination.is_single_process():
     return tree
 
   def add(leaf: Any) -> np.ndarray:

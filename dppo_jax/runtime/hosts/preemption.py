@@ -41,7 +41,7 @@ class StopRequest:
 
   def agreed(self) -> bool:
     """Whether any process was asked to stop; all come here equally often."""
-    if coordination.alone():
+    if coordination.is_single_process():
       return bool(self)
     self._num_looks += 1
     number = self.signal_number or 0

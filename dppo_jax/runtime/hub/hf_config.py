@@ -97,7 +97,7 @@ def read_shape(folder: pathlib.Path) -> dict[str, Any]:
     folder: holds config.json.
 
   Returns:
-    Every key of `TransformerConfig` but dtype, layers_a_loop,
+    Every key of `TransformerConfig` but dtype, scan_unroll,
     shard_sequence and remat.
 
   Raises:

@@ -38,7 +38,7 @@ class LedgerWriter:
     """Drops the records of steps after `kept_step`; None drops all."""
     self.every_n_steps = every_n_steps
     self._folder = workdir / FOLDER
-    if not coordination.first():
+    if not coordination.is_primary():
       return
     last = -1 if kept_step is None else kept_step
     for step, path in _files(self._folder).items():
@@ -54,7 +54,7 @@ class LedgerWriter:
   def write(self, record: record_lib.Record) -> pathlib.Path:
     """Writes the file of a step, whole or not at all; returns its path."""
     path = self._folder / f'step_{int(record.step[0]):06d}.npz'
-    if coordination.first():
+    if coordination.is_primary():
       self._folder.mkdir(exist_ok=True)
       save(path, record)
     return path

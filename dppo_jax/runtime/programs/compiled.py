@@ -53,13 +53,13 @@ def vocabulary_layout(
   experiment: Experiment, mesh: Mesh, temperature: float
 ) -> VocabularyConfig:
   """How the trainer runs the head over the vocabulary."""
-  rows = experiment.chunk_rows
+  rows = experiment.head_chunk_tokens
   if not rows:
     kind = mesh.devices.flat[0].device_kind
     columns = -(-experiment.model.vocab_size // mesh.shape['tensor'])
-    rows = hardware.chunk_rows(kind, columns)
+    rows = hardware.head_chunk_tokens(kind, columns)
   return VocabularyConfig(
-    axes=vocabulary_axes(mesh), chunk_rows=rows, temperature=temperature
+    axes=vocabulary_axes(mesh), head_chunk_tokens=rows, temperature=temperature
   )
 
 

@@ -144,7 +144,7 @@ def settle(experiment: Experiment, parts: Parts, workdir: pathlib.Path) -> None:
     lambda one, other: [text for _, text in differences(one, other)],
     'the data and files read',
   )
-  coordination.from_first(lambda: _settle(mine, workdir), 'the data')
+  coordination.from_primary(lambda: _settle(mine, workdir), 'the data')
 
 
 def _settle(mine: Inputs, workdir: pathlib.Path) -> None:

@@ -29,7 +29,7 @@ _ACCURACY = 'evaluation/sampled_accuracy'
 _NUM_UNSETTLED = 2
 _MAX_SHOWN = 8  # Levels, or sources, that a run names at its start.
 # Which tokens a gated rule is asked about.
-_SUBJECT = ('direction', 'side', 'alpha_low', 'alpha_high')
+_SUBJECT = ('direction', 'advantage_sign', 'alpha_low', 'alpha_high')
 
 
 def num_parameters(parts: ModelParts) -> int:
@@ -82,7 +82,7 @@ def header(
     'devices': f'{parts.mesh.size} × {jax.devices()[0].device_kind},'
     f'{_processes()} mesh {mesh}',
     'rule': _rule(loss),
-    'loss': f'{loss.form} form, pi/mu by {loss.importance}, cap'
+    'loss': f'{loss.loss_form} form, pi/mu by {loss.importance}, cap'
     f' {_show(loss.ratio_cap)}, floor {_show(loss.ratio_floor)} ·'
     f' {step.aggregation} · advantage {experiment.estimator}',
     'batch': f'{data.num_prompts} prompts × {data.group_size} completions,'

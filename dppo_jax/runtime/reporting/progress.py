@@ -37,7 +37,7 @@ class Progress:
     self._step = start_step
     self._label = label
     self._file = sys.stderr if file is None else file
-    self._silent = file is None and not coordination.first()
+    self._silent = file is None and not coordination.is_primary()
     self._clock = clock
     # The first step compiles, so the pace is measured from its end.
     self._first: tuple[int, float] | None = None

@@ -62,7 +62,7 @@ class Recorder:
     kept_step = start_step if resumed else None
     self._metrics: MetricWriter | None = None
     self._samples: SampleWriter | None = None
-    if coordination.first():  # The others only look for gradients.
+    if coordination.is_primary():  # The others only look for gradients.
       self._metrics = self._stack.enter_context(
         MetricWriter(workdir, self._config.tensorboard, kept_step)
       )
@@ -188,7 +188,7 @@ class Tracer:
     note: Callable[[str], None],
   ):
     self._folder = workdir / 'profile'
-    count = config.num_steps if coordination.first() else 0
+    count = config.num_steps if coordination.is_primary() else 0
     self._steps = range(config.start_step, config.start_step + count)
     self._tracing = False
     self._note = note

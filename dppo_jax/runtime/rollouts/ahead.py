@@ -38,7 +38,7 @@ from dppo_jax.runtime.rollouts.weight_sync import compile_hand_over
 
 
 @flax.struct.dataclass(kw_only=True)
-class Flight:
+class PendingRollout:
   """A rollout under way, and what its step needs of the policy it is from.
 
   Attributes:
@@ -57,13 +57,13 @@ class RunState(TrainState):
   """What a checkpoint holds: a state, and what is sampled for later steps.
 
   Attributes:
-    in_flight: of the steps from `step` on.
+    queue: of the steps from `step` on.
   """
 
-  in_flight: tuple[Flight, ...] = ()
+  queue: tuple[PendingRollout, ...] = ()
 
 
-class InFlight:
+class RolloutQueue:
   """Hands parameters over, samples, and holds what is sampled ahead.
 
   For each step: `begin`, `take`, `fill`, and after it `wait`.
@@ -87,16 +87,16 @@ class InFlight:
     anchored = experiment.loss.anchor == 'rollout'
     if anchored and parts_lib.keeps_hidden(experiment):
       self._copy_head = compiled.compile_anchor_head(sampling)
-    self._queue: collections.deque[Flight] = collections.deque()
+    self._queue: collections.deque[PendingRollout] = collections.deque()
     self._weights: Params | None = None
     self._next, self._end = 0, 0  # Steps to sample for now.
     self.num_bytes = 0.0
 
-  def resume(self, flights: Sequence[Flight]) -> None:
+  def resume(self, pending: Sequence[PendingRollout]) -> None:
     """Goes on with what a checkpoint holds."""
-    self._queue = collections.deque(flights)
+    self._queue = collections.deque(pending)
 
-  def flights(self) -> tuple[Flight, ...]:
+  def pending(self) -> tuple[PendingRollout, ...]:
     """What is sampled ahead, of the next step first."""
     return tuple(self._queue)
 
@@ -114,9 +114,9 @@ class InFlight:
     if self._next < self._end:
       self._weights = jax.block_until_ready(self._hand_over(state.params))
       self.num_bytes = self._hand_over.num_bytes
-    clock.lap('hand_over')
+    clock.lap('weight_sync')
 
-  def take(self, state: TrainState) -> Flight:
+  def take(self, state: TrainState) -> PendingRollout:
     """The rollout of this step, which may still be under way."""
     if not self._queue:
       self._launch(state.key)
@@ -130,23 +130,31 @@ class InFlight:
 
   def wait(self) -> None:
     """Returns once everything under way is sampled."""
-    jax.block_until_ready([flight.rollout for flight in self._queue])
+    jax.block_until_ready(
+      [pending_rollout.rollout for pending_rollout in self._queue]
+    )
 
-  def again(self, flight: Flight, state: TrainState, attempt: int) -> Rollout:
+  def again(
+    self, pending_rollout: PendingRollout, state: TrainState, attempt: int
+  ) -> Rollout:
     """A further attempt, from the policy of the first.
 
     Args:
-      flight: the first.
+      pending_rollout: the first.
       state: of its step.
       attempt: 1 or more.
     """
     step = int(state.step)
     key = stream_key(state.key, Stream.RESAMPLE, step)
     key = jax.random.fold_in(key, attempt)
-    return self._sample(flight.weights, self._prompts(step, attempt), key)
+    return self._sample(
+      pending_rollout.weights, self._prompts(step, attempt), key
+    )
 
-  def abstract(self, state: TrainState, step: int) -> tuple[Flight, ...]:
-    """Shapes, dtypes and shardings of `flights` after `step` train steps.
+  def abstract(
+    self, state: TrainState, step: int
+  ) -> tuple[PendingRollout, ...]:
+    """Shapes, dtypes and shardings of `pending` after `step` train steps.
 
     Args:
       state: abstract, of any step.
@@ -175,12 +183,12 @@ class InFlight:
       head = jax.eval_shape(self._copy_head, weights)
       where = parallel.head_sharding(self._parts.mesh)
       head = jax.ShapeDtypeStruct(head.shape, head.dtype, sharding=where)
-    flight = Flight(
+    pending_rollout = PendingRollout(
       rollout=jax.tree.map(spread, rollout),
       weights=weights if self._resampling else None,
       head=head,
     )
-    return (flight,) * count
+    return (pending_rollout,) * count
 
   def _launch(self, key: Array) -> None:
     """Starts sampling for the step after those under way."""
@@ -191,11 +199,13 @@ class InFlight:
     head = self._copy_head and self._copy_head(weights)
     if not self._resampling:
       weights = None
-    self._queue.append(Flight(rollout=rollout, weights=weights, head=head))
+    self._queue.append(
+      PendingRollout(rollout=rollout, weights=weights, head=head)
+    )
 
   def _prompts(self, step: int, attempt: int) -> Any:
     return host_rows.put_rows(
       self._parts.batch_sharding,
-      functools.partial(self._parts.prompts.prompts, step, attempt),
+      functools.partial(self._parts.prompts.batch, step, attempt),
       self._num_prompts,
     )

@@ -14,7 +14,7 @@ from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.reporting.recorder import Stopwatch, due
 from dppo_jax.runtime.rollouts import dynamic_sampling
 from dppo_jax.runtime.rollouts import stop_strings as stop_strings_lib
-from dppo_jax.runtime.rollouts.ahead import Flight, InFlight
+from dppo_jax.runtime.rollouts.ahead import PendingRollout, RolloutQueue
 from dppo_jax.runtime.rollouts.reward import reward
 from dppo_jax.runtime.rollouts.reward_model import RewardModel
 
@@ -30,7 +30,7 @@ def compile_collection(
   parts: parts_lib.Parts,
   pool: VerifierPool,
   model: RewardModel | None = None,
-  in_flight: InFlight | None = None,
+  queue: RolloutQueue | None = None,
 ) -> CollectFn:
   """Returns the sampling half of a train step.
 
@@ -42,9 +42,9 @@ def compile_collection(
     parts: its parts.
     pool: the verifiers.
     model: adds to rewards.
-    in_flight: what samples, and holds what is sampled ahead; None makes one.
+    queue: what samples, and holds what is sampled ahead; None makes one.
   """
-  ahead = InFlight(experiment, parts) if in_flight is None else in_flight
+  ahead = RolloutQueue(experiment, parts) if queue is None else queue
   data = experiment.data
   width, stop_strings = data.max_prompt_length, experiment.stop_strings
   cut = stop_strings_lib.compile_cut(
@@ -69,11 +69,14 @@ def compile_collection(
     return num_rows if written else 0
 
   def draw(
-    state: TrainState, clock: Stopwatch, flight: Flight, attempt: int
+    state: TrainState,
+    clock: Stopwatch,
+    pending_rollout: PendingRollout,
+    attempt: int,
   ) -> dynamic_sampling.Drawn:
-    rollout = flight.rollout
+    rollout = pending_rollout.rollout
     if attempt:
-      rollout = ahead.again(flight, state, attempt)
+      rollout = ahead.again(pending_rollout, state, attempt)
     on_host = _on_host(parts, rollout)
     if cut is not None:
       rollout = cut(rollout, on_host)
@@ -104,14 +107,14 @@ def compile_collection(
     state: TrainState, clock: Stopwatch
   ) -> tuple[dynamic_sampling.Collected, Array | None]:
     ahead.begin(state, clock)
-    flight = ahead.take(state)
+    pending_rollout = ahead.take(state)
     collected = dynamic_sampling.collect(
-      functools.partial(draw, state, clock, flight),
+      functools.partial(draw, state, clock, pending_rollout),
       merge,
       data.group_size,
       max_attempts,
     )
-    return collected, flight.head
+    return collected, pending_rollout.head
 
   return collect
 
@@ -119,7 +122,7 @@ def compile_collection(
 def _on_host(parts: parts_lib.Parts, rollout: Rollout) -> Rollout:
   """What the host reads of a rollout."""
   stats = dataclasses.replace(
-    rollout.rollout,
+    rollout.stats,
     top_ids=None,
     top_log_probs=None,
     entropy=None,

@@ -195,7 +195,7 @@ def _model(shape: Mapping[str, Any], dtype: str) -> TransformerConfig:
   return TransformerConfig(
     **shape,
     dtype=computed,
-    layers_a_loop=1,
+    scan_unroll=1,
     shard_sequence=False,
     remat='none',
   )

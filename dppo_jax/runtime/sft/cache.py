@@ -25,7 +25,7 @@ def load(experiment: Experiment) -> Params | None:
   """The weights of the warm start, on the device; None if none are kept.
 
   Args:
-    experiment: whose `supervised.cache` is looked into.
+    experiment: whose `sft.cache` is looked into.
   """
   path = _path(experiment)
   if path is None:
@@ -56,7 +56,7 @@ def save(experiment: Experiment, params: Params) -> None:
     params: of its state; stay where they are.
 
   Raises:
-    ValueError: the folder of `supervised.cache` cannot be written.
+    ValueError: the folder of `sft.cache` cannot be written.
   """
   path = _path(experiment)
   if path is None:
@@ -70,7 +70,7 @@ def save(experiment: Experiment, params: Params) -> None:
     unfinished.replace(path)
   except OSError as error:
     raise ValueError(
-      f'supervised.cache: cannot write {path} ({error.strerror}); name a'
+      f'sft.cache: cannot write {path} ({error.strerror}); name a'
       " folder you own, or '' to keep no warm starts."
     ) from error
 
@@ -80,8 +80,12 @@ def _path(experiment: Experiment) -> pathlib.Path | None:
 
   Of several processes none has all the weights, so they keep nothing.
   """
-  config = experiment.supervised
-  if not config.cache or not config.num_steps or not coordination.alone():
+  config = experiment.sft
+  if (
+    not config.cache
+    or not config.num_steps
+    or not coordination.is_single_process()
+  ):
     return None
   data = experiment.data
   facts = (
@@ -97,7 +101,7 @@ def _path(experiment: Experiment) -> pathlib.Path | None:
     experiment.lora,
     experiment.adapter,
     experiment.base_dtype,
-    experiment.chunk_rows,
+    experiment.head_chunk_tokens,
     experiment.mesh,
     experiment.sampling.max_completion_length,
     data.task,

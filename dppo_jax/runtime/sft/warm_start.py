@@ -35,12 +35,12 @@ def warm_start(
 
   Returns:
     State at step 0; the parameters are the warm-started ones, or the initial
-    ones where `supervised.num_steps` is 0.
+    ones where `sft.num_steps` is 0.
 
   Raises:
     Preempted: asked to stop; nothing is saved yet, the next run begins anew.
   """
-  config = experiment.supervised
+  config = experiment.sft
   if not config.num_steps:
     return programs_state.initial_state(
       experiment, parts, parts.optimizer, parts.shardings

@@ -99,7 +99,7 @@ class Checkpoints:
 
   def _known_steps(self) -> list[int]:
     """The steps as process 0 sees them, while it may be changing them."""
-    return coordination.from_first(self.steps, 'the checkpoints')
+    return coordination.from_primary(self.steps, 'the checkpoints')
 
   def best_step(self) -> int | None:
     """Returns the step with the largest `best_metric`, or None.
@@ -243,7 +243,7 @@ class Checkpoints:
     for candidate in reversed(steps) if step is None else [step]:
       if damaged:
         _log.error('checkpoints: trying step %d instead', candidate)
-      record, problem = coordination.from_first(
+      record, problem = coordination.from_primary(
         functools.partial(self._check_record, candidate), 'a checkpoint'
       )
       if problem:

@@ -22,7 +22,7 @@ HOST_KEYS = (
   'compilation_cache',
   'data.data_dir',
   'rewards.num_workers',
-  'supervised.cache',
+  'sft.cache',
 )
 _TOKEN = 'hosts'
 # Of a clone, or of the folder that holds the installed package.
@@ -39,7 +39,7 @@ def check_hosts(config: dict[str, Any]) -> None:
   Raises:
     ValueError: on every host; names the first that differs, and in what.
   """
-  if coordination.alone():
+  if coordination.is_single_process():
     return
   facts = {
     'config': config,
@@ -110,13 +110,13 @@ def opened(
       told = workdir.check_config(folder, resolved, extend=extend)
       for change in told:
         print(f'changed {change}', file=sys.stderr, flush=True)
-      if not coordination.alone():
+      if not coordination.is_single_process():
         (folder / _TOKEN).write_text(token)
       return [str(folder), token]
 
-    path, seen = coordination.from_first(prepare, 'the folder of the run')
+    path, seen = coordination.from_primary(prepare, 'the folder of the run')
     folder = pathlib.Path(path)
-    if not coordination.alone():
+    if not coordination.is_single_process():
       _check_shared(folder, seen)
     yield folder
 

@@ -24,7 +24,7 @@ FREE_KEYS = (
   'ledger',
   'profile',
   'rewards.num_workers',
-  'supervised.cache',
+  'sft.cache',
   'writers',
 )
 # Keys that say where something lies. What lies there is compared by content,

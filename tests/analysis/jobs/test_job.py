@@ -46,7 +46,7 @@ def test_the_key_ignores_what_changes_no_number():
   first = job_lib.key(_job(), 'code')
   for change in (
     {'compilation_cache': '/elsewhere'},
-    {'supervised__cache': '/elsewhere'},
+    {'sft__cache': '/elsewhere'},
     {'writers__tensorboard': True},
     {'checkpoints__keep': 5},
   ):

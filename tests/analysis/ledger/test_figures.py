@@ -29,7 +29,9 @@ def test_a_rule_is_drawn(tmp_path):
 
 
 def test_a_side_that_is_not_masked_has_no_color(tmp_path):
-  record = records.trained(delta_low=0.05, delta_high=0.05, side='negative')
+  record = records.trained(
+    delta_low=0.05, delta_high=0.05, advantage_sign='negative'
+  )
   path = tmp_path / 'rule.png'
   figures.draw(record, replay.own(record, records.rule()), path)
   colors = _colors(path)

@@ -23,12 +23,12 @@ _RULES = {
   'binary_kl recomputed': dict(
     divergence='binary_kl', anchor='recomputed', **_TIGHT
   ),
-  'sided': dict(side='negative', alpha_low=0.1, **_TIGHT),
+  'sided': dict(advantage_sign='negative', alpha_low=0.1, **_TIGHT),
   'sign blind': dict(direction='any', **_TIGHT),
   'ratio_clip': dict(rule='ratio_clip'),
   'ratio_clip recomputed': dict(rule='ratio_clip', anchor='recomputed'),
   'dual_clip': dict(rule='dual_clip', dual_clip=1.5),
-  'bad_updates': dict(rule='bad_updates', delta_low=0.1),
+  'bad_updates': dict(rule='mask_bad_updates', delta_low=0.1),
   'cppo': dict(rule='cppo', divergence='binary_tv', **_TIGHT),
   'cppo shuffled': dict(rule='cppo', weight_order='shuffled', **_TIGHT),
   'cppo_dynamic': dict(rule='cppo_dynamic', **_TIGHT),
@@ -203,7 +203,7 @@ def test_more_than_a_rule_is_asked_about_cannot_be_masked():
     dict(rule='ratio_clip'),
     dict(rule='cppo', divergence='binary_tv'),
     dict(rule='trm_mean', divergence='binary_kl'),
-    dict(rule='bad_updates'),
+    dict(rule='mask_bad_updates'),
     dict(divergence='topk_kl'),
   ],
   ids=str,
@@ -256,10 +256,10 @@ def test_rules_start_from_the_config_of_the_run():
   assert own.name == 'recorded'
   assert (own.loss.divergence, own.loss.bounds.delta_low) == ('topk_tv', 0.31)
   changed = _resolve(
-    'divergence=binary_kl', **{'trust_region.side': 'negative'}
+    'divergence=binary_kl', **{'trust_region.advantage_sign': 'negative'}
   )
   assert changed.loss.divergence == 'binary_kl'
-  assert changed.loss.bounds.side == 'negative'
+  assert changed.loss.bounds.advantage_sign == 'negative'
 
 
 def test_presets_and_overrides_resolve():

@@ -104,7 +104,9 @@ def test_a_rule_is_described_by_what_it_reads():
     'ratio_clip from the recomputed policy · direction away · clip_low 0.2'
     ' · clip_high 0.2'
   )
-  text = describe(records.rule(top_k_set='replace_kth', side='negative'))
+  text = describe(
+    records.rule(top_k_set='replace_kth', advantage_sign='negative')
+  )
   assert 'topk_tv (probability) with replace_kth' in text
   assert 'side negative' in text
   assert 'clip' not in text

@@ -31,7 +31,7 @@ def test_zips_vary_together_and_grids_with_them():
     'num_steps=2,3',
     zips=[
       'trust_region.divergence=binary_tv,binary_kl',
-      'learner.share_prompts=true,False',
+      'learner.share_prompt_prefix=true,False',
     ],
   )
   assert [list(variant.overrides.values()) for variant in found] == [
@@ -66,8 +66,8 @@ def test_without_flags_only_seeds_vary():
 
 
 def test_equal_last_parts_are_written_out():
-  (found,) = _expand('optimizer.learning_rate=1', 'supervised.learning_rate=2')
-  assert found.name == 'optimizer.learning_rate=1, supervised.learning_rate=2'
+  (found,) = _expand('optimizer.learning_rate=1', 'sft.learning_rate=2')
+  assert found.name == 'optimizer.learning_rate=1, sft.learning_rate=2'
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_equal_last_parts_are_written_out():
     ('num_steps.x=1', "no section 'num_steps'"),
     ('num_steps=1.5', "num_steps='1.5'; a whole number"),
     ('trust_region.delta=x', "trust_region.delta='x'; a number"),
-    ('learner.share_prompts=1', "='1'; true or false"),
+    ('learner.share_prompt_prefix=1', "='1'; true or false"),
     ('num_steps=', "got 'num_steps='; a key and its values"),
     ('num_steps', "got 'num_steps'; a key and its values"),
     ('num_steps=1,1', 'num_steps=1 stands twice'),

@@ -7,7 +7,12 @@ from dppo_jax.experiments.bench import head
 from tests.support import factories
 
 _SHAPE = head.HeadShape(
-  tokens=128, width=16, vocabulary=512, top_k=5, chunk_rows=32, dtype='float32'
+  tokens=128,
+  width=16,
+  vocabulary=512,
+  top_k=5,
+  head_chunk_tokens=32,
+  dtype='float32',
 )
 
 

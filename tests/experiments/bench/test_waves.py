@@ -15,7 +15,7 @@ def shape():
     group_size=4,
     prompt_length=3,
     new_tokens=_LIMIT,
-    rows_at_once=4,
+    num_slots=4,
     median=4.0,
     sigma=0.8,
     top_k=2,

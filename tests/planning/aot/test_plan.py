@@ -55,8 +55,8 @@ def test_the_chunk_is_that_of_the_device():
   kind = 'TPU v6 lite'
   changed = plan._for_device(experiment, kind)
   columns = experiment.model.vocab_size
-  assert changed.chunk_rows == hardware.chunk_rows(kind, columns)
-  fixed = dataclasses.replace(experiment, chunk_rows=7)
+  assert changed.head_chunk_tokens == hardware.head_chunk_tokens(kind, columns)
+  fixed = dataclasses.replace(experiment, head_chunk_tokens=7)
   assert plan._for_device(fixed, kind) is fixed
   assert plan._for_device(experiment, 'cpu') is experiment
 

@@ -129,7 +129,7 @@ def test_memory_adds_up():
 
 
 def test_loops_of_slots_turn_as_often_as_full_rows_need():
-  settings = runs.config(sampling__rows_at_once=4)
+  settings = runs.config(sampling__num_slots=4)
   experiment = runs.experiment(settings)
   trips = programs._trips(experiment, runs.parts(settings))
   # 32 rows one by one in 4 slots; 6 tokens each are decoded.

@@ -56,13 +56,13 @@ def test_sampling_takes_fewer_prompts_and_nothing_of_the_learner(config):
 
 def test_sampling_takes_fewer_rows_at_once_before_all_else(config):
   def estimate(changed):
-    return 10.0 * (changed['sampling']['rows_at_once'] or 32)
+    return 10.0 * (changed['sampling']['num_slots'] or 32)
 
   found = remedies.find_change(config, 8, programs.SAMPLING, 100.0, estimate)
-  assert found == ({'sampling.rows_at_once': 8}, 80.0)
-  config['sampling']['rows_at_once'] = 8
+  assert found == ({'sampling.num_slots': 8}, 80.0)
+  config['sampling']['num_slots'] = 8
   found = remedies.find_change(config, 1, programs.SAMPLING, 25.0, estimate)
-  assert found == ({'sampling.rows_at_once': 2}, 20.0)
+  assert found == ({'sampling.num_slots': 2}, 20.0)
   # None is all of them.
   assert (
     remedies.find_change(config, 1, programs.SAMPLING, 5.0, estimate) is None

@@ -54,7 +54,7 @@ def test_work_by_hand(experiment):
 
 
 def test_slots_read_the_weights_more_often(experiment):
-  sampling = dataclasses.replace(experiment.sampling, rows_at_once=8)
+  sampling = dataclasses.replace(experiment.sampling, num_slots=8)
   waves = dataclasses.replace(experiment, sampling=sampling)
   plain = roofline.work(experiment, 1, 1)[programs.SAMPLING]
   found = roofline.work(waves, 1, 1)[programs.SAMPLING]

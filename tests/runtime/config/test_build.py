@@ -61,7 +61,7 @@ def test_evaluation_samples_its_own_way():
   assert greedy.group_size == 1
   assert (evaluation.num_samples, evaluation.seed) == (3, 0)
   passes = runs.experiment(
-    runs.config(evaluation__num_samples=32, evaluation__samples_a_pass=12)
+    runs.config(evaluation__num_samples=32, evaluation__samples_per_pass=12)
   ).evaluation
   assert (passes.num_samples, passes.sampled.group_size) == (32, 12)
   off = runs.experiment(runs.config(evaluation__greedy=False))
@@ -76,12 +76,10 @@ def test_steps_become_updates():
 
 
 def test_the_warm_start_has_an_optimizer_of_its_own():
-  supervised = runs.experiment(
-    runs.config(supervised__learning_rate=0.125)
-  ).supervised
-  assert supervised.optimizer.learning_rate == 0.125
-  assert supervised.optimizer.schedule == 'constant'
-  assert supervised.step.num_minibatches == 1
+  sft = runs.experiment(runs.config(sft__learning_rate=0.125)).sft
+  assert sft.optimizer.learning_rate == 0.125
+  assert sft.optimizer.schedule == 'constant'
+  assert sft.step.num_minibatches == 1
 
 
 @pytest.mark.parametrize(
@@ -92,7 +90,7 @@ def test_prompts_are_shared_by_rows_that_stay_together(
   share, microbatches, num_devices, rows
 ):
   settings = runs.config(
-    learner__share_prompts=share, learner__num_microbatches=microbatches
+    learner__share_prompt_prefix=share, learner__num_microbatches=microbatches
   )
   assert runs.experiment(settings, num_devices).loss.shared_rows == rows
 

@@ -57,8 +57,8 @@ def _problems(num_devices=1, **overrides):
       'rewards.memory_limit_mb: got 64; a whole number of at least 256.',
     ),
     (
-      dict(evaluation__samples_a_pass=0),
-      'evaluation.samples_a_pass: got 0; a whole number of at least 1.',
+      dict(evaluation__samples_per_pass=0),
+      'evaluation.samples_per_pass: got 0; a whole number of at least 1.',
     ),
     (
       dict(evaluation__confidence=1.0),
@@ -103,8 +103,8 @@ def _problems(num_devices=1, **overrides):
       'model.num_kv_heads: got 3; it must divide model.num_heads=4.',
     ),
     (
-      dict(model__layers_a_loop=3),
-      'model.layers_a_loop: got 3; it must divide model.num_layers=2.',
+      dict(model__scan_unroll=3),
+      'model.scan_unroll: got 3; it must divide model.num_layers=2.',
     ),
     (
       dict(model__vocab_size=15),

@@ -49,7 +49,7 @@ def test_a_stop_token_reaches_sampling_and_evaluation():
       data__tokenizer=_FOLDER,
       data__source='rows',
       evaluation__split='train',
-      supervised__num_steps=0,
+      sft__num_steps=0,
       sampling__stop_strings=('<|im_start|>', 'Q:', '<|im_end|>'),
     )
   )

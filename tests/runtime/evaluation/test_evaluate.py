@@ -49,7 +49,7 @@ def _evaluate(monkeypatch, parts, pool, num_prompts, model=None, **overrides):
         tokens=np.concatenate([rows, drawn], axis=1),
         token_mask=mask,
         completion_mask=mask,
-        rollout=TokenStats(log_probs=np.zeros(mask.shape, np.float32)),
+        stats=TokenStats(log_probs=np.zeros(mask.shape, np.float32)),
         group_id=np.zeros(len(rows)),
         example_id=np.repeat(prompts.example_id, config.group_size),
         truncated=np.arange(len(rows)) % 2 == 0,
@@ -102,7 +102,7 @@ def test_samples_are_drawn_in_passes_and_belong_together(monkeypatch, parts):
     pool,
     20,
     evaluation__num_samples=5,
-    evaluation__samples_a_pass=2,
+    evaluation__samples_per_pass=2,
   )
   # Three passes of two; the sixth sample is not counted, nor verified.
   expected = np.repeat(parts.held_out.first(20).example_id, 5)
@@ -132,7 +132,7 @@ def test_passes_have_keys_of_their_own(monkeypatch, parts):
     _Pool(),
     20,
     evaluation__num_samples=5,
-    evaluation__samples_a_pass=2,
+    evaluation__samples_per_pass=2,
     evaluation__greedy=False,
   )
   assert sorted(keys[-6:]) == [0, 1, 2, 3, 4, 5]
@@ -171,7 +171,7 @@ def test_what_a_completion_cut_by_the_limit_earns(parts, policy):
     tokens=tokens,
     token_mask=mask,
     completion_mask=mask,
-    rollout=TokenStats(log_probs=np.zeros(tokens.shape, np.float32)),
+    stats=TokenStats(log_probs=np.zeros(tokens.shape, np.float32)),
     group_id=np.zeros(1),
     example_id=prompt.example_id,
     truncated=np.array([True]),

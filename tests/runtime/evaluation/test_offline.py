@@ -22,7 +22,7 @@ def _evaluation_of(tmp_path, overrides, **recorded):
   settings = runs.config(
     **{
       'data__source': 'gsm8k',
-      'supervised__num_steps': 0,
+      'sft__num_steps': 0,
       'evaluation__files': 'held_out.jsonl',
       'evaluation__split': 'train',
       'evaluation__fields__answer': 'gold',

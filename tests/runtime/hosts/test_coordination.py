@@ -53,16 +53,16 @@ def service(monkeypatch):
 
 
 def test_alone_there_is_nobody_to_ask():
-  assert coordination.alone()
-  assert coordination.first()
+  assert coordination.is_single_process()
+  assert coordination.is_primary()
   coordination.barrier('start')
   coordination.compare({'a': 1}, lambda mine, theirs: ['never'], 'config')
-  assert coordination.from_first(lambda: (1, None), 'a pair') == (1, None)
+  assert coordination.from_primary(lambda: (1, None), 'a pair') == (1, None)
   assert coordination.first_problem('mine') == 'mine'
   assert coordination.gather(b'mine') == [b'mine']
   assert coordination.largest(3) == 3
   with pytest.raises(FileNotFoundError):
-    coordination.from_first(lambda: open('/no/such/file'), 'a file')
+    coordination.from_primary(lambda: open('/no/such/file'), 'a file')
 
 
 def test_a_barrier_names_who_is_missing(service):
@@ -73,7 +73,7 @@ def test_a_barrier_names_who_is_missing(service):
 
 
 def test_the_first_process_answers_for_all(service):
-  assert coordination.from_first(lambda: {'x': [1]}, 'x') == {'x': [1]}
+  assert coordination.from_primary(lambda: {'x': [1]}, 'x') == {'x': [1]}
   assert service.values['dppo_jax/first/0'] == '{"value": {"x": [1]}}'
 
 
@@ -82,11 +82,11 @@ def test_an_error_of_the_first_process_is_that_of_all(service, monkeypatch):
     raise OSError('no room')
 
   with pytest.raises(ValueError, match='no room'):
-    coordination.from_first(refuse, 'x')
+    coordination.from_primary(refuse, 'x')
   monkeypatch.setattr(jax, 'process_index', lambda: 1)
   monkeypatch.setattr(coordination, '_counter', iter(range(9)))
   with pytest.raises(ValueError, match='no room'):
-    coordination.from_first(lambda: 'not called', 'x')
+    coordination.from_primary(lambda: 'not called', 'x')
 
 
 def test_a_silent_first_process_is_named(service, monkeypatch):
@@ -94,7 +94,7 @@ def test_a_silent_first_process_is_named(service, monkeypatch):
   with pytest.raises(
     ValueError, match=r"process 0 \(a\) did not come to 'x' within 3 s"
   ):
-    coordination.from_first(lambda: 'not called', 'x')
+    coordination.from_primary(lambda: 'not called', 'x')
 
 
 def test_facts_that_differ_name_the_process(service):

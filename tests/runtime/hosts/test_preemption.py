@@ -51,7 +51,7 @@ def test_processes_stop_together(monkeypatch, mine, theirs, notice, agreed):
     looks.append(number)
     return notice
 
-  monkeypatch.setattr(coordination, 'alone', lambda: False)
+  monkeypatch.setattr(coordination, 'is_single_process', lambda: False)
   monkeypatch.setattr(
     coordination, 'largest', lambda number: max(number, theirs)
   )
@@ -80,6 +80,6 @@ def test_a_signal_during_the_agreement_is_not_lost(monkeypatch):
     request.signal_number = signal.SIGTERM
     return number
 
-  monkeypatch.setattr(coordination, 'alone', lambda: False)
+  monkeypatch.setattr(coordination, 'is_single_process', lambda: False)
   monkeypatch.setattr(coordination, 'largest', largest)
   assert [request.agreed() for _ in range(2)] == [False, True]

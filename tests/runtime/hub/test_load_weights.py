@@ -16,7 +16,7 @@ def like(folder, mesh_sizes=(1, 1, 1), dtype=None):
   config = TransformerConfig(
     **hf_config.read_shape(folder),
     dtype='float32',
-    layers_a_loop=1,
+    scan_unroll=1,
     shard_sequence=False,
     remat='none',
   )

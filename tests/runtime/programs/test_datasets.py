@@ -11,7 +11,7 @@ from tests.support import runs
 
 _TESTDATA = pathlib.Path(__file__).parents[2] / 'testdata'
 _PLAIN = dict(
-  supervised__num_steps=0,
+  sft__num_steps=0,
   data__tokenizer=str(_TESTDATA / 'tokenizer'),
   data__max_prompt_length=80,
 )

@@ -26,7 +26,7 @@ def _experiment(folder='', **settings):
     settings = {
       'model__vocab_size': 320,
       'data__chat_template': True,
-      'supervised__num_steps': 0,
+      'sft__num_steps': 0,
       **settings,
     }
   return runs.experiment(runs.config(data__tokenizer=str(folder), **settings))

@@ -30,7 +30,7 @@ def test_prompts_that_are_too_long_are_filtered_or_refused(monkeypatch):
   with pytest.raises(
     ValueError, match=r'data\.max_prompt_length: 10 of 40 prompts exceed 6'
   ):
-    runs.parts(runs.config(data__overlong='refuse'))
+    runs.parts(runs.config(data__overlong='error'))
 
 
 @pytest.mark.parametrize('split', ['train', 'validation'])
@@ -57,7 +57,7 @@ def test_a_completion_cut_by_the_limit_is_masked_where_asked(policy):
     tokens=np.zeros((count, width), np.int32),
     token_mask=np.ones((count, width), bool),
     completion_mask=mask,
-    rollout=TokenStats(log_probs=np.where(mask, -1.0, 0.0).astype(np.float32)),
+    stats=TokenStats(log_probs=np.where(mask, -1.0, 0.0).astype(np.float32)),
     group_id=np.zeros(count, np.int32),
     example_id=np.zeros(count, np.int32),
     truncated=cut,

@@ -18,7 +18,7 @@ def _edit(path, **changes):
 
 
 def _notes(**settings):
-  settings |= {'supervised__num_steps': 0}  # Demonstrations are of words.
+  settings |= {'sft__num_steps': 0}  # Demonstrations are of words.
   experiment = runs.experiment(runs.config(**settings))
   tokenizer = tokenizer_lib.open_tokenizer(
     {**experiment.resolved['data'], 'tokenizer': experiment.data.tokenizer}

@@ -89,9 +89,9 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
   assert code == 143
   latest = folder / workdir.CHECKPOINTS / '2'
   stored = json.loads((latest / 'metadata' / 'metadata').read_text())['arrays']
-  under_way = {name[:11] for name in stored if name.startswith('in_flight.')}
-  assert under_way == {'in_flight.0', 'in_flight.1'}
-  assert ('in_flight.1.head' in stored) == (kind == 'everything')
+  under_way = {name[:11] for name in stored if name.startswith('queue.')}
+  assert under_way == {'queue.0', 'queue.1'}
+  assert ('queue.1.head' in stored) == (kind == 'everything')
   runs.run(settings, folder)
   runs.assert_same(folder, whole(kind), settings)
 
@@ -173,15 +173,15 @@ def test_a_checkpoint_of_another_lag(tmp_path, whole):
   experiment = runs.experiment(settings)
   with runs.devices():
     parts = parts_lib.assemble(experiment)
-    ahead = ahead_lib.InFlight(experiment, parts)
+    ahead = ahead_lib.RolloutQueue(experiment, parts)
     like = state_lib.abstract_state(parts)
     store = Checkpoints(folder / workdir.CHECKPOINTS, 5, '', read_only=True)
     # The state alone can be read, and what is missing is named.
     assert int(store.restore(like, 2)[0].step) == 2
-    wanted = ahead_lib.RunState(**vars(like), in_flight=ahead.abstract(like, 1))
+    wanted = ahead_lib.RunState(**vars(like), queue=ahead.abstract(like, 1))
     assert [len(ahead.abstract(like, s)) for s in range(5)] == [0, 2, 2, 1, 0]
     store.restore(wanted, 2)
-    with pytest.raises(ValueError, match=r'lag: in_flight\.0\..* nothing, w'):
+    with pytest.raises(ValueError, match=r'lag: queue\.0\..* nothing, w'):
       store.restore(wanted, 4)
     store.close()
 
@@ -191,17 +191,17 @@ def test_the_host_verifies_while_the_device_samples(monkeypatch, tmp_path):
   waiting = []
   reward = collect.reward
   under_way = []
-  fill = ahead_lib.InFlight.fill
+  fill = ahead_lib.RolloutQueue.fill
 
   def watch_fill(self, state):
     fill(self, state)
-    under_way.append(len(self.flights()))
+    under_way.append(len(self.pending()))
 
   def watch_reward(*args):
     waiting.append(under_way[-1])
     return reward(*args)
 
-  monkeypatch.setattr(ahead_lib.InFlight, 'fill', watch_fill)
+  monkeypatch.setattr(ahead_lib.RolloutQueue, 'fill', watch_fill)
   monkeypatch.setattr(collect, 'reward', watch_reward)
   runs.run(_settings(sampling__lag=1), tmp_path)
   assert waiting == [1, 1, 1, 0]

@@ -88,7 +88,7 @@ def test_resampling_fills_up_and_begins_with_the_plain_batch(plain, collect):
 
 def test_fewer_rows_at_once_draw_the_same(plain, collect):
   before = plain[0]
-  collected, seen = collect(sampling__rows_at_once=2)
+  collected, seen = collect(sampling__num_slots=2)
   assert seen == plain[1]
   np.testing.assert_array_equal(
     collected.drawn.rollout.tokens, before.drawn.rollout.tokens
@@ -139,7 +139,7 @@ def test_every_attempt_has_its_prompts_and_its_key(monkeypatch, collect):
 
     def spy(params, prompts, key):
       attempt = len(asked)
-      expected = parts.prompts.prompts(0, attempt).example_id
+      expected = parts.prompts.batch(0, attempt).example_id
       np.testing.assert_array_equal(prompts.example_id, expected)
       asked.append(tuple(np.asarray(key).tolist()))
       return sampler(params, prompts, key)

@@ -18,7 +18,7 @@ def _drawn(attempt, rewards, ids):
     tokens=np.repeat(mark[:, None], _COLUMNS, 1),
     token_mask=mask,
     completion_mask=mask,
-    rollout=TokenStats(log_probs=-1.0 * np.repeat(mark[:, None], _COLUMNS, 1)),
+    stats=TokenStats(log_probs=-1.0 * np.repeat(mark[:, None], _COLUMNS, 1)),
     group_id=np.repeat(np.arange(rows // _GROUP), _GROUP),
     example_id=np.repeat(ids, _GROUP),
     truncated=mark % 2 == 0,
@@ -60,7 +60,7 @@ def test_groups_without_variance_give_their_places_to_others():
   for rollout in (drawn.rollout, drawn.on_host):
     np.testing.assert_array_equal(rollout.tokens[:, 0], rows)
     np.testing.assert_array_equal(
-      rollout.rollout.log_probs[:, 1], np.multiply(rows, -1.0)
+      rollout.stats.log_probs[:, 1], np.multiply(rows, -1.0)
     )
     np.testing.assert_array_equal(
       rollout.example_id, np.repeat([5, 6, 10, 8], 2)

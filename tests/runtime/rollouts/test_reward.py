@@ -49,7 +49,7 @@ def rollout():
     tokens=np.ones((4, 10), np.int32),
     token_mask=mask,
     completion_mask=mask,
-    rollout=TokenStats(log_probs=np.zeros((4, 10), np.float32)),
+    stats=TokenStats(log_probs=np.zeros((4, 10), np.float32)),
     group_id=np.zeros(4),
     example_id=np.zeros(4, np.int32),
     truncated=np.zeros(4, bool),

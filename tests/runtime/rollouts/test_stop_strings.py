@@ -19,7 +19,7 @@ def parts():
     runs.config(
       data__tokenizer=_FOLDER,
       data__max_prompt_length=40,
-      supervised__num_steps=0,
+      sft__num_steps=0,
     )
   )
 
@@ -34,7 +34,7 @@ def _rollout(tokenizer, texts):
     tokens=whole,
     token_mask=mask | (np.arange(_WIDTH + _LENGTH) < _WIDTH),
     completion_mask=mask,
-    rollout=TokenStats(log_probs=np.where(mask, -1.0, 0.0).astype(np.float32)),
+    stats=TokenStats(log_probs=np.where(mask, -1.0, 0.0).astype(np.float32)),
     group_id=np.zeros(len(ids), np.int32),
     example_id=np.zeros(len(ids), np.int32),
     truncated=np.ones(len(ids), bool),

@@ -43,7 +43,7 @@ def _prepare(num_devices=1, **overrides):
 def _sample(parts, config, params):
   key = stream_key(jax.random.PRNGKey(0), Stream.SAMPLE, 0)
   sampler = compiled.compile_sampler(parts, config)
-  return sampler(params, parts.prompts.prompts(0), key)
+  return sampler(params, parts.prompts.batch(0), key)
 
 
 def _assert_equal(got, expected):

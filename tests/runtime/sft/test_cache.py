@@ -9,9 +9,7 @@ from tests.support import runs
 
 
 def _settings(folder, **more):
-  return runs.config(
-    supervised__num_steps=3, supervised__cache=str(folder), **more
-  )
+  return runs.config(sft__num_steps=3, sft__cache=str(folder), **more)
 
 
 def _start(settings):
@@ -43,10 +41,10 @@ def test_the_next_run_begins_with_the_same_bits(kept, capsys):
   'change',
   [
     {'seed': 1},
-    {'supervised__noise': 0.2},
-    {'supervised__learning_rate': 1e-3},
+    {'sft__noise': 0.2},
+    {'sft__learning_rate': 1e-3},
     {'model__d_ff': 48},
-    {'data__overlong': 'refuse'},
+    {'data__overlong': 'error'},
   ],
   ids=str,
 )

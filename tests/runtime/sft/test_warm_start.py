@@ -20,7 +20,7 @@ def _same(a, b):
 
 
 def test_no_steps_is_the_initial_state():
-  settings = runs.config(supervised__num_steps=0, seed=3)
+  settings = runs.config(sft__num_steps=0, seed=3)
   parts = runs.parts(settings)
   with runs.devices():
     initial = state_lib.init_state(

@@ -70,7 +70,7 @@ def test_only_fields_that_are_wanted_must_be_the_same():
   stored = flat_tree.describe(flat_tree.flatten(tree))
   wanted = flat_tree.flatten({'params': tree['params']})
   flat_tree.check_same(stored, wanted, 3)
-  wanted = flat_tree.flatten({'params': tree['params'], 'in_flight': [1.0]})
-  match = r'step 3 is of another .* in_flight\.0: stored nothing, wanted float'
+  wanted = flat_tree.flatten({'params': tree['params'], 'queue': [1.0]})
+  match = r'step 3 is of another .* queue\.0: stored nothing, wanted float'
   with pytest.raises(ValueError, match=match):
     flat_tree.check_same(stored, wanted, 3)

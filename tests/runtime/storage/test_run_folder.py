@@ -22,14 +22,14 @@ def test_a_folder_is_made_locked_and_given_its_config(tmp_path):
 
 
 def test_hosts_must_share_the_folder(tmp_path, monkeypatch):
-  monkeypatch.setattr(coordination, 'alone', lambda: False)
+  monkeypatch.setattr(coordination, 'is_single_process', lambda: False)
   monkeypatch.setattr(
     coordination,
     'first_problem',
     lambda text: text and f'process 1 (b): {text}',
   )
   found = [str(tmp_path / 'elsewhere'), 'token']
-  monkeypatch.setattr(coordination, 'from_first', lambda make, what: found)
+  monkeypatch.setattr(coordination, 'from_primary', lambda make, what: found)
   with (
     pytest.raises(ValueError, match=r'cannot be read .* on process 1 \(b\)'),
     run_folder.opened('run', {}),
@@ -49,7 +49,7 @@ def test_hosts_must_share_the_folder(tmp_path, monkeypatch):
 
 def test_what_must_be_equal_on_all_hosts(monkeypatch):
   asked = []
-  monkeypatch.setattr(coordination, 'alone', lambda: False)
+  monkeypatch.setattr(coordination, 'is_single_process', lambda: False)
   monkeypatch.setattr(coordination, 'compare', lambda *args: asked.append(args))
   run_folder.check_hosts({'seed': 0, 'data': {'data_dir': 'a'}})
   mine, differences, _ = asked[0]

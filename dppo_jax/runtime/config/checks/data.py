@@ -151,7 +151,7 @@ def _held_out(config: Config) -> Iterator[str]:
 
 def _supervised(config: Config) -> Iterator[str]:
   data = config['data']
-  if not config['supervised']['num_steps']:
+  if not config['sft']['num_steps']:
     return
   for key, plain in (
     ('source', TASK),
@@ -160,7 +160,7 @@ def _supervised(config: Config) -> Iterator[str]:
   ):
     if data[key] not in (plain, []):
       yield (
-        f'supervised.num_steps: got {config["supervised"]["num_steps"]};'
+        f'sft.num_steps: got {config["supervised"]["num_steps"]};'
         f' demonstrations are of data.task in its words, and data.{key} is'
         f' {data[key]!r}; set it to 0.'
       )

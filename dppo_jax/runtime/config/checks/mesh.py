@@ -119,7 +119,7 @@ def _batch(config: Config, shards: int) -> Iterator[str]:
       ' do not divide; change it, data.num_prompts or the mesh'
       + (f'; the nearest that fits is {near}.' if near else '.')
     )
-  paths = ['data.num_prompts', 'supervised.batch_size']
+  paths = ['data.num_prompts', 'sft.batch_size']
   paths.append('evaluation.num_prompts')
   if config['rewards']['model']:
     paths.append('rewards.model_batch_size')
@@ -135,7 +135,7 @@ def _batch(config: Config, shards: int) -> Iterator[str]:
 
 
 def slot_problems(config: Mapping[str, Any], num_devices: int) -> Iterator[str]:
-  """What is wrong with `sampling.rows_at_once`, a whole number of at least 0.
+  """What is wrong with `sampling.num_slots`, a whole number of at least 0.
 
   Args:
     config: plain nested dicts with the keys of configs/default.py.
@@ -144,11 +144,11 @@ def slot_problems(config: Mapping[str, Any], num_devices: int) -> Iterator[str]:
   Yields:
     Path, what was got and what is allowed, a sentence each.
   """
-  got, data = config['sampling']['rows_at_once'], config['data']
+  got, data = config['sampling']['num_slots'], config['data']
   rows = data['num_prompts'] * data['group_size']
   if got > rows:
     yield (
-      f'sampling.rows_at_once: got {got}; a step samples {rows} completions'
+      f'sampling.num_slots: got {got}; a step samples {rows} completions'
       f' (data.num_prompts={data["num_prompts"]} times'
       f' data.group_size={data["group_size"]}); set at most {rows}, or 0 for'
       ' all of them.'
@@ -163,7 +163,7 @@ def slot_problems(config: Mapping[str, Any], num_devices: int) -> Iterator[str]:
     below = got // shards * shards
     legal = [n for n in (below, below + shards) if 0 < n <= rows]
     yield (
-      f'sampling.rows_at_once: got {got}, which the {shards} batch shards of'
+      f'sampling.num_slots: got {got}, which the {shards} batch shards of'
       ' the mesh (data times fsdp times expert) do not divide; the nearest'
       f' that fit: {" and ".join(map(str, legal))}.'
     )

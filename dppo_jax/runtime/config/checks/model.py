@@ -21,9 +21,9 @@ def model_problems(config: Mapping[str, Any]) -> Iterator[str]:
       f'model.num_kv_heads: got {model["num_kv_heads"]}; it must divide'
       f' model.num_heads={model["num_heads"]}.'
     )
-  if model['num_layers'] % model['layers_a_loop']:
+  if model['num_layers'] % model['scan_unroll']:
     yield (
-      f'model.layers_a_loop: got {model["layers_a_loop"]}; it must divide'
+      f'model.scan_unroll: got {model["scan_unroll"]}; it must divide'
       f' model.num_layers={model["num_layers"]}.'
     )
   if model['head_dim'] % 2:

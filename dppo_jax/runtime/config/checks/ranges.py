@@ -11,7 +11,11 @@ from dppo_jax.ops.advantages import ADVANTAGES
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.masking import AGGREGATIONS
 from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS
-from dppo_jax.ops.trust_regions import DIRECTIONS, SIDES, TRUST_REGIONS
+from dppo_jax.ops.trust_regions import (
+  ADVANTAGE_SIGNS,
+  DIRECTIONS,
+  TRUST_REGIONS,
+)
 from dppo_jax.rewards.pool import MIN_MEMORY_MB
 from dppo_jax.rewards.verdicts import TRUNCATED_POLICIES
 from dppo_jax.runtime.config.checks import data, rewards
@@ -37,10 +41,10 @@ CHOICES: dict[str, Collection[str]] = {
   'trust_region.top_k_set': ('union', 'replace_kth'),
   'trust_region.anchor': ('rollout', 'recomputed'),
   'trust_region.direction': DIRECTIONS,
-  'trust_region.side': SIDES,
+  'trust_region.advantage_sign': ADVANTAGE_SIGNS,
   'trust_region.weight_order': ('linear', 'shuffled'),
   'objective.importance': ('token', 'sequence', 'least_prefix'),
-  'objective.form': FORMS,
+  'objective.loss_form': FORMS,
   'objective.aggregation': AGGREGATIONS,
   'objective.kl_estimator': KL_ESTIMATORS,
   'optimizer.schedule': SCHEDULES,
@@ -80,25 +84,25 @@ COUNTS = {
   'model.num_experts_per_tok': 1,
   'model.moe_intermediate_size': 1,
   'model.decoder_sparse_step': 1,
-  'model.layers_a_loop': 1,
+  'model.scan_unroll': 1,
   'model.rope_original_length': 1,
   'lora.rank': 0,
   'sampling.max_completion_length': 1,
   'sampling.top_k': 0,
   'sampling.lag': 0,
-  'sampling.rows_at_once': 0,
+  'sampling.num_slots': 0,
   'optimizer.num_warmup_steps': 0,
   'optimizer.max_nonfinite': 1,
   'learner.num_minibatches': 1,
   'learner.num_microbatches': 1,
-  'learner.chunk_rows': 0,
-  'supervised.num_steps': 0,
-  'supervised.batch_size': 1,
+  'learner.head_chunk_tokens': 0,
+  'sft.num_steps': 0,
+  'sft.batch_size': 1,
   'evaluation.every_n_steps': 0,
   'evaluation.num_prompts': 1,
   'evaluation.final_num_prompts': 0,
   'evaluation.num_samples': 1,
-  'evaluation.samples_a_pass': 1,
+  'evaluation.samples_per_pass': 1,
   'evaluation.num_resamples': 1,
   'checkpoints.every_n_steps': 1,
   'checkpoints.keep': 1,
@@ -150,8 +154,8 @@ RANGES = {
   'optimizer.epsilon': (0.0, False, 1.0),
   'optimizer.weight_decay': (0.0, True, math.inf),
   'optimizer.clip_norm': (0.0, False, math.inf),
-  'supervised.learning_rate': (0.0, True, math.inf),
-  'supervised.noise': (0.0, True, 1.0),
+  'sft.learning_rate': (0.0, True, math.inf),
+  'sft.noise': (0.0, True, 1.0),
 }
 
 

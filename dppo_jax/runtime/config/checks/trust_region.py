@@ -9,7 +9,7 @@ from dppo_jax.runtime.config.checks.ranges import Config
 # What says which tokens a gated rule is asked about -> what asks about all.
 SUBJECT = {
   'direction': 'away',
-  'side': 'both',
+  'advantage_sign': 'both',
   'alpha_low': 0.0,
   'alpha_high': 0.0,
 }

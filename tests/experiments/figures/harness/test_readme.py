@@ -64,7 +64,7 @@ def test_sources_are_named():
 def test_variants_show_what_sets_them_apart():
   text = readme.write(figures.FIGURE, None, _FACTS, [])
   shared, _, table = text.partition('| variant | settings |')
-  assert '`objective.form=score`' in shared
-  assert '`objective.form=score`' not in table
+  assert '`objective.loss_form=score`' in shared
+  assert '`objective.loss_form=score`' not in table
   assert '| PG-IS | `trust_region.rule=none` |' in table
   assert '`trust_region.divergence=binary_tv`' in table

@@ -8,7 +8,7 @@ from dppo_jax.runtime.config.checks import data
 from tests.support import runs
 
 _FOLDER = str(pathlib.Path(__file__).parents[3] / 'testdata' / 'tokenizer')
-_ROWS = dict(data__source='rows', supervised__num_steps=0)
+_ROWS = dict(data__source='rows', sft__num_steps=0)
 
 
 def _problems(**overrides):
@@ -129,14 +129,14 @@ def test_these_are_fine(overrides):
     (dict(_ROWS), "evaluation.files: empty, and the source 'rows' has no"),
     (
       dict(data__source='math'),
-      'supervised.num_steps: got 40; demonstrations are of data.task',
+      'sft.num_steps: got 40; demonstrations are of data.task',
     ),
     (
       dict(data__tokenizer=_FOLDER),
-      'supervised.num_steps: got 40; demonstrations are of data.task',
+      'sft.num_steps: got 40; demonstrations are of data.task',
     ),
     (
-      dict(data__tokenizer='/no/such', supervised__num_steps=0),
+      dict(data__tokenizer='/no/such', sft__num_steps=0),
       "data.tokenizer: no file '/no/such/tokenizer.json'",
     ),
     (
@@ -147,7 +147,7 @@ def test_these_are_fine(overrides):
       dict(
         data__mixture=(('math', '', 1.0),),
         evaluation__source='data',
-        supervised__num_steps=0,
+        sft__num_steps=0,
       ),
       "evaluation.source: got 'data', and data.mixture has no held-out part",
     ),
@@ -185,7 +185,7 @@ def test_a_problem_names_its_key_and_the_fix(overrides, message):
 )
 def test_a_row_of_a_mixture(row, message):
   (problem,) = _problems(
-    data__mixture=(row,), evaluation__source='math', supervised__num_steps=0
+    data__mixture=(row,), evaluation__source='math', sft__num_steps=0
   )
   assert problem.startswith(message)
 
@@ -193,7 +193,7 @@ def test_a_row_of_a_mixture(row, message):
 def test_a_mixture_has_room_for_all_its_rows():
   rows = (('math', '', 1.0),) * 101
   (problem,) = _problems(
-    data__mixture=rows, evaluation__source='math', supervised__num_steps=0
+    data__mixture=rows, evaluation__source='math', sft__num_steps=0
   )
   assert problem == 'data.mixture: 101 rows; at most 100.'
 

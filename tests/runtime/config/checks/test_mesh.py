@@ -56,7 +56,7 @@ def test_what_fits_has_no_problem():
         model__d_model=18,
         data__num_prompts=24,
         evaluation__num_prompts=24,
-        supervised__batch_size=24,
+        sft__batch_size=24,
       ),
       ('mesh.fsdp: got 4', '12 devices: 3 or 6.'),
     ),
@@ -86,8 +86,8 @@ def test_what_fits_has_no_problem():
       ('a microbatch has 1 rows', 'the nearest that fits is 2.'),
     ),
     (
-      dict(supervised__batch_size=12),
-      ('supervised.batch_size: got 12', 'the nearest that fits is 16'),
+      dict(sft__batch_size=12),
+      ('sft.batch_size: got 12', 'the nearest that fits is 16'),
     ),
   ],
   ids=lambda value: '-'.join(value) if isinstance(value, dict) else '',
@@ -104,7 +104,7 @@ def test_a_mesh_of_another_size_is_one_problem():
 
 
 @pytest.mark.parametrize(
-  ('rows_at_once', 'num_devices', 'messages'),
+  ('num_slots', 'num_devices', 'messages'),
   [
     (0, 8, []),
     (5, 1, []),
@@ -114,7 +114,7 @@ def test_a_mesh_of_another_size_is_one_problem():
       33,
       8,
       [
-        'sampling.rows_at_once: got 33; a step samples 32 completions'
+        'sampling.num_slots: got 33; a step samples 32 completions'
         ' (data.num_prompts=8 times data.group_size=4); set at most 32, or 0'
         ' for all of them.'
       ],
@@ -123,7 +123,7 @@ def test_a_mesh_of_another_size_is_one_problem():
       12,
       8,
       [
-        'sampling.rows_at_once: got 12, which the 8 batch shards of the mesh'
+        'sampling.num_slots: got 12, which the 8 batch shards of the mesh'
         ' (data times fsdp times expert) do not divide; the nearest that fit:'
         ' 8 and 16.'
       ],
@@ -132,22 +132,22 @@ def test_a_mesh_of_another_size_is_one_problem():
       3,
       8,
       [
-        'sampling.rows_at_once: got 3, which the 8 batch shards of the mesh'
+        'sampling.num_slots: got 3, which the 8 batch shards of the mesh'
         ' (data times fsdp times expert) do not divide; the nearest that fit:'
         ' 8.'
       ],
     ),
   ],
 )
-def test_each_problem_is_a_sentence(rows_at_once, num_devices, messages):
+def test_each_problem_is_a_sentence(num_slots, num_devices, messages):
   config = runs.config().to_dict()
   config['data'] |= {'num_prompts': 8, 'group_size': 4}
-  config['sampling'] |= {'rows_at_once': rows_at_once}
+  config['sampling'] |= {'num_slots': num_slots}
   assert list(slot_problems(config, num_devices)) == messages
 
 
 def test_a_wrong_mesh_is_told_of_elsewhere():
   config = runs.config().to_dict()
   config['mesh'] |= {'data': 3, 'fsdp': 3}
-  config['sampling'] |= {'rows_at_once': 3}
+  config['sampling'] |= {'num_slots': 3}
   assert not list(slot_problems(config, 8))

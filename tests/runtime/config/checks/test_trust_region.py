@@ -29,8 +29,8 @@ def test_the_default_has_none():
       "trust_region.delta_low: got 1.5; 'topk_tv' is a probability",
     ),
     (
-      dict(trust_region__rule='gspo', trust_region__side='negative'),
-      "trust_region.side: got 'negative'; rule 'gspo' decides on whole",
+      dict(trust_region__rule='gspo', trust_region__advantage_sign='negative'),
+      "trust_region.advantage_sign: got 'negative'; rule 'gspo' decides on",
     ),
     (
       dict(trust_region__rule='cppo_soft', trust_region__delta_high=0.0),
