@@ -27,7 +27,7 @@ _UNTESTED = {
 # Tests of no single module.
 _CROSS_CUTTING = {
   pathlib.PurePath('test_structure.py'),
-  pathlib.PurePath('test_readme.py'),
+  pathlib.PurePath('test_docs.py'),
 }
 _TEST_ONLY_FOLDERS = {
   'testdata',

@@ -16,7 +16,9 @@ from absl import flags
 from ml_collections import config_flags
 
 ROOT = pathlib.Path(__file__).parents[2]
-_COMMAND = re.compile(r'(?:python3?|\S*/python) -m (experiments[\w.]*)(.*)', re.S)
+_COMMAND = re.compile(
+  r'(?:python3?|\S*/python) -m (experiments[\w.]*)(.*)', re.S
+)
 # Where a command ends that is a part of a longer line.
 _END = re.compile(r'\s(?:&&|\|\||[|<>&;]|2>)|"\s*$|\s#\s')
 

@@ -166,5 +166,7 @@ def _mathml(latex: str, display: str) -> str:
   # Markdown must not read the stars and strokes of a formula.
   latex = ' '.join(latex.split())
   return re.sub(
-    r'[*_|]', lambda m: f'&#{ord(m[0])};', converter.convert(latex, display=display)
+    r'[*_|]',
+    lambda m: f'&#{ord(m[0])};',
+    converter.convert(latex, display=display),
   )

@@ -1,4 +1,6 @@
-"""Draws docs/masks.png, the picture of README.md: python -m experiments.docs.picture.
+"""Draws docs/masks.png, the picture of README.md.
+
+python -m experiments.docs.picture
 
 What the ratio clip and two divergences mask in the (mu, pi) plane, by the
 functions of training.
@@ -45,7 +47,7 @@ PANELS = {
 
 
 def masked(rule: str, divergence: str, thresholds: Thresholds) -> np.ndarray:
-  """Where updates away from mu are masked: bool [pi, mu], cells of the plane."""
+  """Cells of the plane where updates away from mu are masked: bool [pi, mu]."""
   axis = (np.arange(_SIDE) + 0.5) / _SIDE
   mu, pi = (jnp.log(p).reshape(-1, 1) for p in np.meshgrid(axis, axis))
   keep = keep_weights(
@@ -74,7 +76,11 @@ def main() -> None:
   palette = colors.ListedColormap(['#eef3fb', '#3f51b5'])
   for axis, (title, settings) in zip(axes, PANELS.items(), strict=True):
     axis.imshow(
-      masked(*settings), origin='lower', extent=(0, 1, 0, 1), cmap=palette
+      masked(*settings),
+      origin='lower',
+      extent=(0, 1, 0, 1),
+      cmap=palette,
+      interpolation='nearest',
     )
     axis.plot([0, 1], [0, 1], color='#888888', linewidth=0.8)
     axis.set_title(title, fontsize=11)
@@ -82,7 +88,9 @@ def main() -> None:
   axes[0].set_ylabel('π, now')
   axes[0].text(0.06, 0.9, 'A > 0', color='white', fontsize=9)
   axes[0].text(0.74, 0.06, 'A < 0', color='white', fontsize=9)
-  figure.savefig(_PICTURE, metadata={'Software': None})
+  figure.savefig(
+    _PICTURE, metadata={'Software': None}, pil_kwargs={'optimize': True}
+  )
 
 
 if __name__ == '__main__':

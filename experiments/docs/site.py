@@ -19,9 +19,7 @@ from experiments.docs import pages
 _BASE = 'https://site.invalid/'
 
 
-def build(
-  root: pathlib.Path, sources: pathlib.Path, out: pathlib.Path
-) -> None:
+def build(root: pathlib.Path, sources: pathlib.Path, out: pathlib.Path) -> None:
   """Writes the site.
 
   Args:
@@ -49,18 +47,22 @@ def build(
     )
   python = config['plugins'][-1]['mkdocstrings']['handlers']['python']
   python['paths'] = [str(root)]
+  extensions = python['options']['extensions']
+  python['options']['extensions'] = [str(root / path) for path in extensions]
   settings = sources.with_suffix('.yml')
-  shutil.rmtree(out, ignore_errors=True)
+  built = sources.with_name(f'{sources.name}-site')  # Not outside its folder.
   settings.write_text(
     yaml.safe_dump(
-      config | {'docs_dir': str(sources), 'site_dir': str(out)},
+      config | {'docs_dir': sources.name, 'site_dir': built.name},
       sort_keys=False,
       allow_unicode=True,
     )
   )
   done = subprocess.run(
-    [sys.executable, '-m', 'zensical', 'build', '--strict', '--clean', '-f']
-    + [str(settings)],
+    [
+      *(sys.executable, '-m', 'zensical', 'build'),
+      *('--strict', '--clean', '--config-file', str(settings)),
+    ],
     capture_output=True,
     text=True,
     check=False,
@@ -68,6 +70,8 @@ def build(
   )
   if done.returncode:
     raise ValueError(f'zensical: {done.stdout}{done.stderr}')
+  shutil.rmtree(out, ignore_errors=True)
+  shutil.copytree(built, out)
 
 
 def problems(out: pathlib.Path) -> list[str]:

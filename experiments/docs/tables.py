@@ -1,7 +1,8 @@
 """Tables of the documentation, each written from what the code says.
 
 A page marks the place, `<!-- table: rules -->`; what follows is replaced. Names
-with a dot take a part: `config.data`, `flags.experiments.train`, `metrics.rollout`.
+with a dot take a part: `config.data`, `flags.experiments.train`,
+`metrics.rollout`.
 """
 
 import ast
@@ -174,7 +175,10 @@ def _advantages() -> tuple[tuple[str, ...], Rows]:
 def _presets() -> tuple[tuple[str, ...], Rows]:
   plain = PRESETS['pg_is'].items()
   return ('preset', 'what differs from PG-IS, the plain gradient'), (
-    (name, _code(sorted(f'{k.split(".")[1]}={v}' for k, v in keys.items() - plain)))
+    (
+      name,
+      _code(sorted(f'{k.split(".")[1]}={v}' for k, v in keys.items() - plain)),
+    )
     for name, keys in PRESETS.items()
   )
 
