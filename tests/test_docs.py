@@ -15,6 +15,10 @@ _PAGES = {
   str(path.relative_to(_ROOT)): path.read_text()
   for path in (*tables.pages(_ROOT), _ROOT / 'CHANGELOG.md')
 }
+# ml_collections loads a config file by a method that Python will remove.
+pytestmark = pytest.mark.filterwarnings(
+  'ignore:the load_module:DeprecationWarning'
+)
 _FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r'`([^`\n]+)`')
 _KEYS = {
@@ -125,29 +129,48 @@ def test_links_resolve(page):
       assert anchor in _anchors(file), target
 
 
-_PATH = re.compile(r'([\w./]+\.(?:py|sbatch|ipynb|toml|txt))(?:: (\w+))?')
+_PATH = re.compile(r'([\w./]+\.(?:py|sbatch|ipynb|toml))(?:: (\w+))?')
+_FILES = {
+  path.name
+  for folder in ('dppo_jax', 'configs', 'experiments', 'notebooks', 'tests')
+  for path in (_ROOT / folder).rglob('*.*')
+}
+
+
+def _files(name):
+  """Files that a page may mean: from the root, the package or the runtime."""
+  roots = (_ROOT, _ROOT / 'dppo_jax', _ROOT / 'dppo_jax/runtime')
+  return [root / name for root in roots if (root / name).is_file()]
+
+
+def _is_key(span):
+  name = span.split('=')[0]
+  # `trust_region.delta` stands for `delta_low` and `delta_high`.
+  return {name, f'{name}_low', f'{name}.prompt'} & _KEYS
+
+
+def _is_function(span):
+  match = re.match(rf'({_OPS})\.(\w+)', span)
+  return match and hasattr(
+    importlib.import_module(f'dppo_jax.ops.{match[1]}'), match[2]
+  )
 
 
 @pytest.mark.parametrize('page', [p for p in _PAGES if p != 'CHANGELOG.md'])
 def test_code_spans_name_what_exists(page):
   for span in _spans(page):
-    match = _PATH.fullmatch(span)
-    if match:
-      roots = (_ROOT, _ROOT / 'dppo_jax', _ROOT / 'dppo_jax/runtime')
-      found = [root / match[1] for root in roots if (root / match[1]).is_file()]
-      assert found, span
-      if match[2]:
-        assert re.search(
-          rf'^(?:def |class )?{match[2]}\b', found[0].read_text(), re.MULTILINE
-        ), span
-    match = re.fullmatch(rf'({_OPS})\.(\w+)(?:\(.*)?', span)
-    if match and match[2] != 'py':
-      module = importlib.import_module(f'dppo_jax.ops.{match[1]}')
-      assert hasattr(module, match[2]), span
-    key = re.match(r'(\w+)\.(\w+(?:\.\w+)*)(?==|$)', span)
-    if key and key[1] in _SECTIONS and key[2].split('.')[0] not in ('py', 'md'):
-      known = {key[0], f'{key[0]}_low', f'{key[0]}.prompt'}
-      assert known & _KEYS, span
+    path = _PATH.fullmatch(span)
+    if path and '/' in span:
+      assert _files(path[1]), span
+      if path[2]:
+        text = _files(path[1])[0].read_text()
+        symbol = rf'^(?:def |class )?{path[2]}\b'
+        assert re.search(symbol, text, re.MULTILINE), span
+    elif path:
+      assert span in _FILES or (_ROOT / span).is_file(), span
+    elif re.match(rf'(?:{"|".join(_SECTIONS)}|{_OPS})\.\w', span):
+      other = re.fullmatch(r'\w+\.(?:html|npz|md)(?:#\w+)?', span)
+      assert other or _is_key(span) or _is_function(span), span
 
 
 def test_readme_is_one_sitting():

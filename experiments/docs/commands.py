@@ -183,5 +183,8 @@ def parse(command: Command) -> None:
       define(flag.name, flag.default, flag.meaning, flag_values=values)
   try:
     values(words)
+    for flag in flags_of(command.module):
+      if flag.kind == 'config' and values[flag.name].value is not None:
+        values[flag.name].value.to_dict()  # A file that is not there raises.
   except (flags.Error, AttributeError, TypeError, OSError, KeyError) as error:
     raise ValueError(f'{" ".join(words)}: {error}') from error

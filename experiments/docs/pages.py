@@ -18,7 +18,10 @@ SOURCES = 'repository'  # Where files from outside docs/ are put.
 API = ('base', 'parallel', 'ops', 'lm_head', 'models', 'sampling', 'learner')
 _API_FOLDER = 'reference/api'
 
-_LINK = re.compile(r'(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^()\s]+)(\))')
+# A code span of its own is passed over; one within the text of a link is not.
+_LINK = re.compile(
+  r'(?P<code>`[^`\n]*`)|(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^()\s]+)(\))'
+)
 _FENCE = re.compile(r'^(```.*?^```[ ]*$)', re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r'(`[^`\n]*`)')
 _BLOCK_MATH = re.compile(r'\$\$(.+?)\$\$', re.DOTALL)
@@ -94,7 +97,7 @@ def links(text: str) -> list[str]:
   found: list[str] = []
 
   def note(part: str) -> str:
-    found.extend(match[2] for match in _LINK.finditer(part))
+    found.extend(m[3] for m in _LINK.finditer(part) if not m['code'])
     return part
 
   prose(text, note)
@@ -140,19 +143,19 @@ class _Copy:
 
   def _relink(self, path: pathlib.Path, part: str) -> str:
     def changed(match: re.Match[str]) -> str:
-      target, hash_, anchor = match[2].partition('#')
-      if not target or re.match(r'\w+:', target):
+      target, hash_, anchor = (match[3] or '').partition('#')
+      if match['code'] or not target or re.match(r'\w+:', target):
         return match[0]
       file = (path.parent / target).resolve()
       if not file.is_file():
         name = path.relative_to(self._root)
-        raise ValueError(f'{name}: {match[2]}: there is no such file')
+        raise ValueError(f'{name}: {match[3]}: there is no such file')
       goes = self._goes(file)
       if file.suffix != '.ipynb':
         self.put(file)
       relative = os.path.relpath(goes, self._goes(path).parent)
       link = pathlib.PurePath(relative).as_posix()
-      return f'{match[1]}{link}{hash_}{anchor}{match[3]}'
+      return f'{match[2]}{link}{hash_}{anchor}{match[4]}'
 
     return _LINK.sub(changed, part)
 

@@ -2,6 +2,11 @@ import pytest
 
 from experiments.docs import commands
 
+# ml_collections loads a config file by a method that Python will remove.
+pytestmark = pytest.mark.filterwarnings(
+  'ignore:the load_module:DeprecationWarning'
+)
+
 
 def test_flags_are_those_of_the_entry_point_and_what_it_defines_elsewhere():
   found = {flag.name: flag for flag in commands.flags_of('experiments.train')}
