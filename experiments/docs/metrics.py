@@ -73,10 +73,13 @@ METRICS = {
   'rollout/lag': Metric(
     'steps', 'age of the sampling parameters: off-policy lag'
   ),
-  'hand_over/bytes': Metric(
+  'weight_sync/bytes': Metric(
     'bytes per device', 'received in the weight sync to the sampler'
   ),
-  'trust_region/fraction_masked': Metric('share', 'tokens with M < 1'),
+  'trust_region/fraction_masked': Metric('share', 'tokens with M = 0'),
+  'trust_region/mean_dropped_weight': Metric(
+    '1', 'mean of 1 - M: what a rule takes away, soft ones too'
+  ),
   'trust_region/fraction_masked_negative': Metric(
     'share', 'masked, with A < 0'
   ),
@@ -145,6 +148,14 @@ METRICS = {
   'evaluation/greedy_accuracy': Metric(
     'share of problems', 'greedy decoding, if evaluation.greedy'
   ),
+  'evaluation/accuracy_…': Metric(
+    'share of samples', 'of one source of several'
+  ),
+  'evaluation/model_score': Metric(
+    'score', 'of the reward model, if evaluation.reward is model'
+  ),
+  'evaluation/model_score_low': Metric('score', 'lower end of its interval'),
+  'evaluation/model_score_high': Metric('score', 'upper end of its interval'),
   'evaluation/length_mean': Metric('tokens', 'mean completion length'),
   'evaluation/truncated': Metric(
     'share of samples', 'ended by the length limit'
@@ -153,7 +164,7 @@ METRICS = {
   'time/step_cpu_s': Metric('s', 'CPU time of the process in the step'),
   'time/…_s': Metric(
     's',
-    'wall time of a part: hand_over (weight sync), sampling, verification,'
+    'wall time of a part: weight_sync, sampling, verification,'
     ' training, ledger; with a lag, sampling is what the host waited for',
   ),
   'throughput/sampled_tokens_per_s': Metric(
@@ -175,6 +186,8 @@ def names_in_code() -> set[str]:
   whole = re.compile(rf'(?:{"|".join(groups())})/[a-z0-9_…]+')
   found = set()
   for path in _PACKAGE.rglob('*.py'):
+    if 'experiments' in path.relative_to(_PACKAGE).parts:
+      continue  # A link, for the console command.
     tree = ast.parse(path.read_text())
     parts = {
       id(part)

@@ -17,7 +17,7 @@ from dppo_jax.ops.advantages import ADVANTAGES
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
 from dppo_jax.rewards.verifiers import VERIFIERS
-from experiments.docs import commands, metrics
+from experiments.docs import commands, metrics, papers
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _BLOCK = re.compile(r'(<!-- table: ([\w.]+) -->\n)(?:\n?\|[^\n]*\n)*')
@@ -36,7 +36,9 @@ def table(name: str) -> str:
     known = (*_TABLES, *(f'{kind}.…' for kind in _PARTS))
     raise ValueError(f'table: unknown {name!r}; known: {", ".join(known)}')
   head, rows = _PARTS[kind](part) if part else _TABLES[name]()
-  lines = [head, ['---'] * len(head), *((f'`{k}`', *v) for k, *v in rows)]
+  if kind not in _IN_WORDS:
+    rows = ((f'`{first}`', *cells) for first, *cells in rows)
+  lines = [head, ['---'] * len(head), *rows]
   return ''.join(f'| {" | ".join(cells)} |\n' for cells in lines)
 
 
@@ -183,6 +185,26 @@ def _presets() -> tuple[tuple[str, ...], Rows]:
   )
 
 
+def _verdicts(figure: str) -> tuple[tuple[str, ...], Rows]:
+  return ('claim', 'verdict', 'seeds', 'seen'), papers.claims(figure)
+
+
+def _papers(paper: str) -> tuple[tuple[str, ...], Rows]:
+  statements = {'dppo': papers.DPPO, 'cppo': papers.CPPO}[paper]
+  head = ('statement', 'in the paper', 'here', 'preset', 'figure', 'verdict')
+  return head, (
+    (
+      row.what,
+      row.where,
+      _code(row.functions),
+      _code(row.presets),
+      row.figure and f'[{row.figure}](results/figures.md#{row.figure})',
+      papers.verdict(row),
+    )
+    for row in statements
+  )
+
+
 _TABLES = {
   'divergences': _divergences,
   'rules': _rules,
@@ -190,4 +212,11 @@ _TABLES = {
   'advantages': _advantages,
   'presets': _presets,
 }
-_PARTS = {'config': _config, 'flags': _flags, 'metrics': _metrics}
+_PARTS = {
+  'config': _config,
+  'flags': _flags,
+  'metrics': _metrics,
+  'papers': _papers,
+  'verdicts': _verdicts,
+}
+_IN_WORDS = ('papers', 'verdicts')  # Whose first column is no code.
