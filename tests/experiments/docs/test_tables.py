@@ -1,5 +1,6 @@
 import pathlib
 
+from flax.traverse_util import flatten_dict
 import pytest
 
 from configs import default
@@ -41,15 +42,7 @@ def test_every_key_of_a_config_is_read_with_its_default():
     for section, rows in tables.sections().items()
     for key, value, _ in rows
   }
-  flat = default.get_config().to_dict()
-  fields = flat['data'].pop('fields')
-  flat['data'] |= {f'fields.{key}': value for key, value in fields.items()}
-  expected = {}
-  for key, value in flat.items():
-    if isinstance(value, dict):
-      expected |= {f'{key}.{name}': each for name, each in value.items()}
-    else:
-      expected[key] = value
+  expected = flatten_dict(default.get_config().to_dict(), sep='.')
   assert set(read) == set(expected)
   for key, value in expected.items():
     assert read[key].replace('_', '') == repr(value).replace('_', ''), key
