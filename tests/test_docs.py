@@ -169,7 +169,7 @@ def test_code_spans_name_what_exists(page):
     elif path:
       assert span in _FILES or (_ROOT / span).is_file(), span
     elif re.match(rf'(?:{"|".join(_SECTIONS)}|{_OPS})\.\w', span):
-      other = re.fullmatch(r'\w+\.(?:html|npz|md)(?:#\w+)?', span)
+      other = re.fullmatch(r'\w+\.(?:html|npz|md|safetensors)(?:#\w+)?', span)
       assert other or _is_key(span) or _is_function(span), span
 
 

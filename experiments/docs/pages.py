@@ -166,10 +166,8 @@ def _math(text: str) -> str:
 
 
 def _mathml(latex: str, display: str) -> str:
-  # Markdown must not read the stars and strokes of a formula.
-  latex = ' '.join(latex.split())
-  return re.sub(
-    r'[*_|]',
-    lambda m: f'&#{ord(m[0])};',
-    converter.convert(latex, display=display),
-  )
+  found = converter.convert(' '.join(latex.split()), display=display)
+  # Markdown must not read the stars and strokes of a formula, nor take one that
+  # begins a line for a block.
+  found = re.sub(r'[*_|]', lambda m: f'&#{ord(m[0])};', found)
+  return found if display == 'block' else f'<span>{found}</span>'
