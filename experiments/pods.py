@@ -15,7 +15,9 @@ from dppo_jax.runtime import entry_point
 from dppo_jax.runtime.pods import table, topologies
 from dppo_jax.runtime.validation import suggest
 
-_OUT = flags.DEFINE_string('out', 'docs/results/pods.md', 'Page; the CSV is beside it.')
+_OUT = flags.DEFINE_string(
+  'out', 'docs/results/pods.md', 'Page; the CSV is beside it.'
+)
 _ONLY = flags.DEFINE_string('only', '', 'Only rows whose name has this in it.')
 
 

@@ -184,7 +184,8 @@ def parse(command: Command) -> None:
   try:
     values(words)
     for flag in flags_of(command.module):
-      if flag.kind == 'config' and values[flag.name].value is not None:
-        values[flag.name].value.to_dict()  # A file that is not there raises.
+      config: Any = values[flag.name].value
+      if flag.kind == 'config' and config is not None:
+        config.to_dict()  # A file that is not there raises.
   except (flags.Error, AttributeError, TypeError, OSError, KeyError) as error:
     raise ValueError(f'{" ".join(words)}: {error}') from error

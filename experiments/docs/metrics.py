@@ -156,6 +156,9 @@ METRICS = {
   ),
   'evaluation/model_score_low': Metric('score', 'lower end of its interval'),
   'evaluation/model_score_high': Metric('score', 'upper end of its interval'),
+  'evaluation/greedy_model_score': Metric(
+    'score', 'of greedy decoding, if evaluation.greedy'
+  ),
   'evaluation/length_mean': Metric('tokens', 'mean completion length'),
   'evaluation/truncated': Metric(
     'share of samples', 'ended by the length limit'

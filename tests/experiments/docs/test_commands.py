@@ -13,8 +13,10 @@ def test_flags_are_those_of_the_entry_point_and_what_it_defines_elsewhere():
   assert found['config'].kind == 'config'
   assert found['dry_run'].default is False
   assert found['num_processes'].kind == 'integer'  # Of several hosts.
-  figures = commands.flags_of('experiments.figures.stability')
-  assert [flag.name for flag in figures] == ['tier', 'out', 'runs', 'parallel']
+  figures = {
+    flag.name for flag in commands.flags_of('experiments.figures.stability')
+  }
+  assert {'tier', 'out', 'runs', 'parallel'} <= figures
 
 
 def test_commands_are_found_in_longer_lines():
