@@ -206,7 +206,7 @@ def keep_by_prefix_budget(signals: Signals, bounds: Bounds) -> Array:
 
 
 def keep_by_dynamic_budget(signals: Signals, bounds: Bounds) -> Array:
-  """CPPO with delta_b = clamp(P90(D), b, 2 b) of each sequence (eq. 22)."""
+  """CPPO with delta_b = clamp(P90(D), b, 2 b) of each response (eq. 22)."""
   prefix, budget = _prefix(signals, bounds), _dynamic(signals, bounds)
   threshold = cppo.thresholds(prefix, _delta(signals, bounds), budget)
   return 1.0 - (prefix.weighted > threshold)
@@ -219,19 +219,19 @@ def weigh_by_prefix_budget(signals: Signals, bounds: Bounds) -> Array:
 
 
 def keep_by_max(signals: Signals, bounds: Bounds) -> Array:
-  """TRM-Max: drops the sequence if max_t D > delta, for either sign of A."""
+  """TRM-Max: a whole response goes where max_t D > delta, sign-blind."""
   worst = row_max(signals.divergence, signals.mask)
   return jnp.where(worst[:, None] > _delta(signals, bounds), 0.0, 1.0)
 
 
 def keep_by_mean(signals: Signals, bounds: Bounds) -> Array:
-  """TRM-Avg: drops the sequence if mean_t D > delta, for either sign of A."""
+  """TRM-Avg: a whole response goes where mean_t D > delta, sign-blind."""
   mean = row_mean(signals.divergence, signals.mask)
   return jnp.where(mean[:, None] > _delta(signals, bounds), 0.0, 1.0)
 
 
 def keep_by_sequence_ratio(signals: Signals, bounds: Bounds) -> Array:
-  """GSPO: PPO's clip on the sequence ratio; drops or keeps whole sequences.
+  """GSPO: PPO's clip on the sequence ratio; a response goes as a whole.
 
   Its direction is that of the sequence ratio, not of each token, so the row
   gates itself: A > 0 and s > 1 + clip_high, or A < 0 and s < 1 - clip_low.
