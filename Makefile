@@ -21,7 +21,7 @@ PYTEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest $(PYTEST_ARGS)
 SOURCES := dppo_jax configs experiments notebooks tests setup.py
 
 .PHONY: help .venv train figures format lint types layers tests notebooks doctests \
-  test clean
+  tables docs test clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' \
@@ -94,10 +94,16 @@ doctests: $(STAMP) ## Run the examples of docstrings.
 	  dppo_jax/runtime/evaluation/accuracy.py \
 	  dppo_jax/data/reference_answers.py dppo_jax/data/stop_strings.py
 
+tables: $(STAMP) ## Write the tables of docs/ and README.md from the code.
+	@JAX_PLATFORMS=cpu $(BIN)/python -m experiments.tables
+
+docs: $(STAMP) ## Build the site of docs/ into site/, notebooks executed.
+	@JAX_PLATFORMS=cpu $(BIN)/python -m experiments.docs
+
 test: lint types layers tests doctests ## All of the above: the gate.
 
 clean: ## Remove caches and build products; keeps .venv and runs.
-	@rm -rf build dist *.egg-info .cache .hypothesis .pytest_cache .ruff_cache \
+	@rm -rf build dist site *.egg-info .cache .hypothesis .pytest_cache .ruff_cache \
 	  .import_linter_cache
 	@find . -path ./.venv -prune -o -type d -name __pycache__ -print0 \
 	  | xargs -0 rm -rf

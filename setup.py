@@ -52,17 +52,24 @@ _INSTALL_REQUIRES = [
   'tqdm>=4.67,<5',
 ]
 
+# The site of docs/; notebooks are executed by what is in _TEST.
+_DOCS = [
+  'ipykernel>=7',
+  'latex2mathml>=3.81,<4',
+  'mkdocstrings-python>=2.0.11,<3',
+  'nbclient>=0.11,<0.12',
+  'zensical==0.0.73',  # Before 1.0 any release may change the build.
+]
+
 _TEST = [
+  *_DOCS,
   'basedpyright>=1.40',
   'hypothesis>=6.150',
   'import-linter>=2.11,<3',
   'pytest>=9,<10',
   'pytest-xdist>=3.8,<4',
   'ruff>=0.17,<0.18',  # Its formatting changes with the minor version.
-  # Notebooks, kept as text and executed.
-  'ipykernel>=7',
-  'jupytext>=1.18,<2',
-  'nbclient>=0.11,<0.12',
+  'jupytext>=1.18,<2',  # Notebooks as text, for the linters.
 ]
 
 setuptools.setup(
@@ -81,6 +88,7 @@ setuptools.setup(
   install_requires=_INSTALL_REQUIRES,
   extras_require={
     'test': _TEST,
+    'docs': _DOCS,
     'gpu': ['jax[cuda12]'],  # NVIDIA driver 525 or later.
     'gpu_cuda13': ['jax[cuda13]'],  # NVIDIA driver 580 or later.
     'tpu': ['jax[tpu]'],  # With the libtpu of its age; compiles anywhere.

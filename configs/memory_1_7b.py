@@ -5,8 +5,8 @@ adapters (LoRA, where configs/default.py has it) on a base in bfloat16, export.
 
 Command: python -m experiments.bench.memory --folder=DIR \
   --config=configs/memory_1_7b.py
-Hardware: 2 CPU cores, 12 GB. Duration: minutes. Expected: figures in README.md,
-"What is measured".
+Hardware: 2 CPU cores, 12 GB. Duration: minutes. Expected: see
+docs/results/performance.md, "Memory".
 """
 
 import ml_collections

@@ -75,8 +75,8 @@ class Rollout:
     routes: unsigned [B, T, M, k], the experts that the sampler's M sparse
       layers gave each token, kept where the trainer replays them; anything
       where masked, and at the last token, which the sampler need not have run.
-    decode_steps: i32 [B], decode steps that the sampler ran in the place of a
-      row from its first token on, those after its end included.
+    decode_steps: i32 [B], decode steps executed by this row's slot since it
+      started, those after its end included.
   """
 
   tokens: Array

@@ -1,6 +1,6 @@
 """Compiles the papers' models for pods that are not here: a page and a CSV.
 
-python -m experiments.pods --out=docs/pods.md [--only=qwen3_8b]
+python -m experiments.pods --out=docs/results/pods.md [--only=qwen3_8b]
 
 Needs libtpu (extra tpu), and minutes a row. Rows that are not compiled now
 keep what the CSV beside the page says.
@@ -15,7 +15,9 @@ from dppo_jax.planning.aot import papers_table, topologies
 from dppo_jax.runtime import cli
 from dppo_jax.suggestions import suggest
 
-_OUT = flags.DEFINE_string('out', 'docs/pods.md', 'Page; the CSV is beside it.')
+_OUT = flags.DEFINE_string(
+  'out', 'docs/results/pods.md', 'Page; the CSV is beside it.'
+)
 _ONLY = flags.DEFINE_string('only', '', 'Only rows whose name has this in it.')
 
 

@@ -18,7 +18,11 @@ _MODULES = sorted(
 # Of experiments/, what is no entry point but a library of its own.
 _MIRRORED = sorted(
   path.relative_to(_ROOT)
-  for folder in ('experiments/bench', 'experiments/figures/harness')
+  for folder in (
+    'experiments/bench',
+    'experiments/docs',
+    'experiments/figures/harness',
+  )
   for path in (_ROOT / folder).glob('*.py')
   if path.name != '__init__.py'
 )
@@ -35,7 +39,7 @@ _UNTESTED = {
 # Tests of no single module.
 _CROSS_CUTTING = {
   pathlib.PurePath('test_structure.py'),
-  pathlib.PurePath('test_readme.py'),
+  pathlib.PurePath('test_docs.py'),
 }
 _TEST_ONLY_FOLDERS = {
   'testdata',

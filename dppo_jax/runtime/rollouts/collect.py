@@ -82,7 +82,7 @@ def compile_collection(
       rollout = cut(rollout, on_host)
       on_host = _on_host(parts, rollout)
     clock.lap('sampling')
-    # No sooner: what hosts tell each other waits for what the devices do.
+    # After the copy: host collectives queue behind device work.
     ahead.fill(state)
     rewarded = reward(
       parts.tokenizer,

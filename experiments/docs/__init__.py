@@ -1,0 +1,1 @@
+"""The documentation: its generated tables, its pages, its checks."""

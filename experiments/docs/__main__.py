@@ -1,0 +1,37 @@
+"""Builds the site of docs/: python -m experiments.docs --out=site.
+
+Notebooks are executed, unless their results are kept from before: cells, code
+and configs are the same. --noexecute leaves out what is not kept.
+"""
+
+import pathlib
+
+from absl import app, flags
+
+from experiments.docs import notebooks, site
+
+_OUT = flags.DEFINE_string('out', 'site', 'Folder of the site.')
+_EXECUTE = flags.DEFINE_bool('execute', True, 'Run notebooks that changed.')
+_ROOT = pathlib.Path(__file__).parents[2]
+
+
+def main(argv: list[str]) -> int:
+  """Builds and checks; returns the exit code, 1 if a link is broken."""
+  del argv
+  if _EXECUTE.value:
+    for name in notebooks.names(_ROOT):
+      if notebooks.kept(_ROOT, name) is None:
+        print(f'notebooks/{name}.ipynb', flush=True)
+        notebooks.keep(_ROOT, name, notebooks.execute(_ROOT, name))
+  out = pathlib.Path(_OUT.value).absolute()
+  site.build(_ROOT, _ROOT / 'build/docs', out)
+  broken = site.problems(out)
+  for line in broken:
+    print(f'error: {line}')
+  pages = len(list(out.rglob('*.html')))
+  print(f'{pages} pages, {len(broken)} broken links: {out}/index.html')
+  return int(bool(broken))
+
+
+if __name__ == '__main__':
+  app.run(main)

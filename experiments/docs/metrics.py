@@ -1,0 +1,214 @@
+"""Metrics of `metrics.jsonl`: unit and meaning; and the names in the code."""
+
+import ast
+import pathlib
+import re
+from typing import NamedTuple
+
+_PACKAGE = pathlib.Path(__file__).parents[2] / 'dppo_jax'
+
+
+class Metric(NamedTuple):
+  """What a metric says.
+
+  Attributes:
+    unit: of its value; 'share' is of completion tokens unless said otherwise.
+    meaning: one sentence.
+  """
+
+  unit: str
+  meaning: str
+
+
+# '…' stands for a name that is known in a run only.
+METRICS = {
+  'rewards/mean': Metric('reward', 'mean over the batch, after shaping'),
+  'rewards/std': Metric('reward', 'standard deviation over the batch'),
+  'rewards/zero_variance_groups': Metric(
+    'share of prompts', 'all rewards of the group are equal: no gradient'
+  ),
+  'rewards/errors': Metric(
+    'share of completions', 'the verifier failed or its process died'
+  ),
+  'rewards/timeouts': Metric(
+    'share of completions', 'the verifier exceeded its time limit'
+  ),
+  'rewards/reason_…': Metric(
+    'share of completions', "by the first verifier's reason; they sum to 1"
+  ),
+  'rewards/term_…': Metric(
+    'reward', 'mean of one verifier of several, before weighting'
+  ),
+  'rewards/shaping': Metric('reward', 'mean of what length shaping adds'),
+  'rewards/model_mean': Metric('score', 'of the reward model, not weighted'),
+  'rewards/model_std': Metric('score', 'of the reward model, not weighted'),
+  'rewards/model_cut': Metric(
+    'texts', 'lost their beginning: longer than model_max_length'
+  ),
+  'rewards/model_failed': Metric(
+    'texts', 'refused by the chat template; they get the lowest score'
+  ),
+  'rewards/sampled_mean': Metric(
+    'reward', 'dynamic sampling: mean over all that was sampled'
+  ),
+  'rollout/length_mean': Metric('tokens', 'mean completion length'),
+  'rollout/length_max': Metric('tokens', 'longest completion'),
+  'rollout/truncated': Metric(
+    'share of completions', 'ended by the length limit'
+  ),
+  'rollout/entropy_mean': Metric(
+    'nats per token', 'entropy of the sampling distribution'
+  ),
+  'rollout/topk_mass': Metric(
+    'probability', 'mean mass of the K recorded tokens under mu'
+  ),
+  'rollout/useful_decode_share': Metric(
+    'share of slot-steps',
+    'decode efficiency: slot-steps that produced a kept token; the first token'
+    ' of a completion comes from the prefill and counts as no step',
+  ),
+  'rollout/batches': Metric(
+    'batches', 'dynamic sampling: batches sampled for this step'
+  ),
+  'rollout/lag': Metric(
+    'steps', 'age of the sampling parameters: off-policy lag'
+  ),
+  'weight_sync/bytes': Metric(
+    'bytes per device', 'received in the weight sync to the sampler'
+  ),
+  'trust_region/fraction_masked': Metric('share', 'tokens with M = 0'),
+  'trust_region/mean_dropped_weight': Metric(
+    '1', 'mean of 1 - M: what a rule takes away, soft ones too'
+  ),
+  'trust_region/fraction_masked_negative': Metric(
+    'share', 'masked, with A < 0'
+  ),
+  'trust_region/fraction_masked_positive': Metric(
+    'share', 'masked, with A > 0'
+  ),
+  'trust_region/fraction_masked_rare': Metric('share', 'masked, with mu < .1'),
+  'trust_region/divergence_mean': Metric(
+    'probability or nats', 'the configured divergence D, mean over tokens'
+  ),
+  'trust_region/divergence_max': Metric(
+    'probability or nats', 'the configured divergence D, largest token'
+  ),
+  'trust_region/bad_updates': Metric('share', 'A < 0 and mu - pi >= .5'),
+  'mismatch/mean_abs': Metric(
+    'probability',
+    'mean of |pi - mu| of the sampled tokens, each at the update that used it:'
+    ' sampler mismatch and off-policy drift together',
+  ),
+  'mismatch/max': Metric('probability', 'largest pi - mu'),
+  'mismatch/min': Metric('probability', 'least pi - mu'),
+  'mismatch/first_update_mean_abs': Metric(
+    'probability',
+    'the same mean at the first update of a step, before any parameter changed:'
+    ' sampler mismatch (and lag) alone',
+  ),
+  'ratio/mean': Metric('1', 'mean of pi / mu'),
+  'ratio/max': Metric('1', 'largest pi / mu'),
+  'cppo/budget_effective': Metric(
+    'unit of D', 'delta_b per position, mean over tokens'
+  ),
+  'cppo/masked_by_budget': Metric(
+    'share', 'tokens that only the prefix budget masked'
+  ),
+  'router/load_balance': Metric(
+    '1', 'load-balance loss, k where the load is even; mean over microbatches'
+  ),
+  'router/entropy': Metric(
+    'nats', "entropy of a token's expert distribution; mean over microbatches"
+  ),
+  'router/max_expert_share': Metric(
+    'share of assignments', "the busiest expert's, in its layer"
+  ),
+  'loss/total': Metric('loss', 'mean over the updates of the step'),
+  'optimizer/learning_rate': Metric('1', 'of the first update of the step'),
+  'optimizer/gradient_norm': Metric('1', 'global, before clipping; mean'),
+  'optimizer/nonfinite_in_a_row': Metric(
+    'updates', 'skipped one after another because of NaN or inf gradients'
+  ),
+  'optimizer/nonfinite_total': Metric('updates', 'skipped since the start'),
+  'evaluation/sampled_accuracy': Metric(
+    'share of samples', 'avg@k: mean accuracy over all samples'
+  ),
+  'evaluation/sampled_accuracy_low': Metric(
+    'share of samples', 'lower end of its bootstrap interval'
+  ),
+  'evaluation/sampled_accuracy_high': Metric(
+    'share of samples', 'upper end of its bootstrap interval'
+  ),
+  'evaluation/pass_at_k': Metric(
+    'share of problems', 'unbiased pass@k, k = evaluation.num_samples'
+  ),
+  'evaluation/pass_at_…': Metric(
+    'share of problems', 'the same for 1, 2, 4, … up to k'
+  ),
+  'evaluation/greedy_accuracy': Metric(
+    'share of problems', 'greedy decoding, if evaluation.greedy'
+  ),
+  'evaluation/accuracy_…': Metric(
+    'share of samples', 'of one source of several'
+  ),
+  'evaluation/model_score': Metric(
+    'score', 'of the reward model, if evaluation.reward is model'
+  ),
+  'evaluation/model_score_low': Metric('score', 'lower end of its interval'),
+  'evaluation/model_score_high': Metric('score', 'upper end of its interval'),
+  'evaluation/greedy_model_score': Metric(
+    'score', 'of greedy decoding, if evaluation.greedy'
+  ),
+  'evaluation/length_mean': Metric('tokens', 'mean completion length'),
+  'evaluation/truncated': Metric(
+    'share of samples', 'ended by the length limit'
+  ),
+  'time/step_s': Metric('s', 'wall time of the step'),
+  'time/step_cpu_s': Metric('s', 'CPU time of the process in the step'),
+  'time/…_s': Metric(
+    's',
+    'wall time of a part: weight_sync, sampling, verification,'
+    ' training, ledger; with a lag, sampling is what the host waited for',
+  ),
+  'throughput/sampled_tokens_per_s': Metric(
+    'tokens/s', 'by sampling time; with a lag, by the whole step'
+  ),
+  'throughput/trained_tokens_per_s': Metric(
+    'tokens/s', 'prompt and completion tokens, by training time'
+  ),
+}
+
+
+def groups() -> list[str]:
+  """First parts of the names, in the order of the table."""
+  return list(dict.fromkeys(name.split('/')[0] for name in METRICS))
+
+
+def names_in_code() -> set[str]:
+  """Names of metrics among the strings of the package, '…' where formatted."""
+  whole = re.compile(rf'(?:{"|".join(groups())})/[a-z0-9_…]+')
+  found = set()
+  for path in _PACKAGE.rglob('*.py'):
+    if 'experiments' in path.relative_to(_PACKAGE).parts:
+      continue  # A link, for the console command.
+    tree = ast.parse(path.read_text())
+    parts = {
+      id(part)
+      for node in ast.walk(tree)
+      if isinstance(node, ast.JoinedStr)
+      for part in node.values
+    }
+    for node in ast.walk(tree):
+      text = ''
+      if id(node) in parts:
+        continue
+      if isinstance(node, ast.JoinedStr):
+        text = ''.join(
+          str(part.value) if isinstance(part, ast.Constant) else '…'
+          for part in node.values
+        )
+      elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        text = node.value
+      if whole.fullmatch(text):
+        found.add(text)
+  return found

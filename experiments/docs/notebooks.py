@@ -1,0 +1,137 @@
+"""Notebooks: executed once, kept with their outputs, shown as pages.
+
+The repository holds them without outputs. A result is kept in build/notebooks
+under a name of everything that decides it, so that the tests, which run every
+notebook, and the site share one execution.
+"""
+
+import base64
+import hashlib
+import os
+import pathlib
+from typing import Any
+
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+import nbclient
+import nbformat
+
+_START_S = 120  # Of a kernel; a machine may be busy.
+_CELL_S = 300  # A cell that hangs fails.
+_CODE = ('dppo_jax', 'configs')  # What notebooks import.
+
+
+def names(root: pathlib.Path) -> list[str]:
+  """Names of the notebooks, in alphabetical order."""
+  return sorted(path.stem for path in (root / 'notebooks').glob('*.ipynb'))
+
+
+def read(root: pathlib.Path, name: str) -> Any:
+  """The notebook as it is in the repository."""
+  return nbformat.read(root / 'notebooks' / f'{name}.ipynb', as_version=4)
+
+
+def execute(
+  root: pathlib.Path,
+  name: str,
+  folder: pathlib.Path | None = None,
+  compilation_cache: str = '',
+) -> Any:
+  """The notebook with the outputs of all its cells, from one fresh kernel.
+
+  Args:
+    root: of the repository; notebooks import its packages.
+    name: of the notebook.
+    folder: working directory of the kernel; None: the notebook's own.
+    compilation_cache: folder of compiled programs; '' keeps none.
+
+  Raises:
+    nbclient.exceptions.CellExecutionError: a cell raised.
+  """
+  notebook = read(root, name)
+  client = nbclient.NotebookClient(
+    notebook,
+    km=AsyncKernelManager(  # This interpreter, whatever kernels there are.
+      kernel_name='python3',
+      kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
+    ),
+    allow_errors=False,
+    startup_timeout=_START_S,
+    timeout=_CELL_S,
+    extra_arguments=['--HistoryManager.enabled=False'],
+  )
+  # One plain device, as for a reader. Half of the time is compilation of small
+  # programs, so all of them are kept.
+  environment = os.environ | {
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': '',
+    'JAX_COMPILATION_CACHE_DIR': compilation_cache,
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+    'MPLBACKEND': 'module://matplotlib_inline.backend_inline',
+    'PYTHONPATH': str(root),
+  }
+  where = root / 'notebooks' if folder is None else folder
+  client.execute(cwd=str(where), env=environment, cleanup_kc=True)
+  return client.nb
+
+
+def keep(root: pathlib.Path, name: str, notebook: Any) -> pathlib.Path:
+  """Keeps an executed notebook; returns where."""
+  path = _kept_at(root, name)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  for old in path.parent.glob(f'{name}-*.ipynb'):
+    old.unlink(missing_ok=True)
+  whole = path.with_suffix(f'.{os.getpid()}')
+  nbformat.write(notebook, whole)
+  whole.replace(path)  # Tests run in several processes.
+  return path
+
+
+def kept(root: pathlib.Path, name: str) -> Any | None:
+  """The notebook with outputs, if they are of today's cells and code."""
+  path = _kept_at(root, name)
+  return nbformat.read(path, as_version=4) if path.is_file() else None
+
+
+def _kept_at(root: pathlib.Path, name: str) -> pathlib.Path:
+  digest = hashlib.sha256()
+  sources = [
+    path for part in _CODE for path in sorted((root / part).rglob('*.py'))
+  ]
+  for path in (root / 'notebooks' / f'{name}.ipynb', *sources):
+    digest.update(str(path.relative_to(root)).encode())
+    digest.update(path.read_bytes())
+  return root / f'build/notebooks/{name}-{digest.hexdigest()[:16]}.ipynb'
+
+
+def page(notebook: Any, name: str, folder: pathlib.Path) -> str:
+  """The notebook as Markdown; its pictures are written into `folder`."""
+  parts = [f'*The notebook `notebooks/{name}.ipynb`.*']
+  figures = 0
+  for cell in notebook.cells:
+    if cell.cell_type == 'markdown':
+      parts.append(cell.source)
+      continue
+    parts.append(f'```python\n{cell.source}\n```')
+    for output in cell.outputs:
+      if 'image/png' in output.get('data', {}):
+        figures += 1
+        picture = folder / f'{name}-{figures}.png'
+        picture.write_bytes(base64.b64decode(output.data['image/png']))
+        parts.append(f'![Figure {figures} of {name}]({picture.name})')
+      elif text := _text(output):
+        parts.append(f'```text\n{text.rstrip()}\n```')
+  if not figures:
+    note = 'This build has no figures: it did not execute the notebook.'
+    parts[0] += f'\n\n> {note}'
+  # The title comes first.
+  title = parts.pop(1)
+  head, _, rest = title.partition('\n')
+  return '\n\n'.join([head, parts[0], rest.strip(), *parts[1:]]) + '\n'
+
+
+def _text(output: Any) -> str:
+  if output.output_type == 'stream':
+    return output.text if output.name == 'stdout' else ''
+  return output.get('data', {}).get('text/plain', '')

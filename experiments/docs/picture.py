@@ -1,0 +1,97 @@
+"""Draws docs/masks.png, the picture of README.md.
+
+python -m experiments.docs.picture
+
+What the ratio clip and two divergences mask in the (mu, pi) plane, by the
+functions of training.
+"""
+
+import dataclasses
+import pathlib
+
+import jax.numpy as jnp
+from matplotlib import colors
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+import numpy as np
+
+from dppo_jax.base import TokenStats
+from dppo_jax.ops.divergences import DIVERGENCES
+from dppo_jax.ops.trust_regions import (
+  Signals,
+  Thresholds,
+  keep_weights,
+  open_thresholds,
+)
+
+_PICTURE = pathlib.Path(__file__).parents[2] / 'docs/masks.png'
+_SIDE = 401  # Cells of the plane; no center lies on a bound.
+_OPEN = open_thresholds()
+PANELS = {
+  'PPO, ratio clip .2': (
+    'ratio_clip',
+    'binary_tv',
+    dataclasses.replace(_OPEN, clip_low=0.2, clip_high=0.2),
+  ),
+  'DPPO, Binary TV .2': (
+    'divergence',
+    'binary_tv',
+    dataclasses.replace(_OPEN, delta_low=0.2, delta_high=0.2),
+  ),
+  'DPPO, Binary KL .05': (
+    'divergence',
+    'binary_kl',
+    dataclasses.replace(_OPEN, delta_low=0.05, delta_high=0.05),
+  ),
+}
+
+
+def masked(rule: str, divergence: str, thresholds: Thresholds) -> np.ndarray:
+  """Cells of the plane where updates away from mu are masked: bool [pi, mu]."""
+  axis = (np.arange(_SIDE) + 0.5) / _SIDE
+  mu, pi = (jnp.log(p).reshape(-1, 1) for p in np.meshgrid(axis, axis))
+  keep = keep_weights(
+    rule,
+    Signals(
+      advantages=jnp.sign(pi - mu),  # Above the diagonal A > 0 moves away.
+      log_probs=pi,
+      anchor_log_probs=mu,
+      divergence=DIVERGENCES[divergence].fn(
+        jnp.zeros(mu.shape, jnp.int32),
+        TokenStats(log_probs=mu),
+        TokenStats(log_probs=pi),
+      ),
+      mask=jnp.ones(mu.shape, bool),
+    ),
+    thresholds,
+  )
+  return np.asarray(keep).reshape(_SIDE, _SIDE) < 1
+
+
+def main() -> None:
+  """Draws the picture."""
+  figure = Figure(figsize=(9.0, 3.3), dpi=130, layout='constrained')
+  FigureCanvasAgg(figure)
+  axes = figure.subplots(1, len(PANELS), sharey=True)
+  palette = colors.ListedColormap(['#eef3fb', '#3f51b5'])
+  for axis, (title, settings) in zip(axes, PANELS.items(), strict=True):
+    axis.imshow(
+      masked(*settings),
+      origin='lower',
+      extent=(0, 1, 0, 1),
+      cmap=palette,
+      interpolation='nearest',
+    )
+    axis.plot([0, 1], [0, 1], color='#888888', linewidth=0.8)
+    axis.set_title(title, fontsize=11)
+    axis.set_xlabel('μ, when sampled')
+  axes[0].set_ylabel('π, now')
+  axes[0].text(0.06, 0.9, 'A > 0', color='white', fontsize=9)
+  axes[0].text(0.74, 0.06, 'A < 0', color='white', fontsize=9)
+  figure.savefig(
+    _PICTURE, metadata={'Software': None}, pil_kwargs={'optimize': True}
+  )
+
+
+if __name__ == '__main__':
+  main()
