@@ -6,7 +6,7 @@ python -m experiments.tables [FILE.md …]   # make tables
 import pathlib
 import sys
 
-from experiments.docs import tables
+from dppo_jax.experiments.docs import tables
 
 _ROOT = pathlib.Path(__file__).parents[1]
 

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from experiments.docs import commands, pages, tables
+from dppo_jax.experiments.docs import commands, pages, tables
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _PAGES = {

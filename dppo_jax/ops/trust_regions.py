@@ -206,7 +206,7 @@ def keep_by_prefix_budget(signals: Signals, bounds: Thresholds) -> Array:
 
 
 def keep_by_dynamic_budget(signals: Signals, bounds: Thresholds) -> Array:
-  """CPPO with delta_b = clamp(P90(D), b, 2 b) of each response (eq. 22)."""
+  """CPPO with delta_b = clamp(P90(D), b, 2 b) of each sequence (eq. 22)."""
   prefix, budget = _prefix(signals, bounds), _dynamic(signals, bounds)
   threshold = cppo.thresholds(prefix, _delta(signals, bounds), budget)
   return 1.0 - (prefix.weighted > threshold)
@@ -219,13 +219,13 @@ def weigh_by_prefix_budget(signals: Signals, bounds: Thresholds) -> Array:
 
 
 def keep_by_max(signals: Signals, bounds: Thresholds) -> Array:
-  """TRM-Max: a whole response goes where max_t D > delta, sign-blind."""
+  """TRM-Max: drops the sequence if max_t D > delta, for either sign of A."""
   worst = row_max(signals.divergence, signals.mask)
   return jnp.where(worst[:, None] > _delta(signals, bounds), 0.0, 1.0)
 
 
 def keep_by_mean(signals: Signals, bounds: Thresholds) -> Array:
-  """TRM-Avg: a whole response goes where mean_t D > delta, sign-blind."""
+  """TRM-Avg: drops the sequence if mean_t D > delta, for either sign of A."""
   mean = row_mean(signals.divergence, signals.mask)
   return jnp.where(mean[:, None] > _delta(signals, bounds), 0.0, 1.0)
 
@@ -237,7 +237,7 @@ def keep_by_max_and_mean(signals: Signals, bounds: Thresholds) -> Array:
 
 
 def keep_by_sequence_ratio(signals: Signals, bounds: Thresholds) -> Array:
-  """GSPO: PPO's clip on the sequence ratio; a response goes as a whole.
+  """GSPO: PPO's clip on the sequence ratio; drops or keeps whole sequences.
 
   Its direction is that of the sequence ratio, not of each token, so the row
   gates itself: A > 0 and s > 1 + clip_high, or A < 0 and s < 1 - clip_low.

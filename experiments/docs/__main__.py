@@ -8,7 +8,7 @@ import pathlib
 
 from absl import app, flags
 
-from experiments.docs import notebooks, site
+from dppo_jax.experiments.docs import notebooks, site
 
 _OUT = flags.DEFINE_string('out', 'site', 'Folder of the site.')
 _EXECUTE = flags.DEFINE_bool('execute', True, 'Run notebooks that changed.')

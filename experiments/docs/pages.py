@@ -12,7 +12,7 @@ import shutil
 
 from latex2mathml import converter
 
-from experiments.docs import notebooks
+from dppo_jax.experiments.docs import notebooks
 
 SOURCES = 'repository'  # Where files from outside docs/ are put.
 API = ('base', 'parallel', 'ops', 'lm_head', 'models', 'sampling', 'learner')

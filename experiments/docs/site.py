@@ -14,7 +14,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 
 import yaml
 
-from experiments.docs import pages
+from dppo_jax.experiments.docs import pages
 
 _BASE = 'https://site.invalid/'
 

@@ -12,12 +12,12 @@ import pathlib
 import re
 import tokenize
 
-from configs.presets import PRESETS
+from dppo_jax.configs.presets import PRESETS
+from dppo_jax.experiments.docs import commands, metrics, papers
 from dppo_jax.ops.advantages import ADVANTAGES
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
 from dppo_jax.rewards.verifiers import VERIFIERS
-from experiments.docs import commands, metrics, papers
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _BLOCK = re.compile(r'(<!-- table: ([\w.]+) -->\n)(?:\n?\|[^\n]*\n)*')

@@ -9,7 +9,7 @@ import pathlib
 import jax
 import pytest
 
-from experiments.docs import notebooks
+from dppo_jax.experiments.docs import notebooks
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _FOLDER = _ROOT / 'notebooks'

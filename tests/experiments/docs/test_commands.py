@@ -1,6 +1,6 @@
 import pytest
 
-from experiments.docs import commands
+from dppo_jax.experiments.docs import commands
 
 # ml_collections loads a config file by a method that Python will remove.
 pytestmark = pytest.mark.filterwarnings(

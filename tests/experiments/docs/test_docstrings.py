@@ -1,4 +1,4 @@
-from experiments.docs.docstrings import fenced
+from dppo_jax.experiments.docs.docstrings import fenced
 
 
 def test_formulas_and_examples_are_fenced():

@@ -1,6 +1,6 @@
 from fnmatch import fnmatchcase
 
-from experiments.docs import metrics
+from dppo_jax.experiments.docs import metrics
 
 
 def _fits(name, pattern):

@@ -1,7 +1,7 @@
 import nbformat
 import pytest
 
-from experiments.docs import notebooks
+from dppo_jax.experiments.docs import notebooks
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import pathlib
 
 import pytest
 
-from experiments.docs import pages
+from dppo_jax.experiments.docs import pages
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import pathlib
 
 import pytest
 
-from configs.presets import PRESETS
-from experiments.docs import papers
+from dppo_jax.configs.presets import PRESETS
+from dppo_jax.experiments.docs import papers
 
 _PACKAGE = pathlib.Path(__file__).parents[3] / 'dppo_jax'
 _STATEMENTS = papers.DPPO + papers.CPPO

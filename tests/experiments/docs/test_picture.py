@@ -1,6 +1,6 @@
 import numpy as np
 
-from experiments.docs import picture
+from dppo_jax.experiments.docs import picture
 
 
 def test_areas_are_those_of_pencil_and_paper():

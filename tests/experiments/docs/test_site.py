@@ -4,7 +4,7 @@ import zlib
 
 import pytest
 
-from experiments.docs import pages, site
+from dppo_jax.experiments.docs import pages, site
 
 _ROOT = pathlib.Path(__file__).parents[3]
 _DOCUMENTED = ('base', 'ops', 'lm_head', 'learner', 'sampling')

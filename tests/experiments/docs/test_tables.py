@@ -3,11 +3,11 @@ import pathlib
 from flax.traverse_util import flatten_dict
 import pytest
 
-from configs import default
-from configs.presets import PRESETS
+from dppo_jax.configs import default
+from dppo_jax.configs.presets import PRESETS
+from dppo_jax.experiments.docs import commands, metrics, tables
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
-from experiments.docs import commands, metrics, tables
 
 _ROOT = pathlib.Path(__file__).parents[3]
 _PAGES = tables.pages(_ROOT)
