@@ -8,7 +8,7 @@ import sys
 
 from dppo_jax.experiments.docs import tables
 
-_ROOT = pathlib.Path(__file__).parents[1]
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 if __name__ == '__main__':
   for page in map(pathlib.Path, sys.argv[1:] or tables.pages(_ROOT)):

@@ -124,7 +124,7 @@ def _commit() -> str:
   try:
     done = subprocess.run(
       ['git', 'rev-parse', '--short', 'HEAD'],
-      cwd=pathlib.Path(__file__).parent,
+      cwd=pathlib.Path(__file__).resolve().parent,
       capture_output=True,
       text=True,
       check=True,

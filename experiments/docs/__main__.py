@@ -12,7 +12,7 @@ from dppo_jax.experiments.docs import notebooks, site
 
 _OUT = flags.DEFINE_string('out', 'site', 'Folder of the site.')
 _EXECUTE = flags.DEFINE_bool('execute', True, 'Run notebooks that changed.')
-_ROOT = pathlib.Path(__file__).parents[2]
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def main(argv: list[str]) -> int:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import config_flags
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 _COMMAND = re.compile(
   r'(?:python3?|\S*/python) -m (experiments[\w.]*)(.*)', re.S
 )

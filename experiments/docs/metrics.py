@@ -5,7 +5,7 @@ import pathlib
 import re
 from typing import NamedTuple
 
-_PACKAGE = pathlib.Path(__file__).parents[2] / 'dppo_jax'
+_PACKAGE = pathlib.Path(__file__).resolve().parents[2] / 'dppo_jax'
 
 
 class Metric(NamedTuple):

@@ -8,7 +8,7 @@ import pathlib
 import re
 from typing import NamedTuple
 
-RESULTS = pathlib.Path(__file__).parents[1] / 'figures/results'
+RESULTS = pathlib.Path(__file__).resolve().parents[1] / 'figures/results'
 
 
 class Statement(NamedTuple):

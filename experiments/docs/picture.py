@@ -24,7 +24,7 @@ from dppo_jax.ops.trust_regions import (
   open_thresholds,
 )
 
-_PICTURE = pathlib.Path(__file__).parents[2] / 'docs/masks.png'
+_PICTURE = pathlib.Path(__file__).resolve().parents[2] / 'docs/masks.png'
 _SIDE = 401  # Cells of the plane; no center lies on a bound.
 _OPEN = open_thresholds()
 PANELS = {

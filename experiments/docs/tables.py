@@ -19,7 +19,7 @@ from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
 from dppo_jax.rewards.verifiers import VERIFIERS
 
-_ROOT = pathlib.Path(__file__).parents[2]
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r'(<!-- table: ([\w.]+) -->\n)(?:\n?\|[^\n]*\n)*')
 
 Rows = Iterable[tuple[str, ...]]

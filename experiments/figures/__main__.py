@@ -16,7 +16,7 @@ from dppo_jax.suggestions import suggest
 
 _ONLY = flags.DEFINE_list('only', [], 'Names of figures; all without.')
 _READ = command.define_flags()
-_FOLDER = pathlib.Path(__file__).parent
+_FOLDER = pathlib.Path(__file__).resolve().parent
 _NO_FIGURES = ('papers', 'settings')
 
 
