@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tests.runtime.test_pretrained import like
+from tests.runtime.hub.test_load_weights import like
 
 from dppo_jax.models import policy as policy_lib
 from dppo_jax.runtime import export as export_lib

@@ -5,7 +5,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from tests.runtime.test_pretrained import like
+from tests.runtime.hub.test_load_weights import like
 
 from dppo_jax.configs import default
 from dppo_jax.runtime import export
