@@ -552,8 +552,8 @@ def test_what_crosses_the_vocabulary_axis_of_a_tpu():
   """The same of the compiler for TPUs, for eight chips that are not here."""
   code = (
     'from dppo_jax import parallel\n'
-    'from dppo_jax.runtime.pods import topologies\n'
-    'from tests.ops import test_vocabulary as case\n'
+    'from dppo_jax.planning.aot import topologies\n'
+    'from tests.lm_head import test_fused_loss as case\n'
     "devices = topologies.describe(topologies.parse('v5e:2x4'))\n"
     'mesh = parallel.make_mesh(1, 1, 8, devices)\n'
     'print(case.crossing(case.compiled(8, 32, 64, mesh).as_text()))\n'
