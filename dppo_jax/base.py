@@ -11,8 +11,11 @@ entries a token, D hidden width.
 """
 
 from collections.abc import Mapping
+import dataclasses
+from dataclasses import field
 import enum
-from typing import Any, Protocol
+import math
+from typing import Any, Literal, NamedTuple, Protocol
 
 import flax.struct
 import jax
@@ -131,6 +134,106 @@ class Demonstrations:
 
 
 @flax.struct.dataclass(kw_only=True)
+class Signals:
+  """Measurements that a trust region decides by; f32 [B, T] unless said.
+
+  Attributes:
+    advantages: A.
+    log_probs: log pi of the sampled token.
+    anchor_log_probs: the anchor's log-prob of it.
+    divergence: D between the anchor and pi, unit of its row.
+    mask: bool [B, T], completion tokens.
+  """
+
+  advantages: Array
+  log_probs: Array
+  anchor_log_probs: Array
+  divergence: Array
+  mask: Array
+
+
+class Range(NamedTuple):
+  """An interval of numbers, closed above.
+
+  Attributes:
+    low: lowest number.
+    closed: whether `low` itself is allowed.
+    high: highest number allowed; inf for none.
+  """
+
+  low: float
+  closed: bool
+  high: float
+
+
+def number(
+  opened: float, low: float, high: float = math.inf, *, closed: bool = True
+) -> dict[str, Any]:
+  """Metadata of a field of `Thresholds` that is a number.
+
+  Args:
+    opened: the value that masks nothing, see `trust_regions.open_thresholds`.
+    low: lowest number allowed in a config.
+    high: highest number allowed.
+    closed: whether `low` itself is allowed.
+  """
+  return {'open': opened, 'range': Range(low, closed, high)}
+
+
+def one_of(opened: str, *others: str) -> dict[str, Any]:
+  """Metadata of a field of `Thresholds` that is a name; the open one first."""
+  return {'open': opened, 'choices': (opened, *others)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Thresholds:
+  """Thresholds of the rules, and the tokens they apply to.
+
+  A field says which values it may have and which one masks nothing; the checks
+  of a config read it. `trust_region.NAME` of the config is the field NAME.
+
+  Attributes:
+    direction: 'away' applies to tokens that move from the anchor, 'any' to all
+      of them (sign-blind).
+    advantage_sign: applies to tokens with A of that sign: 'both', 'negative' or
+      'positive'.
+    alpha_low: tokens with A < 0 whose anchor probability is below this are
+      exempt (relax-low); 0 exempts none.
+    alpha_high: the same for A > 0 (relax-high).
+    delta_low: bound on the divergence for A < 0.
+    delta_high: bound on the divergence for A > 0.
+    clip_low: ratio clip: a token is masked below 1 - clip_low.
+    clip_high: a token is masked above 1 + clip_high.
+    dual_clip: dual clip: a token with A < 0 is masked above this ratio.
+    w_min: CPPO: weight of the last position.
+    weight_order: CPPO: 'linear' or 'shuffled' position weights.
+    budget: CPPO: delta_b per position, or the least one where it is dynamic;
+      inf switches the prefix budget off. TRM-Max and -Avg: bound on the mean.
+    tau_low: SAPO: temperature for A < 0.
+    tau_high: SAPO: temperature for A > 0.
+  """
+
+  direction: Literal['away', 'any'] = field(metadata=one_of('away', 'any'))
+  advantage_sign: Literal['both', 'negative', 'positive'] = field(
+    metadata=one_of('both', 'negative', 'positive')
+  )
+  alpha_low: float = field(metadata=number(0.0, 0.0, 1.0))
+  alpha_high: float = field(metadata=number(0.0, 0.0, 1.0))
+  delta_low: float = field(metadata=number(math.inf, 0.0))
+  delta_high: float = field(metadata=number(math.inf, 0.0))
+  clip_low: float = field(metadata=number(1.0, 0.0, 1.0))
+  clip_high: float = field(metadata=number(math.inf, 0.0))
+  dual_clip: float = field(metadata=number(math.inf, 1.0, closed=False))
+  w_min: float = field(metadata=number(1.0, 0.0, 1.0, closed=False))
+  weight_order: Literal['linear', 'shuffled'] = field(
+    metadata=one_of('linear', 'shuffled')
+  )
+  budget: float = field(metadata=number(math.inf, 0.0))
+  tau_low: float = field(metadata=number(0.0, 0.0, closed=False))
+  tau_high: float = field(metadata=number(0.0, 0.0, closed=False))
+
+
+@flax.struct.dataclass(kw_only=True)
 class Decisions:
   """What the trust region did with each token, at the update that used it.
 
@@ -230,10 +333,20 @@ class AdvantageFn(Protocol):
   def __call__(self, rewards: Array) -> Array: ...
 
 
-class LogitsFn(Protocol):
-  """Filters logits f32 [B, V] before the draw."""
+class Integrand(Protocol):
+  """Term of a divergence that is summed over the vocabulary.
 
-  def __call__(self, logits: Array) -> Array: ...
+  mu, pi and log(mu / pi) of any one shape to the same shape. The logarithm is
+  an argument of its own: it is known better than from the quotient.
+  """
+
+  def __call__(self, mu: Array, pi: Array, log_ratio: Array) -> Array: ...
+
+
+class KeepFn(Protocol):
+  """Keep weight M of every token, in [0, 1]: f32 [B, T]."""
+
+  def __call__(self, signals: Signals, bounds: Thresholds, /) -> Array: ...
 
 
 class PolicyApply(Protocol):

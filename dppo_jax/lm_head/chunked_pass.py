@@ -9,10 +9,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dppo_jax.base import Array, DivergenceFn, TokenStats
+from dppo_jax.base import Array, DivergenceFn, Integrand, TokenStats
 from dppo_jax.lm_head import vocabulary_shard
 from dppo_jax.lm_head.vocabulary_shard import Chunks, ChunkStats, Shard
-from dppo_jax.ops.divergences import Integrand
 from dppo_jax.parallel import VocabularyAxes
 
 # (context, stats, divergence), all [B, R] -> loss f32 [], record [B, ...].

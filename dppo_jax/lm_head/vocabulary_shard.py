@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dppo_jax.base import Array, TokenStats
+from dppo_jax.base import Array, Integrand, TokenStats
 from dppo_jax.ops import products
-from dppo_jax.ops.divergences import Integrand
 from dppo_jax.ops.log_probs import LOWEST_LOG_PROB
 from dppo_jax.parallel import VocabularyAxes
 

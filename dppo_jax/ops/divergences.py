@@ -13,12 +13,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from dppo_jax.base import Array, DivergenceFn, TokenStats
+from dppo_jax.base import Array, DivergenceFn, Integrand, TokenStats
 from dppo_jax.ops.log_probs import COMPLEMENT_FLOOR, log_complement
-
-# (mu, pi, log(mu / pi)), any one shape -> what is summed over the vocabulary.
-# The logarithm comes apart, for it is known better than from the quotient.
-Integrand = Callable[[Array, Array, Array], Array]
 
 
 def binary_tv(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:

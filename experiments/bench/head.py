@@ -23,7 +23,7 @@ from dppo_jax.lm_head.vocabulary_shard import product
 from dppo_jax.ops import products
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.log_probs import token_stats
-from dppo_jax.ops.trust_regions import Thresholds
+from dppo_jax.ops.trust_regions import open_thresholds
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime import cli
 
@@ -85,21 +85,8 @@ if __name__ == '__main__':
 _LENGTH = 32
 BARE = 'three bare products'
 MATERIALIZED = 'materialized'
-_BOUNDS = Thresholds(
-  direction='away',
-  advantage_sign='both',
-  alpha_low=0.0,
-  alpha_high=0.0,
-  delta_low=0.2,
-  delta_high=0.2,
-  clip_low=0.2,
-  clip_high=0.2,
-  dual_clip=3.0,
-  w_min=0.8,
-  weight_order='linear',
-  budget=0.015,
-  tau_low=1.05,
-  tau_high=1.0,
+_BOUNDS = dataclasses.replace(
+  open_thresholds(), delta_low=0.2, delta_high=0.2, clip_low=0.2, clip_high=0.2
 )
 
 

@@ -165,7 +165,7 @@ def test_every_rule_is_the_rule_of_the_whole_logits(case, rule):
   got = _one_pass(config)(*case)
   keep = np.asarray(got[0][1].keep)[np.asarray(case[2].mask)]
   assert (keep > 0).any()
-  assert (keep < 1).any() == (rule not in ('none', 'bad_updates'))
+  assert (keep < 1).any() == (rule not in ('none', 'mask_bad_updates'))
   _assert_same(config, case, got)
 
 
