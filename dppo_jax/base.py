@@ -349,6 +349,49 @@ class KeepFn(Protocol):
   def __call__(self, signals: Signals, bounds: Thresholds, /) -> Array: ...
 
 
+class LossFn(Protocol):
+  """Loss of a train step: f32 [], and a record with leaves [b, ...].
+
+  Args:
+    params: parameters that train.
+    batch: pytree of [b, T] arrays.
+    weights: f32 [b, R], of each completion token in the loss.
+    shared: what all rows share, not differentiated; None for nothing.
+  """
+
+  def __call__(
+    self, params: Params, batch: Any, weights: Array, shared: Any, /
+  ) -> tuple[Array, Any]: ...
+
+
+class LossFromStatsFn(Protocol):
+  """Loss given per-token stats: f32 [], and a record with leaves [B, ...].
+
+  Args:
+    context: what is fixed during the update, [B, ...] leaves.
+    current: pi's stats [B, R], differentiable.
+    divergence: f32 [B, R], from the anchor.
+  """
+
+  def __call__(
+    self, context: Any, current: TokenStats, divergence: Array, /
+  ) -> tuple[Array, Any]: ...
+
+
+class LossFormFn(Protocol):
+  """Loss per token from log pi, importance weight, A and M: all f32 [B, T]."""
+
+  def __call__(
+    self, log_probs: Array, weight: Array, advantages: Array, keep: Array, /
+  ) -> Array: ...
+
+
+class MetricsFn(Protocol):
+  """Metrics of a batch [B, T] as trained on, and what the loss recorded."""
+
+  def __call__(self, batch: Any, record: Any, /) -> Metrics: ...
+
+
 class PolicyApply(Protocol):
   """Tokens i32 [B, T] to final hidden states [B, T, D]."""
 

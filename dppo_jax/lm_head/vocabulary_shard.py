@@ -1,6 +1,7 @@
 """One chunk of tokens against one device's columns of the vocabulary."""
 
 from collections.abc import Callable
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -96,11 +97,12 @@ class Chunks(NamedTuple):
       return values
     return buffer.at[self._positions(index)].set(values, mode='drop')
 
-  def loop(self, body: Callable[[Any, Any], Any], carry: Any) -> Any:
-    """(index, carry) -> carry, once for every chunk in use."""
+  @property
+  def loop(self) -> Callable[[Callable[[Any, Any], Any], Any], Any]:
+    """(body, carry) -> carry after body(index, carry) of all chunks in use."""
     if self.rows is None:
-      return body(0, carry)
-    return jax.lax.fori_loop(0, self.used, body, carry)
+      return lambda body, carry: body(0, carry)
+    return functools.partial(jax.lax.fori_loop, 0, self.used)
 
   def _positions(self, index: Any) -> Array:
     rows: Any = self.rows

@@ -35,6 +35,29 @@ class AdaptedParams:
   scale: float = flax.struct.field(pytree_node=False)
 
 
+def with_base(
+  base: Params | None, params: Params, scale: float | None
+) -> Params:
+  """Parameters that a policy takes: those that train, over a frozen base.
+
+  Args:
+    base: frozen weights below an adapter.
+    params: parameters that train.
+    scale: of what the adapter adds; None where everything trains.
+
+  Raises:
+    ValueError: there is an adapter, and no base was loaded.
+  """
+  if scale is None:
+    return params
+  if base is None:
+    raise ValueError(
+      'lora.rank: the frozen weights are not loaded; pass the parts through'
+      ' base_weights.with_base first.'
+    )
+  return AdaptedParams(base=base, adapter=params, scale=scale)
+
+
 @flax.struct.dataclass(kw_only=True)
 class Cache:
   """Keys and values of N prompts and of the B = N·G completions so far.

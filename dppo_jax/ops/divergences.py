@@ -142,6 +142,14 @@ def replace_kth(tokens: Array, stats: TokenStats) -> TokenStats:
   )
 
 
+def on_k_atoms(
+  fn: DivergenceFn, tokens: Array, anchor: TokenStats, current: TokenStats
+) -> Array:
+  """A Top-K row on the authors' K atoms, see `replace_kth`: f32 [B, T]."""
+  anchor = replace_kth(tokens, anchor)
+  return fn(tokens, anchor, replace_kth(tokens, current))
+
+
 def _recorded(stats: TokenStats) -> Array:
   if stats.top_log_probs is None:
     raise ValueError(
@@ -168,7 +176,7 @@ def _other_mass(atoms: Array) -> Array:
   """1 - sum of the atoms' probabilities, >= 0: [B, T].
 
   Numerics: the largest atom is taken off by expm1 and the rest of them after
-  it, so that a sharp law keeps the small mass it leaves over.
+  it, so that a sharp distribution keeps the small mass it leaves over.
   """
   largest = jax.nn.one_hot(jnp.argmax(atoms, axis=-1), atoms.shape[-1])
   rest = jnp.sum(jnp.where(largest > 0, 0.0, jnp.exp(atoms)), axis=-1)
