@@ -267,7 +267,6 @@ def table_policy(prompt_length: int) -> Policy:
   return Policy(
     init=missing,
     apply=apply,
-    apply_grouped=missing,
     prefill=missing,
     for_decoding=missing,
     decode=missing,
