@@ -3,11 +3,11 @@
 Prompts --sample--> Rollout --verify--> rewards --make_batch--> Batch
         --train_step(TrainState)--> TrainState', Metrics
 
-Alignment law: every `[B, T]` array is indexed by the token it is *about*.
+Alignment: every `[B, T]` array is indexed by the token it is *about*.
 `log_probs[b, t]` scores `tokens[b, t]` given `tokens[b, :t]`; column 0 is 0.0
-and masked. Sizes: N prompts, G completions a prompt, B = N·G sequences, P
+and masked. Sizes: N prompts, G completions per prompt, B = N·G sequences, P
 prompt columns, R completion columns, T = P + R, V vocabulary, K recorded
-entries a token, D hidden width.
+entries per token, D hidden width.
 """
 
 from collections.abc import Mapping
@@ -19,10 +19,12 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import flax.struct
 import jax
+import numpy as np
 
 Array = jax.Array
 Params = Any  # Nested dict of arrays with stable names.
 OptState = Any  # Whatever the optax chain holds.
+Example = Mapping[str, Any]  # One data row: 'example_id', 'prompt', 'answer'.
 Metrics = dict[str, Array]  # 'group/name' -> f32 [].
 
 
@@ -43,7 +45,7 @@ class Prompts:
 
 @flax.struct.dataclass(kw_only=True)
 class TokenStats:
-  """What one policy says of each token of a rollout.
+  """Stats of one policy at each token of a rollout.
 
   Attributes:
     log_probs: f32 [B, T], log-prob of the token in nats, <= 0; 0.0 where
@@ -95,7 +97,7 @@ class Rollout:
 
 @flax.struct.dataclass(kw_only=True)
 class Batch:
-  """What the loss needs of a rollout.
+  """Rollout arrays that the loss reads.
 
   Attributes:
     tokens: i32 [B, T].
@@ -235,7 +237,7 @@ class Thresholds:
 
 @flax.struct.dataclass(kw_only=True)
 class Decisions:
-  """What the trust region did with each token, at the update that used it.
+  """Decisions of the trust region per token, at the update that used it.
 
   Attributes:
     log_probs: f32 [B, R], log pi.
@@ -307,7 +309,7 @@ class Tokenizer(Protocol):
     ...
 
   def encode_prompt(self, text: str) -> list[int]:
-    """What the policy is shown of a prompt, its template included."""
+    """The ids of a prompt as the policy is shown it, its template included."""
     ...
 
   def decode(self, ids: Any) -> str:
@@ -392,12 +394,40 @@ class MetricsFn(Protocol):
   def __call__(self, batch: Any, record: Any, /) -> Metrics: ...
 
 
+class Verifier(Protocol):
+  """Reward of a completion, 1.0 right and 0.0 wrong, and a short reason.
+
+  Worker processes call it. A user's own is 'package.module:function' in
+  `rewards.verifier`.
+
+  Args:
+    completion: text without the end token.
+    example: the data row, with 'answer'.
+    truncated: whether the length limit cut the completion.
+  """
+
+  def __call__(
+    self, completion: str, example: Example, truncated: bool, /
+  ) -> tuple[float, str]: ...
+
+
+class RewardFn(Protocol):
+  """Shaping added to rewards in training: f64 [N, G], N prompts of G each.
+
+  Args:
+    lengths: i [N, G], tokens, the end token included.
+    right: bool [N, G], which answers are right.
+    config: further settings, see `rewards/shaping.py: ShapingConfig`.
+  """
+
+  def __call__(
+    self, lengths: np.ndarray, right: np.ndarray, config: Any, /
+  ) -> np.ndarray: ...
+
+
 class PolicyApply(Protocol):
   """Tokens i32 [B, T] to final hidden states [B, T, D]."""
 
   def __call__(
     self, params: Params, tokens: Array, mask: Array, /
   ) -> Array: ...
-
-
-Example = Mapping[str, Any]  # One data row: 'example_id', 'prompt', 'answer'.

@@ -116,7 +116,7 @@ def run_on_device(
     wrt: which gradients.
 
   Returns:
-    Loss f32 [] of all devices, record, and (dhead, dhidden) as asked.
+    Loss f32 [] of all devices, record, and (dhead, dhidden) by `wrt`.
   """
   axes = config.axes
   shard = Shard.of(axes, head.shape[0], size)
@@ -307,7 +307,7 @@ def _nothing_known(loss: HeadLoss, targets: Targets) -> PartialStats:
   if loss.with_top_k:
     if targets.anchor.top_ids is None:
       raise ValueError(
-        'sampling.top_k: log-probs of the recorded ids are asked for and none'
+        'sampling.top_k: log-probs of the recorded ids are needed and none'
         ' were recorded; set sampling.top_k > 0'
       )
     top = jnp.zeros((num_rows, targets.anchor.top_ids.shape[-1]), jnp.float32)

@@ -110,10 +110,10 @@ class Chunks(NamedTuple):
 
 
 class ChunkStats(NamedTuple):
-  """What is known of a chunk after its forward pass.
+  """Results of a chunk's forward pass.
 
   Attributes:
-    stats: TokenStats of [C]; the top log-probs are of the ids asked for.
+    stats: TokenStats of [C]; the top log-probs are of the ids given.
     logits: f32 [C, width], divided by the temperature.
     others: f32 [C, width], exp(logits - largest), 0.0 at the token itself.
     own_below: f32 [C], logit - largest of the token itself; very low where it
@@ -122,7 +122,7 @@ class ChunkStats(NamedTuple):
     largest: f32 [C], of all devices.
     log_sum: f32 [C], log(own + rest), >= 0; own is exp(own_below).
     mean_below: f32 [C], mean of logits - largest under pi; None where the
-      entropy is not asked for.
+      entropy is not computed.
   """
 
   stats: TokenStats

@@ -284,7 +284,7 @@ def _local(
   kernels: tuple[Array, Array, Array],
   first: Array | int,
 ) -> tuple[Array, ...]:
-  """What experts first, first + 1, … add to every token: as `streams`."""
+  """Outputs of experts first, first + 1, … at every token: as `streams`."""
   width, top_k = streams[0].shape[-1], ids[0].shape[-1]
   tokens = jnp.concatenate([x.reshape(-1, width) for x in streams])
   chosen = jnp.concatenate([i.reshape(-1) for i in ids]) - first
