@@ -15,7 +15,7 @@ import dataclasses
 from dataclasses import field
 import enum
 import math
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 import flax.struct
 import jax
@@ -154,32 +154,15 @@ class Signals:
   mask: Array
 
 
-class Range(NamedTuple):
-  """An interval of numbers, closed above.
-
-  Attributes:
-    low: lowest number.
-    closed: whether `low` itself is allowed.
-    high: highest number allowed; inf for none.
-  """
-
-  low: float
-  closed: bool
-  high: float
-
-
 def number(
   opened: float, low: float, high: float = math.inf, *, closed: bool = True
 ) -> dict[str, Any]:
   """Metadata of a field of `Thresholds` that is a number.
 
-  Args:
-    opened: the value that masks nothing, see `trust_regions.open_thresholds`.
-    low: lowest number allowed in a config.
-    high: highest number allowed.
-    closed: whether `low` itself is allowed.
+  `opened` masks nothing, see `trust_regions.open_thresholds`; a config allows
+  numbers from `low`, itself where `closed`, to `high`.
   """
-  return {'open': opened, 'range': Range(low, closed, high)}
+  return {'open': opened, 'range': (low, closed, high)}
 
 
 def one_of(opened: str, *others: str) -> dict[str, Any]:
@@ -388,17 +371,8 @@ class LossFormFn(Protocol):
   ) -> Array: ...
 
 
-class MetricsFn(Protocol):
-  """Metrics of a batch [B, T] as trained on, and what the loss recorded."""
-
-  def __call__(self, batch: Any, record: Any, /) -> Metrics: ...
-
-
 class Verifier(Protocol):
   """Reward of a completion, 1.0 right and 0.0 wrong, and a short reason.
-
-  Worker processes call it. A user's own is 'package.module:function' in
-  `rewards.verifier`.
 
   Args:
     completion: text without the end token.
@@ -412,12 +386,10 @@ class Verifier(Protocol):
 
 
 class RewardFn(Protocol):
-  """Shaping added to rewards in training: f64 [N, G], N prompts of G each.
+  """Shaping added to rewards in training: f64 [N, G].
 
-  Args:
-    lengths: i [N, G], tokens, the end token included.
-    right: bool [N, G], which answers are right.
-    config: further settings, see `rewards/shaping.py: ShapingConfig`.
+  From lengths i [N, G], tokens with the end; which answers are right, bool
+  [N, G]; and a `rewards/shaping.py: ShapingConfig`.
   """
 
   def __call__(

@@ -153,9 +153,9 @@ def loss_from_hidden(
   )
   weights = _weights(config, batch, aggregation)
   targets = make_targets(config, batch, weights, anchor_head)
-  loss, decisions = head_loss(
-    layout, make_head_loss(config), head, hidden, targets
-  )
+  # `custom_vjp` forgets types.
+  found: Any = head_loss(layout, make_head_loss(config), head, hidden, targets)
+  loss, decisions = found
   return loss, trust_region_metrics(batch, decisions, num_minibatches=1)
 
 

@@ -22,7 +22,6 @@ from dppo_jax.base import (
   Array,
   LossFn,
   Metrics,
-  MetricsFn,
   Params,
   Stream,
   TrainState,
@@ -30,6 +29,9 @@ from dppo_jax.base import (
 )
 from dppo_jax.learner.optimizer import nonfinite_counts
 from dppo_jax.ops.masking import aggregation_weights
+
+# (batch as trained on, record [B, R]) -> metrics.
+MetricsFn = Callable[[Any, Any], Metrics]
 
 
 class StepRecord(NamedTuple):

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Iterator
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
-from dppo_jax.base import Range, Thresholds
+from dppo_jax.base import Thresholds
 from dppo_jax.data import prompt_stream, tasks
 from dppo_jax.learner.optimizer import SCHEDULES
 from dppo_jax.models.transformer import REMAT_POLICIES
@@ -21,6 +21,14 @@ from dppo_jax.sampling.weight_rounding import PRECISIONS
 from dppo_jax.suggestions import suggest
 
 Config = dict[str, Any]
+
+
+class Range(NamedTuple):
+  """Numbers from `low`, itself where `closed`, to `high`."""
+
+  low: float
+  closed: bool
+  high: float
 
 
 def _of_thresholds(kind: str) -> dict[str, Any]:
@@ -137,7 +145,7 @@ RANGES: dict[str, Range] = {
   'evaluation.temperature': Range(0.0, False, math.inf),
   'evaluation.top_p': Range(0.0, False, 1.0),
   'evaluation.confidence': Range(0.0, False, 0.9999),
-  **_of_thresholds('range'),
+  **{k: Range(*v) for k, v in _of_thresholds('range').items()},
   'objective.ratio_cap': Range(0.0, False, math.inf),
   'objective.ratio_floor': Range(0.0, True, math.inf),
   'objective.length_norm': Range(0.0, True, math.inf),
