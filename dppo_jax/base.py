@@ -337,11 +337,8 @@ class KeepFn(Protocol):
 class LossFn(Protocol):
   """Loss of a train step: f32 [], and a record with leaves [b, ...].
 
-  Args:
-    params: parameters that train.
-    batch: pytree of [b, T] arrays.
-    weights: f32 [b, R], of each completion token in the loss.
-    shared: what all rows share, not differentiated; None for nothing.
+  The batch is a pytree of [b, T] arrays, the weights are f32 [b, R], of each
+  completion token; `shared` is the same for all rows, not differentiated.
   """
 
   def __call__(
@@ -350,12 +347,9 @@ class LossFn(Protocol):
 
 
 class LossFromStatsFn(Protocol):
-  """Loss given per-token stats: f32 [], and a record with leaves [B, ...].
+  """Loss f32 [] from pi's stats [B, R], and a record with leaves [B, ...].
 
-  Args:
-    context: what is fixed during the update, [B, ...] leaves.
-    current: pi's stats [B, R], differentiable.
-    divergence: f32 [B, R], from the anchor.
+  The context, [B, ...] leaves, is fixed; the divergence is f32 [B, R].
   """
 
   def __call__(
