@@ -18,14 +18,18 @@ import pytest
 
 from dppo_jax.base import TokenStats
 from dppo_jax.ops import divergences, trust_regions
-from dppo_jax.ops.trust_regions import TRUST_REGIONS, Signals, Thresholds
+from dppo_jax.ops.trust_regions import (
+  APPLIES_TO,
+  TRUST_REGIONS,
+  Signals,
+  Thresholds,
+)
 from tests.support import factories
 
 _few = settings(max_examples=10, derandomize=True, deadline=None, database=None)
 _SHAPE = (3, 4)
 _ROWS = pytest.mark.parametrize('rule', TRUST_REGIONS)
-_SUBJECT = ('direction', 'advantage_sign', 'alpha_low', 'alpha_high')
-# The rows that `subject` speaks for; dual_clip asks it itself.
+# The rows that `applies_to` gates; dual_clip calls it itself.
 _ASKING = pytest.mark.parametrize(
   'rule',
   [r for r, row in TRUST_REGIONS.items() if row.gated or r == 'dual_clip'],
@@ -438,18 +442,15 @@ def test_row_says_which_bounds_it_reads(rule, field):
   assert set(row.reads) <= set(_FIELDS)
   if field in row.reads:
     assert differs
-  elif not (row.gated and field in _SUBJECT):
+  elif not (row.gated and field in APPLIES_TO):
     assert not differs
 
 
 @_ROWS
 @_few
 @given(signals=_signals)
-def test_without_bounds_every_rule_is_none(rule, signals):
-  bounds = dict.fromkeys(
-    (name for name in _FIELDS if name.startswith(('delta_', 'clip_'))), np.inf
-  )
-  bounds |= dict(dual_clip=np.inf, budget=np.inf, tau_low=0.0, tau_high=0.0)
+def test_open_thresholds_make_every_rule_none(rule, signals):
+  bounds = dataclasses.asdict(trust_regions.open_thresholds())
   np.testing.assert_array_equal(
     _keep(rule, signals, **bounds), _keep('none', signals)
   )

@@ -287,7 +287,6 @@ def _toy_policy():
   return Policy(
     init=missing,
     apply=missing,
-    apply_grouped=missing,
     prefill=prefill,
     for_decoding=lambda params: params,
     decode=step_on,
