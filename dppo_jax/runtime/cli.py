@@ -19,7 +19,7 @@ from dppo_jax.suggestions import suggest
 _MENDABLE = (ValueError, OSError, CheckpointError, NonFiniteError)
 # Those of a clone, or installed with the package.
 _CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
-_NO_CONFIGS = ('__init__', 'presets', 'published')
+_NO_CONFIGS = ('__init__', 'presets', 'published', 'thresholds')
 _INTERRUPTED = 130  # As shells report Ctrl-C.
 
 

@@ -265,7 +265,7 @@ def test_a_wrong_choice_says_where(tmp_path):
     ('{"prompt": null, "answer": 1}', r"line 2 holds null in 'prompt'; mend"),
     (
       '{"prompt": {"text": "a"}, "answer": 1}',
-      'line 2 holds a dict there with text; name one by its path',
+      'line 2 holds a dict with text there; .* Name one by its path',
     ),
     (
       '{"prompt": ["a", "b"], "answer": 1}',

@@ -68,7 +68,7 @@ def test_what_is_required():
     (['--config=nowhere/x.py'], "--config: no file 'nowhere/x.py'"),
     (
       ['--config=tny:preset'],
-      "--config: no file 'tny'; did you mean 'tiny'? Known: default, ",
+      "--config: no file 'tny'; did you mean 'tiny'? Known: cppo",
     ),
     (['--config.seed=3'], '--config: missing, and --config.KEY=… overrides'),
   ],

@@ -89,7 +89,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
   assert code == 143
   latest = folder / workdir.CHECKPOINTS / '2'
   stored = json.loads((latest / 'metadata' / 'metadata').read_text())['arrays']
-  under_way = {name[:11] for name in stored if name.startswith('queue.')}
+  under_way = {name[:7] for name in stored if name.startswith('queue.')}
   assert under_way == {'queue.0', 'queue.1'}
   assert ('queue.1.head' in stored) == (kind == 'everything')
   runs.run(settings, folder)
@@ -130,7 +130,7 @@ def _spied(monkeypatch, settings, folder):
     return watch
 
   with monkeypatch.context() as patch:
-    patch.setattr(ahead_lib.assembly, 'compile_sampler', compile_spy)
+    patch.setattr(ahead_lib.compiled, 'compile_sampler', compile_spy)
     patch.setattr(loop, '_compile_iteration', compile_and_watch)
     runs.run(settings, folder)
   return calls, states
