@@ -81,15 +81,16 @@ def test_the_date_does_not_move():
   ('source', 'match'),
   [
     ("{{ raise_exception('no system turn') }}", 'no system turn'),
-    ("{{ ''.__class__.__mro__ }}", 'SecurityError'),
+    ("{{ ''.__doc__.upper() }}", 'SecurityError'),
     ('{{ messages.append(1) }}', 'SecurityError'),
-    ('{{ messages[0].__init__.__globals__ }}', 'SecurityError'),
-    ("{{ 'a' * 10000000000 }}", 'SecurityError'),
-    ("{{ 10000000000 * 'a' }}", 'SecurityError'),
-    ('{{ 9 ** (9 ** 9) }}', 'SecurityError'),
-    ('{% for i in range(10**9) %}{% endfor %}', 'OverflowError'),
+    ('{{ messages[0].__len__() }}', 'SecurityError'),
+    ("{{ 'a' * 2000001 }}", 'SecurityError'),
+    ("{{ 2000001 * 'a' }}", 'SecurityError'),
+    ('{{ [0] * 2000001 }}', 'SecurityError'),
+    ('{{ 2 ** 65 }}', 'SecurityError'),
+    ('{% for i in range(100001) %}{% endfor %}', 'OverflowError'),
     (
-      "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
+      "{% for i in range(2001) %}{{ 'a' * 1000 }}{% endfor %}",
       'more than 2,000,000 characters',
     ),
     ('{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}', 'RecursionError'),
@@ -101,6 +102,14 @@ def test_a_template_that_misbehaves_is_an_error(source, match):
   with pytest.raises(ValueError, match=r'data\.chat_template: FILE fails') as e:
     _render(source)
   assert match in str(e.value)
+
+
+def test_what_is_just_within_the_bounds_is_written():
+  source = "{% for i in range(99) %}{{ 'a' * 20202 }}{% endfor %}"
+  assert len(_render(source)) == 99 * 20202
+  assert _render("{{ ('a' * 2000000) | length }}") == '2000000'
+  assert _render('{{ 2 ** 64 }}') == str(2**64)
+  assert _render('{% for i in range(100000) %}{% endfor %}') == ''
 
 
 @pytest.mark.parametrize(

@@ -59,17 +59,23 @@ def test_examples_that_nothing_could_be_right_for(example, problem):
     ('= 24', 'malformed', 'malformed'),
     ('(3+5)*(6-3) = 24 = 24', 'malformed', 'malformed'),
     ('3.0 + 5', 'malformed', 'malformed'),
-    ('9^9^9', 'malformed', 'malformed'),
-    ('__import__("os")', 'malformed', 'malformed'),
+    ('3 ^ 5', 'malformed', 'malformed'),
+    ('abs((3 + 5) * (6 - 3))', 'malformed', 'malformed'),  # 24, to Python.
+    ('[(3 + 5) * (6 - 3)][0]', 'malformed', 'malformed'),
     ('٣ + 5', 'malformed', 'malformed'),
     ('1' * 13, 'malformed', 'malformed'),
-    ('(' * 40 + '3' + ')' * 40, 'malformed', 'malformed'),
     ('3+' * 300, 'too_long', 'too_long'),
   ],
 )
 def test_verdicts(answer, reason, subset):
   assert countdown.countdown(answer, _EXAMPLE).reason == reason
   assert countdown.countdown_subset(answer, _EXAMPLE).reason == subset
+
+
+def test_nesting_is_bounded(monkeypatch):
+  monkeypatch.setattr(countdown, 'MAX_DEPTH', 2)
+  assert countdown.countdown_subset('((3))', _EXAMPLE).reason == 'wrong'
+  assert countdown.countdown_subset('(((3)))', _EXAMPLE).reason == 'malformed'
 
 
 def test_targets_may_be_text_and_fractions():

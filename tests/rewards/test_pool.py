@@ -60,6 +60,24 @@ def act(completion, example, truncated):
     return Verdict(1.0, str([name for name in heavy if name in sys.modules]))
   return Verdict(float(example['weight']), f'truncated={truncated}')
 """
+# The row `math` with a low bound of its size guard; whoever computes a power
+# that is beyond the bound never returns.
+_MATHEMATICS = """
+from dppo_jax.rewards import verifiers
+from dppo_jax.rewards.answers import cost, equivalence, matching
+
+def equivalent(answer, reference):
+  while '^' in answer and '10' in answer:
+    pass
+  return equivalence.equivalent(answer, reference)
+
+def ask():
+  return matching.Questions(equivalent, equivalence.same_relation)
+
+cost.MAX_BITS = 8.0
+verifiers._ask = ask
+math = verifiers.make_verifier(verifiers.VERIFIERS['math'], ('boxed',))
+"""
 
 
 def _pool(
@@ -84,6 +102,7 @@ def _pool(
 def import_path(tmp_path_factory):
   folder = tmp_path_factory.mktemp('verifier')
   (folder / 'house_of_horrors.py').write_text(textwrap.dedent(_SOURCE))
+  (folder / 'small_mathematics.py').write_text(_MATHEMATICS)
   with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(folder)
     yield folder
@@ -386,18 +405,27 @@ def mathematics():
 
 
 _ROOT = '\\boxed{\\sqrt{3}}'
-_BOMB = '\\boxed{(9^{9999})^{9999}}'  # Turned away by its size.
 
 
-def test_a_bomb_costs_its_own_reward_and_no_time(mathematics):
+def test_formulas_are_compared_in_workers(mathematics):
   answers = [_ROOT] * 64
   examples = [{'answer': '3^{1/2}'}] * 64
   flags = [False] * 64
   assert mathematics.verify(answers, examples, flags) == [(1.0, 'right')] * 64
-  answers[20] = _BOMB
-  before = resource.getrusage(resource.RUSAGE_CHILDREN)
+  answers[20] = '\\boxed{2^2^2}'
   verdicts = mathematics.verify(answers, examples, flags)
-  after = resource.getrusage(resource.RUSAGE_CHILDREN)
+  assert verdicts[20] == (0.0, 'malformed')
+  assert [v.reason for v in verdicts].count('right') == 63
+
+
+def test_what_is_too_large_costs_its_own_reward_and_no_time(import_path):
+  answers = [_ROOT] * 64
+  answers[20] = '\\boxed{2^{10}}'
+  examples = [{'answer': '3^{1/2}'}] * 64
+  with _pool('small_mathematics:math', 1, _LIMIT_S, 1024) as pool:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    verdicts = pool.verify(answers, examples, [False] * 64)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
   assert verdicts[20] == (0.0, 'malformed')
   assert [v.reason for v in verdicts].count('right') == 63
   # Refused by its size: no child ran into its limit.

@@ -1,9 +1,9 @@
 r"""How large the numbers are that a formula would make sympy write down.
 
-`9^{9^{9^9}}` is cheap to write and dear to compute. The limits of a worker
-stop whatever slips through, at their price each time; this turns it away by a
-bound on its size, in one pass over the text. `(n-1)!`, `2^{2024}` and
-`7e^{0.04153x}` stay.
+Powers of powers and factorials of large numbers are cheap to write and dear to
+compute. The limits of a worker stop whatever slips through, at their price each
+time; this turns it away by a bound on its size, in one pass over the text.
+`(n-1)!`, `2^{2024}` and `7e^{0.04153x}` stay.
 """
 
 import math
@@ -74,11 +74,15 @@ class _Group:
 def is_tame(text: str) -> bool:
   r"""Whether a formula writes no astronomic number and its braces match.
 
-  >>> is_tame('9^{9^9}'), is_tame('(n-1)!')
-  (False, True)
+  >>> is_tame('(n-1)!'), is_tame('(n-1!'), is_tame('2^2^2')
+  (True, False, False)
 
   Args:
     text: LaTeX, of bounded length.
+
+  Returns:
+    False where a number is beyond 2 to the power of `MAX_BITS`, a bracket is
+    open, or a power has a second exponent, as none has in LaTeX.
   """
   groups = [_Group()]
   closing: list[str] = []
@@ -113,7 +117,7 @@ def is_tame(text: str) -> bool:
         groups[-1].add(inner.total(), inner.letters)
       elif char == '^':
         if group.raised or group.power:
-          return False  # `9^9^9`: no formula, and read as a tower.
+          return False  # `a^b^c`: no LaTeX, and grammars read on.
         group.raised = True
       elif char == '!':
         group.factorial()

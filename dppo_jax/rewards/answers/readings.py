@@ -40,8 +40,8 @@ _TEXT_UNIT = re.compile(
 def letters(text: str) -> set[str]:
   r"""Free letters of a formula: not those of commands, of e and of i.
 
-  >>> sorted(letters(r'2\\pi r + \\theta e^{it}'))
-  ['\\\\theta', 'r', 't']
+  >>> sorted(letters(r'2\pi r + \theta e^{it}'))
+  ['\\theta', 'r', 't']
   """
   commands = _COMMAND.findall(text)
   named = {name for name in commands if name in _VARIABLES}

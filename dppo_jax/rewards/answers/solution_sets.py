@@ -128,9 +128,8 @@ def _union(found: list[SolutionSet | None]) -> SolutionSet | None:
 def read_set(text: str, depth: int = 0) -> SolutionSet | None:
   r"""The set that an interval, an inequality or a condition describes.
 
-  >>> read_set('x > 3')
-  SolutionSet(letter='x', intervals=(Interval(low='3', high='\\infty', \
-closed_low=False, closed_high=False),))
+  >>> read_set('x > 3').intervals[0]
+  Interval(low='3', high='\\infty', closed_low=False, closed_high=False)
 
   Args:
     text: canonical.

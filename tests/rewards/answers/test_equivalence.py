@@ -35,20 +35,21 @@ _DIFFERENT = [
   ('12', '12)'),
   ('12', '12 \\foo'),
   ('7', '3 4 +'),
-  ('12', '__import__("os").getpid()'),
+  ('12', 'mark(12)'),
   ('12', 'print(12)'),
+  ('12', 'open(12)'),
   ('12', ''),
   ('12', '\ud800'),
 ]
 _CODE = """
-import builtins, json, sys
-from dppo_jax.rewards import equivalence
+import builtins, json, os, sys
+from dppo_jax.rewards.answers import equivalence
 
 def forbid(*_):
-  print('"eval"', flush=True)
-  raise SystemExit(1)
+  print('"text was evaluated"', flush=True)
+  os._exit(1)  # No reader may catch it.
 
-builtins.eval = forbid
+builtins.eval = builtins.mark = builtins.open = forbid
 pairs = json.loads(sys.stdin.read())
 print(json.dumps([equivalence.equivalent(b, a) for a, b in pairs]))
 for answer, reference, ordered in (
@@ -96,10 +97,11 @@ def test_relations_are_the_same_up_to_a_factor(verdicts):
 
 def test_sympy_reads_literals_of_a_text_and_nothing_else():
   code = (
-    'import sympy\n'
-    'from dppo_jax.rewards import equivalence\n'
+    'import builtins, sympy\n'
+    'from dppo_jax.rewards.answers import equivalence\n'
+    'builtins.mark = lambda *_: print("evaluated")\n'
     'print(sympy.Number("12"), sympy.Number("0.5"))\n'
-    'for text in ("x", "1+1", "__import__(chr(111))", "."):\n'
+    'for text in ("x", "1+1", "mark(12)", "."):\n'
     '  try:\n'
     '    sympy.sympify(text)\n'
     '  except (ValueError, sympy.SympifyError):\n'

@@ -78,7 +78,7 @@ from dppo_jax.rewards.answers.quantities import (
     ('%', None),
     ('.', None),
     ('-', None),
-    ('9^9', None),
+    ('2^3', None),
     ('٣', None),
     ('²', None),
     ('nan', None),
