@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from dppo_jax.rewards.answers.cost import is_tame
+from dppo_jax.rewards.answers.cost import is_tractable
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from dppo_jax.rewards.answers.cost import is_tame
   ],
 )
 def test_the_dear_is_turned_away(text):
-  assert not is_tame(text)
+  assert not is_tractable(text)
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ def test_the_dear_is_turned_away(text):
   ],
 )
 def test_the_honest_stays(text):
-  assert is_tame(text)
+  assert is_tractable(text)
 
 
 def test_a_long_text_takes_no_time():
   start = time.process_time()
   for text in ('9^' * 50_000, '{' * 100_000, '!' * 100_000, '1' * 100_000):
-    assert not is_tame(text) or text[0] == '!'
+    assert not is_tractable(text) or text[0] == '!'
   assert time.process_time() - start < 3.0
