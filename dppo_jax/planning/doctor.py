@@ -141,7 +141,7 @@ def check_prompts(
     yield text_findings.check_round_trip(words, tokenizer.decode(ids))
     return
   opened = tokenizer.render_prompt(text)
-  yield text_findings.check_round_trip(opened, tokenizer.spell(ids))
+  yield text_findings.check_round_trip(opened, tokenizer.decode_raw(ids))
   yield text_findings.check_special_text(
     parts.prompts.num_special + parts.held_out.num_special,
     parts.prompts.num_examples + parts.held_out.num_examples,

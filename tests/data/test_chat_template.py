@@ -106,7 +106,7 @@ def test_a_template_that_misbehaves_is_an_error(source, match):
 @pytest.mark.parametrize(
   ('source', 'match'),
   [
-    ('{% if %}', 'FILE is no template'),
+    ('{% if %}', 'FILE is no valid template'),
     ('x' * (chat_template.MAX_TEMPLATE_LENGTH + 1), 'at most 200,000'),
   ],
 )

@@ -124,7 +124,7 @@ def test_arguments_of_the_template(copy):
   assert shown(enable_thinking=False) == 'quiet'
   with pytest.raises(ValueError, match="does not read 'thinking'"):
     shown(thinking=False)
-  with pytest.raises(ValueError, match='need a chat'):
+  with pytest.raises(ValueError, match='need a chat template'):
     _open(folder, chat_template_arguments={'enable_thinking': False})
 
 

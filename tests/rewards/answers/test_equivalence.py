@@ -42,7 +42,7 @@ _DIFFERENT = [
 ]
 _CODE = """
 import builtins, json, sys
-from dppo_jax.rewards import equivalence
+from dppo_jax.rewards.answers import equivalence
 
 def forbid(*_):
   print('"eval"', flush=True)
@@ -97,7 +97,7 @@ def test_relations_are_the_same_up_to_a_factor(verdicts):
 def test_sympy_reads_literals_of_a_text_and_nothing_else():
   code = (
     'import sympy\n'
-    'from dppo_jax.rewards import equivalence\n'
+    'from dppo_jax.rewards.answers import equivalence\n'
     'print(sympy.Number("12"), sympy.Number("0.5"))\n'
     'for text in ("x", "1+1", "__import__(chr(111))", "."):\n'
     '  try:\n'
