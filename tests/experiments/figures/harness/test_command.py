@@ -114,7 +114,7 @@ def test_other_results_are_kept_aside(make, capsys, other):
   assert aside.name == 'cpu_one'
   assert (aside / 'made_up.csv').read_bytes() == before
   assert len(list(aside.iterdir())) == 5
-  assert 'kept in' in capsys.readouterr().out
+  assert 'moved to' in capsys.readouterr().out
   assert json.loads((out / 'facts.json').read_text())['tier'] == (
     other.get('tier', 'cpu')
   )
