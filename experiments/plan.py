@@ -46,7 +46,7 @@ def main() -> int:
     topology,
     _PHASES.value,
     compiling=compiling,
-    tell=lambda line: print(line, file=sys.stderr, flush=True),
+    log=lambda line: print(line, file=sys.stderr, flush=True),
   )
   print(report.show(made))
   if _JSON.value:

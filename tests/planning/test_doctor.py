@@ -85,7 +85,7 @@ def test_without_memory_nothing_is_sampled():
   with mock.patch.object(memory, 'capacity', return_value=1000.0):
     found, told = _examine(runs.config())
   assert found['memory'].level == 'error'
-  assert told[-1] == 'Not sampling: mend the errors first'
+  assert told[-1] == 'Not sampling: fix the errors first'
 
 
 def test_a_policy_that_never_earns_is_found():

@@ -139,4 +139,4 @@ def test_special_tokens_in_problems():
   assert text_findings.check_special_text(0, 7).level == 'ok'
   found = text_findings.check_special_text(2, 7)
   assert found.level == 'warning'
-  assert found.cause.startswith('2 of 7 problems spell one')
+  assert found.cause.startswith('2 of 7 problems contain one')
