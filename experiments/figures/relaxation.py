@@ -41,7 +41,7 @@ FIGURE = Figure(
   rows=run_tables.with_ledger(run_tables.COLUMNS, run_tables.MASKED),
   panels=lambda points: [
     panels.over_steps(points, 'reward', 'Reward', 'mean reward'),
-    panels.over_steps(points, 'entropy', 'Entropy', 'nats a token'),
+    panels.over_steps(points, 'entropy', 'Entropy', 'nats per token'),
     panels.bars(points, 'masked_mu', 'μ of masked tokens', 'probability'),
     panels.bars(points, 'masked_entropy', 'Their entropy', 'nats'),
   ],

@@ -126,8 +126,8 @@ def _totals(plan: Plan) -> Iterator[str]:
       f'Estimate, not a measurement: a step takes at least'
       f' {_seconds(plan.step_s)}, at most'
       f' {plan.tokens_per_step / plan.step_s:,.0f} sampled tokens/s, with'
-      ' devices at the peaks of their data sheets, completions at full length and no'
-      ' verifier; traffic between slices counts as if within a slice.'
+      ' devices at the peaks of their data sheets, completions at full length'
+      ' and no verifier; traffic between slices counts as if within a slice.'
     )
   yield 'Fits.' if plan.fits else 'Does not fit.'
 

@@ -97,7 +97,7 @@ def test_nothing_but_crashes_is_an_error_and_keeps_what_was(make):
   _, out = make()
   every = [(name, seed) for name in ('PG-IS', 'TV') for seed in range(10, 15)]
   before = (out / 'made_up.csv').read_text()
-  with pytest.raises(ValueError, match='no run left a point'):
+  with pytest.raises(ValueError, match='no run has points'):
     make(broken=every)
   assert (out / 'made_up.csv').read_text() == before
 

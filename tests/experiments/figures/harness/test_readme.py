@@ -37,7 +37,7 @@ def test_seeds_that_chose_settings_are_told_of():
 
 def test_bands_are_named():
   text = readme.write(figures.FIGURE, None, _FACTS, [])
-  assert 'from the least to the most of the seeds; they are no' in text
+  assert 'minimum to maximum over seeds; they are not' in text
 
 
 def test_what_has_no_p_shows_none():
