@@ -37,13 +37,13 @@ from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.reporting.recorder import Stopwatch
 from dppo_jax.runtime.rollouts import collect as collect_lib
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Shape of the model and batch.'
-)
-_FOLDER = flags.DEFINE_string(
-  'folder', None, 'Needs twice the weights on disk.'
-)
-_LIMIT = flags.DEFINE_float('limit_gb', 12.0, 'Peak allowed, 10^9 bytes.')
+# Flags are defined only as a command: other benchmarks import this module.
+if __name__ == '__main__':
+  _CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'Shape of the model and batch.'
+  )
+  _FOLDER = flags.DEFINE_string('folder', None, 'Needs twice the weights.')
+  _LIMIT = flags.DEFINE_float('limit_gb', 12.0, 'Peak allowed, 10^9 bytes.')
 
 
 def main() -> int:
