@@ -40,8 +40,8 @@ class Row(NamedTuple):
     ratio_floor: lower truncation of the importance weight.
     ratio_cap: upper truncation, if the file does not say.
     aggregation: a key of `AGGREGATIONS`, if the file does not say.
-    published_value: their loss per token, if its value, though not its gradient,
-      differs from that of our form.
+    published_value: their loss per token, if its value, though not its
+      gradient, differs from that of our form.
   """
 
   rule: str

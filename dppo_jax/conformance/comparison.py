@@ -1,9 +1,9 @@
 """Comparison of our trust regions with the authors' code, per token.
 
-Every result of a golden file is recomputed with this package's functions. A mask
-may differ within 1e-6 of a threshold; losses and gradients within a relative
-tolerance, see `verdict`. A larger difference is still explained if it comes from
-a cancellation that f32 cannot resolve.
+Every result of a golden file is recomputed with this package's functions. A
+mask may differ within 1e-6 of a threshold; losses and gradients within a
+relative tolerance, see `verdict`. A larger difference is still explained if it
+comes from a cancellation that f32 cannot resolve.
 """
 
 from collections.abc import Iterator, Sequence

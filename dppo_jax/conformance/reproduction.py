@@ -133,7 +133,7 @@ def decide_across(
 ) -> list[Array]:
   """Keep weights with every threshold moved by `shift`, up and down.
 
-  For divergence rules, the direction of a token is a threshold, too, at pi = mu.
+  For divergence rules a token's direction is a threshold, too, at pi = mu.
 
   Returns:
     f32 [B, T] each; a token on which they differ lies within `shift` of its
