@@ -127,9 +127,7 @@ def test_states_and_routes_are_recorded(prompts):
   _assert_same(got, expected)
   mask = np.asarray(expected.completion_mask)
   assert np.abs(np.asarray(expected.stats.hidden)[mask]).mean() > 0.1
-  np.testing.assert_allclose(
-    got.stats.hidden, expected.stats.hidden, atol=1e-5
-  )
+  np.testing.assert_allclose(got.stats.hidden, expected.stats.hidden, atol=1e-5)
   ran = np.asarray(expected.token_mask).copy()
   ran[:, :-1] &= ran[:, 1:]
   ran[:, -1] = False
