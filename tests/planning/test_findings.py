@@ -137,7 +137,7 @@ def test_microbatch(experiment, changes, level):
   found = findings_lib.check_microbatch(runs.changed(experiment, **changes))
   assert found.level == level
   if level == 'warning':
-    assert 'a prompt is run 2 times' in found.cause
+    assert 'each prompt is run 2 times' in found.cause
 
 
 @pytest.mark.parametrize(
