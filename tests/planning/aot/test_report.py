@@ -75,7 +75,7 @@ def test_a_plan_in_words():
     '      KV cache     256.0 MiB',
     '    other state    512.0 MiB',
     '       3.0 GiB f32[4,9024,9024] jit(step)/div',
-    '    all-gather                     36 ×    1.0 MiB = 36.0 MiB sent by a'
+    '    all-gather                     36 ×    1.0 MiB = 36.0 MiB sent per'
     ' device',
     '    1 loops counted at their bounds: at most',
     '    1 loops of unknown length counted once: at least',
