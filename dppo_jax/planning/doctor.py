@@ -12,7 +12,6 @@ from dppo_jax.data.hf_tokenizer import HFTokenizer
 from dppo_jax.ops import products
 from dppo_jax.planning import findings, memory, missing_files, text_findings
 from dppo_jax.planning.findings import ERROR, OK, Finding
-from dppo_jax.planning.memory import capacity
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.config.experiment import Experiment
@@ -79,7 +78,9 @@ def examine(
     )
   )
   estimate = memory.peak(memory.memory(experiment, parts))
-  note(findings.check_memory(estimate, capacity(parts.mesh.devices.flat[0])))
+  note(
+    findings.check_memory(estimate, memory.capacity(parts.mesh.devices.flat[0]))
+  )
   if any(finding.level == ERROR for finding in found):
     log('Not sampling: fix the errors first')
     return found

@@ -36,6 +36,7 @@ def test_a_healthy_config_passes(healthy):
     'extraction',
     'held-out prompts',
     'chat template round trip',
+    'float32 products',
     'memory',
     'truncation',
     'zero-variance groups',
@@ -50,12 +51,12 @@ def test_the_doctor_says_what_it_does(healthy):
   _, told = healthy
   steps = [line for line in told if line[:2] not in ('ok', 'WA', 'ER')]
   assert steps == [
-    'Reading the config and looking for its files',
+    'Reading the config and locating its files',
     'Reading the data',
     'Loading the initial policy',
     'Sampling 4 completions of up to 7 tokens for 8 prompts',
     'Verifying',
-    'Scoring the same tokens as the trainer does',
+    'Scoring the same tokens with the trainer',
   ]
   # Each finding as it is made, not all at the end.
   assert told.index('Reading the data') < told.index('Verifying')
