@@ -1,1 +1,1 @@
-"""Configurations: one file an experiment, every key in default.py."""
+"""Configurations: one file per experiment, every key in default.py."""

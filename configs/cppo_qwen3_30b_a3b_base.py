@@ -2,10 +2,10 @@
 
 Paper: arXiv:2606.10968, table 1 (column 30B-A3B-Base), figures 1, 4 and 7,
 table 3: 256 prompts x 16 completions, 8 updates of 32 prompts, completions up
-to 16k tokens, Top-K TV with K = 20, delta .2, a budget a response of at least
-.02 and at most twice that, w_min .8, no cap (eq. 11); T_stop 560 steps (table
-4). All else as in configs/qwen3_1_7b_base.py. DPPO's run of this model has a
-cap and another evaluation: configs/qwen3_30b_a3b_base.py.
+to 16k tokens, Top-K TV with K = 20, delta .2, a budget per completion of at
+least .02 and at most twice that, w_min .8, no cap (eq. 11); T_stop 560 steps
+(table 4). All else as in configs/qwen3_1_7b_base.py. DPPO's run of this model
+has a cap and a different evaluation: configs/qwen3_30b_a3b_base.py.
 
 Command: python -m experiments.train --workdir=DIR \
   --config=configs/cppo_qwen3_30b_a3b_base.py:METHOD
@@ -29,7 +29,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   """Returns the run under CPPO with a dynamic budget, or under a preset."""
   config = qwen3_30b_a3b_base.get_config()
   config.num_steps = 560
-  # Its model, batch and mesh; what CPPO's runs share instead of DPPO's.
+  # Its model, batch and mesh, with the shared settings of CPPO's runs.
   mesh = config.mesh.to_dict()
   published.train_as_cppo(config)
   config.mesh.update(mesh)

@@ -2,10 +2,10 @@
 
 Paper: arXiv:2606.10968, table 1 (column 8B-Base), figures 4 and 7, table 3: 128
 prompts x 8 completions, 4 updates of 32 prompts, completions up to 8k tokens,
-Top-K TV with K = 20, delta .15, a budget a response of at least .02 and at most
-twice that, w_min .8, no cap (eq. 11); T_stop 490 steps (table 4). All else as
-in configs/qwen3_1_7b_base.py. DPPO's run of this model has another cap, delta
-and evaluation: configs/qwen3_8b_base.py.
+Top-K TV with K = 20, delta .15, a budget per completion of at least .02 and at
+most twice that, w_min .8, no cap (eq. 11); T_stop 490 steps (table 4). All else
+as in configs/qwen3_1_7b_base.py. DPPO's run of this model has a different cap,
+delta and evaluation: configs/qwen3_8b_base.py.
 
 Command: python -m experiments.train --workdir=DIR \
   --config=configs/cppo_qwen3_8b_base.py:METHOD

@@ -18,52 +18,52 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   """
   config = ml_collections.ConfigDict()
 
-  config.seed = 0  # Every key and every data order derives from it.
-  config.num_steps = 200  # Train steps; one rollout batch each.
+  config.seed = 0  # Of all PRNG keys and data orders.
+  config.num_steps = 200  # Train steps, one rollout batch each.
 
   config.data = dict(
-    source='task',  # task, or a row of SOURCES: gsm8k, math, …, rows.
-    task='sort',  # Config of the builder: sort, addition, running_sum, …
+    source='task',  # task, or a key of SOURCES: gsm8k, math, …, rows.
+    task='sort',  # Of source task: sort, addition, running_sum, …
     files='',  # Path or glob; '': data_dir/files/SOURCE.
     fields=dict(  # Of source rows, by path: 'outer.inner[0]'; '' for none.
       prompt='prompt',  # Or a template of several: '{Body} {Question}'.
       answer='answer',
-      options='',  # Of a choice, listed below it; the answer is a letter.
+      options='',  # Multiple choice, listed in the prompt; answer: a letter.
       level='',
       source='',
-      extra='*',  # Passed on to verifiers: *, or names, or 'name=path, …'.
+      extra='*',  # Fields kept for verifiers: *, or names, or 'name=path, …'.
     ),
-    mixture=(),  # In place of a source: (source, files, weight[, fields]).
-    data_dir='~/.cache/dppo_jax/data',  # Where prepared data sets live.
-    tokenizer='',  # Folder with a tokenizer.json; '': the words of the task.
-    prompt_template='{prompt}',  # The words around a problem.
-    chat_template=False,  # Prompts are the user's turn of the model's chat.
+    mixture=(),  # Instead of a source: (source, files, weight[, fields]).
+    data_dir='~/.cache/dppo_jax/data',  # Root folder of data sets.
+    tokenizer='',  # Folder with a tokenizer.json; '': one token per word.
+    prompt_template='{prompt}',  # Text around a problem.
+    chat_template=False,  # Prompts are the user's turn of a chat.
     chat_template_arguments=(),  # Pairs: (('enable_thinking', False),).
-    system_prompt='',  # The system's turn before it.
+    system_prompt='',  # System turn before the user's.
     dynamic_sampling='off',  # Groups of equal rewards: off, drop, resample.
-    max_resampling=4,  # Further batches sampled a step, at most.
-    num_prompts=64,  # N, prompts a train step.
-    group_size=16,  # G, completions a prompt.
+    max_resampling=4,  # Additional batches sampled per step, at most.
+    num_prompts=64,  # N, prompts per train step.
+    group_size=16,  # G, completions per prompt.
     max_prompt_length=9,  # P, tokens.
-    overlong='filter',  # Prompts longer than that: filter or error.
-    max_unverifiable=0.05,  # Share of references that no verifier may accept.
+    overlong='filter',  # Prompts longer than P: filter or error.
+    max_unverifiable=0.05,  # Allowed share of references rejected by verifiers.
   )
 
   config.rewards = dict(
-    verifier='exact_match',  # Rows of VERIFIERS: 'math + 0.1 * think_answer'.
-    extraction='whole',  # Where answers are: 'boxed, hashes', first found.
-    read_thoughts=False,  # An answer inside <think> counts where none follows.
-    time_limit_s=2.0,  # Seconds of CPU time one verification may take.
-    wall_limit_s=60.0,  # Seconds by the clock: for one that merely waits.
-    memory_limit_mb=4096,  # MiB of address space of a verifier process.
-    num_workers=0,  # Verifier processes; 0 runs trusted ones in process.
-    truncated='zero',  # Cut by the limit: zero, score (by its text), mask.
-    shaping='none',  # Rows of SHAPINGS, added in training: 'overlong'.
-    overlong_cache=0,  # overlong: tokens below the limit it grows over.
-    model='',  # Folder of a sequence classifier whose score is added.
+    verifier='exact_match',  # Keys of VERIFIERS: 'math + 0.1 * think_answer'.
+    extraction='whole',  # Answer extractors, in order: 'boxed, hashes'.
+    read_thoughts=False,  # Accept an answer inside <think> if none follows.
+    time_limit_s=2.0,  # CPU seconds per verification.
+    wall_limit_s=60.0,  # Wall-clock seconds per verification.
+    memory_limit_mb=4096,  # MiB of address space per verifier process.
+    num_workers=0,  # Verifier processes; 0 runs trusted verifiers in process.
+    truncated='zero',  # Completions at the limit: zero, score (as text), mask.
+    shaping='none',  # Keys of SHAPINGS, added in training: 'overlong'.
+    overlong_cache=0,  # overlong: tokens before the limit with a penalty.
+    model='',  # Folder of a reward model, whose score is added.
     model_weight=1.0,  # Of that score.
-    model_batch_size=16,  # Rows it scores at once.
-    model_max_length=4096,  # Tokens; longer texts lose their beginning.
+    model_batch_size=16,  # Sequences scored at once.
+    model_max_length=4096,  # Tokens; longer texts are truncated on the left.
   )
 
   config.model = dict(
@@ -75,12 +75,12 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     num_kv_heads=2,
     head_dim=16,
     d_ff=256,  # Width of the gated feed-forward layer.
-    num_experts=0,  # Experts of a sparse layer; 0: every layer is dense.
-    num_experts_per_tok=8,  # Experts that a token is given.
+    num_experts=0,  # Experts per MoE layer; 0: a dense model.
+    num_experts_per_tok=8,  # Experts per token.
     moe_intermediate_size=128,  # Width of an expert.
-    norm_topk_prob=True,  # The gates of a token sum to 1.
-    decoder_sparse_step=1,  # Every so many layers one is sparse.
-    mlp_only_layers=(),  # Layers that are dense in any case, from 0.
+    norm_topk_prob=True,  # Normalize the gates of a token to sum to 1.
+    decoder_sparse_step=1,  # One MoE layer per this many layers.
+    mlp_only_layers=(),  # Dense layers of an MoE model, by index from 0.
     rope_theta=10_000.0,  # Base of the rotary wavelengths.
     rope_scaling='none',  # none, linear or llama3.
     rope_factor=1.0,  # Context stretch of the two scalings.
@@ -89,53 +89,53 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     rope_original_length=8192,  # llama3 only; tokens.
     qk_norm=True,  # RMS-normalize queries and keys (Qwen3).
     qkv_bias=False,  # Bias of the projections (Qwen2).
-    tied_head=True,  # The head is the embedding, transposed.
+    tied_head=True,  # The LM head is the embedding, transposed.
     norm_epsilon=1e-6,
     init_scale=0.02,  # Standard deviation of the initial weights.
     dtype='float32',  # Compute dtype: float32 or bfloat16.
     scan_unroll=1,  # Layers unrolled per scan step; divides num_layers.
-    shard_sequence=False,  # Between layers columns are split over mesh.tensor.
+    shard_sequence=False,  # Sequence parallelism: activations over mesh.tensor.
     remat='none',  # Saved for the backward pass: none (all), dots, full.
   )
 
-  config.lora = dict(  # An adapter trains, everything else is frozen.
-    rank=0,  # r; 0 trains every weight instead.
-    alpha=64.0,  # What the adapter adds is scaled by alpha / rank.
+  config.lora = dict(  # Only the adapter is trained, not the base weights.
+    rank=0,  # r; 0 trains all weights instead.
+    alpha=64.0,  # The adapter's output is scaled by alpha / rank.
     targets=('query', 'key', 'value', 'output', 'gate', 'up', 'down'),
-    pretrained='',  # Folder of an adapter to begin with, in PEFT's format.
-    base_dtype='',  # Of what is frozen: float32, bfloat16; '': as published.
+    pretrained='',  # Folder of an initial adapter, in PEFT's format.
+    base_dtype='',  # Of base weights: float32, bfloat16; '': as published.
   )
 
   config.sampling = dict(
     max_completion_length=9,  # R, tokens, the end token included.
-    stop_strings=(),  # Texts that end a completion, as its end token does.
-    temperature=1.0,  # Divides the logits, here and in the trainer.
-    top_k=20,  # K, log-probs recorded a token; 0 records none.
+    stop_strings=(),  # Texts that end a completion, like the end token.
+    temperature=1.0,  # Divides the logits, in the sampler and the trainer.
+    top_k=20,  # K, log-probs recorded per token; 0 records none.
     precision='float32',  # Of the weights: float32 bfloat16 int8 fp8 int4.
-    gather_fsdp=False,  # Gather the weights over mesh.fsdp once, not a token.
-    lag=0,  # k: rollouts of a step are of the parameters k steps before.
-    num_slots=0,  # Continuous batching: rows decoded together; 0: all.
+    gather_fsdp=False,  # Gather weights over mesh.fsdp per rollout, not token.
+    lag=0,  # Off-policy lag: rollouts use the parameters k steps earlier.
+    num_slots=0,  # Continuous batching: rows decoded at once; 0: all.
   )
 
-  config.advantages = dict(estimator='group_mean')  # Row of ADVANTAGES.
+  config.advantages = dict(estimator='group_mean')  # Key of ADVANTAGES.
 
   config.trust_region = dict(
-    rule='divergence',  # Row of TRUST_REGIONS.
-    divergence='topk_tv',  # Row of DIVERGENCES, measured in every run.
+    rule='divergence',  # Key of TRUST_REGIONS.
+    divergence='topk_tv',  # Key of DIVERGENCES, measured in every run.
     top_k_set='union',  # Top-K atoms: union (paper), replace_kth (its code).
-    anchor='rollout',  # Whose policy the rule compares: rollout, recomputed.
+    anchor='rollout',  # Policy to compare with: rollout, recomputed.
     direction='away',  # Tokens it applies to: away (from the anchor), any.
     advantage_sign='both',  # Tokens it applies to: both, negative, positive.
     alpha_low=0.0,  # A < 0: tokens less likely than this are exempt.
     alpha_high=0.0,  # A > 0: tokens less likely than this are exempt.
-    delta_low=0.2,  # Bound for A < 0, unit of the divergence.
+    delta_low=0.2,  # Bound for A < 0, in the unit of the divergence.
     delta_high=0.2,  # Bound for A > 0.
     clip_low=0.2,  # Ratio clip below 1 - clip_low.
     clip_high=0.2,  # Ratio clip above 1 + clip_high.
     dual_clip=3.0,  # dual_clip: ratio bound for A < 0.
-    w_min=0.8,  # cppo…: weight of the last position; 1 weighs all alike.
+    w_min=0.8,  # cppo…: weight of the last position; 1: uniform weights.
     weight_order='linear',  # cppo…: linear or shuffled.
-    budget=0.015,  # cppo…: delta_b a position; trm_max_mean: of the mean.
+    budget=0.015,  # cppo…: delta_b per position; trm_max_mean: of the mean.
     tau_low=1.05,  # sapo: temperature for A < 0.
     tau_high=1.0,  # sapo: temperature for A > 0.
   )
@@ -143,54 +143,54 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.objective = dict(
     loss_form='score',  # score (eq. 23) or surrogate (eq. 12).
     importance='token',  # Weight pi/mu: token, sequence, least_prefix.
-    ratio_cap=float('inf'),  # C, truncation of pi/mu above.
-    ratio_floor=0.0,  # Truncation of pi/mu below.
-    aggregation='token_mean',  # Row of AGGREGATIONS.
+    ratio_cap=float('inf'),  # C, upper truncation of pi/mu.
+    ratio_floor=0.0,  # Lower truncation of pi/mu.
+    aggregation='token_mean',  # Key of AGGREGATIONS.
     length_norm=1.0,  # Of sequence_mean_token_sum_norm, tokens; 0: the limit.
     kl_coefficient=0.0,  # Weight of KL(pi || reference).
     kl_estimator='k3',  # k1 or k3.
     entropy_coefficient=0.0,  # Weight of the entropy bonus.
-    load_balance_coefficient=0.0,  # Weight of the experts' load balance.
+    load_balance_coefficient=0.0,  # Weight of the load-balance loss (MoE).
   )
 
   config.optimizer = dict(
     learning_rate=5e-4,
     schedule='linear',  # constant, linear or cosine.
-    final_fraction=0.05,  # Last learning rate over the first.
-    num_warmup_steps=0,  # Train steps of linear increase from 0.
+    final_fraction=0.05,  # Last learning rate over the peak.
+    num_warmup_steps=0,  # Train steps of linear warmup from 0.
     b1=0.9,
     b2=0.99,
     epsilon=1e-8,
     weight_decay=0.0,
-    clip_norm=1.0,  # Global gradient norm; inf switches it off.
-    max_nonfinite=10,  # Skipped updates in a row that stop the run.
+    clip_norm=1.0,  # Global gradient norm; inf disables clipping.
+    max_nonfinite=10,  # Consecutive skipped updates that stop the run.
   )
 
   config.learner = dict(
-    num_minibatches=4,  # Optimizer updates a rollout batch.
-    num_microbatches=1,  # Gradient accumulation within an update.
+    num_minibatches=4,  # Optimizer updates per rollout batch.
+    num_microbatches=1,  # Gradient-accumulation steps per update.
     share_prompt_prefix=True,  # Forward a prompt once for its G completions.
-    router_replay=False,  # Experts in training: those that the sampler took.
+    router_replay=False,  # Train with the sampler's expert choices (R3).
     head_chunk_tokens=0,  # Tokens per LM-head chunk; 0: by the device.
   )
 
   config.sft = dict(
-    num_steps=150,  # Warm start; 0 switches it off.
-    batch_size=128,  # Demonstrations a step.
+    num_steps=150,  # SFT warm start; 0 disables it.
+    batch_size=128,  # Demonstrations per step.
     learning_rate=2e-3,
-    noise=0.1,  # Share of demonstration digits replaced at random.
-    cache='',  # Folder of warm starts that runs alike share; '' keeps none.
+    noise=0.1,  # Probability that a demonstrated digit is random.
+    cache='',  # Folder of warm starts, shared by equal runs; '': no cache.
   )
 
-  # Sizes of the axes; -1 takes what is left. Of several slices, the first of
-  # data, fsdp and expert that their number divides crosses the network.
+  # Axis sizes; -1 takes the remaining devices. With several slices, the first
+  # of data, fsdp and expert that their number divides spans the slices.
   config.mesh = dict(data=-1, fsdp=1, tensor=1, expert=1)
 
   config.evaluation = dict(
     every_n_steps=25,  # 0: only before and after training.
-    source='data',  # As data.source, or several: 'a, b'; data: its held-out.
-    files='',  # As data.files.
-    fields=dict(  # As data.fields, which '' stands for.
+    source='data',  # Like data.source, or several: 'a, b'; data: held out.
+    files='',  # Like data.files.
+    fields=dict(  # Like data.fields; '' takes the value there.
       prompt='',
       answer='',
       options='',
@@ -200,36 +200,36 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     ),
     split='validation',
     reward='verifier',  # verifier (its first term) or model (rewards.model).
-    truncated='zero',  # As rewards.truncated: zero or score.
-    drop_trained_on=False,  # Leaves out prompts that the run trains on.
-    num_prompts=256,  # During training: a fixed sample of so many.
-    final_num_prompts=0,  # Before and after training; 0: the whole split.
+    truncated='zero',  # Like rewards.truncated: zero or score.
+    drop_trained_on=False,  # Drop prompts that are in the training set.
+    num_prompts=256,  # During training: size of a fixed sample.
+    final_num_prompts=0,  # Before and after training; 0: the full split.
     num_samples=1,  # k of avg@k and pass@k.
-    samples_per_pass=16,  # Samples drawn at once; bounds memory.
+    samples_per_pass=16,  # Samples per pass; bounds memory.
     temperature=1.0,
     top_p=1.0,
     greedy=True,  # Also decode greedily.
-    num_resamples=1000,  # Of the problems, for intervals by bootstrap.
+    num_resamples=1000,  # Bootstrap resamples of the problems, for intervals.
     confidence=0.95,  # Of the intervals.
   )
 
   config.checkpoints = dict(
     every_n_steps=50,
-    keep=2,  # Latest ones kept; the best one is kept beside them.
+    keep=2,  # Latest checkpoints to keep, in addition to the best one.
     best_metric='evaluation/sampled_accuracy',
   )
 
   config.writers = dict(
     console_every_n_steps=50,
     samples_every_n_steps=50,  # Prompts and completions saved; 0: never.
-    num_samples=4,  # Rows saved each time, spread over the batch.
+    num_samples=4,  # Completions saved each time, spread over the batch.
     tensorboard=True,
   )
 
-  config.ledger = dict(every_n_steps=0)  # Steps whose tokens are kept; 0: none.
+  config.ledger = dict(every_n_steps=0)  # Steps recorded per token; 0: none.
 
   config.profile = dict(start_step=0, num_steps=0)  # 0 steps: no profile.
 
-  config.compilation_cache = '~/.cache/dppo_jax/xla'  # '' switches it off.
+  config.compilation_cache = '~/.cache/dppo_jax/xla'  # '' disables it.
 
   return presets.apply(config.lock(), preset)

@@ -1,18 +1,18 @@
 """Recite for 192 tokens: completions long enough for position to matter.
 
 Paper: arXiv:2606.10968, whose position weights and prefix budget act along a
-completion. Sixteen bits are given and said twelve times over, each in a word
-that names its place; one wrong bit, or place, makes a sample wrong. The task
-is ours: attention by content alone learns it, so 44 thousand parameters do.
+completion. Sixteen bits are given and recited twelve times, each as a word with
+its position; one wrong bit or position makes a sample wrong. The task is ours:
+content-based attention is enough, so 44 thousand parameters learn it.
 
-Eight updates a batch at a high learning rate, chosen with seeds 0 to 2. With
-CPPO these have a mean of |pi - mu| of .002 where a completion begins and .009
-where it ends; 2 % of the tokens masked, five sixths by the budget alone.
+Eight updates per batch at a high learning rate, tuned with seeds 0 to 2. With
+CPPO the mean of |pi - mu| is .002 at the start of a completion and .009 at its
+end; 2 % of the tokens are masked, five sixths by the budget alone.
 
 Command: python -m experiments.figures.cppo_ablation --tier=cpu --out=DIR
-Hardware: 2 CPU cores, about a minute a run. Expected over 30 steps, means of
-those seeds: every rule falls from the .25 of the warm start; mean reward .07
-under DPPO, .13 under CPPO, .16 with its budget alone.
+Hardware: 2 CPU cores, about a minute per run. Expected over 30 steps, means of
+those seeds: under every rule the reward falls from the .25 of the warm start;
+mean reward .07 under DPPO, .13 under CPPO, .16 with its budget alone.
 """
 
 import ml_collections

@@ -1,7 +1,7 @@
-"""A model of Qwen3-1.7B's shape in 12 GB of memory: a bar, not an experiment.
+"""A model of Qwen3-1.7B's shape in 12 GB of memory: a memory benchmark.
 
-Random weights, no paper. Import, 4 completions of 64 tokens, a train step of
-adapters (LoRA, where configs/default.py has it) on a base in bfloat16, export.
+Random weights, no paper. Import, 4 completions of 64 tokens, a LoRA train step
+on bfloat16 base weights, export.
 
 Command: python -m experiments.bench.memory --folder=DIR \
   --config=configs/memory_1_7b.py
@@ -19,7 +19,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config = default.get_config()
   config.num_steps = 1
   published.use_model(config, 'Qwen/Qwen3-1.7B')
-  # Words of a task, so that no file is needed but the weights.
+  # A synthetic task, so that no file is needed except the weights.
   config.model.pretrained = ''
   config.data.tokenizer = ''
   config.data.chat_template = False

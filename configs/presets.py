@@ -2,12 +2,12 @@
 
 `--config=configs/quickstart.py:grpo` applies a preset before the overrides of
 the command line, so that any of its keys can still be overridden. A preset
-sets every axis that defines its method: divergence, anchor, rule, cap. Where a
-recipe of a paper has other thresholds, configs/thresholds.py has them.
+sets every axis that defines its method: divergence, anchor, rule, cap.
+Thresholds specific to a paper's recipe are in configs/thresholds.py.
 
-Presets leave to the config what is no part of a method: advantages, the
-aggregation, and K of the Top-K divergences, `sampling.top_k`: 20 in both
-papers and by default; at most the vocabulary.
+Presets do not set what is not part of a method: advantages, aggregation, and K
+of the Top-K divergences, `sampling.top_k`: 20 in both papers and by default, at
+most V.
 
 DPPO is arXiv:2602.04879, CPPO arXiv:2606.10968.
 """
@@ -21,7 +21,7 @@ import ml_collections
 
 Preset = dict[str, Any]
 
-# What every preset starts from; the divergence is measured in any case.
+# Base of every preset; the divergence is measured even without a rule.
 _PLAIN: Preset = {
   'trust_region.rule': 'none',
   'trust_region.anchor': 'rollout',
@@ -108,7 +108,7 @@ PRESETS: Mapping[str, Preset] = {
     'trust_region.delta_low': 0.5,
     **_RECOMPUTED,
   },
-  # CPPO, Top-K TV as in its runs, and what it is compared with.
+  # CPPO, with Top-K TV as in its runs, and its baselines.
   'cppo': _cppo('cppo'),
   'cppo_dynamic': _cppo('cppo_dynamic', **{'trust_region.budget': 0.02}),
   'cppo_no_weights': _cppo('cppo', **{'trust_region.w_min': 1.0}),
@@ -121,7 +121,7 @@ PRESETS: Mapping[str, Preset] = {
     'trust_region.delta_low': 0.1,
     'trust_region.delta_high': 0.1,
   },
-  # KL of whole distributions, as its definition has it.
+  # KL of the full distributions, by definition.
   'trm_max': _bound('exact_kl', 0.1, **{'trust_region.rule': 'trm_max'}),
   'trm_mean': _bound('exact_kl', 0.002, **{'trust_region.rule': 'trm_mean'}),
   'trm_max_mean': _bound(
@@ -132,7 +132,7 @@ PRESETS: Mapping[str, Preset] = {
       'trust_region.budget': 0.002,
     },
   ),
-  # Weights by the least ratio of a prefix; its truncation was not read.
+  # Importance weight: least ratio of the prefix; its truncation is unknown.
   'minpro': _PLAIN | {'objective.importance': 'least_prefix'},
   # Sequence-level and soft clips.
   'gspo': _clip(
@@ -164,7 +164,7 @@ def apply(
     preset: a key of `PRESETS`; '' changes nothing.
 
   Raises:
-    ValueError: there is no such preset; names the nearest.
+    ValueError: no such preset; the message suggests the nearest.
   """
   if not preset:
     return config

@@ -1,7 +1,7 @@
-"""Shapes of the published models that recipes train, and what recipes share.
+"""Shapes of the published models, and settings shared by recipes.
 
-A shape is that of the model's own config.json. Where the folder of the model
-is there, it is read instead; without it, a dry run goes by this table.
+A shape is that of the model's config.json. If the model's folder exists, it is
+read instead; without it, a dry run uses this table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 import ml_collections
 
-MODELS = '~/models'  # Folders of models, named as they are published.
+MODELS = '~/models'  # Folders of models, under their published names.
 
 _QWEN3 = dict(
   vocab_size=151_936,
@@ -85,15 +85,15 @@ SHAPES: Mapping[str, dict[str, Any]] = {
   ),
 }
 
-# Read by the problem's end; DAPO's prompts ask for 'Answer: …' as well.
+# Appended to a problem; DAPO's prompts also ask for 'Answer: …'.
 _BOXED = '{prompt}\n\nReason step by step, and put the answer in \\boxed{}.'
 
 
 def use_model(config: ml_collections.ConfigDict, name: str) -> None:
-  """Weights, tokenizer, chat template and shape of a published model.
+  """Sets weights, tokenizer, chat template and shape of a published model.
 
   Args:
-    config: changed.
+    config: changed in place.
     name: a key of `SHAPES`.
   """
   folder = f'{MODELS}/{name}'
@@ -108,17 +108,17 @@ def use_model(config: ml_collections.ConfigDict, name: str) -> None:
 
 
 def train_on_math(config: ml_collections.ConfigDict) -> None:
-  """What the papers' runs on mathematics share.
+  """Sets what the papers' runs on mathematics share.
 
-  The papers give the learning rate and no more of the optimizer; the rest are
-  the defaults of the framework they used. Their objectives sum over the tokens
-  of a response and take the mean over responses: here divided by the longest
-  completion, a constant, as in the run that DPPO's authors publish with that
-  framework. So are the advantages without std, and a completion that the limit
-  cuts earns what its text earns.
+  The papers give only the learning rate of the optimizer; the rest are the
+  defaults of the framework they used. Their objectives sum over the tokens of a
+  completion and average over completions: here also divided by the maximum
+  completion length, a constant, as in the run that DPPO's authors publish with
+  that framework. That run also has advantages without std, and scores truncated
+  completions by their text.
   """
   config.objective.aggregation = 'sequence_mean_token_sum_norm'
-  config.objective.length_norm = 0.0  # The longest completion.
+  config.objective.length_norm = 0.0  # The maximum completion length.
   config.data.source = 'dapo_math_17k'
   config.data.prompt_template = _BOXED
   config.data.max_prompt_length = 1024
@@ -130,8 +130,8 @@ def train_on_math(config: ml_collections.ConfigDict) -> None:
     learning_rate=1e-6, schedule='constant', b2=0.999, weight_decay=0.01
   )
   config.mesh.update(data=1, fsdp=-1)
-  # Engines hold whole weights in 16 bits. Gathered at every token instead, they
-  # would be most of the time of a rollout.
+  # Inference engines hold unsharded 16-bit weights. Gathering them at every
+  # token would dominate the time of a rollout.
   config.sampling.update(precision='bfloat16', gather_fsdp=True)
   evaluate_on_aime(config, (2024, 2025), num_samples=32)
 
@@ -139,18 +139,18 @@ def train_on_math(config: ml_collections.ConfigDict) -> None:
 def evaluate_on_aime(
   config: ml_collections.ConfigDict, years: Sequence[int], num_samples: int
 ) -> None:
-  """avg@k of AIME at temperature 0.7 and top-p 0.95, as both papers.
+  """Sets avg@k of AIME at temperature 0.7 and top-p 0.95, as in both papers.
 
   Each year has 30 problems, so the mean over problems is that over years.
 
   Args:
-    config: changed.
-    years: DPPO has two of them, CPPO three.
+    config: changed in place.
+    years: two in DPPO, three in CPPO.
     num_samples: k, 32 in DPPO and 16 in CPPO.
   """
   config.evaluation.update(
     source=', '.join(f'aime_{year}' for year in years),
-    num_prompts=32 * len(years),  # All; a multiple of the devices.
+    num_prompts=32 * len(years),  # All; divisible by the devices.
     final_num_prompts=32 * len(years),
     num_samples=num_samples,
     truncated='score',
@@ -162,11 +162,11 @@ def evaluate_on_aime(
 
 
 def train_as_cppo(config: ml_collections.ConfigDict) -> None:
-  """What CPPO's runs share (arXiv:2606.10968, section 4.1 and appendix D).
+  """Sets what CPPO's runs share (arXiv:2606.10968, section 4.1, appendix D).
 
-  Advantages are R minus the mean of the group: the paper calls them
-  group-relative and group-normalized, and does not say whether they are divided
-  by the std; DPPO's authors, one of whom wrote it, publish runs without.
+  Advantages are R minus the group mean: the paper calls them group-relative and
+  group-normalized, and does not say whether they are divided by the std; DPPO's
+  authors, one of whom wrote it, publish runs without.
   """
   train_on_math(config)
   evaluate_on_aime(config, (2024, 2025, 2026), num_samples=16)
@@ -179,10 +179,10 @@ def train_as_cppo(config: ml_collections.ConfigDict) -> None:
 def set_if_known(
   config: ml_collections.ConfigDict, path: str, value: Any
 ) -> None:
-  """Sets a key that not every version of configs/default.py has.
+  """Sets a key if configs/default.py has it.
 
   Args:
-    config: changed.
+    config: changed in place.
     path: 'section.key'.
     value: of the key.
   """

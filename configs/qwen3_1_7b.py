@@ -3,8 +3,8 @@
 Paper: arXiv:2606.10968, table 1 (column 1.7B), table 3, and figure 5: 64
 prompts x 8 completions, 2 updates of 32 prompts, completions up to 8k tokens,
 Top-K TV with K = 20, delta .15, fixed delta_b .015, w_min .8, lr 1e-6, no cap
-(eq. 11), groups whose rewards are all equal left out; T_stop 1,120 steps (table
-4). Whether advantages are divided by the std is not said: here they are not.
+(eq. 11), groups with equal rewards dropped; T_stop 1,120 steps (table 4). The
+paper does not say whether advantages are divided by the std; here they are not.
 
 Command: python -m experiments.train --workdir=DIR \
   --config=configs/qwen3_1_7b.py:METHOD

@@ -1,10 +1,10 @@
 """Qwen3-1.7B-Base on DAPO-Math-17k under CPPO; also DPPO's figures 6 and 7.
 
 Paper: arXiv:2606.10968, table 1 (column 1.7B-Base), figures 4, 6 and 7, table
-3: as Qwen3-1.7B, with a budget a response of its 90th percentile of divergence,
-at least .02 and at most twice that; T_stop 680 steps (table 4). And
-arXiv:2602.04879, section 6: what relaxing the ratio clip for rare tokens does;
-the batch of those runs is not published, this is CPPO's.
+3: as Qwen3-1.7B, with a budget per completion, the 90th percentile of its
+divergences, at least .02 and at most twice that; T_stop 680 steps (table 4).
+And arXiv:2602.04879, section 6: the effect of relaxing the ratio clip for rare
+tokens; the batch of those runs is not published, this is CPPO's.
 
 Command: python -m experiments.train --workdir=DIR \
   --config=configs/qwen3_1_7b_base.py:METHOD

@@ -15,8 +15,8 @@ The thinking model of figure 15 is Qwen3-30B-A3B, of the same shape:
 configs/cppo_qwen3_30b_a3b_base.py.
 
 Plan: --dry_run --num_devices=64 in place of --workdir=DIR.
-Hardware: planned for 64 x H200; the plan says why: a batch is sampled at once,
-and its keys and values take most of the memory.
+Hardware: planned for 64 x H200, because a batch is sampled at once and its KV
+cache takes most of the memory.
 Duration: not yet run.
 Expected, read off figures 8 and 13: in 200 steps avg@32 of AIME 24 from .2 to
 about .55 and of AIME 25 from .05 to about .38; CISPO collapses on the way,
@@ -39,7 +39,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.sampling.max_completion_length = 16_384
   config.learner.num_minibatches = 8
   config.learner.num_microbatches = 16
-  # Attention scores of one row of 17,408 tokens are 39 GB in float32.
+  # Attention scores of one sequence of 17,408 tokens are 39 GB in float32.
   config.mesh.update(data=1, fsdp=-1, tensor=4)
   config.evaluation.every_n_steps = 5
   config.evaluation.num_prompts = 128

@@ -31,7 +31,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.optimizer.learning_rate = 1e-5
   published.set_if_known(config, 'lora.rank', 32)
   published.set_if_known(config, 'lora.alpha', 64.0)
-  # Experts take no adapters.
+  # Experts have no adapters.
   targets = ('query', 'key', 'value', 'output')
   published.set_if_known(config, 'lora.targets', targets)
   return thresholds.apply(config, 'qwen3_30b_a3b_base_lora', preset)

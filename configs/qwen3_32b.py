@@ -1,7 +1,7 @@
-"""Qwen3-32B on 2,048 chips: a shape to plan with, and to scale a run to.
+"""Qwen3-32B on 2,048 chips: for planning, and as a template for large runs.
 
 Paper: arXiv:2602.04879 trains models of 8B and 30B-A3B; this is its recipe for
-the dense one with four times the prompts, so that every chip has rows.
+the dense one with four times the prompts, so that every chip has sequences.
 
 Command: python -m experiments.train --config=configs/qwen3_32b.py \
   --workdir=DIR

@@ -8,12 +8,12 @@ lengths of the run are not published; those here are of the dense base of table
 Command: python -m experiments.train --workdir=DIR \
   --config=configs/qwen3_4b_base.py:METHOD
 with METHOD grpo_clip_higher, which the paper shows, or dppo_binary_tv (the
-default), delta .15. The ledger keeps step 50: experiments.ledger reads it.
+default), delta .15. The ledger records step 50: experiments.ledger reads it.
 
 Plan: --dry_run --num_devices=16 in place of --workdir=DIR.
 Hardware: planned for 16 x H200. Duration: not yet run.
-Expected, appendix D: among the 50 tokens most often clipped are numbers, signs
-of mathematics, and words as 'Wait', 'Next', 'Thus', 'Since'.
+Expected, appendix D: among the 50 tokens most often clipped are numbers, math
+symbols, and words such as 'Wait', 'Next', 'Thus', 'Since'.
 """
 
 import ml_collections

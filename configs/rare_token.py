@@ -1,18 +1,18 @@
 """Learn a rare first word: whether to think before a sum is answered.
 
-Paper: what arXiv:2602.04879 section 4.2 says of rare tokens that matter. A
-policy answers the sum of five digits at once, and is right one time in ten; one
-time in a hundred it says `think` and shows its steps, which makes it right.
-Every good sample therefore begins with a token that mu hardly ever samples,
-about ten of 1,024. The task is ours.
+Paper: arXiv:2602.04879 section 4.2, on rare tokens that matter. The policy
+answers the sum of five digits directly, and is right one time in ten; one time
+in a hundred it says `think` and shows its steps, and is then right. Reliable
+answers therefore begin with a token that mu rarely samples, about ten times in
+1,024. The task is ours.
 
-Sixteen updates a batch, so that the rules have something to decide; the
-sampler is exact. The ledger keeps every step, for p(think) of mu: it is among
-the four most likely first words always, as there are but two.
+Sixteen updates per batch, so that the rules mask tokens; the sampler is exact.
+The ledger records every step, for p(think) under mu: `think` is always among
+the four most likely first words, as there are only two.
 
 Command: python -m experiments.figures.rare_token --tier=cpu --out=DIR
-Hardware: 2 CPU cores, about half a minute a run. Expected: `think` becomes
-likely within five batches under every rule, and soonest without any.
+Hardware: 2 CPU cores, about half a minute per run. Expected: `think` becomes
+likely within five batches under every rule, and soonest without a rule.
 """
 
 import ml_collections
@@ -21,7 +21,7 @@ from dppo_jax.configs import presets, stale_digits
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:
-  """Returns the setting in which p(think) begins at .01."""
+  """Returns the setting in which p(think) is .01 at the start."""
   config = stale_digits.get_config()
   config.num_steps = 30
   config.data.task = 'running_sum'

@@ -1,15 +1,15 @@
 """Qwen3-4B-Instruct-2507 on UltraFeedback, rewarded by a reward model.
 
 Paper: arXiv:2602.04879, appendix F.1 and table 2: GRPO and DPPO-Binary-TV with
-Skywork-Reward-Llama-3.1-8B as the reward, alone. Figure 10 has this model on
-HH-RLHF and Gemma-2-9B-It on UltraFeedback, and figure 12 the mass of the top 20
-of such a run. Thresholds, batch and lengths are not published: delta is that of
-most runs of the paper, batch and lengths are of the order of others.
+Skywork-Reward-Llama-3.1-8B as the only reward. Figure 10 has this model on
+HH-RLHF and Gemma-2-9B-It on UltraFeedback, and figure 12 the top-20 mass of
+such a run. Thresholds, batch and lengths are not published: delta is that of
+most runs of the paper, batch and lengths are typical of others.
 
 Data: HuggingFaceH4/ultrafeedback_binarized, its files train_prefs*.parquet and
 test_prefs*.parquet, into ~/.cache/dppo_jax/data/files/ultrafeedback. Only the
-prompts are read: a reward model needs no answer. It also evaluates: the score
-of completions for prompts that are not trained on.
+prompts are read: a reward model needs no answer. Evaluation is its mean score
+of completions for held-out prompts.
 Command: python -m experiments.train --workdir=DIR \
   --config=configs/rlhf_qwen3_4b.py:METHOD
 with METHOD dppo_binary_tv (the default) or grpo.
@@ -41,7 +41,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     group_size=8,
     max_prompt_length=1024,
   )
-  # A row must have an answer; nothing reads it.
+  # A row must have an answer, although nothing reads it.
   config.data.fields.update(prompt='prompt', answer='prompt')
   config.rewards.update(verifier='none', truncated='score')
   config.objective.update(

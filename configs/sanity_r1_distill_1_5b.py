@@ -2,7 +2,7 @@
 
 Paper: arXiv:2602.04879, section 5 and appendix C, figures 3 to 5, after
 arXiv:2510.26788. DeepSeek-R1-Distill-Qwen-1.5B on 1,460 problems of MATH that
-it solves sometimes: 64 prompts x 8 completions, 4 updates a batch, context of
+it solves sometimes: 64 prompts x 8 completions, 4 updates per batch, context of
 8,000 tokens, bfloat16, advantages without std, delta .15 (TV), .05 (KL).
 
 Data: select the problems first, with the same model and the files of MATH,

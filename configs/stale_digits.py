@@ -1,8 +1,8 @@
 """Sort digits from stale data: sixteen Adam steps on every rollout batch.
 
-Paper: the stress that arXiv:2602.04879 section 5 puts on a trust region by
-thousands of steps with a mismatched sampler, here by staleness: minibatch k is
-k - 1 updates late, at a learning rate that is too high for everyone. The
+Paper: arXiv:2602.04879 section 5 stresses a trust region by thousands of steps
+with a mismatched sampler; here it is off-policy staleness: minibatch k is k - 1
+updates off-policy, at a learning rate that is too high for every method. The
 sampler is exact, so all divergence comes from the updates. The task is ours.
 
 The learning rate lies in a window: at 3e-4 PG-IS still ends where it began, at
@@ -10,8 +10,9 @@ The learning rate lies in a window: at 3e-4 PG-IS still ends where it began, at
 reward). Here the mean of |pi - mu| under DPPO-Binary-TV is about .05.
 
 Command: python -m experiments.figures.stability --tier=cpu --out=DIR
-Hardware: 2 CPU cores, about fifteen seconds a run. Expected: without a trust
-region the reward falls below its start within 60 steps; with any, it does not.
+Hardware: 2 CPU cores, about fifteen seconds per run. Expected: without a trust
+region the reward falls below its initial value within 60 steps; with any, it
+does not.
 """
 
 import ml_collections
@@ -20,7 +21,7 @@ from dppo_jax.configs import default, presets
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:
-  """Returns the setting in which trust regions can be told apart."""
+  """Returns the setting in which trust regions differ measurably."""
   config = default.get_config()
   config.num_steps = 60
   config.data.group_size = 8

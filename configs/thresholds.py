@@ -1,9 +1,9 @@
-"""What the papers fixed for each run: thresholds by recipe and divergence.
+"""Thresholds of the papers' runs, by recipe and divergence.
 
-A preset says what a method is; its thresholds are those that most runs of its
-paper have. A recipe may have others: delta .15 of TV where the preset says .2.
-They stand here, once, so that `configs/X.py:METHOD` is METHOD as it was run on
-X, and `configs/X.py` is the same as X with its own method named.
+A preset defines a method, with the thresholds of most runs of its paper. A
+recipe may have others: delta .15 for TV where the preset has .2. They are
+defined here, so that `configs/X.py:METHOD` is METHOD as it was run on X, and
+`configs/X.py` is X with its default method.
 
 DPPO is arXiv:2602.04879, CPPO arXiv:2606.10968.
 """
@@ -21,16 +21,16 @@ _PREFIX_RULES = ('cppo', 'cppo_dynamic', 'cppo_soft')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-  """The thresholds of a recipe.
+  """Thresholds of a recipe.
 
   Attributes:
-    method: the preset that the recipe is without one.
-    tv: delta of the rules on a token's TV, of any approximation.
-    kl: delta of DPPO's rule on a token's KL; CPPO's has that of TRM.
-    budget: delta_b of CPPO's fixed budget; None leaves the preset's.
-    least_budget: delta_b_min of its dynamic budget; likewise.
-    of_all: keys of every method.
-    of_method: keys of one method, by preset.
+    method: default preset of the recipe.
+    tv: delta of token-level rules on TV, for any approximation.
+    kl: delta of DPPO's token-level rule on KL; CPPO's rule has that of TRM.
+    budget: delta_b of CPPO's fixed budget; None keeps the preset's.
+    least_budget: delta_b_min of its dynamic budget; None keeps the preset's.
+    of_all: keys for every method.
+    of_method: keys for one method, by preset.
   """
 
   method: str
@@ -44,15 +44,15 @@ class Setting:
   )
 
 
-# DPPO appendix C.1: no cap but that of the truncated methods, clip .2 and .28.
+# DPPO appendix C.1: a cap for truncated methods only, clip .2 and .28.
 _SANITY = Setting(method='dppo_binary_tv', tv=0.15)
-# DPPO appendix E: C = 5 and clip .27 above, whatever the method.
+# DPPO appendix E: C = 5 and clip_high .27, for all methods.
 _SCALING = Setting(
   method='dppo_binary_tv',
   of_all={'objective.ratio_cap': 5.0},
   of_method={'grpo_clip_higher': {'trust_region.clip_high': 0.27}},
 )
-# CPPO table 3 and appendix D. The ends of CISPO's asymmetric clip of pi / mu
+# CPPO table 3 and appendix D. The bounds of CISPO's asymmetric clip of pi / mu
 # are not published; these are those of the paper's ratio clip.
 _CPPO_DENSE = Setting(
   method='cppo_dynamic',
@@ -64,7 +64,7 @@ _CPPO_DENSE = Setting(
   },
 )
 
-# By the name of the recipe's file. Others are toys: DPPO-TopK-TV, delta .2.
+# By the recipe's file. Configs of synthetic tasks have DPPO-TopK-TV, delta .2.
 SETTINGS: Mapping[str, Setting] = {
   'sanity_r1_distill_1_5b': _SANITY,
   'qwen3_4b_base': _SANITY,
@@ -87,15 +87,15 @@ SETTINGS: Mapping[str, Setting] = {
 def apply(
   config: ml_collections.ConfigDict, recipe: str, preset: str = ''
 ) -> ml_collections.ConfigDict:
-  """Sets a method as it was run on a recipe, and returns the config.
+  """Config with a method's keys as it was run on a recipe.
 
   Args:
     config: with all keys, locked or not.
     recipe: a key of `SETTINGS`.
-    preset: a key of `presets.PRESETS`; '' is the recipe's own method.
+    preset: a key of `presets.PRESETS`; '' for the recipe's default method.
 
   Raises:
-    ValueError: there is no such preset; names the nearest.
+    ValueError: no such preset; the message suggests the nearest.
   """
   setting = SETTINGS[recipe]
   name = preset or setting.method
@@ -105,10 +105,10 @@ def apply(
 
 
 def overrides(setting: Setting, preset: str) -> dict[str, Any]:
-  """Keys that a preset has otherwise on a recipe, by path.
+  """Keys of a preset that a recipe overrides, by path.
 
   Args:
-    setting: of the recipe.
+    setting: the recipe's.
     preset: a key of `presets.PRESETS`.
   """
   method = presets.PRESETS[preset]
@@ -117,7 +117,7 @@ def overrides(setting: Setting, preset: str) -> dict[str, Any]:
   kind = method.get(measured, '').rpartition('_')[2]
   found = dict(setting.of_all)
   if measured not in method:
-    # It decides nothing; so all of a recipe report the same.
+    # It is only measured; so all methods of a recipe report the same one.
     found[measured] = presets.PRESETS[setting.method][measured]
   delta = None
   if kind == 'tv' and rule in ('divergence', *_PREFIX_RULES):

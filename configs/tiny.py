@@ -1,7 +1,7 @@
-"""A run of seconds, for tests: every phase and real gradients, little learned.
+"""A run of seconds, for tests: every phase, real gradients, little learning.
 
 The task is the running sum, whose direct answers are right one time in ten
-after a few imitation steps.
+after a few SFT steps.
 
 Command: python -m experiments.train --config=configs/tiny.py --workdir=DIR
 """

@@ -1,4 +1,4 @@
-"""Lays runs side by side: configs, metrics, curves, ledgers.
+"""Compares runs: configs, metrics, curves, ledgers.
 
 python -m experiments.compare runs/a runs/b --out=runs/a_b
 """
@@ -11,7 +11,7 @@ from dppo_jax.analysis.sweeps import compare
 from dppo_jax.runtime import cli
 
 _OUT = flags.DEFINE_string(
-  'out', 'runs/compare', 'Folder of the pictures and the page.'
+  'out', 'runs/compare', 'Folder for figures and the HTML page.'
 )
 
 

@@ -1,11 +1,11 @@
-"""Compares our numbers with those of other people's code.
+"""Compares this implementation with reference implementations.
 
 python -m experiments.conformance --golden=DIR --json=FILE.json
 python -m experiments.conformance --pretrained=DIR
 
---golden: trust regions, against what the authors' own code returned.
+--golden: trust regions, against outputs of the papers' authors' code.
 --pretrained: published models below DIR, against their expected.npz.
-Exit code 0 where every difference is explained or within its bar, else 1.
+Exit code 0 if every difference is explained or within tolerance, else 1.
 """
 
 import json
@@ -18,7 +18,7 @@ from dppo_jax.runtime import cli
 
 _GOLDEN = flags.DEFINE_string('golden', None, 'Folder of golden .npz files.')
 _PRETRAINED = flags.DEFINE_string('pretrained', None, 'Folder of models.')
-_JSON = flags.DEFINE_string('json', None, 'The --golden report goes there.')
+_JSON = flags.DEFINE_string('json', None, 'File for the report of --golden.')
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Looks a config over before chip time is spent: config -> findings.
+"""Checks a config before accelerator time is spent: config -> findings.
 
 python -m experiments.doctor --config=configs/quickstart.py
 python -m experiments.doctor --config=configs/quickstart.py --mesh
@@ -17,23 +17,23 @@ from dppo_jax.runtime import cli
 from dppo_jax.runtime.programs import compiled
 
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Experiment, configs/quickstart.py say; --config.KEY=…'
+  'config', None, 'Config file, with overrides --config.KEY=VALUE.'
 )
 _PROMPTS = flags.DEFINE_integer('num_prompts', 8, 'Prompts to sample.')
-_MESH = flags.DEFINE_bool('mesh', False, 'Compare meshes of the devices here.')
+_MESH = flags.DEFINE_bool('mesh', False, 'Compare meshes of local devices.')
 
 
 def main() -> int:
-  """Examines; returns the exit code."""
+  """Checks; returns the exit code."""
   config = cli.required('config', _CONFIG.value, 'an experiment')
   if _PROMPTS.value < 1:
     raise ValueError(f'--num_prompts: got {_PROMPTS.value}; at least 1.')
   compiled.use_compilation_cache(config.compilation_cache)
-  tell = functools.partial(print, flush=True)
+  report = functools.partial(print, flush=True)
   if _MESH.value:
     mesh_layouts.have_devices()
-    return int(not mesh_check.check(config, _PROMPTS.value, tell))
-  found = doctor.examine(config, jax.device_count(), _PROMPTS.value, tell)
+    return int(not mesh_check.check(config, _PROMPTS.value, report))
+  found = doctor.examine(config, jax.device_count(), _PROMPTS.value, report)
   counts = {
     level: sum(finding.level == level for finding in found)
     for level in (findings.OK, findings.WARNING, findings.ERROR)

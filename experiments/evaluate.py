@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint of a training, which may still be under way.
+"""Evaluates a checkpoint of a run, which may still be training.
 
 python -m experiments.evaluate --workdir=DIR --step=best --split=test \
   --num_samples=16 --temperature=0.7 --top_p=0.95 --out=FILE.json
@@ -16,24 +16,24 @@ from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.evaluation import offline
 from dppo_jax.runtime.programs.base_weights import open_parts
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the training.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 _STEP = flags.DEFINE_string('step', 'latest', 'best, latest or a number.')
-_OUT = flags.DEFINE_string('out', None, 'Every problem, as JSON.')
+_OUT = flags.DEFINE_string('out', None, 'JSON file with every problem.')
 _SHOWN = flags.DEFINE_integer('num_shown', 5, 'Completions to print.')
-_OVERRIDES = {  # None keeps what the training was told.
-  'source': flags.DEFINE_string('source', None, "As data.source; 'a, b'."),
-  'files': flags.DEFINE_string('files', None, 'As data.files.'),
+_OVERRIDES = {  # None keeps the value of the run's config.
+  'source': flags.DEFINE_string('source', None, "Like data.source; 'a, b'."),
+  'files': flags.DEFINE_string('files', None, 'Like data.files.'),
   'split': flags.DEFINE_string('split', None, 'validation, test or train.'),
   'final_num_prompts': flags.DEFINE_integer('num_prompts', None, '0: all.'),
   'num_samples': flags.DEFINE_integer('num_samples', None, 'k of avg@k.'),
   'temperature': flags.DEFINE_float('temperature', None, 'Above 0.'),
-  'top_p': flags.DEFINE_float('top_p', None, 'Nucleus; 1 is everything.'),
+  'top_p': flags.DEFINE_float('top_p', None, 'Nucleus; 1 for none.'),
 }
 
 
 def main() -> int:
   """Evaluates; returns the exit code."""
-  named = cli.required('workdir', _WORKDIR.value, 'the run to look at')
+  named = cli.required('workdir', _WORKDIR.value, 'the run to evaluate')
   folder = pathlib.Path(named).expanduser().absolute()
   changes = {key: flag.value for key, flag in _OVERRIDES.items()}
   config = offline.restore_config(

@@ -1,4 +1,4 @@
-"""Writes a checkpoint as a Hugging Face folder, which other tools load.
+"""Exports a checkpoint as a Hugging Face model folder.
 
 python -m experiments.export --workdir=DIR --out=HFDIR --step=best
 """
@@ -15,17 +15,17 @@ from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.evaluation import offline
 from dppo_jax.runtime.programs import kept_files
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the training.')
-_OUT = flags.DEFINE_string('out', None, 'The new folder.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
+_OUT = flags.DEFINE_string('out', None, 'New folder to write.')
 _STEP = flags.DEFINE_string('step', 'latest', 'best, latest or a number.')
 _DTYPE = flags.DEFINE_string(
   'dtype', '', "float32, bfloat16, float16; '': the pretrained model's."
 )
 _LORA = flags.DEFINE_string(
-  'lora', export.MERGED, "merged, or adapter: kept as one, PEFT's format."
+  'lora', export.MERGED, "merged; or adapter: not merged, in PEFT's format."
 )
-_BASE = flags.DEFINE_string('base', '', 'Folder that an adapter names as base.')
-_SHARD = flags.DEFINE_float('max_shard_gb', 5.0, 'Size of a file, 10^9 bytes.')
+_BASE = flags.DEFINE_string('base', '', 'Base model to name in an adapter.')
+_SHARD = flags.DEFINE_float('max_shard_gb', 5.0, '10^9 bytes per file.')
 
 
 def main() -> int:

@@ -1,9 +1,9 @@
-"""Plans a run for a machine that need not be here: does it fit, how fast?
+"""Plans a run for hardware that is not attached: does it fit, how fast?
 
 python -m experiments.plan --config=configs/qwen3_8b_base.py \
   --config.mesh.tensor=8 --topology=v5e:16x16
 
-Compiles the real programs for TPUs; GPUs and local devices by shape alone.
+Compiles the actual programs for TPUs; GPUs and local devices by shapes only.
 Exit code 1 if it does not fit.
 """
 
@@ -17,17 +17,17 @@ from dppo_jax.planning.aot import child, plan, programs, report, topologies
 from dppo_jax.runtime import cli
 
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Experiment, configs/qwen3_8b_base.py say; --config.KEY=…'
+  'config', None, 'Config file, with overrides --config.KEY=VALUE.'
 )
 _TOPOLOGY = flags.DEFINE_string(
   'topology', None, 'v5e:16x16, v5p:8x16x16, v6e:…, tpu7x:…, gpu:8xh100, local.'
 )
 _SLICES = flags.DEFINE_integer('slices', 1, 'TPU slices of that shape.')
 _PHASES = flags.DEFINE_multi_enum(
-  'phases', programs.PHASES, programs.PHASES, 'What to plan.'
+  'phases', programs.PHASES, programs.PHASES, 'Phases to plan.'
 )
-_COMPILE = flags.DEFINE_bool('compile', True, 'Or go by shapes alone.')
-_JSON = flags.DEFINE_string('json', '', 'File to write the plan to as well.')
+_COMPILE = flags.DEFINE_bool('compile', True, 'Else estimate from shapes only.')
+_JSON = flags.DEFINE_string('json', '', 'File for the plan, as JSON.')
 _HERE = flags.DEFINE_bool(
   child.FLAG.strip('-'), False, 'Internal: the environment is prepared.'
 )
@@ -46,7 +46,7 @@ def main() -> int:
     topology,
     _PHASES.value,
     compiling=compiling,
-    tell=lambda line: print(line, file=sys.stderr, flush=True),
+    log=lambda line: print(line, file=sys.stderr, flush=True),
   )
   print(report.show(made))
   if _JSON.value:

@@ -1,9 +1,9 @@
-"""Compiles the papers' models for pods that are not here: a page and a CSV.
+"""Compiles the papers' models for TPU pods, without chips: a page and a CSV.
 
 python -m experiments.pods --out=docs/results/pods.md [--only=qwen3_8b]
 
-Needs libtpu (extra tpu), and minutes a row. Rows that are not compiled now
-keep what the CSV beside the page says.
+Needs libtpu (extra tpu), and minutes per row. Rows that are not compiled now
+keep their values from the CSV beside the page.
 """
 
 import pathlib
@@ -18,7 +18,7 @@ from dppo_jax.suggestions import suggest
 _OUT = flags.DEFINE_string(
   'out', 'docs/results/pods.md', 'Page; the CSV is beside it.'
 )
-_ONLY = flags.DEFINE_string('only', '', 'Only rows whose name has this in it.')
+_ONLY = flags.DEFINE_string('only', '', 'Only rows whose name contains this.')
 
 
 def main() -> int:

@@ -22,10 +22,10 @@ from dppo_jax.runtime.programs.base_weights import open_parts
 from dppo_jax.runtime.sft.warm_start import warm_start
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Model and source.')
-_OUT = flags.DEFINE_string('out', None, 'JSON lines to write.')
-_SAMPLES = flags.DEFINE_integer('num_samples', 40, 'Samples a problem.')
-_LOW = flags.DEFINE_float('low', 0.2, 'Least share of right samples kept.')
-_HIGH = flags.DEFINE_float('high', 0.8, 'Largest share kept.')
+_OUT = flags.DEFINE_string('out', None, 'JSON-lines file to write.')
+_SAMPLES = flags.DEFINE_integer('num_samples', 40, 'Samples per problem.')
+_LOW = flags.DEFINE_float('low', 0.2, 'Lowest share of right samples to keep.')
+_HIGH = flags.DEFINE_float('high', 0.8, 'Highest share to keep.')
 
 
 def main() -> int:
@@ -51,7 +51,7 @@ def main() -> int:
       note=lambda done, of: print(f'{done:,} of {of:,}', file=sys.stderr),
     )
   print(f'Kept {found.num_kept:,} of {found.num_problems:,} problems: {out}')
-  print(f'All of them, with their shares: {found.sampled_path}')
+  print(f'All problems, with their shares: {found.sampled_path}')
   return 0
 
 

@@ -1,4 +1,4 @@
-"""Trains every variant of a config with every seed, and reports on them.
+"""Trains every variant of a config with every seed, and reports the results.
 
 python -m experiments.sweep --config=configs/quickstart.py --seeds=3 \
   --grid=trust_region.divergence=binary_tv,topk_tv \
@@ -19,20 +19,20 @@ from dppo_jax.configs import default, presets
 from dppo_jax.runtime import cli
 
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'What variants change; --config.KEY=…'
+  'config', None, 'Base config, with overrides --config.KEY=VALUE.'
 )
-_GRID = flags.DEFINE_multi_string('grid', [], 'KEY=VALUE,…: with every other.')
-_ZIP = flags.DEFINE_multi_string('zip', [], 'KEY=VALUE,…: all zips together.')
-_SEEDS = flags.DEFINE_integer('seeds', 3, 'Of every variant, from 0.')
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder; goes on there.')
+_GRID = flags.DEFINE_multi_string('grid', [], 'KEY=VALUE,…: all combinations.')
+_ZIP = flags.DEFINE_multi_string('zip', [], 'KEY=VALUE,…: varied in parallel.')
+_SEEDS = flags.DEFINE_integer('seeds', 3, 'Seeds per variant, from 0.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder; resumes a sweep.')
 _PARALLEL = flags.DEFINE_integer('parallel', 1, 'Runs at a time.')
-_BASELINE = flags.DEFINE_string('baseline', None, 'Variant; the first.')
-_PRINT = flags.DEFINE_bool('print_only', False, 'Print a command a run, exit.')
-_REPORT = flags.DEFINE_bool('report', False, 'Only report on what is there.')
+_BASELINE = flags.DEFINE_string('baseline', None, 'Variant; default the first.')
+_PRINT = flags.DEFINE_bool('print_only', False, 'Print one command per run.')
+_REPORT = flags.DEFINE_bool('report', False, 'Only report on finished runs.')
 
 
 def main() -> int:
-  """Runs what is missing; returns the exit code, 1 if any run failed."""
+  """Runs missing jobs; returns the exit code, 1 if any run failed."""
   named = cli.required('workdir', _WORKDIR.value, 'the sweep')
   folder = pathlib.Path(named).expanduser().absolute()
   defaults = default.get_config()

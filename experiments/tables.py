@@ -1,4 +1,4 @@
-"""Writes the tables that docs/ and README.md take from the code.
+"""Writes the tables of docs/ and README.md that are generated from the code.
 
 python -m experiments.tables [FILE.md …]   # make tables
 """

@@ -20,14 +20,14 @@ from dppo_jax.runtime.storage import run_folder
 
 _BEGIN = time.monotonic()
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Experiment, configs/quickstart.py say; --config.KEY=…'
+  'config', None, 'Config file, with overrides --config.KEY=VALUE.'
 )
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Folder of the run; resumes what it holds.'
+  'workdir', None, 'Folder of the run; resumes a run there.'
 )
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the plan and exit.')
 _NUM_DEVICES = flags.DEFINE_integer(
-  'num_devices', 0, 'Of a dry run: devices to plan for; 0: those here.'
+  'num_devices', 0, 'Devices to plan for in a dry run; 0: local devices.'
 )
 _EXTEND = flags.DEFINE_bool('extend', False, 'Resume for more num_steps.')
 _LAUNCH = cluster.define_flags()
@@ -42,7 +42,7 @@ def main() -> int:
   cluster.start(_LAUNCH())
   run_folder.check_hosts(config.to_dict())
   experiment = build_experiment(config, jax.device_count())
-  named = cli.required('workdir', _WORKDIR.value, 'a folder for it')
+  named = cli.required('workdir', _WORKDIR.value, 'a folder for the run')
   resolved, extend = experiment.resolved, _EXTEND.value
   with run_folder.opened(named, resolved, extend=extend) as folder:
     facts = loop.run(experiment, folder)

@@ -1,1 +1,1 @@
-"""Looking at runs: tables, panels, pages, comparisons."""
+"""Analysis of runs: tables, panels, pages, comparisons."""

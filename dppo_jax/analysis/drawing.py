@@ -1,4 +1,4 @@
-"""Panels to a PNG and an SVG, in the style of the house."""
+"""Plots of panels, as PNG and SVG, in one style."""
 
 from collections.abc import Sequence
 import io
@@ -10,7 +10,7 @@ import numpy as np
 
 from dppo_jax.analysis.panels import Panel, Series, Style
 
-# The methods of the papers look the same in every figure.
+# Each method of the papers has one style in all figures.
 STYLES = {
   'PG-IS': Style('#c53030', '--'),
   'PG-TIS': Style('#d97706', '--'),
@@ -37,7 +37,7 @@ _COLORS = (
   '#db7093',
   '#1a202c',
 )
-# Settings that would make the same numbers another file, or drop points.
+# Settings for reproducible files, without dropped points.
 _RC: dict[Any, Any] = {
   'svg.hashsalt': 'dppo_jax',
   'svg.fonttype': 'none',
@@ -45,7 +45,7 @@ _RC: dict[Any, Any] = {
   'font.family': 'DejaVu Sans',
 }
 _MAX_COLUMNS = 4
-# From so many curves on they are thinner, and their bands fainter.
+# Number of curves from which lines are thinner and bands fainter.
 _CROWD = 4
 
 
@@ -57,11 +57,11 @@ def draw(
   """Writes `path` with the endings .png and .svg.
 
   Args:
-    path: without ending; the files are old or new, never half.
+    path: without suffix; the files are replaced atomically.
     title: above the panels; may have several lines.
     panels: at least one.
   """
-  # Only here: the import takes longer than any other of the package.
+  # Imported here: it is the slowest import of the package.
   import matplotlib
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
@@ -107,7 +107,7 @@ def draw(
 
 
 def _all_styles(panels: Sequence[Panel]) -> dict[str, Style]:
-  """Of every label; those that have none take free colors in their order."""
+  """Style of every label; labels without one get the next free color."""
   labels = dict.fromkeys(s.label for p in panels for s in p.series)
   found = {label: STYLES[label] for label in labels if label in STYLES}
   taken = {style.color for style in found.values()}
@@ -119,7 +119,7 @@ def _all_styles(panels: Sequence[Panel]) -> dict[str, Style]:
 
 
 def _draw_series(axis: Any, series: Series, style: Style, crowded: bool) -> Any:
-  """Draws one series; returns the artist that holds its numbers."""
+  """Artist of a series, which holds its numbers."""
   spread = series.low is not None and series.high is not None
   if series.kind == 'bars':
     (bar,) = axis.bar(series.x, series.y, 0.7, color=style.color)

@@ -1,4 +1,4 @@
-"""Pairs of runs whose rules mask equal shares of the tokens."""
+"""Comparison of rules at equal masked share."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,13 +9,13 @@ from dppo_jax.analysis.table import Points
 
 
 class Pair(NamedTuple):
-  """Two families of a seed where both mask equally much.
+  """Two families of variants at equal masked share, for one seed.
 
   Attributes:
-    seed: which.
-    masked: the share that both mask.
-    one: column of the first there.
-    other: of the second.
+    seed: of the runs.
+    masked: the masked share.
+    one: column of the first family at that share.
+    other: column of the second family.
   """
 
   seed: str
@@ -27,13 +27,13 @@ class Pair(NamedTuple):
 def pairs_at_equal_mask(
   points: Points, column: str, one: Sequence[str], other: Sequence[str]
 ) -> list[Pair]:
-  """Compares two families as `at_equal_mask` says, a pair a seed.
+  """Pairs of two families, one per seed, interpolated as in `at_equal_mask`.
 
   Args:
     points: with columns variant, seed and masked.
     column: of numbers.
     one: variants of the first family.
-    other: of the second.
+    other: variants of the second family.
   """
   pairs = []
   for seed in points.values('seed'):
@@ -55,10 +55,10 @@ def pairs_at_equal_mask(
 def _against_mask(
   points: Points, column: str, variants: Sequence[str], seed: str
 ) -> np.ndarray:
-  """Weight lost and column of every variant, ascending: f64 [n, 2].
+  """Removed weight and column of every variant, ascending: f64 [n, 2].
 
-  It is the masked share unless a rule is soft; points kept before it was
-  recorded have that share alone, and no soft rule among them.
+  The removed weight, mean of 1 - M, is the masked share unless a rule is soft.
+  Older points have only the masked share, and no soft rules.
   """
   names = points.rows[0] if points.rows else {}
   strength = 'dropped' if 'dropped' in names else 'masked'

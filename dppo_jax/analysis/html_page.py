@@ -1,7 +1,7 @@
-"""Tables, as text and on a page of HTML that needs no other file.
+"""Tables as text, and as a self-contained HTML page.
 
-The page holds no script, and its policy admits its own style and the pictures
-in it; every text enters it escaped.
+The page has no scripts; its content security policy allows only its own style
+and embedded images. All text is escaped.
 """
 
 import base64
@@ -40,13 +40,13 @@ MAX_LABEL = 60
 
 
 class Table(NamedTuple):
-  """Cells with a head, under a title.
+  """Table with a header, under a title.
 
   Attributes:
-    title: what it shows.
-    heads: of the columns; the first names the rows.
+    title: of the table.
+    heads: of the columns; the first column has the row names.
     rows: of as many cells.
-    note: a sentence below; '' without.
+    note: a sentence below; '' for none.
   """
 
   title: str
@@ -56,14 +56,14 @@ class Table(NamedTuple):
 
 
 class Text(NamedTuple):
-  """Lines as they are, under a title."""
+  """Preformatted lines, under a title."""
 
   title: str
   text: str
 
 
 class Picture(NamedTuple):
-  """A PNG, under a title that also describes it to who cannot see it."""
+  """PNG under a title, which is also its alternative text."""
 
   title: str
   path: pathlib.Path
@@ -73,7 +73,7 @@ Part = Table | Text | Picture
 
 
 def to_text(part: Table | Text) -> str:
-  """A part for a terminal, whatever stands in it."""
+  """Text of a part for a terminal, with control characters escaped."""
   if isinstance(part, Table):
     return _aligned(part)
   lines = [f'  {plain(line)}' for line in part.text.split('\n')]
@@ -94,7 +94,7 @@ def _aligned(table: Table) -> str:
 
 
 def write(path: pathlib.Path, title: str, parts: Sequence[Part]) -> None:
-  """Writes the page; a reader sees the old one or the new one.
+  """Writes the page atomically.
 
   Args:
     path: of the file.
@@ -144,11 +144,11 @@ def _escaped(text: str) -> str:
 
 
 def label(text: str) -> str:
-  """Text as a picture can show it: a dollar would begin mathematics."""
+  """Text for a plot, with dollars escaped: they would begin mathematics."""
   shown = plain(text).replace('$', r'\$')
   return shown if len(shown) <= MAX_LABEL else f'{shown[: MAX_LABEL - 1]}…'
 
 
 def plain(text: str) -> str:
-  """Text on one line, whatever is in it."""
+  """Text on one line, without control characters."""
   return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,4 +1,4 @@
-"""Panels of a picture: series of numbers with how they are to be drawn."""
+"""Panels of a figure: series of numbers and their plot styles."""
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
@@ -8,7 +8,7 @@ import numpy as np
 
 from dppo_jax.analysis.table import Points
 
-# Columns as they stand at an axis.
+# Column -> axis label.
 _NAMES = {
   'step': 'train step',
   'position': 'position in the completion, tokens',
@@ -16,16 +16,16 @@ _NAMES = {
   'ratio': 'ratio π / μ',
   'tv': 'TV |π − μ|',
   'masked': 'share of tokens masked',
-  'dropped': 'weight taken away, mean of 1 − M',
+  'dropped': 'weight removed, mean of 1 − M',
   'reward': 'mean reward',
 }
-# What every picture of several seeds says of them.
-BANDS = 'Bands and error bars: from the least to the most of the seeds'
+# Caption of every figure with several seeds.
+BANDS = 'Bands and error bars: minimum to maximum over seeds'
 Kind = Literal['line', 'marks', 'bars', 'dots']
 
 
 class Style(NamedTuple):
-  """Color, and dashes or a marker."""
+  """Color, and line style or marker."""
 
   color: str
   line: str = '-'
@@ -36,13 +36,12 @@ class Series:
   """Numbers under one label.
 
   Attributes:
-    label: in the legend; series of one label look alike in all panels.
+    label: in the legend; a label has one style in all panels.
     x: f64 [n].
     y: f64 [n].
-    low: f64 [n], lower end of a band or an error bar; None without.
+    low: f64 [n], lower end of a band or an error bar; None for none.
     high: f64 [n], its upper end.
-    kind: how they are drawn: 'line', 'marks' (a line with marks), 'dots', or
-      'bars'.
+    kind: 'line', 'marks' (a line with markers), 'dots', or 'bars'.
   """
 
   label: str
@@ -58,13 +57,13 @@ class Panel:
   """A plot.
 
   Attributes:
-    title: what it shows.
-    x_label: of the horizontal axis, with its unit.
-    y_label: of the vertical one.
-    series: what is drawn.
-    x_log: whether the horizontal axis is logarithmic.
-    y_log: whether the vertical one is.
-    ticks: names of x = 0, 1, …; () numbers them.
+    title: of the plot.
+    x_label: with its unit.
+    y_label: with its unit.
+    series: to plot.
+    x_log: whether the x axis is logarithmic.
+    y_log: whether the y axis is logarithmic.
+    ticks: labels of x = 0, 1, …; () for numbers.
   """
 
   title: str
@@ -89,16 +88,16 @@ def over_steps(
   y_log: bool = False,
   over: str = 'step',
 ) -> Panel:
-  """A curve a variant: the mean of its seeds, in a band from least to most.
+  """Panel with one curve per variant: mean over seeds, band from min to max.
 
   Args:
     points: with columns variant, seed and `over`.
-    column: what is drawn.
+    column: to plot.
     title: of the panel.
-    y_label: of its vertical axis.
-    variants: which of them; None takes all.
-    y_log: whether that is logarithmic.
-    over: column of the horizontal axis, 'step' or 'position'.
+    y_label: of the y axis.
+    variants: to plot; None for all.
+    y_log: whether the y axis is logarithmic.
+    over: column of the x axis, 'step' or 'position'.
   """
   series = []
   for variant in points.values('variant') if variants is None else variants:
@@ -133,13 +132,13 @@ def over_steps(
 def columns_over_steps(
   points: Points, columns: Sequence[str], title: str, y_label: str
 ) -> Panel:
-  """A curve a column, of all rows: means, in a band from least to most.
+  """Panel with one curve per column, over all rows: mean, band min to max.
 
   Args:
     points: with columns seed and step.
-    columns: what is drawn.
+    columns: to plot.
     title: of the panel.
-    y_label: of its vertical axis.
+    y_label: of the y axis.
   """
   series = []
   for column in columns:
@@ -160,14 +159,14 @@ def bars(
   *,
   by: str = 'variant',
 ) -> Panel:
-  """A bar a variant: the mean of its seeds, with an error bar least to most.
+  """Panel with one bar per variant: mean over seeds, error bar min to max.
 
   Args:
     points: with columns `by` and seed.
     column: averaged over the rows of a seed.
     title: of the panel.
-    y_label: of its vertical axis.
-    by: column whose values get a bar each.
+    y_label: of the y axis.
+    by: column with one bar per value.
   """
   names = [
     name
@@ -193,13 +192,13 @@ def bars(
 
 
 def grouped(points: Points, column: str, title: str, y_label: str) -> Panel:
-  """A mark for each variant at each label: means over seeds.
+  """Panel with one marker per variant and label: means over seeds.
 
   Args:
     points: with columns variant, seed and label.
     column: of numbers.
     title: of the panel.
-    y_label: of its vertical axis.
+    y_label: of the y axis.
   """
   labels = points.values('label')
   series = []
@@ -231,7 +230,7 @@ def dots(
   *,
   y_log: bool = False,
 ) -> Panel:
-  """A dot a row and a color a variant; x is logarithmic."""
+  """Scatter plot, one color per variant; x is logarithmic."""
   series = [
     Series(
       label=variant,
@@ -258,12 +257,12 @@ def against(
   title: str,
   families: Mapping[str, Sequence[str]],
 ) -> Panel:
-  """A line a family of variants, each a mark: means over steps and seeds.
+  """Panel with one line per family, one marker per variant: means over steps.
 
   Args:
     points: with columns variant and seed.
-    x_column: of the horizontal axis, and its name.
-    y_column: of the vertical one.
+    x_column: of the x axis.
+    y_column: of the y axis.
     title: of the panel.
     families: variants by name of the family.
   """
@@ -289,7 +288,7 @@ def against(
 
 
 def series_by_name(panels: Sequence[Panel]) -> Mapping[str, Series]:
-  """Every series by the name that it has in the SVG: 'panel/number'."""
+  """Series by their ids in the SVG."""
   return {
     f'series-{i}-{j}': one
     for i, panel in enumerate(panels)

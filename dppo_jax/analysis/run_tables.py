@@ -1,4 +1,4 @@
-"""Finished runs to the rows of a table."""
+"""Table rows of finished runs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import math
@@ -33,11 +33,11 @@ COLUMNS = {
 def step_rows(
   columns: Mapping[str, str],
 ) -> Callable[[Sequence[Outcome]], Iterator[Row]]:
-  """Returns outcomes -> a row a step of every run that was finished.
+  """Function of outcomes that yields one row per step of every finished run.
 
   Args:
-    columns: metric by the name of its column; a step without it has an empty
-      cell, as all but the first and last have of held-out accuracy.
+    columns: metric by column; steps without the metric have an empty cell, as
+      most have for held-out accuracy.
   """
 
   def rows(outcomes: Sequence[Outcome]) -> Iterator[Row]:
@@ -60,11 +60,11 @@ def with_ledger(
   columns: Mapping[str, str],
   measures: Mapping[str, Callable[[Record], float]],
 ) -> Callable[[Sequence[Outcome]], Iterator[Row]]:
-  """As `step_rows`, with what the ledger of a step says beside its metrics.
+  """Like `step_rows`, with measures of the ledger in addition to metrics.
 
   Args:
-    columns: as there.
-    measures: of the record of a step, by column; other steps' cells are empty.
+    columns: see `step_rows`.
+    measures: functions of a step's record, by column; empty for other steps.
   """
   plain = step_rows(columns)
 
@@ -84,7 +84,7 @@ def with_ledger(
 def mean_of_masked(
   column: Callable[[Record], np.ndarray | None],
 ) -> Callable[[Record], float]:
-  """Returns record -> mean of a column over masked tokens; NaN of none."""
+  """Function record -> mean of a column over masked tokens; NaN for none."""
 
   def measure(record: Record) -> float:
     values = column(record)
@@ -96,7 +96,7 @@ def mean_of_masked(
   return measure
 
 
-# What the ledger says of masked tokens: their mu, and its entropy in nats.
+# Measures of masked tokens: their mu, and the entropy under mu in nats.
 MASKED = {
   'masked_mu': mean_of_masked(lambda r: np.exp(r.rollout_log_probs)),
   'masked_entropy': mean_of_masked(lambda r: r.rollout_entropy),
@@ -104,9 +104,9 @@ MASKED = {
 
 
 def top_k_mass(count: int) -> Callable[[Record], float]:
-  """Returns record -> mean mass of mu's `count` most likely tokens.
+  """Function record -> mean mass of mu's `count` most likely tokens.
 
-  NaN where fewer are recorded.
+  NaN if fewer are recorded.
   """
 
   def measure(record: Record) -> float:
@@ -119,9 +119,9 @@ def top_k_mass(count: int) -> Callable[[Record], float]:
 
 
 def probability_of_first(token: int) -> Callable[[Record], float]:
-  """Returns record -> mu of a token at the first position, mean over rows.
+  """Function record -> mu of a token at the first position, mean over rows.
 
-  Counts as 0 in a row whose recorded top tokens lack it; NaN where none are
+  0 in rows whose recorded top tokens do not include it; NaN if none are
   recorded.
   """
 
@@ -145,13 +145,13 @@ def steps(outcome: Outcome) -> dict[int, dict[str, Any]]:
 
 
 def masked_rows(outcomes: Sequence[Outcome]) -> Iterator[Row]:
-  """What a run masked: in all, by range of mu and by token.
+  """Masked shares of runs: in total, by range of mu and by token.
 
   Yields:
-    Rows of kind 'run', of all steps, and of kinds 'mu' and 'token', of the
-    recorded ones; no seldom token. 'masked' and 'masked_rare' are shares of
-    all tokens, 'masked_negative' and 'masked_positive' shares of the tokens of
-    the label with A < 0 and A > 0; 'tokens' counts those of the label.
+    Rows of kind 'run' over all steps, and of kinds 'mu' and 'token' over the
+    recorded ones, without infrequent tokens. 'masked' and 'masked_rare' are
+    shares of all tokens, 'masked_negative' and 'masked_positive' shares of the
+    label's tokens with A < 0 and A > 0; 'tokens' counts the label's tokens.
   """
   for outcome in outcomes:
     named = {'variant': outcome.job.name, 'seed': outcome.job.seed}
@@ -200,10 +200,10 @@ _RARE, _COMMON = 0.1, 0.5
 
 
 def token_rows(outcomes: Sequence[Outcome]) -> Iterator[Row]:
-  """The two probabilities of recorded tokens, and what they come to.
+  """Probabilities pi and mu of recorded tokens, with ratio and TV.
 
   Yields:
-    A row of kind 'run' a run: means of |pi - mu| over all tokens
+    One row of kind 'run' per run: means of |pi - mu| over all tokens
     ('mean_abs'), rare and common ones ('tv_rare', 'tv_common'), and of |log r|
     ('log_rare', 'log_common'); and rows of kind 'token' with 'mu', 'ratio' and
     'tv'.

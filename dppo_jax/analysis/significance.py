@@ -1,4 +1,4 @@
-"""What few seeds can say: exact sign tests, and t intervals of a mean."""
+"""Statistics for few seeds: exact sign tests, and t intervals of a mean."""
 
 from collections.abc import Sequence
 import math
@@ -7,27 +7,28 @@ import numpy as np
 
 from dppo_jax.runtime.evaluation.accuracy import Estimate
 
-# Of a test: the most that its p may be; an interval covers the rest.
+# Significance level of tests; intervals cover 1 - LEVEL.
 LEVEL = 0.05
 
 
 def sign_test(values: Sequence[float] | np.ndarray) -> float:
-  """p that values are above 0: of an exact, one-sided sign test.
+  """p of an exact, one-sided sign test that values are above 0.
 
     p = P(B >= k),  B ~ binomial(n, 1/2),  k values of n above 0
 
-  No shape of the noise is assumed, only that either sign is as likely; a value
-  of 0 counts against it. Five values that all agree have 1/32, four 1/16, so
-  that nothing is shown by fewer than five; of eight, seven suffice (9/256).
+  It assumes only that both signs are equally likely under the null hypothesis;
+  a value of 0 counts against the claim. If all agree, p is 1/32 for five values
+  and 1/16 for four, so fewer than five are never significant; of eight, seven
+  suffice (9/256).
 
   >>> sign_test([0.3, 0.1, 0.2, 0.4, 0.1])
   0.03125
 
   Args:
-    values: one a seed.
+    values: one per seed.
 
   Returns:
-    In (0, 1]; 1 without any, or with one that is not finite.
+    In (0, 1]; 1 without values, or if one is not finite.
   """
   found = np.asarray(values, np.float64)
   size = found.size
@@ -39,10 +40,10 @@ def sign_test(values: Sequence[float] | np.ndarray) -> float:
 
 
 def equivalence(values: Sequence[float] | np.ndarray, margin: float) -> float:
-  """p that values lie within a margin: of two one-sided sign tests.
+  """p of an equivalence test: values within a margin, by two sign tests.
 
   Args:
-    values: differences, one a seed.
+    values: differences, one per seed.
     margin: above 0.
 
   Returns:
@@ -53,20 +54,20 @@ def equivalence(values: Sequence[float] | np.ndarray, margin: float) -> float:
 
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> Estimate:
-  """Mean of one number a seed, with the 95 % t interval.
+  """Mean over seeds, with its 95 % t interval: (mean, low, high).
 
     mean ± t_{.975, n-1} s / sqrt(n),  s^2 = sum (x - mean)^2 / (n - 1)
 
-  Exact for normal noise however few the seeds are: of two it is 12.7 standard
-  errors wide on either side, of three 4.3, of five 2.8.
+  Exact for normal noise and any number of seeds: for two, it is 12.7 standard
+  errors wide on either side, for three 4.3, for five 2.8.
 
   Args:
     values: f [n].
 
   Returns:
-    NaN what cannot be said: without a value all, of one value its interval.
+    NaN for unknown values: all without a value, the interval for one value.
   """
-  # Only here: it is slow to import, and the loop has no use for it.
+  # Imported here: it is slow to import, and the training loop does not use it.
   from scipy import special
 
   found = np.asarray(values, np.float64)

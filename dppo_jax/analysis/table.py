@@ -1,6 +1,6 @@
-"""The points of a figure: a table of named columns, kept as CSV.
+"""Points of a figure: a table of named columns, stored as CSV.
 
-What is drawn and judged is read back from the file, so the picture holds
+Plots and verdicts use the points read back from the file, so they contain
 nothing that the file does not.
 """
 
@@ -18,14 +18,14 @@ MAX_BYTES = 64 * 2**20
 
 
 class Points:
-  """Rows of text; numbers are read when they are asked for."""
+  """Rows of text; numbers are parsed on access."""
 
   def __init__(self, rows: Sequence[Mapping[str, str]]):
-    """Keeps `rows`, all of the same columns."""
+    """Stores `rows`, which all have the same columns."""
     self.rows = list(rows)
 
   def where(self, **equal: str | int) -> 'Points':
-    """The rows whose columns have these values."""
+    """Points whose columns have these values."""
     wanted = {column: str(value) for column, value in equal.items()}
     return Points(
       [
@@ -36,19 +36,19 @@ class Points:
     )
 
   def values(self, column: str) -> list[str]:
-    """The distinct values of a column, in the order of the file."""
+    """Distinct values of a column, in the order of the file."""
     return list(dict.fromkeys(row[column] for row in self.rows))
 
   def numbers(self, column: str) -> np.ndarray:
-    """A column as f64 [n]; NaN where it is empty."""
+    """Column as f64 [n]; NaN for empty cells."""
     return np.array([float(row[column] or 'nan') for row in self.rows])
 
   def by_seed(self, column: str, **equal: str | int) -> np.ndarray:
-    """Mean of a column for each seed: f64 [seeds]; empty cells are left out.
+    """Mean of a column per seed, f64 [seeds], over non-empty cells.
 
     Args:
       column: of numbers.
-      **equal: as in `where`.
+      **equal: see `where`.
     """
     chosen = self.where(**equal)
     means = []
@@ -61,7 +61,7 @@ class Points:
 
 
 def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
-  """Writes rows as CSV, numbers to six digits; the file is old or new.
+  """Writes rows as CSV, numbers to six digits, atomically.
 
   Args:
     path: of the file.
@@ -73,8 +73,8 @@ def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
   rows = list(rows)
   if not rows:
     raise ValueError(
-      f'{path.name}: no run left a point; see the errors above, or log.txt in'
-      ' the folder of a run.'
+      f'{path.name}: no run has points; see the errors above, or log.txt in the'
+      ' folder of a run.'
     )
   text = io.StringIO()
   writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
@@ -85,10 +85,10 @@ def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
 
 
 def read(path: pathlib.Path) -> Points:
-  """Reads what `write` wrote.
+  """Points of a file written by `write`.
 
   Raises:
-    ValueError: there is no such file, or it is no table.
+    ValueError: no such file, or it is no table.
   """
   try:
     if path.stat().st_size > MAX_BYTES:
@@ -99,7 +99,7 @@ def read(path: pathlib.Path) -> Points:
     raise ValueError(f'{path}: cannot be read ({error}).') from error
   for number, row in enumerate(rows, 2):
     if None in row or None in row.values():
-      raise ValueError(f'{path}: line {number} has not one cell a column.')
+      raise ValueError(f'{path}: line {number} has not one cell per column.')
   return Points(rows)
 
 

@@ -1,1 +1,1 @@
-"""Functions of this package beside what the authors' own code returned."""
+"""Conformance with reference implementations: the authors' code, HF models."""

@@ -1,8 +1,8 @@
-"""The modes of the authors' codes as rows of ours, and their names in files.
+"""Modes of the authors' implementations in terms of ours, and their file names.
 
-A row says which of our rules, divergences, forms and options give what a mode
-of theirs gives. Where the default of this package differs on purpose, the row
-names the option that reproduces theirs.
+Each entry has the rule, divergence, loss form and options that reproduce a mode
+of theirs. Where this package's default differs on purpose, the entry has the
+option that reproduces theirs.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,20 +28,20 @@ ValueFn = Callable[[Array, Array, Array, trust_regions.Thresholds], Array]
 
 
 class Row(NamedTuple):
-  """What a mode of theirs is here.
+  """Our equivalent of a mode of theirs.
 
   Attributes:
     rule: a key of `TRUST_REGIONS`.
     bounds: its thresholds.
     divergence: with the numerics of their code.
-    anchor: whose policy the rule compares, where the file does not say.
+    anchor: policy to compare with, if the file does not say.
     form: a key of `FORMS`.
     importance: 'token' or 'sequence'.
-    ratio_floor: truncation of the importance weight below.
-    ratio_cap: and above, where the file does not say.
-    aggregation: a key of `AGGREGATIONS`, where the file does not say.
-    published_value: gives their loss of each token where its value, though not
-      its gradient, differs from that of our form.
+    ratio_floor: lower truncation of the importance weight.
+    ratio_cap: upper truncation, if the file does not say.
+    aggregation: a key of `AGGREGATIONS`, if the file does not say.
+    published_value: their loss per token, if its value, though not its
+      gradient, differs from that of our form.
   """
 
   rule: str
@@ -62,14 +62,14 @@ _bounds = functools.partial(
 
 
 def offset_complement(log_probs: Array) -> Array:
-  """log(1 - p + 1e-8), as Stable-RL and verl have it in their binary KL."""
-  # The compiler would add up the constants, and 1 + 1e-8 is 1 in f32.
+  """log(1 - p + 1e-8), as in the binary KL of Stable-RL and verl."""
+  # The compiler would fold the constants, and 1 + 1e-8 is 1 in f32.
   rest = jax.lax.optimization_barrier(1.0 - jnp.exp(log_probs))
   return jnp.log(rest + 1e-8)
 
 
 def clamped_complement(log_probs: Array) -> Array:
-  """log(1 - min(p, 1 - 1e-7)), as TRL has it in its binary KL."""
+  """log(1 - min(p, 1 - 1e-7)), as in the binary KL of TRL."""
   return jnp.log1p(-jnp.minimum(jnp.exp(log_probs), 1.0 - 1e-7))
 
 
@@ -220,14 +220,14 @@ _KINDS = {'loss': 'loss', 'grad_pi_logits': 'gradient'}
 
 
 class Result(NamedTuple):
-  """What the name of a result says.
+  """Parsed name of a result.
 
   Attributes:
     implementation: a key of `MODES`.
     mode: a key of its table.
     kind: 'mask', 'loss' or 'gradient'.
-    anchor: 'rollout' or 'recomputed': whose policy the rule compares.
-    weight_anchor: and whose the importance weight divides by.
+    anchor: 'rollout' or 'recomputed': policy that the rule compares with.
+    weight_anchor: policy in the denominator of the importance weight.
     ratio_cap: C.
     aggregation: a key of `masking.AGGREGATIONS`.
   """
@@ -242,12 +242,12 @@ class Result(NamedTuple):
 
   @property
   def row(self) -> Row:
-    """The row of the mode."""
+    """Our equivalent of the mode."""
     return MODES[self.implementation][self.mode]
 
 
 def parse(key: str) -> Result | None:
-  """What the name of a result says; None where it names nothing known.
+  """Parsed name of a result; None if unknown.
 
   >>> parse('verl/loss/gspo/anchor=old').anchor
   'recomputed'
@@ -276,7 +276,7 @@ def parse(key: str) -> Result | None:
 
 
 def partners(key: str, result: Result) -> Iterator[str]:
-  """Names of the arrays that a loss or a gradient makes no sense without."""
+  """Names of the arrays that a loss or a gradient requires."""
   if result.kind == 'gradient':
     yield key.replace('/grad_pi_logits/', '/loss/', 1)
   elif result.implementation == 'verl':

@@ -1,9 +1,9 @@
-"""Our trust regions beside the authors' own code, token by token.
+"""Comparison of our trust regions with the authors' code, per token.
 
-Every result of a golden file is computed again with this package's functions.
-A mask may differ where its decision lies within 1e-6 of a threshold; losses and
-gradients within a relative bar, see `verdict`. A number beyond its bar is still
-explained where it comes from a cancellation that f32 cannot resolve.
+Every result of a golden file is recomputed with this package's functions. A
+mask may differ within 1e-6 of a threshold; losses and gradients within a
+relative tolerance, see `verdict`. A larger difference is still explained if it
+comes from a cancellation that f32 cannot resolve.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ from dppo_jax.ops import trust_regions
 
 
 def compare(files: Sequence[Golden]) -> Report:
-  """Compares every result of every file.
+  """Report on every result of every file.
 
   Raises:
     GoldenError: a file holds no results, or a loss or a gradient without the
@@ -67,7 +67,7 @@ def _check_complete(files: Sequence[Golden]) -> None:
 
 
 class _Comparison:
-  """One file; what is found goes into the report."""
+  """Comparison of one file; results are added to the report."""
 
   def __init__(self, golden: Golden, report: Report):
     self._golden = golden
@@ -112,7 +112,7 @@ class _Comparison:
     self._line(self._report.unexplained, text)
 
   def _compare_values(self) -> None:
-    """Log-probs and Top-K divergences, which every file holds."""
+    """Compares log-probs and Top-K divergences, which every file has."""
     inputs = self._golden.inputs
     found, spread = reproduction.values_of(
       jnp.asarray(inputs.mu_logits, jnp.float32),
@@ -179,7 +179,7 @@ class _Comparison:
     self._keep[at] = jnp.asarray(keep)
 
   def _loss(self, result: authors.Result) -> reproduction.Loss:
-    """Ours, once for the loss and its gradient."""
+    """Our loss and gradient, computed once for both."""
     at = result._replace(kind='loss')
     if at not in self._losses:
       keep = self._keep[result.implementation, result.mode, result.anchor]
@@ -187,7 +187,7 @@ class _Comparison:
     return self._losses[at]
 
   def _across(self, result: authors.Result) -> Iterator[reproduction.Loss]:
-    """Ours with near decisions taken the other way, where no mask tells."""
+    """Our losses with near-threshold decisions flipped, without their mask."""
     keep = self._keep[result.implementation, result.mode, result.anchor]
     for other in (
       *reproduction.decide_across(result, self._measured, MARGIN),
@@ -235,14 +235,14 @@ _BY_ROUNDING = 'terms cancel below what f32 resolves'
 
 
 class _Error(NamedTuple):
-  """How far ours is from theirs.
+  """Difference of ours from theirs.
 
   Attributes:
     relative: of the value, or of the norm.
     largest: largest difference over the largest of theirs.
-    passes: whether nothing is left to explain.
-    rounded: whether for f32's rounding alone.
-    text: the facts.
+    passes: whether it is within tolerance or explained.
+    rounded: whether it is explained by f32 rounding only.
+    text: the numbers.
   """
 
   relative: float
@@ -293,21 +293,21 @@ def _gradient_error(loss: reproduction.Loss, theirs: np.ndarray) -> _Error:
 
 
 def _difference(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-  """Magnitude of the difference, 0 between equal infinities."""
+  """Absolute difference, 0 between equal infinities."""
   difference = np.zeros(theirs.shape)
   np.subtract(ours, theirs, out=difference, where=ours != theirs)
   return np.abs(difference)
 
 
 def _ratio(difference: float, scale: float) -> float:
-  """A relative error; 0 / 0 is 0."""
+  """Relative error; 0 / 0 is 0."""
   if difference == 0:
     return 0.0
   return difference / scale if scale > 0 else math.inf
 
 
 def _worst(so_far: float, now: Any) -> float:
-  """The larger error; NaN is infinitely wrong."""
+  """The larger error; NaN counts as infinite."""
   largest = float(np.max(now))
   return max(so_far, math.inf if math.isnan(largest) else largest)
 
@@ -317,7 +317,7 @@ def _place(where: Sequence[Any]) -> str:
 
 
 def _facts(signals: trust_regions.Signals, where: tuple[Any, ...]) -> str:
-  """What a decision rested on."""
+  """Text of the inputs of a decision."""
   log_pi = float(signals.log_probs[where])
   log_mu = float(signals.anchor_log_probs[where])
   return (
@@ -334,7 +334,7 @@ def _known_names(key: str) -> str:
 
 
 def _absent(present: set[tuple[str, str]]) -> Iterator[str]:
-  """What no array of a file is about."""
+  """Modes without an array in a file."""
   for implementation, rows in authors.MODES.items():
     modes = [mode for mode in rows if (implementation, mode) not in present]
     if len(modes) == len(rows):

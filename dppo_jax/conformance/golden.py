@@ -1,4 +1,4 @@
-"""Golden files: inputs, and what the authors' own code returned for them.
+"""Golden files: inputs, and the outputs of the authors' code for them.
 
 A file is an .npz. Arrays without a slash in the name are `Inputs`; the others
 are results, f32:
@@ -22,11 +22,11 @@ import numpy as np
 
 
 class GoldenError(ValueError):
-  """A golden file that cannot be compared; names file and array."""
+  """Golden file that cannot be compared; the message has file and array."""
 
 
 class Inputs(NamedTuple):
-  """Random inputs, by the names they have in the file.
+  """Random inputs, by their names in the file.
 
   Attributes:
     mu_logits: f32 [B, T, V] of the rollout policy, temperature 1.
@@ -62,12 +62,12 @@ class Inputs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Golden:
-  """A file that was read and found complete.
+  """A validated golden file.
 
   Attributes:
     name: of the file.
-    inputs: what went in.
-    results: what came out, by the whole name of the array.
+    inputs: arrays of `Inputs`.
+    results: outputs, by the full name of the array.
   """
 
   name: str
@@ -78,7 +78,7 @@ class Golden:
 _VOCABULARY = ('mu_logits', 'old_logits', 'pi_logits')
 _TOP_K = ('topk_ids', 'topk_log_probs')
 _INTEGERS = ('tokens', 'topk_ids')
-# What a result is, by the second part of its name.
+# Shape of a result, by the second part of its name.
 _RESULT_SHAPES = {
   'mask': ('B', 'T'),
   'cppo_mask': ('B', 'T'),
@@ -88,10 +88,10 @@ _RESULT_SHAPES = {
 
 
 def read_folder(folder: pathlib.Path) -> list[Golden]:
-  """Reads every .npz of a folder, by name.
+  """Golden files of a folder, sorted by name.
 
   Raises:
-    GoldenError: there is none, or some cannot be compared; tells of all.
+    GoldenError: there is none, or some cannot be compared; lists all problems.
   """
   if not folder.is_dir():
     raise GoldenError(f'--golden: no folder {str(folder)!r}.')
@@ -113,12 +113,12 @@ def read_folder(folder: pathlib.Path) -> list[Golden]:
 
 
 def read_file(path: pathlib.Path) -> Golden:
-  """Reads and checks one file; nothing in it is ever unpickled.
+  """Golden file, read and validated; nothing in it is ever unpickled.
 
   Raises:
     GoldenError: not an .npz of numbers, an array is missing, or shapes or
-      values disagree; names the file and each array, what was got and what was
-      expected.
+      values disagree; the message has the file and for each array what was got
+      and expected.
   """
   arrays = _load(path)
   missing = [name for name in Inputs._fields if name not in arrays]
@@ -157,7 +157,7 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _disagreements(
   inputs: Inputs, results: Mapping[str, np.ndarray]
 ) -> list[str]:
-  """What is wrong with shapes, types and values, a line each."""
+  """Problems of shapes, dtypes and values, one line each."""
   if inputs.mu_logits.ndim != 3 or inputs.topk_ids.ndim != 3:
     return [
       f'{name}: got shape {array.shape}, expected {expected}.'
@@ -186,7 +186,7 @@ def _disagreements(
 
 
 def _axes(name: str) -> tuple[str, ...] | None:
-  """Axes of an array; None for a result whose kind is not known."""
+  """Axes of an array; None for a result of unknown kind."""
   if name not in Inputs._fields:
     return _RESULT_SHAPES.get(name.split('/')[1]) if '/' in name else None
   last = 'V' if name in _VOCABULARY else 'K'

@@ -1,4 +1,4 @@
-"""Published models against what their own code computed.
+"""Comparison of published models with the outputs of their own code.
 
 A folder holds a model (config.json, safetensors) and expected.npz: left-padded
 `input_ids` and `attention_mask` [N, P], `logits` f32 [N, P, V] of the full
@@ -31,14 +31,14 @@ _ARRAYS = ('input_ids', 'attention_mask', 'logits', 'greedy')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-  """One folder.
+  """Comparison of one model.
 
   Attributes:
     folder: of the model.
     logits_error: largest |ours - theirs| / largest |theirs|, real positions.
     greedy_differ: rows whose greedy continuation differs.
     num_greedy: rows compared.
-    problem: why nothing could be compared, or ''.
+    problem: reason why nothing could be compared, or ''.
   """
 
   folder: pathlib.Path
@@ -49,7 +49,7 @@ class Comparison:
 
   @property
   def conforms(self) -> bool:
-    """Whether it is within the bars."""
+    """Whether it is within the tolerances."""
     return (
       not self.problem
       and self.logits_error <= LOGITS_BAR
@@ -58,10 +58,10 @@ class Comparison:
 
 
 def compare_folder(root: pathlib.Path) -> list[Comparison]:
-  """Compares every model at or below a folder.
+  """Comparisons of every model at or below a folder.
 
   Raises:
-    ValueError: there is none.
+    ValueError: there is no model.
   """
   found = sorted(path.parent for path in root.rglob(EXPECTED))
   if not found:
@@ -86,7 +86,7 @@ def _compare(folder: pathlib.Path) -> Comparison:
 
 
 def compare(folder: pathlib.Path) -> Comparison:
-  """Loads one model in f32 and runs it.
+  """Comparison of one model, loaded and run in f32.
 
   Raises:
     ValueError: it cannot be loaded, or expected.npz lacks an array.
@@ -137,7 +137,7 @@ def compare(folder: pathlib.Path) -> Comparison:
 
 
 def load_policy(folder: pathlib.Path) -> tuple[Policy, Params]:
-  """A published model in f32, whole on the first device.
+  """Published model in f32, unsharded on the first device.
 
   Raises:
     ValueError: it cannot be loaded.
@@ -176,7 +176,7 @@ def _read_expected(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def describe(root: pathlib.Path, found: Sequence[Comparison]) -> str:
-  """A line a folder, what is wrong, and the verdict."""
+  """Text with one line per model, its problems, and the verdict."""
   names = [
     '.' if c.folder == root else str(c.folder.relative_to(root)) for c in found
   ]

@@ -1,4 +1,4 @@
-"""Runs this package's functions on a golden file, as a row of `authors` says.
+"""Results of this package's functions on a golden file, per mode of `authors`.
 
 Everything is f32, as in training.
 """
@@ -30,7 +30,7 @@ _SHIFTS = (1e-8, 2e-8, 5e-8, 1e-7, 2e-7, 5e-7, 1e-6)
 
 
 class Measured(NamedTuple):
-  """A golden file's inputs as this package holds them.
+  """A golden file's inputs in this package's types.
 
   Attributes:
     logits: f32 [B, T, V] of the current policy.
@@ -50,10 +50,10 @@ class Measured(NamedTuple):
 
 
 def measure(inputs: Inputs) -> Measured:
-  """Stats of the three policies; the sampled log-probs are the file's own.
+  """Stats of the three policies, with the sampled log-probs of the file.
 
-  They are what the authors' functions were given. That `token_stats` gives the
-  same from the logits is a comparison of its own.
+  These are the inputs of the authors' functions. A separate comparison checks
+  that `token_stats` computes them from the logits.
   """
   tokens = jnp.asarray(inputs.tokens, jnp.int32)
   ids = jnp.asarray(inputs.topk_ids, jnp.int32)
@@ -88,7 +88,7 @@ def from_logits(logits: Array, tokens: Array, ids: Array | None) -> TokenStats:
 def signals_of(
   result: authors.Result, measured: Measured
 ) -> trust_regions.Signals:
-  """What the rule of a result looks at."""
+  """Inputs of a result's rule."""
   stats, tokens = measured.anchors[result.anchor], measured.tokens
   divergence = result.row.divergence(
     tokens,
@@ -133,11 +133,11 @@ def decide_across(
 ) -> list[Array]:
   """Keep weights with every threshold moved by `shift`, up and down.
 
-  Where D decides, whether a token moves away is a threshold too, at pi = mu.
+  For divergence rules a token's direction is a threshold, too, at pi = mu.
 
   Returns:
-    f32 [B, T] each; a token that some of them decides otherwise lies within
-    `shift` of its threshold.
+    f32 [B, T] each; a token on which they differ lies within `shift` of its
+    threshold.
   """
   row, signals = result.row, signals_of(result, measured)
   decisions = []
@@ -154,7 +154,7 @@ def decide_across(
 
 @functools.partial(jax.jit, static_argnames='result')
 def decide_rounded(result: authors.Result, measured: Measured) -> list[Array]:
-  """Keep weights with pi's log-probs moved by what f32 resolves, both ways."""
+  """Keep weights with pi's log-probs moved by f32 resolution, both ways."""
   return [
     decide(result, _perturbed(measured, by)) for by in (ROUNDING, -ROUNDING)
   ]
@@ -163,7 +163,7 @@ def decide_rounded(result: authors.Result, measured: Measured) -> list[Array]:
 def distance(
   result: authors.Result, measured: Measured, theirs: np.ndarray
 ) -> np.ndarray:
-  """Least shift of a threshold that gives their decision: f64 [B, T].
+  """Least shift of a threshold that reproduces their decision: f64 [B, T].
 
   Rounded up to 1, 2 or 5 times a power of ten; infinite beyond 1e-6.
   """
@@ -180,7 +180,7 @@ def _perturbed(measured: Measured, by: float) -> Measured:
 
 
 def _nudged(stats: TokenStats, by: float) -> TokenStats:
-  """The same with every log-prob moved, at most to 0."""
+  """Stats with every log-prob moved, at most to 0."""
   top = jnp.asarray(stats.top_log_probs)
   return dataclasses.replace(
     stats,
@@ -203,12 +203,12 @@ def _moved(
 
 
 class Values(NamedTuple):
-  """What a file holds beside results, ours.
+  """Our values of a file's other arrays.
 
   Attributes:
     found: by name, in the shape of the file.
-    spread: by name, how far each moves with the log-probs of either policy
-      moved by twice `ROUNDING`: `other` is what a sum of K leaves of 1.
+    spread: by name, change of each value if the log-probs of either policy
+      change by twice `ROUNDING`: `other` is 1 minus a sum of K terms.
   """
 
   found: dict[str, Array]
@@ -216,12 +216,12 @@ class Values(NamedTuple):
 
 
 class Loss(NamedTuple):
-  """A loss with what can be known of its rounding.
+  """A loss with bounds on its rounding error.
 
   Attributes:
     value: f32 [].
     gradient: f32 [B, T, V], with respect to the current logits.
-    terms: f32 [], sum of the magnitudes of what was added up, and of the
+    terms: f32 [], sum of the magnitudes of the summands, and of the
       coefficients of d log pi.
     coefficient: f32 [], largest magnitude that multiplies a d log pi.
   """
@@ -233,7 +233,7 @@ class Loss(NamedTuple):
 
 
 def loss_of(result: authors.Result, measured: Measured, keep: Array) -> Loss:
-  """The loss of a result over the batch, and its gradient.
+  """Loss of a result over the batch, and its gradient.
 
   Args:
     result: a loss or a gradient.
@@ -327,7 +327,7 @@ def _loss(
 def values_of(
   mu_logits: Array, old_logits: Array, measured: Measured
 ) -> Values:
-  """Log-probs and Top-K divergences, by the names they have in a file.
+  """Log-probs and Top-K divergences, by their names in a file.
 
   The log-probs are those of `token_stats` from the logits, the top K those of
   mu with `replace_kth`. Both divergences have the numerics of their code.

@@ -1,4 +1,4 @@
-"""What a comparison with the authors' code found, as tables and as JSON."""
+"""Report of a comparison with the authors' code, as tables and as JSON."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -17,20 +17,20 @@ _SHOWN = 50  # Lines of a list.
 
 @dataclasses.dataclass(kw_only=True)
 class Tally:
-  """One mode over all files.
+  """Counts and errors of one mode over all files.
 
   Attributes:
-    masks: compared: completion tokens with A != 0.
-    zero_advantage: and those with A = 0, by the authors' convention.
-    differ: masks that differ.
-    explained: of these, those that a threshold or f32 explains.
-    losses: compared.
+    masks: decisions compared, at completion tokens with A != 0.
+    zero_advantage: decisions compared at A = 0, by the authors' convention.
+    differ: decisions that differ.
+    explained: of these, explained by a near threshold or f32.
+    losses: number compared.
     loss_error: the worst, relative.
-    gradients: compared.
-    gradient_error: norm of the difference over the norm of theirs, the worst.
+    gradients: number compared.
+    gradient_error: the worst norm of the difference over the norm of theirs.
     gradient_max_error: largest difference over the largest of theirs.
-    rounded: losses and gradients beyond their bar by less than f32 resolves.
-    unexplained: differences of any kind that nothing explains.
+    rounded: losses and gradients above tolerance by less than f32 resolves.
+    unexplained: unexplained differences of any kind.
   """
 
   masks: int = 0
@@ -48,10 +48,10 @@ class Tally:
 
 @dataclasses.dataclass(kw_only=True)
 class Agreement:
-  """An array of a file that we compute as well, over all files.
+  """Agreement of an array that we also compute, over all files.
 
   Attributes:
-    values: compared.
+    values: number compared.
     error: the largest difference, nats or probability.
     relative_error: the largest difference over max(1, magnitude).
   """
@@ -63,15 +63,15 @@ class Agreement:
 
 @dataclasses.dataclass(kw_only=True)
 class Report:
-  """What was found.
+  """Report of a comparison.
 
   Attributes:
     files: names, in order.
     tallies: by (implementation, mode), in the order of the tables.
     agreements: by array.
-    explained: differences with their reasons, a line each.
-    absent: what was not compared, a line a file.
-    unexplained: differences without a reason, a line each.
+    explained: differences with their reasons, one line each.
+    absent: modes not compared, one line per file.
+    unexplained: differences without a reason, one line each.
   """
 
   files: list[str]
@@ -83,12 +83,12 @@ class Report:
 
   @property
   def conforms(self) -> bool:
-    """Whether nothing is left unexplained."""
+    """Whether every difference is explained."""
     return not self.unexplained
 
 
 def empty_report(files: Sequence[str]) -> Report:
-  """A report of nothing yet, with every mode of `authors.MODES`."""
+  """Empty report, with every mode of `authors.MODES`."""
   tallies = {
     (implementation, mode): Tally()
     for implementation, rows in authors.MODES.items()
@@ -105,7 +105,7 @@ def empty_report(files: Sequence[str]) -> Report:
 
 
 def to_json(report: Report) -> dict[str, Any]:
-  """The report as plain values; an infinite error is the text 'inf'."""
+  """JSON values of the report; an infinite error is the text 'inf'."""
 
   def plain(found: Tally | Agreement) -> dict[str, Any]:
     return {
@@ -152,7 +152,7 @@ of our keep weights and ratios."""
 
 
 def describe(report: Report) -> str:
-  """The tables, what is explained and what is not, and the verdict."""
+  """Text of the tables, explained and unexplained differences, and verdict."""
   header = ('implementation', 'mode', 'masks', 'A = 0', 'differ', 'explained')
   header += ('losses', 'worst', 'gradients', 'norm', 'max')
   lines = [f'{len(report.files)} files: {", ".join(report.files)}', '']
@@ -196,7 +196,7 @@ def _verdict(report: Report) -> str:
 
 
 def _cells(tally: Tally) -> tuple[str, ...]:
-  """The numbers of a row; a dash where nothing was compared."""
+  """Cells of a row; a dash if nothing was compared."""
   masks = (tally.masks, tally.zero_advantage, tally.differ, tally.explained)
   losses = (str(tally.losses), _error(tally.loss_error))
   gradients = (
@@ -218,7 +218,7 @@ def _error(value: float) -> str:
 def _table(
   texts: int, header: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> list[str]:
-  """Columns as wide as their widest cell; the first `texts` are text."""
+  """Text table with aligned columns; the first `texts` are left-aligned."""
   widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
   def line(cells: Sequence[str]) -> str:

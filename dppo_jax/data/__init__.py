@@ -1,1 +1,1 @@
-"""Tasks, tokenizers and the prompt stream."""
+"""Tasks, data sets, tokenizers and the prompt stream."""

@@ -1,7 +1,7 @@
-"""Whether the files beside a tokenizer.json say what it says.
+"""Consistency of tokenizer.json with the files beside it.
 
-tokenizer.json is what runs here. Other readers change it by the settings
-beside it, and would then give a model other ids than it was trained on.
+Only tokenizer.json is used here. Other libraries also apply the settings beside
+it; where those differ, a model gets other ids than it was trained on.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,12 +17,12 @@ def check(
   added: Mapping[str, Any],
   tokenizer: tokenizers.Tokenizer,
 ) -> None:
-  """Compares the tokens that the settings add with those that are there.
+  """Compares the added tokens of the settings with those of tokenizer.json.
 
   Args:
-    settings: of tokenizer_config.json.
-    added: of added_tokens.json, text -> id; empty where there is none.
-    tokenizer: of tokenizer.json.
+    settings: from tokenizer_config.json.
+    added: from added_tokens.json, text -> id; empty if there is none.
+    tokenizer: from tokenizer.json.
 
   Raises:
     ValueError: an id has another text, or none, in tokenizer.json.
@@ -36,7 +36,7 @@ def check(
   ]
   for name, text in listed:
     number = int(name) if str(name).isdecimal() else -1
-    # Beyond 32 bits the library has no ids.
+    # The library's ids have 32 bits.
     found = tokenizer.id_to_token(number) if 0 <= number < 2**32 else None
     if found != text:
       raise ValueError(
@@ -51,12 +51,12 @@ def notes(
   special: Mapping[str, str],
   tokenizer: tokenizers.Tokenizer,
 ) -> Iterator[str]:
-  """What other readers of these settings do otherwise.
+  """Sentences on how other libraries would read these settings differently.
 
   Args:
-    settings: of tokenizer_config.json.
+    settings: from tokenizer_config.json.
     special: 'bos_token', … -> its text.
-    tokenizer: of tokenizer.json.
+    tokenizer: from tokenizer.json.
   """
   ids = tokenizer.encode('1', add_special_tokens=True).ids
   for key, at, where in (
@@ -68,8 +68,8 @@ def notes(
     said = settings.get(key)
     if isinstance(said, bool) and said != does:
       yield (
-        f'tokenizer_config.json has {key}={said}, and by tokenizer.json, which'
-        f' is followed, plain texts {"do" if does else "do not"} {where} so'
+        f'tokenizer_config.json has {key}={said}, but by tokenizer.json, which'
+        f' is used, plain texts {"do" if does else "do not"} {where} with it'
       )
   known = {
     token.content
@@ -91,13 +91,13 @@ def notes(
   if others:
     yield (
       f'tokenizer_config.json calls {", ".join(map(repr, others[:_SHOWN]))}'
-      ' special, and tokenizer.json does not: completions that are judged keep'
-      ' them'
+      ' special, and tokenizer.json does not: they stay in the text that is'
+      ' verified'
     )
 
 
 def _values(found: Any) -> list[Any]:
-  """Of a list, or of a table of names."""
+  """Values of a list or of an object; empty for anything else."""
   if isinstance(found, dict):
     return list(found.values())
   return found if isinstance(found, list) else []

@@ -1,7 +1,6 @@
-"""The table of data sets: where each is published, and what its fields mean.
+"""Table of data sets: where each is published, and the meaning of its fields.
 
-The names of fields are those of the published files, of every form that is
-named here.
+Field names are those of the published files, in every format listed here.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,27 +10,27 @@ from typing import Any
 
 from dppo_jax.data import fields, reference_answers, tfds_builder
 
-# (split, data_dir) -> rows.
+# (split, data_dir) -> rows of the data set.
 Prepare = Callable[[str, pathlib.Path], Iterator[Mapping[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-  """One row of the table; a field is its path, and the first there counts.
+  """One data set. Fields are given as paths; the first one present is used.
 
   Attributes:
-    published: where its files are, to say when they are not here.
-    splits: that its files name; () where it is one set, whatever the split.
-    prompt: fields of the problem: text, the messages of a chat, or a template
-      of several, '{Body} {Question}', which is there where all of them are.
-    answer: fields of the reference answer, or of a solution that holds it.
-    options: fields of the options of a choice, listed below the problem; the
+    published: where its files are published, for error messages.
+    splits: splits named by its files; () if it has a single split.
+    prompt: fields of the problem: text, chat messages, or a template of several
+      fields, '{Body} {Question}', present if all of them are.
+    answer: fields of the reference answer, or of a solution that contains it.
+    options: fields of multiple-choice options, listed below the problem; the
       answer is then a letter, see `choices`.
     level: fields of the difficulty.
-    origin: fields of what the row was taken from, or is about.
-    extra: fields that travel with the example, as of `fields.parse_extra`.
-    read_answer: from the text of `answer` to the reference answer.
-    prepared: (split, data_dir) -> rows, where no file is there; or None.
+    origin: fields of the origin or the subject.
+    extra: fields to keep in the example, in the form of `fields.parse_extra`.
+    read_answer: text of `answer` -> reference answer.
+    prepared: (split, data_dir) -> rows, used if there is no file; or None.
   """
 
   published: str
@@ -56,7 +55,7 @@ SOURCES: Mapping[str, Source] = {
     read_answer=reference_answers.after_hashes,
     prepared=tfds_builder.load_gsm8k,
   ),
-  # The tar of Hendrycks et al. (a JSON file a problem) and its parquet copies.
+  # The tar of Hendrycks et al. (one JSON file per problem) and parquet copies.
   'math': Source(
     published='EleutherAI/hendrycks_math or DigitalLearningGmbH/MATH-lighteval'
     ' on Hugging Face (train and test, parquet)',
@@ -108,7 +107,7 @@ SOURCES: Mapping[str, Source] = {
     answer=('answer',),
     read_answer=reference_answers.integer,
   ),
-  # Its rows are numbers alone; the words around them are ours.
+  # Its rows are numbers only; the wording of the prompt is ours.
   'countdown': Source(
     published='Jiayi-Pan/Countdown-Tasks-3to4 (data/train-*.parquet) on Hugging'
     ' Face',
@@ -144,7 +143,7 @@ SOURCES: Mapping[str, Source] = {
     options=('options',),
     answer=('correct',),
   ),
-  # AGIEval's own rows, and those whose query lists the options itself.
+  # AGIEval's rows, and those whose 'query' already lists the options.
   'sat': Source(
     published='github.com/ruixiangcui/AGIEval (data/v1/sat-math.jsonl), or'
     ' dmayhem93/agieval-sat-math (data/test-*.parquet) on Hugging Face',
@@ -162,7 +161,7 @@ SOURCES: Mapping[str, Source] = {
     answer=('answer',),
     origin=('subject',),
   ),
-  # Of 2023 in English, and the choices and blanks of AGIEval.
+  # The exams of 2023 in English, and AGIEval's choice and cloze questions.
   'gaokao': Source(
     published='MARIO-Math-Reasoning/Gaokao2023-Math-En'
     ' (Gaokao2023-Math-En.jsonl) on Hugging Face, or'
@@ -174,7 +173,7 @@ SOURCES: Mapping[str, Source] = {
     answer=('label', 'answer'),
     read_answer=reference_answers.without_dollars,
   ),
-  # Open-ended problems (OE_TO_…): proofs have no answer to compare with.
+  # Open-ended problems (OE_TO_…): proofs have no reference answer.
   'olympiadbench': Source(
     published='Hothan/OlympiadBench (OE_TO_maths_en_COMP/*.parquet) on Hugging'
     ' Face, or math-ai/olympiadbench',
@@ -185,7 +184,7 @@ SOURCES: Mapping[str, Source] = {
     origin=('subfield',),
     read_answer=reference_answers.without_dollars,
   ),
-  # Files of the user's own; data.fields says which field means what.
+  # The user's own files; data.fields maps their fields.
   'rows': Source(
     published='by you',
     splits=(),

@@ -1,8 +1,8 @@
 """Chat templates: jinja2 programs from a model's folder, run in a sandbox.
 
-A template is somebody else's program. It sees the messages and the special
-tokens, cannot reach attributes or change what it is given, and is refused
-where it is long, writes without end, or multiplies text beyond all bounds.
+A template is untrusted code. It sees the messages and the special tokens,
+cannot access attributes or mutate its inputs, and fails if it is too long,
+writes too much text, or repeats text or raises powers beyond a bound.
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -17,26 +17,26 @@ from jinja2 import ext, meta, nodes, sandbox
 MAX_TEMPLATE_LENGTH = 200_000  # Characters; published ones have up to 20,000.
 MAX_TEXT_LENGTH = 2_000_000  # Characters that a template may write.
 _MAX_EXPONENT = 64
-# A resumed run must see the prompts it was started with, whatever the date;
-# Llama 3's own template falls back to this day.
+# A fixed date, so that a resumed run renders the same prompts; it is the
+# default of Llama 3's template.
 _TODAY = datetime.datetime(2024, 7, 26)
 
-_UNUSED = ('tools', 'documents')  # Templates ask whether there are any.
-# What a template is given in any case; raise_exception and the like too.
+_UNUSED = ('tools', 'documents')  # Defined as None: templates test them.
+# Names defined for every template.
 _OURS = {'messages', 'add_generation_prompt', 'raise_exception', 'strftime_now'}
 
 Messages = Sequence[Mapping[str, str]]
 
 
 class _Sandbox(sandbox.ImmutableSandboxedEnvironment):
-  """Also bounds the operators that make much out of little."""
+  """Sandbox that also bounds repetition and powers."""
 
   intercepted_binops = frozenset(('*', '**'))
 
   def call_binop(
     self, context: Any, operator: str, left: Any, right: Any
   ) -> Any:
-    """Refuses repetitions and powers that nobody needs in a prompt."""
+    """Raises on repetitions and powers above the bounds."""
     if operator == '**' and isinstance(right, int) and right > _MAX_EXPONENT:
       raise sandbox.SecurityError(f'an exponent of {right}')
     for text, times in ((left, right), (right, left)):
@@ -47,12 +47,12 @@ class _Sandbox(sandbox.ImmutableSandboxedEnvironment):
 
 
 class _Generation(ext.Extension):
-  """{% generation %} marks what an assistant says; it is written as it is."""
+  """{% generation %} marks an assistant's text, which is rendered unchanged."""
 
   tags = {'generation'}  # noqa: RUF012
 
   def parse(self, parser: Any) -> nodes.Node:
-    """Returns the body alone."""
+    """Returns the body of the block."""
     line = next(parser.stream).lineno
     body = parser.parse_statements(('name:endgeneration',), drop_needle=True)
     return nodes.Scope(body, lineno=line)
@@ -73,7 +73,7 @@ def _now(form: str) -> str:
 def _check_arguments(
   given: Mapping[str, Any], known: Set[str], origin: str
 ) -> None:
-  """Refuses an argument that would change nothing."""
+  """Raises on an argument that the template does not read."""
   for name in given:
     if name in known:
       continue
@@ -92,22 +92,22 @@ def compile_template(
   origin: str,
   arguments: Mapping[str, Any] | None = None,
 ) -> Callable[[Messages, bool], str]:
-  """(messages, generation prompt or not) -> the text before the answer.
+  """Render function (messages, add_generation_prompt) -> text.
 
   Args:
-    source: of the template.
-    special_tokens: 'bos_token', 'eos_token' and so on, to the template by name.
-    origin: of the template, for error messages.
-    arguments: what else the template is given, 'enable_thinking' and the like.
+    source: the template's text.
+    special_tokens: 'bos_token', 'eos_token', …, passed by name.
+    origin: the template's file, for error messages.
+    arguments: further template arguments, such as 'enable_thinking'.
 
   Returns:
-    A function of messages, {'role': …, 'content': …} each, and whether the
-    assistant's turn is opened, as it is for sampling. It raises ValueError
-    where the template refuses them, fails, or writes more than
-    `MAX_TEXT_LENGTH` characters.
+    A function of messages, {'role': …, 'content': …} each, and of whether to
+    open the assistant's turn, as for sampling. It raises ValueError if the
+    template rejects the messages, fails, or writes more than `MAX_TEXT_LENGTH`
+    characters.
 
   Raises:
-    ValueError: the template is longer than `MAX_TEMPLATE_LENGTH`, or is none,
+    ValueError: the template is longer than `MAX_TEMPLATE_LENGTH`, is malformed,
       or does not read one of the arguments.
   """
   if len(source) > MAX_TEMPLATE_LENGTH:
@@ -126,8 +126,8 @@ def compile_template(
     template = environment.from_string(source)
   except (jinja2.TemplateError, RecursionError) as error:
     raise ValueError(
-      f'data.chat_template: {origin} is no template ({error}); mend it, or set'
-      ' data.chat_template=False.'
+      f'data.chat_template: {origin} is no valid template ({error}); fix it, or'
+      ' set data.chat_template=False.'
     ) from error
   given = dict(arguments or {})
   if given:
@@ -148,11 +148,11 @@ def compile_template(
         length += len(piece)
         if length > MAX_TEXT_LENGTH:
           _raise(f'it writes more than {MAX_TEXT_LENGTH:,} characters')
-    # A template is a program: it may fail as programs do.
+    # A template is a program and may raise anything.
     except Exception as error:
       raise ValueError(
         f'data.chat_template: {origin} fails on a prompt'
-        f' ({type(error).__name__}: {error}); mend it, or set'
+        f' ({type(error).__name__}: {error}); fix it, or set'
         ' data.chat_template=False.'
       ) from error
     return ''.join(pieces)

@@ -1,8 +1,8 @@
-"""Options of a multiple choice: how a prompt lists them, and which is right.
+"""Multiple-choice options: their layout in a prompt, and the right one.
 
-Data sets publish options with and without their letters, as a list, a mapping
-or a text, and the right one as its letter, its number or its text. Here every
-option stands on a line of its own, '(A) 21', and the answer is a letter.
+Data sets publish options with or without letters, as a list, a mapping or text,
+and the right one as its letter, its index or its text. Here every option is a
+line, '(A) 21', and the answer is a letter.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ _LABEL = re.compile(r'\s*\(?([A-Z])\s*[).:]\s*')
 
 
 def read_options(value: Any) -> tuple[str, ...]:
-  """The texts of options, without their letters.
+  """Texts of the options, without their letters.
 
   Args:
     value: a list of texts or numbers, or a mapping of letters to them.
@@ -24,7 +24,7 @@ def read_options(value: Any) -> tuple[str, ...]:
   ('21', '21.5')
 
   Raises:
-    ValueError: it is neither, or has fewer than 2 or more than 26 entries.
+    ValueError: neither, or fewer than 2 or more than 26 entries.
   """
   if isinstance(value, Mapping):
     if list(value) != list(_LETTERS[: len(value)]):
@@ -48,7 +48,7 @@ def read_options(value: Any) -> tuple[str, ...]:
 
 
 def render(options: Sequence[str]) -> str:
-  """The options as lines of a prompt.
+  """Lines of a prompt that list the options.
 
   >>> render(['21', '21.5']).splitlines()
   ['(A) 21', '(B) 21.5']
@@ -60,19 +60,19 @@ def render(options: Sequence[str]) -> str:
 
 
 def read_answer(value: Any, options: Sequence[str]) -> str:
-  """The letter of the right option.
+  """Letter of the right option.
 
   Args:
-    value: its letter, 'B' or '(B)'; its number from 0, not written as a text;
-      or its text, where no other option has the same.
-    options: the texts; empty where a prompt lists them itself, and then the
-      letter or the number is all there is.
+    value: its letter, 'B' or '(B)'; its index from 0, as a number; or its text,
+      if that is unique.
+    options: their texts; empty if the prompt already lists them, and then only
+      a letter or an index is accepted.
 
   >>> read_answer(1, ['21', '21.5']), read_answer('B', ['21', '21.5'])
   ('B', 'B')
 
   Raises:
-    ValueError: it is none of the options.
+    ValueError: no such option.
   """
   letters = _LETTERS[: len(options) or len(_LETTERS)]
   if isinstance(value, float) and value.is_integer():
@@ -84,7 +84,7 @@ def read_answer(value: Any, options: Sequence[str]) -> str:
   text = _text(value).strip()
   same = [i for i, option in enumerate(options) if option == text]
   label = re.fullmatch(r'\(?([A-Za-z])[).:]?', text)
-  # An option that is itself a letter is meant by its letter: 'B' is (B).
+  # A letter always denotes its option, even if some option's text is a letter.
   if label and label[1].upper() in letters:
     return label[1].upper()
   if len(same) == 1:

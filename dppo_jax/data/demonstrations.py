@@ -1,4 +1,4 @@
-"""Demonstrations for the supervised warm start, keyed by the step."""
+"""Demonstrations for the SFT warm start, a pure function of the step."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,16 +8,16 @@ import numpy as np
 from dppo_jax import base
 from dppo_jax.data import prompt_stream, tasks
 
-# Keeps these draws apart from those of the prompt stream, which shares the
-# seed of the run.
+# Separates these random numbers from the prompt stream's: both use the run's
+# seed.
 _STREAM = 1
 
 
 class DemonstrationStream:
-  """Batches of prompts with completions to imitate.
+  """SFT batches: prompts with demonstrated completions.
 
   Attributes:
-    num_examples: examples an epoch.
+    num_examples: examples per epoch.
     num_filtered: examples dropped because their prompts are too long.
   """
 
@@ -36,14 +36,14 @@ class DemonstrationStream:
     """Tokenizes every prompt once.
 
     Args:
-      task: knows how to demonstrate the examples.
-      examples: rows with 'example_id', 'prompt' and 'answer'.
-      tokenizer: of the policy.
-      batch_size: B, demonstrations a step.
+      task: generates the demonstrations.
+      examples: with 'example_id', 'prompt' and 'answer'.
+      tokenizer: the policy's.
+      batch_size: B, sequences per step.
       max_prompt_length: P, tokens.
-      max_completion_length: R, tokens, the end included.
-      overlong: 'filter' or 'refuse', for prompts longer than P.
-      noise: share of digits that are replaced by random ones, in [0, 1].
+      max_completion_length: R, tokens, the end token included.
+      overlong: 'filter' or 'error', for prompts longer than P.
+      noise: probability that a digit is replaced by a random one, in [0, 1].
       seed: of order and noise, >= 0.
 
     Raises:
@@ -70,13 +70,13 @@ class DemonstrationStream:
     self._max_completion_length = max_completion_length
 
   def batch(self, step: int) -> dict[str, Any]:
-    """Returns the demonstrations of a step; T = P + R.
+    """SFT batch of a step; T = P + R.
 
     Returns:
-      `tokens` i32 [B, T], a left-padded prompt, then a right-padded
-      completion with its end; `token_mask` bool [B, T], True on real tokens;
-      `completion_mask` bool [B, T], True on the tokens to imitate: the
-      completion with its end, without the words a demonstration only gives.
+      `tokens` i32 [B, T], left-padded prompts, then right-padded completions
+      with the end token; `token_mask` bool [B, T], True on real tokens;
+      `completion_mask` bool [B, T], True on the tokens trained on: completion
+      and end token, without the demonstration's context words.
     """
     step = int(step)
     indices = prompt_stream.batch_indices(
@@ -93,7 +93,7 @@ class DemonstrationStream:
       rows, self._max_completion_length, self._tokenizer.pad_id, left=False
     )
     num_context = np.array([d.num_context for d in demonstrations])[:, None]
-    imitated = mask & (np.arange(mask.shape[1]) >= num_context)
+    trained_on = mask & (np.arange(mask.shape[1]) >= num_context)
     prompt_mask = self._encoded.mask[indices]
     return {
       'tokens': np.concatenate(
@@ -101,6 +101,6 @@ class DemonstrationStream:
       ),
       'token_mask': np.concatenate([prompt_mask, mask], axis=1),
       'completion_mask': np.concatenate(
-        [np.zeros_like(prompt_mask), imitated], axis=1
+        [np.zeros_like(prompt_mask), trained_on], axis=1
       ),
     }

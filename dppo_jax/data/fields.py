@@ -1,7 +1,7 @@
-"""What the fields of a row mean: prompts of several, answers, and the rest.
+"""Fields of a row: prompts built from several, answers, and extra fields.
 
-The rest travels with the example, so that a verifier finds what it needs: the
-numbers of a countdown, the tests of a program.
+Extra fields stay in the example for its verifier: the numbers of a countdown,
+the tests of a program.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,23 @@ from typing import Any
 
 from dppo_jax.data import record_files
 
-EVERY = '*'  # Of data.fields.extra: whatever a row has.
-MAX_FIELD_LENGTH = 4_000  # Characters of JSON of a field that nobody named.
+EVERY = '*'  # In data.fields.extra: all fields of a row.
+MAX_FIELD_LENGTH = 4_000  # Characters of JSON of a field not named there.
 MAX_ROW_LENGTH = 16_000  # Of all of them together.
-MAX_NAMED_LENGTH = 1_000_000  # Of a field that data.fields.extra names.
-# What an example has of its own.
+MAX_NAMED_LENGTH = 1_000_000  # Of a field named in data.fields.extra.
+# Reserved keys of an example.
 OWN = ('example_id', 'prompt', 'answer', 'component')
 
 _FIELD = re.compile(r'\{([^{}]+)\}')
 
 
 def is_template(text: str) -> bool:
-  """Whether a prompt is of several fields, '{Body} {Question}', or a path."""
+  """Whether a prompt is a template, '{Body} {Question}'; else it is a path."""
   return _FIELD.search(text) is not None
 
 
 def columns(text: str) -> list[str]:
-  """Columns of a parquet file that a path or a template reads."""
+  """Parquet columns read by a path or a template."""
   paths = _FIELD.findall(text) if is_template(text) else [text]
   return [
     name for path in paths for name in (path, record_files.split_path(path)[0])
@@ -35,11 +35,11 @@ def columns(text: str) -> list[str]:
 
 
 def fill(row: record_files.Row, template: str) -> str | None:
-  """A template with the fields of a row; None where it lacks one.
+  """Template filled with the fields of a row; None if the row lacks one.
 
   A list is written with commas between its entries.
 
-  >>> fill(rows.Row({'a': 'Add', 'b': [1, 2]}, ''), '{a}: {b}')
+  >>> fill(record_files.Row({'a': 'Add', 'b': [1, 2]}, ''), '{a}: {b}')
   'Add: 1, 2'
 
   Raises:
@@ -55,15 +55,15 @@ def fill(row: record_files.Row, template: str) -> str | None:
 
 
 def text_of(value: Any, row: record_files.Row, meaning: str) -> str:
-  """A text, a number as text (3.0 is '3'), or a list of them with commas.
+  """Text of a value: text, number (3.0 is '3'), or a list of them with commas.
 
   Args:
-    value: of the row.
+    value: from the row.
     row: for error messages.
-    meaning: a key of data.fields, likewise.
+    meaning: a key of data.fields, for error messages.
 
   Raises:
-    ValueError: it is something else.
+    ValueError: the value is something else.
   """
   if isinstance(value, list) and value:
     return ', '.join(text_of(each, row, meaning) for each in value)
@@ -76,8 +76,8 @@ def text_of(value: Any, row: record_files.Row, meaning: str) -> str:
       inner = f' with {", ".join(map(str, value))}'
     hint = ' Name one by its path.' if isinstance(value, Mapping) else ''
     raise ValueError(
-      f'data.fields.{meaning}: {row.where} holds {kind}{inner} there; a text, a'
-      f' number, or a list of them.{hint}'
+      f'data.fields.{meaning}: {row.where} holds {kind}{inner} there; needs a'
+      f' text, a number, or a list of them.{hint}'
     )
   return str(value)
 
@@ -105,31 +105,31 @@ def parse_extra(text: str) -> tuple[tuple[str, str], ...]:
       )
     if name in OWN:
       raise ValueError(
-        f'data.fields.extra: {name!r} is what an example calls its own; give'
-        f" the field another name: 'row_{name}={path}'."
+        f'data.fields.extra: {name!r} is reserved; give the field another name:'
+        f" 'row_{name}={path}'."
       )
     found.append((name, path))
   return tuple(found)
 
 
-def carried(
+def keep_extra(
   row: record_files.Row,
   extra: Sequence[tuple[str, str]],
   own: Sequence[str],
 ) -> tuple[dict[str, Any], list[str]]:
-  """The fields of a row that travel with its example.
+  """Extra fields of a row that are kept in its example.
 
   Args:
     row: of a file.
-    extra: of `parse_extra`.
-    own: top-level fields that the example holds already.
+    extra: result of `parse_extra`.
+    own: top-level fields that the example already holds.
 
   Returns:
-    Fields by name, as JSON can hold them; and the names of those that were
-    left out: too long (`MAX_FIELD_LENGTH`, `MAX_ROW_LENGTH`), or not JSON.
+    Fields by name, JSON values; and the names of dropped fields: too long
+    (`MAX_FIELD_LENGTH`, `MAX_ROW_LENGTH`), or not JSON.
 
   Raises:
-    ValueError: a field that was named is not there, too long, or not JSON.
+    ValueError: a named field is missing, too long, or not JSON.
   """
   kept: dict[str, Any] = {}
   for name, path in extra:
@@ -138,10 +138,10 @@ def carried(
     value = record_files.lookup(row, path)
     length = None if value is None else _length(value)
     if length is None or length > MAX_NAMED_LENGTH:
-      what = 'has no field' if value is None else 'cannot pass on the field'
+      what = 'has no field' if value is None else 'cannot keep the field'
       raise ValueError(
         f'data.fields.extra: {row.where} {what} {path!r}; texts, numbers, lists'
-        f' and objects of at most {MAX_NAMED_LENGTH:,} characters travel; its'
+        f' and objects of at most {MAX_NAMED_LENGTH:,} characters are kept; its'
         f' fields are {record_files.field_names(row)}.'
       )
     kept[name] = value
@@ -161,7 +161,7 @@ def carried(
 
 
 def _length(value: Any) -> int | None:
-  """Characters of a value as JSON; None where it has no JSON."""
+  """Characters of a value as JSON; None if it is not JSON."""
   try:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     text.encode()
@@ -171,5 +171,5 @@ def _length(value: Any) -> int | None:
 
 
 def named(fields: Mapping[str, str]) -> dict[str, str]:
-  """Those fields that are not ''."""
+  """Fields with a non-empty path."""
   return {key: path for key, path in fields.items() if path}

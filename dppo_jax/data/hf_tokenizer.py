@@ -1,8 +1,8 @@
-"""A tokenizer from the folder of a published model.
+"""Tokenizer of a published model, from its folder.
 
-Its files: tokenizer.json, and where they are there tokenizer_config.json,
+It reads tokenizer.json and, if present, tokenizer_config.json,
 special_tokens_map.json, chat_template.jinja, generation_config.json and
-config.json. Nothing in them is run but the chat template, in its sandbox.
+config.json. The chat template is the only code in them; it runs in a sandbox.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,20 +18,20 @@ import tokenizers
 from dppo_jax.data import added_tokens, chat_template
 
 _FILE = 'tokenizer.json'
-_WORDS = 'What the assistant says.'  # To find what stands behind them.
+_WORDS = 'What the assistant says.'  # A marker, to find the text after it.
 
 
 class HFTokenizer:
-  """Reads and writes text with the vocabulary of a published model.
+  """Encodes and decodes text with the vocabulary of a published model.
 
   Attributes:
-    vocab_size: one more than the largest id; a model may have more.
-    pad_id: of the pad token, or of the end where the model has no pad.
-    eos_ids: of generation_config.json, or else of config.json, or else of
+    vocab_size: largest id + 1; a model may have more rows.
+    pad_id: of the pad token, or of the end token if there is no pad token.
+    eos_ids: from generation_config.json, else config.json, else
       tokenizer_config.json.
-    special_ids: text of each special token -> its id; no text that is decoded
-      holds one.
-    notes: what other readers of these files do otherwise.
+    special_ids: text of each special token -> its id; decoded text contains
+      none of them.
+    notes: sentences on how other libraries would read these files differently.
   """
 
   def __init__(
@@ -47,15 +47,14 @@ class HFTokenizer:
 
     Args:
       folder: with tokenizer.json; `~` is the home folder.
-      prompt_template: the words around a prompt, which stands for '{prompt}'.
-      use_chat_template: prompts are the user's turn of a chat.
-      system_prompt: the system's turn before it; '' for none.
-      chat_template_arguments: what else the template is given.
+      prompt_template: text in which '{prompt}' is replaced by the prompt.
+      use_chat_template: whether prompts are the user's turn of a chat.
+      system_prompt: system turn before it; '' for none.
+      chat_template_arguments: further template arguments.
 
     Raises:
-      ValueError: a file is missing or damaged, no token ends a completion, or
-        a chat template is asked for and there is none, or arguments are given
-        that it does not read.
+      ValueError: a file is missing or damaged, there is no end token, the chat
+        template is missing, or it does not read one of the arguments.
     """
     self._folder = pathlib.Path(folder).expanduser()
     self._tokenizer = _read_tokenizer(self._folder)
@@ -85,13 +84,14 @@ class HFTokenizer:
       )
     elif system_prompt:
       raise ValueError(
-        'data.system_prompt: needs a chat; set data.chat_template=True, or put'
-        ' the words into data.prompt_template.'
+        'data.system_prompt: needs a chat template; set'
+        ' data.chat_template=True, or put the text into data.prompt_template.'
       )
     elif chat_template_arguments:
       raise ValueError(
-        'data.chat_template_arguments: need a chat; set data.chat_template=True'
-        f' to pass {", ".join(chat_template_arguments)} to its template.'
+        'data.chat_template_arguments: need a chat template; set'
+        ' data.chat_template=True to pass'
+        f' {", ".join(chat_template_arguments)} to it.'
       )
 
   def _find_eos(
@@ -119,20 +119,20 @@ class HFTokenizer:
     end = special.get('eos_token', '')
     if end not in ids:
       raise ValueError(
-        f'data.tokenizer: nothing in {self._folder} says which token ends a'
-        ' completion; add eos_token_id to its generation_config.json.'
+        f'data.tokenizer: no file in {self._folder} defines the end token; add'
+        ' eos_token_id to its generation_config.json.'
       )
     return (ids[end],)
 
   def encode(self, text: str) -> list[int]:
-    """Returns the ids of a text, nothing added."""
+    """Ids of a text, without added special tokens."""
     return self._tokenizer.encode(text, add_special_tokens=False).ids
 
   def encode_prompt(self, text: str) -> list[int]:
-    """Returns what the policy is shown of a prompt.
+    """Ids of a prompt, as the policy sees it.
 
-    With a chat template: the rendered chat, to which nothing is added.
-    Without: the text, with the special tokens this model begins texts with.
+    With a chat template: the rendered chat, without added special tokens.
+    Without: the text, with the special tokens that the tokenizer adds.
 
     Raises:
       ValueError: the template fails.
@@ -143,16 +143,16 @@ class HFTokenizer:
     ).ids
 
   def render_prompt(self, text: str, *, opened: bool = True) -> str:
-    """Returns the text that the policy is shown of a prompt.
+    """Text of a prompt, as the policy sees it.
 
     Args:
       text: of the prompt.
-      opened: begins the assistant's turn; without a chat there is none.
+      opened: whether to open the assistant's turn, with a chat template.
 
     Raises:
       ValueError: the template fails.
     """
-    # Not str.format: prompts and templates are full of LaTeX's braces.
+    # Not str.format: prompts and templates contain LaTeX braces.
     text = self._prompt_template.replace('{prompt}', text)
     if self._render is None:
       return text
@@ -162,22 +162,22 @@ class HFTokenizer:
     return self._render(messages, opened)
 
   def find_special(self, text: str) -> list[str]:
-    """Returns the special tokens that a text spells, in its order.
+    """Special-token strings in a text, in order.
 
-    `encode_prompt` reads them as the tokens: a problem that spells the mark of
-    a turn ends the user's.
+    `encode_prompt` encodes them as special tokens: a problem that contains an
+    end-of-turn string ends the user's turn.
     """
     return self._special.findall(text)
 
   def turn_end(self) -> tuple[str, int | None]:
-    """Returns what the chat template writes behind an assistant's words.
+    """Text that the chat template writes after an assistant's message.
 
     Returns:
-      The text, '' where the template does not write those words; and the first
-      special token in it, None where there is none.
+      The text, '' if the template does not render the message; and the id of
+      the first special token in it, None if there is none.
 
     Raises:
-      ValueError: the template fails, or no chat was asked for.
+      ValueError: the template fails, or there is no chat template.
     """
     if self._render is None:
       raise ValueError('turn_end: open the tokenizer with a chat template.')
@@ -191,19 +191,19 @@ class HFTokenizer:
     found = self._special.search(behind)
     return behind, self.special_ids[found[0]] if found else None
 
-  def spell(self, ids: Any) -> str:
-    """Returns the text of i32 [R] ids, special tokens and ends included."""
+  def decode_raw(self, ids: Any) -> str:
+    """Text of i32 [R] ids, special tokens and end tokens included."""
     known = np.asarray(ids, np.int64).tolist()
     return self._tokenizer.decode(known, skip_special_tokens=False)
 
   def encode_answered(self, prompt: str, completion: str) -> list[int]:
-    """Returns the ids of a chat of a user's turn and the assistant's.
+    """Ids of a chat with a user's and an assistant's turn.
 
-    What is spelled like a special token in either becomes a space: a completion
-    that writes the mark of a turn does not end its own.
+    Special-token strings in either text are replaced by spaces, so that a
+    completion cannot end its own turn.
 
     Raises:
-      ValueError: the template fails, or none was asked for.
+      ValueError: the template fails, or there is no chat template.
     """
     if self._render is None:
       raise ValueError(
@@ -217,22 +217,21 @@ class HFTokenizer:
     return self.encode(self._render(messages, False))
 
   def decode(self, ids: Any) -> str:
-    """Returns the text of i32 [R] ids, without special tokens and ends.
+    """Text of i32 [R] ids, without special tokens and end tokens.
 
-    Ids the model has and the tokenizer has not have no text. Bytes that are
-    not UTF-8 become U+FFFD.
+    Ids unknown to the tokenizer have no text. Invalid UTF-8 becomes U+FFFD.
     """
     return self._tokenizer.decode(self._kept(ids), skip_special_tokens=True)
 
   def decode_batch(self, ids: Any, mask: Any) -> list[str]:
-    """Decodes rows of tokens.
+    """Texts of a batch of token sequences.
 
     Args:
       ids: i32 [B, R]; masked positions may hold anything.
-      mask: bool [B, R], True on the tokens to read.
+      mask: bool [B, R], True on the tokens to decode.
 
     Returns:
-      B texts, without special tokens and ends.
+      B texts, without special tokens and end tokens.
     """
     rows = zip(np.asarray(ids), np.asarray(mask), strict=True)
     kept = [self._kept(row[real]) for row, real in rows]
@@ -246,10 +245,10 @@ class HFTokenizer:
 def check_vocabulary(
   tokenizer_size: int, model_size: int, where: str
 ) -> str | None:
-  """What is wrong where a model has no row for some ids; None if nothing is.
+  """Problem if a model's vocabulary is too small for a tokenizer; else None.
 
   Args:
-    tokenizer_size: one more than the largest id of the tokenizer.
+    tokenizer_size: the tokenizer's largest id + 1.
     model_size: V of the model.
     where: the tokenizer's folder.
   """
@@ -257,7 +256,7 @@ def check_vocabulary(
     return None
   return (
     f'data.tokenizer: {where!r} has ids up to {tokenizer_size - 1}, and'
-    f' model.vocab_size={model_size} has rows for 0 to {model_size - 1}; use'
+    f' model.vocab_size={model_size} has rows 0 to {model_size - 1}; use'
     ' the tokenizer of the model, or raise model.vocab_size.'
   )
 
@@ -267,8 +266,8 @@ def _read_tokenizer(folder: pathlib.Path) -> tokenizers.Tokenizer:
   if not path.is_file():
     raise ValueError(
       f'data.tokenizer: no file {str(path)!r}; name a folder with the'
-      f' {_FILE} of a model, or set it to the empty text for the words of'
-      ' data.task.'
+      f' {_FILE} of a model, or set it to the empty text for the word tokenizer'
+      ' of data.task.'
     )
   try:
     tokenizer = tokenizers.Tokenizer.from_file(str(path))
@@ -276,25 +275,25 @@ def _read_tokenizer(folder: pathlib.Path) -> tokenizers.Tokenizer:
     raise ValueError(
       f'data.tokenizer: cannot read {str(path)!r} ({error}); fetch it again.'
     ) from error
-  tokenizer.no_truncation()  # What is too long is counted, never cut.
+  tokenizer.no_truncation()  # Overlong prompts are counted, never truncated.
   tokenizer.no_padding()
   return tokenizer
 
 
 def _special_ids(tokenizer: tokenizers.Tokenizer) -> dict[str, int]:
-  """Text -> id of the tokens that decoding leaves out."""
+  """Text -> id of the special tokens, which decoding skips."""
   added = tokenizer.get_added_tokens_decoder().items()
   return {t.content: i for i, t in added if t.special and t.content}
 
 
 def _any_of(special: Iterable[str]) -> re.Pattern[str]:
-  """Matches the text of any special token, the longest there is."""
+  """Pattern that matches any special token, the longest first."""
   texts = sorted(special, key=len, reverse=True)
   return re.compile('|'.join(map(re.escape, texts)) or r'(?!)')
 
 
 def _read_json(folder: pathlib.Path, name: str) -> dict[str, Any]:
-  """A JSON object from a file that need not be there."""
+  """JSON object of a file; empty if there is no such file."""
   path = folder / name
   if not path.is_file():
     return {}
@@ -312,7 +311,7 @@ def _read_json(folder: pathlib.Path, name: str) -> dict[str, Any]:
 def _special_tokens(
   folder: pathlib.Path, settings: Mapping[str, Any]
 ) -> dict[str, str]:
-  """'bos_token', 'eos_token', … -> their text; of either form of the files."""
+  """'bos_token', 'eos_token', … -> text, from both files."""
   both = {**_read_json(folder, 'special_tokens_map.json'), **settings}
   found = {}
   for name, value in both.items():
@@ -326,7 +325,7 @@ def _special_tokens(
 def _chat_template(
   folder: pathlib.Path, settings: Mapping[str, Any]
 ) -> tuple[str, str]:
-  """The source of a model's chat template, and where it was found."""
+  """Source of a model's chat template, and its file."""
   path = folder / 'chat_template.jinja'
   if path.is_file():
     try:
@@ -343,6 +342,6 @@ def _chat_template(
   if not isinstance(found, str):
     raise ValueError(
       f'data.chat_template: neither {str(path)!r} nor {origin!r} has one; set'
-      ' data.chat_template=False and spell the prompt in data.prompt_template.'
+      ' data.chat_template=False and write the prompt in data.prompt_template.'
     )
   return found, origin

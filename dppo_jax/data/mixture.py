@@ -1,8 +1,8 @@
-"""Mixtures: which source each prompt comes from, a function of its position.
+"""Data mixtures: the source of each prompt, a pure function of its position.
 
-Positions fall into blocks. A block holds every source in its share, exactly,
-in an order drawn for the block. So the source at a position, and how many
-prompts of that source came before it, follow from the position alone.
+Positions are grouped into blocks. Each block contains every source in exact
+proportion, in an order random per block. So the source at a position, and the
+number of earlier prompts of that source, depend on the position only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 BLOCK = 1000  # Positions; shares are exact to a thousandth.
-STREAM = 2  # Keeps these draws apart from others of the same seed.
+STREAM = 2  # Separates these random numbers from others of the same seed.
 
 
 class Component(NamedTuple):
@@ -20,9 +20,9 @@ class Component(NamedTuple):
 
   Attributes:
     source: its name.
-    files: a path or glob; '' for those of data_dir.
+    files: a path or glob; '' for those in data_dir.
     weight: above 0.
-    fields: keys of data.fields that this source has another path for.
+    fields: overrides of data.fields for this source.
   """
 
   source: str
@@ -32,7 +32,7 @@ class Component(NamedTuple):
 
 
 def parse(rows: Sequence[Any]) -> tuple[Component, ...]:
-  """The rows of a config, (source, files, weight) or with fields behind.
+  """Components of data.mixture, rows (source, files, weight[, fields]).
 
   >>> parse([('rows', 'a.jsonl', 2, (('answer', 'gold'),))])[0].fields
   {'answer': 'gold'}
@@ -49,14 +49,14 @@ def _component(row: Any) -> Component:
     if fields is not None and all(isinstance(text, str) for text in row[:2]):
       return Component(row[0], row[1], row[2], fields)
   raise ValueError(
-    f'data.mixture: got {row!r}; a row is (source, files, weight), as'
-    " ('math', '', 2.0), or with fields of its own, as ('rows', 'a.jsonl', 1.0,"
+    f'data.mixture: got {row!r}; a row is (source, files, weight), such as'
+    " ('math', '', 2.0), or also has fields, such as ('rows', 'a.jsonl', 1.0,"
     " (('prompt', 'question'),))."
   )
 
 
 def _fields(value: Any) -> dict[str, str] | None:
-  """A mapping of texts, or pairs of them, as a dict; None for all else."""
+  """Dict of a mapping or of pairs of texts; None for anything else."""
   if isinstance(value, Mapping):
     value = list(value.items())
   if not isinstance(value, (list, tuple)):
@@ -70,12 +70,12 @@ def _fields(value: Any) -> dict[str, str] | None:
 
 
 def counts(weights: Sequence[float]) -> np.ndarray:
-  """Positions a block of each source: i64 [S], their sum is `BLOCK`.
+  """Positions per block of each source: i64 [S], their sum is `BLOCK`.
 
-  Largest remainders; every source has at least one.
+  Largest-remainder rounding; every source has at least one.
 
   Args:
-    weights: > 0, of any sum; at most `BLOCK` of them.
+    weights: > 0, with any sum; at most `BLOCK` of them.
 
   >>> counts([2.0, 1.0]).tolist()
   [667, 333]
@@ -96,7 +96,7 @@ def counts(weights: Sequence[float]) -> np.ndarray:
 def _block(
   weights: tuple[float, ...], seed: int, attempt: int, block: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The sources of a block's positions, and their ordinals within it."""
+  """Sources of a block's positions, and their ordinals within the source."""
   sizes = counts(weights)
   components = np.repeat(np.arange(len(sizes)), sizes)
   generator = np.random.default_rng([seed, block, STREAM + 1, attempt])
@@ -110,17 +110,17 @@ def _block(
 def draw(
   positions: np.ndarray, weights: tuple[float, ...], seed: int, attempt: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The source of each position, and its place among those of that source.
+  """Source of each position, and its ordinal within that source.
 
   Args:
     positions: i64 [B], from 0.
     weights: of S sources, > 0.
     seed: of the order, >= 0.
-    attempt: each has an order of its own.
+    attempt: each has its own order.
 
   Returns:
-    Sources i64 [B] in [0, S); and how many positions before this one have the
-    same source, i64 [B].
+    Sources i64 [B] in [0, S); and the number of earlier positions with the same
+    source, i64 [B].
   """
   sizes = counts(weights)
   blocks, offsets = np.divmod(positions, BLOCK)

@@ -1,7 +1,7 @@
-"""The prompt stream: which prompts a step trains on.
+"""Prompt stream: the prompts of each train step.
 
-Every choice is a pure function of the seed and the step, so that a resumed run
-reads on where it stopped without any state of its own.
+Every batch is a pure function of the seed and the step, so that a resumed run
+continues without any data-loader state.
 """
 
 import collections
@@ -15,8 +15,8 @@ from dppo_jax import base
 from dppo_jax.data import mixture
 
 OVERLONG = ('filter', 'error')
-# Of the order that subsets are taken in: every run, whatever its seed, is
-# measured on the same problems.
+# Seed of evaluation subsets: every run, whatever its own seed, is evaluated on
+# the same problems.
 _SUBSET_SEED = 20_260_101
 
 
@@ -24,10 +24,10 @@ class EncodedPrompts(NamedTuple):
   """Examples whose prompts fit, with their tokens.
 
   Attributes:
-    examples: n examples, in their order.
+    examples: n examples, in the given order.
     tokens: i32 [n, P], left-padded.
     mask: bool [n, P], True on real tokens.
-    num_filtered: examples that were dropped because they do not fit.
+    num_filtered: examples dropped because their prompts are too long.
   """
 
   examples: tuple[base.Example, ...]
@@ -39,13 +39,13 @@ class EncodedPrompts(NamedTuple):
 def pad_rows(
   rows: Sequence[Sequence[int]], width: int, pad_id: int, *, left: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Stacks rows of unequal length.
+  """Padded batch of sequences of unequal length.
 
   Args:
-    rows: B rows of at most `width` ids.
+    rows: B sequences of at most `width` ids.
     width: W, columns of the result.
-    pad_id: what fills the rest.
-    left: pads before the row (a prompt), else after it (a completion).
+    pad_id: fills the rest.
+    left: whether to pad on the left (prompts), else on the right (completions).
 
   Returns:
     Tokens i32 [B, W] and their mask, bool [B, W].
@@ -64,20 +64,20 @@ def encode_prompts(
   max_prompt_length: int,
   overlong: str,
 ) -> EncodedPrompts:
-  """Tokenizes prompts and settles those that are too long.
+  """Tokenized prompts, without those that are too long.
 
   Args:
-    examples: rows with 'prompt' (text) and 'example_id' (int).
-    tokenizer: of the policy.
+    examples: with 'prompt' (text) and 'example_id' (int).
+    tokenizer: the policy's.
     max_prompt_length: P, tokens.
     overlong: 'filter' drops longer prompts and counts them, 'error' raises.
 
   Returns:
-    What fits.
+    The examples that fit.
 
   Raises:
-    ValueError: a prompt is too long and refused, a prompt is empty, none is
-      left, or `overlong` is unknown.
+    ValueError: a prompt is too long under 'error', a prompt is empty, no prompt
+      fits, or `overlong` is unknown.
   """
   if overlong not in OVERLONG:
     raise ValueError(
@@ -122,13 +122,13 @@ def _permutation(
 def epoch_indices(
   positions: np.ndarray, num_examples: int, seed: int, stream: tuple[int, ...]
 ) -> np.ndarray:
-  """Indices at positions of an endless stream, one permutation an epoch.
+  """Indices at positions of an infinite stream, one permutation per epoch.
 
   Args:
     positions: i64 [B], from 0.
-    num_examples: n, examples an epoch.
+    num_examples: n, examples per epoch.
     seed: of the order, >= 0.
-    stream: keeps several streams of one seed apart; () is the first.
+    stream: separates several streams of one seed; () is the first.
 
   Returns:
     i64 [B], in [0, n).
@@ -144,14 +144,14 @@ def epoch_indices(
 
 @functools.lru_cache(maxsize=8)
 def subset_order(num_examples: int) -> np.ndarray:
-  """A fixed permutation, i64 [n], whose prefixes are samples of a set.
+  """Fixed permutation, i64 [n], whose prefixes are random samples of a set.
 
-  Data sets are ordered: MATH by subject, AIME by difficulty. So the first few
-  of one are no sample of it; the first few of this order are, the same ones in
-  every run. Smaller ones are contained in larger ones.
+  Data sets are ordered: MATH by subject, AIME by difficulty. So their first
+  examples are no random sample; the first ones in this order are, and they are
+  the same in every run. Smaller samples are contained in larger ones.
 
   Args:
-    num_examples: n, of the whole set.
+    num_examples: n, size of the full set.
   """
   order = np.random.default_rng(_SUBSET_SEED).permutation(num_examples)
   order.setflags(write=False)  # Shared by every caller of the cache.
@@ -163,13 +163,13 @@ def batch_indices(
 ) -> np.ndarray:
   """Indices of a step's examples, a pure function of its arguments.
 
-  The stream is one permutation after another, epoch by epoch: within an epoch
-  no example occurs twice, and a batch may lie across the border of two.
+  The stream has one permutation per epoch: within an epoch no example occurs
+  twice. A batch may span two epochs.
 
   Args:
-    step: which batch, from 0.
-    batch_size: indices a batch.
-    num_examples: n, examples an epoch.
+    step: from 0.
+    batch_size: indices per batch.
+    num_examples: n, examples per epoch.
     seed: of the order, >= 0.
 
   Returns:
@@ -180,19 +180,18 @@ def batch_indices(
 
 
 class PromptStream:
-  """Prompts of a train step, keyed by the step.
+  """Prompts of each train step, a pure function of the step.
 
   Attributes:
-    num_prompts: N, prompts a step.
-    num_examples: examples an epoch.
+    num_prompts: N, prompts per step.
+    num_examples: examples per epoch.
     num_filtered: examples dropped because their prompts are too long.
-    num_duplicates: rows left out because an earlier one has their prompt.
-    num_conflicts: those of them that have another answer.
-    num_special: examples whose problem holds text that the tokenizer reads as
-      one of its special tokens.
-    notes: sentences on what else was left out.
-    num_unanswered: rows left out because they have no reference answer.
-    num_trained_on: held-out prompts that stand in the training set.
+    num_duplicates: rows dropped because an earlier one has the same prompt.
+    num_conflicts: duplicates with a different answer.
+    num_special: examples whose problem contains special-token strings.
+    notes: sentences on what else was dropped.
+    num_unanswered: rows dropped because they have no reference answer.
+    num_trained_on: held-out prompts that are in the training set.
   """
 
   def __init__(
@@ -215,25 +214,25 @@ class PromptStream:
     """Tokenizes every prompt once.
 
     Args:
-      examples: rows with 'example_id', 'prompt' and whatever verifiers need;
-        of a mixture also with 'component', an index of `weights`.
-      tokenizer: of the policy.
-      num_prompts: N, prompts a step.
+      examples: with 'example_id', 'prompt' and the fields that verifiers read;
+        for a mixture also with 'component', an index into `weights`.
+      tokenizer: the policy's.
+      num_prompts: N, prompts per step.
       max_prompt_length: P, tokens.
-      overlong: 'filter' or 'error', for prompts longer than that.
+      overlong: 'filter' or 'error', for prompts longer than P.
       seed: of the order, >= 0.
-      weights: of the components of a mixture, in their shares of the prompts.
-      num_duplicates: rows that were left out before, to be told.
-      num_conflicts: those of them that have another answer.
-      num_special: examples that hold text of special tokens, to be told.
-      notes: sentences on what else was left out, to be told.
-      num_unanswered: rows that were left out for want of an answer.
-      num_trained_on: of the rows that were given or left out, those whose
-        prompt is trained on.
+      weights: mixture weights of the components.
+      num_duplicates: rows dropped before, to report.
+      num_conflicts: duplicates with a different answer, to report.
+      num_special: examples with special-token strings, to report.
+      notes: sentences on what else was dropped, to report.
+      num_unanswered: rows dropped for lack of a reference answer, to report.
+      num_trained_on: held-out rows, kept or dropped, whose prompt is in the
+        training set, to report.
 
     Raises:
-      ValueError: see `encode_prompts`; also `num_prompts` < 1, two examples of
-        one id, or a component without any that fits.
+      ValueError: see `encode_prompts`; also `num_prompts` < 1, two examples
+        with the same id, or a component without an example that fits.
     """
     if num_prompts < 1:
       raise ValueError(f'data.num_prompts: got {num_prompts}; at least 1.')
@@ -256,11 +255,11 @@ class PromptStream:
     if empty:
       raise ValueError(
         f'data.mixture: no prompt of row {empty[0]} fits into'
-        f' data.max_prompt_length={max_prompt_length}; raise that, or leave'
-        ' the row out.'
+        f' data.max_prompt_length={max_prompt_length}; raise that, or remove'
+        ' the row.'
       )
     self._weights = tuple(weights)
-    # NumPy arrays; whoever uses them on a device puts them there.
+    # NumPy arrays; the caller transfers them to devices.
     self._tokens: Any = encoded.tokens
     self._mask: Any = encoded.mask
     ids = [int(example['example_id']) for example in encoded.examples]
@@ -283,19 +282,19 @@ class PromptStream:
   def batch(
     self, step: int, attempt: int = 0, rows: np.ndarray | None = None
   ) -> base.Prompts:
-    """Returns the N prompts of a step, as NumPy arrays.
+    """Batch of N prompts of a step, as NumPy arrays.
 
     Args:
       step: from 0.
-      attempt: each has a stream of its own; 0 is the one that goes through
-        all examples, epoch by epoch, whatever other attempts take.
-      rows: which of the N, i64 [M]; None for all.
+      attempt: each has its own stream; stream 0 goes through all examples,
+        epoch by epoch, independent of other attempts.
+      rows: indices into the N prompts, i64 [M]; None for all.
     """
     indices = self._indices(step, attempt)
     return self._take(indices if rows is None else indices[rows])
 
   def _indices(self, step: int, attempt: int) -> np.ndarray:
-    """Which examples a step takes, i64 [N]."""
+    """Indices of a step's examples, i64 [N]."""
     positions = int(step) * self.num_prompts + np.arange(self.num_prompts)
     if len(self._members) == 1 and not attempt:
       stream = ()
@@ -313,11 +312,11 @@ class PromptStream:
     return indices
 
   def all_examples(self) -> list[base.Example]:
-    """Returns every example that fits, in the order of the split."""
+    """Every example that fits, in the order of the split."""
     return list(self._examples.values())
 
   def facts(self) -> dict[str, collections.Counter[str]]:
-    """Returns how many examples have which 'level' and which 'source'."""
+    """Number of examples per 'level' and per 'source'."""
     return {
       key: collections.Counter(
         str(example[key])
@@ -328,11 +327,11 @@ class PromptStream:
     }
 
   def first(self, num_prompts: int) -> base.Prompts:
-    """Returns prompts for evaluation, the same ones at every call.
+    """Prompts for evaluation, the same at every call.
 
     Args:
-      num_prompts: the first so many of `subset_order`, which are a sample of
-        the split; 0, or as many as there are, for all of them in their order.
+      num_prompts: size of the sample, the first in `subset_order`; 0, or at
+        least the size of the split, for all in the order of the split.
 
     Returns:
       Prompts as NumPy arrays.
@@ -349,13 +348,13 @@ class PromptStream:
     return self._take(subset_order(self.num_examples)[:num_prompts])
 
   def shuffled(self) -> base.Prompts:
-    """Returns all prompts in `subset_order`: any prefix is a sample."""
+    """All prompts in `subset_order`: any prefix is a random sample."""
     return self._take(subset_order(self.num_examples))
 
   def examples(self, example_ids: Iterable[int]) -> list[base.Example]:
-    """Returns the examples of i32 [B] ids, for the verifier.
+    """Examples of i32 [B] ids, for the verifiers.
 
     Raises:
-      KeyError: no prompt of this stream has the id.
+      KeyError: no example of this stream has the id.
     """
     return [self._examples[i] for i in np.asarray(example_ids).tolist()]

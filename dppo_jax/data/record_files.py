@@ -1,4 +1,4 @@
-"""Rows of files: JSON lines, JSON and parquet, each row with its place."""
+"""Rows of JSON-lines, JSON and parquet files, each with its file and line."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import glob
@@ -15,12 +15,12 @@ _BATCH_SIZE = 4096  # Rows of a parquet file held at once.
 
 
 class Row(NamedTuple):
-  """A row and where it stands, for error messages.
+  """A row and its location, for error messages.
 
   Attributes:
     values: by field.
     where: 'FILE, line 3'.
-    unread: further fields that its file has.
+    unread: further fields of its file, which were not read.
   """
 
   values: Mapping[str, Any]
@@ -31,24 +31,24 @@ class Row(NamedTuple):
 def find_files(
   pattern: str, folder: pathlib.Path, split: str
 ) -> list[pathlib.Path]:
-  """The files of a split, in a fixed order.
+  """Files of a split, in a fixed order.
 
   Args:
-    pattern: a path or glob of the user's, or '' for what lies in `folder`.
-    folder: where files of this source are put.
+    pattern: the user's path or glob, or '' for the files in `folder`.
+    folder: default folder of this source.
     split: keeps the files below `folder` whose path has it as a word
       ('algebra/train-0.parquet'); '' keeps all.
 
   Returns:
-    Paths, sorted; empty where there are none.
+    Paths, sorted; possibly none.
 
   Raises:
-    ValueError: a file has a suffix nobody reads here.
+    ValueError: a file has an unknown suffix.
   """
   if pattern:
     named = str(pathlib.Path(pattern).expanduser())
     found = [pathlib.Path(name) for name in glob.glob(named, recursive=True)]
-    # A name may itself hold the signs of a glob.
+    # A file name may itself contain glob characters.
     exact = pathlib.Path(named)
     found = sorted({exact} if exact.is_file() else set(found))
     for path in found:
@@ -71,16 +71,16 @@ def find_files(
 def read_rows(
   path: pathlib.Path, columns: Sequence[str] | None
 ) -> Iterator[Row]:
-  """The rows of one file, in its order.
+  """Rows of one file, in order.
 
   Args:
     path: with one of `SUFFIXES`.
-    columns: top-level fields wanted of a parquet file; those it lacks are
-      left out. None for all but those that hold bytes, such as images.
+    columns: top-level fields to read from a parquet file; missing ones are
+      skipped. None for all except those with bytes, such as images.
 
   Raises:
-    ValueError: the file cannot be read; names the line that is not UTF-8 or
-      not a JSON object.
+    ValueError: the file cannot be read; the message has the line that is not
+      UTF-8 or not a JSON object.
   """
   try:
     if path.suffix == '.parquet':
@@ -96,12 +96,12 @@ def read_rows(
 
 
 def lookup(row: Row, path: str) -> Any:
-  """The value at a path; None where there is none.
+  """Value at a path; None if there is none.
 
   Args:
     row: of a file.
-    path: 'key', 'key.inner', and for an entry of a list its number from 0:
-      'key.0' or 'key[0]'; -1 is the last.
+    path: 'key', 'key.inner', and for a list entry its index from 0: 'key.0' or
+      'key[0]'; -1 is the last.
 
   >>> lookup(Row({'a': [{'b': 7}]}, ''), 'a[0].b')
   7
@@ -122,12 +122,12 @@ def lookup(row: Row, path: str) -> Any:
 
 
 def split_path(path: str) -> list[str]:
-  """The keys of a path, 'a[0].b' as 'a.0.b'; the first names a column."""
+  """Keys of a path, 'a[0].b' as 'a.0.b'; the first is a column."""
   return re.sub(r'\[(-?[0-9]+)\]', r'.\1', path).split('.')
 
 
 def holds_null(row: Row, path: str) -> bool:
-  """Whether there is such a field, and null in it."""
+  """Whether the field exists and is null."""
   if path in row.values:
     return row.values[path] is None
   outer, _, key = path.rpartition('.')
@@ -136,7 +136,7 @@ def holds_null(row: Row, path: str) -> bool:
 
 
 def field_names(row: Row) -> str:
-  """The fields of a row, inner ones by path, for error messages."""
+  """Field names of a row, inner ones by path, for error messages."""
   names = []
   for key, value in row.values.items():
     inner = value if isinstance(value, Mapping) else {}
@@ -169,14 +169,14 @@ def _row(values: Any, where: str, *, hint: str = '') -> Row:
       f'data.files: {where} is a {type(values).__name__}; a row is an object'
       f' with fields{hint}.'
     )
-  # The escapes of JSON can spell half a character, which no file can hold.
+  # JSON escapes can encode a lone surrogate, which UTF-8 cannot.
   try:
     json.dumps(values, ensure_ascii=False).encode()
   except UnicodeEncodeError as error:
     half = ord(error.object[error.start])
     raise ValueError(
       f'data.files: {where} holds half a character (a lone surrogate,'
-      f' \\u{half:04x}); write the whole one, or leave the row out.'
+      f' \\u{half:04x}); write the full surrogate pair, or remove the row.'
     ) from error
   return Row(values, where)
 
@@ -194,7 +194,7 @@ def _read_lines(path: pathlib.Path) -> Iterator[Row]:
         where,
         '; this is JSON over several lines: name the file .json'
         if spread
-        else '; a .jsonl holds one object a line',
+        else '; a .jsonl file has one object per line',
       )
       many = isinstance(found, list)
       yield _row(
@@ -203,7 +203,7 @@ def _read_lines(path: pathlib.Path) -> Iterator[Row]:
 
 
 def _read_json(path: pathlib.Path) -> Iterator[Row]:
-  """One object, as MATH was first published, or a list of them."""
+  """Rows of one object, as MATH was first published, or of a list."""
   data = path.read_bytes()
   for number, line in enumerate(data.splitlines(), 1):
     _decode(line, f'{path}, line {number}')
@@ -244,7 +244,7 @@ def _read_parquet(
       name for name in file.schema_arrow.names if there and name not in there
     )
     number = 0
-    # With no column at all the rows still say what the file has.
+    # Without any wanted column, read all: errors then list the file's fields.
     batches = file.iter_batches(_BATCH_SIZE, columns=there or None)
     for batch in batches:
       try:
@@ -261,7 +261,7 @@ def _read_parquet(
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
-  """Whether a column, or anything inside its entries, is bytes."""
+  """Whether a column, or any nested field, has bytes."""
   if pa.types.is_nested(kind):
     inner = (kind.field(i).type for i in range(kind.num_fields))
     return any(map(_holds_bytes, inner))

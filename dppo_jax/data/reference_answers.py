@@ -1,4 +1,4 @@
-"""Reference answers, out of the solutions that data sets publish."""
+"""Reference answers, extracted from the published solutions."""
 
 import re
 
@@ -14,7 +14,7 @@ MAX_SOLUTION_LENGTH = 1_000_000  # Characters; published ones have thousands.
 
 
 def as_is(text: str) -> str:
-  """The answer itself, without space around it.
+  """The text itself, stripped.
 
   >>> as_is(' 12 ')
   '12'
@@ -23,15 +23,15 @@ def as_is(text: str) -> str:
 
 
 def integer(text: str) -> str:
-  r"""A whole number without leading zeros, as AIME writes '025'.
+  r"""Integer without leading zeros; AIME writes '025'.
 
-  One of its published forms writes an angle's unit, '336^\circ'; it is dropped.
+  Some published copies include an angle's unit, '336^\circ'; it is dropped.
 
   >>> integer('025'), integer(r'336^\circ')
   ('25', '336')
 
   Raises:
-    ValueError: it is something else.
+    ValueError: the text is no integer.
   """
   found = _INTEGER.fullmatch(text.strip())
   if not found:
@@ -40,7 +40,7 @@ def integer(text: str) -> str:
 
 
 def number(text: str) -> str:
-  """A number, a whole one without its '.0', as SVAMP writes '145.0'.
+  """Number, an integer without '.0'; SVAMP writes '145.0'.
 
   >>> number('145.0'), number('2.5')
   ('145', '2.5')
@@ -49,7 +49,7 @@ def number(text: str) -> str:
 
 
 def without_units(text: str) -> str:
-  """Numbers without their units in parentheses, as ASDiv writes them.
+  """Numbers without units; ASDiv writes units in parentheses.
 
   >>> without_units('9 (apples)'), without_units('5 (red); 8 (blue)')
   ('9', '5, 8')
@@ -65,20 +65,20 @@ def without_units(text: str) -> str:
 
 
 def letter(text: str) -> str:
-  """The letter of an option: itself, or of its number from 0.
+  """Letter of an option, given as its letter or its index from 0.
 
   >>> letter('D'), letter('3')
   ('D', 'D')
 
   Raises:
-    ValueError: it is neither.
+    ValueError: neither a letter nor an index.
   """
   text = text.strip()
   return choices.read_answer(int(text) if text.isdecimal() else text, ())
 
 
 def without_dollars(text: str) -> str:
-  """A formula without the signs of math mode around it: '$2$' is '2'.
+  """Formula without math-mode dollars around it: '$2$' is '2'.
 
   >>> without_dollars('$2$'), without_dollars('$1$ and $2$')
   ('2', '$1$ and $2$')
@@ -90,23 +90,23 @@ def without_dollars(text: str) -> str:
 
 
 def after_hashes(solution: str) -> str:
-  """What stands behind the last '####' (GSM8K), without thousands commas.
+  """Text after the last '####' (GSM8K), without thousands separators.
 
   >>> after_hashes('6 * 200 = <<6*200=1200>>1200.' + chr(10) + '#### 1,200')
   '1200'
 
   Raises:
-    ValueError: there is no '####', or nothing behind it.
+    ValueError: no '####', or no text after it.
   """
   _, mark, answer = solution.rpartition('####')
   answer = re.sub(r'(?<=[0-9]),(?=[0-9]{3})', '', answer.strip())
   if not mark or not answer:
-    raise ValueError("no answer behind a '####'")
+    raise ValueError("no answer after a '####'")
   return answer
 
 
 def last_boxed(solution: str) -> str:
-  r"""The content of the last \boxed{…} (MATH), braces in braces included.
+  r"""Content of the last \boxed{…} (MATH), nested braces included.
 
   Also of \fbox{…}, and of '\boxed 7' without braces.
 
@@ -114,7 +114,7 @@ def last_boxed(solution: str) -> str:
   '\\frac{1}{2}'
 
   Raises:
-    ValueError: there is none, it is empty, or its braces do not close.
+    ValueError: there is no box, it is empty, or its braces do not match.
   """
   if len(solution) > MAX_SOLUTION_LENGTH:
     raise ValueError(f'a solution of {len(solution):,} characters')
@@ -132,9 +132,9 @@ def last_boxed(solution: str) -> str:
 
 
 def _in_braces(text: str, begin: int) -> str:
-  r"""What stands between the brace at `begin` and the one that closes it.
+  r"""Text between the brace at `begin` and the one that closes it.
 
-  `\{` and `\}` are signs of the formula, and `\\` is a line break.
+  `\{` and `\}` are literal braces, and `\\` is a line break.
   """
   depth, at = 0, begin
   while at < len(text):

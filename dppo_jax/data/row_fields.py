@@ -1,4 +1,4 @@
-"""The problem and the answer in a row of a file, or why there is none."""
+"""Prompt and reference answer of a row of a file."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,23 +6,23 @@ from typing import Any
 from dppo_jax.data import choices, fields, record_files
 from dppo_jax.data.catalog import Source
 
-# What stands in the place of an answer where there is none, whatever the case.
+# Placeholders for a missing answer, in any case.
 _NO_ANSWERS = ('', 'proof', 'notfound', 'nan', 'null')
 
 
 def problem(row: record_files.Row, source: Source) -> tuple[str, str | None]:
-  """The prompt of a row, with the options of a choice, and the answer.
+  """Prompt of a row, with its multiple-choice options, and reference answer.
 
   Args:
     row: of a file.
-    source: says which fields they are in, and how the answer is read.
+    source: its fields, and how the answer is read.
 
   Returns:
-    Prompt and reference answer; None where the row says that there is none.
+    Prompt and reference answer; the answer is None if the row has none.
 
   Raises:
-    ValueError: a field is missing or holds something else; names file, row and
-      the fields there are.
+    ValueError: a field is missing or has a wrong type; the message has the
+      file, the row and its fields.
   """
   prompt = _prompt(row, source.prompt)
   value = _answer(row, source.answer)
@@ -37,7 +37,7 @@ def problem(row: record_files.Row, source: Source) -> tuple[str, str | None]:
   try:
     if not listed:
       return prompt, _read(value, row, source)
-    if isinstance(listed[0], str):  # A text that names the letters itself.
+    if isinstance(listed[0], str):  # Text that already has the letters.
       return f'{prompt}\n{listed[0]}', choices.read_answer(value, ())
     options = choices.read_options(listed[0])
     letter = choices.read_answer(value, options)
@@ -47,12 +47,12 @@ def problem(row: record_files.Row, source: Source) -> tuple[str, str | None]:
       raise
     key = 'files' if meaning == 'answer' else 'fields.options'
     raise ValueError(
-      f'data.{key}: {row.where}: {error}; mend the row or leave it out.'
+      f'data.{key}: {row.where}: {error}; fix the row or remove it.'
     ) from error
 
 
 def _answer(row: record_files.Row, paths: Sequence[str]) -> Any:
-  """The field of the answer; None where it holds null."""
+  """Value of the answer's field; None if it is null."""
   found = [
     value
     for path in paths
@@ -64,7 +64,7 @@ def _answer(row: record_files.Row, paths: Sequence[str]) -> Any:
 
 
 def _read(value: Any, row: record_files.Row, source: Source) -> str | None:
-  """The reference answer in a field, or in a list of them."""
+  """Reference answer of a value or a list of values; None if it has none."""
   entries = value if isinstance(value, list) and value else [value]
   read = []
   for entry in entries:
@@ -78,7 +78,7 @@ def _read(value: Any, row: record_files.Row, source: Source) -> str | None:
 
 
 def _field(row: record_files.Row, paths: Sequence[str], meaning: str) -> Any:
-  """The first field there is; of a template, its text."""
+  """Value of the first field present; the text of a template."""
   for path in paths:
     if meaning == 'prompt' and fields.is_template(path):
       value = fields.fill(row, path)
@@ -89,8 +89,8 @@ def _field(row: record_files.Row, paths: Sequence[str], meaning: str) -> Any:
   wanted = ' or '.join(map(repr, paths))
   if any(record_files.holds_null(row, path) for path in paths):
     raise ValueError(
-      f'data.fields.{meaning}: {row.where} holds null in {wanted}; mend the row'
-      ' or leave it out.'
+      f'data.fields.{meaning}: {row.where} holds null in {wanted}; fix the row'
+      ' or remove it.'
     )
   raise ValueError(
     f'data.fields.{meaning}: {row.where} has no field {wanted}; its fields are'
@@ -99,7 +99,7 @@ def _field(row: record_files.Row, paths: Sequence[str], meaning: str) -> Any:
 
 
 def _only_turn(chat: list[Any], row: record_files.Row) -> Any:
-  """The user's words in a chat of one turn."""
+  """Content of the user's turn, in a chat of one turn."""
   place = f'data.fields.prompt: {row.where}'
   turns = [turn for turn in chat if isinstance(turn, Mapping)]
   if len(turns) < len(chat) or not chat:
@@ -127,14 +127,14 @@ def _only_turn(chat: list[Any], row: record_files.Row) -> Any:
 
 
 def _prompt(row: record_files.Row, paths: Sequence[str]) -> str:
-  """The user's words: of a text, or of a chat of one turn."""
+  """Text of a prompt: a text field, or a chat of one turn."""
   value = _field(row, paths, 'prompt')
   if isinstance(value, list):
     value = _only_turn(value, row)
   words = fields.text_of(value, row, 'prompt')
   if not words.strip():
     raise ValueError(
-      f'data.fields.prompt: {row.where} has an empty prompt; mend the row or'
-      ' leave it out.'
+      f'data.fields.prompt: {row.where} has an empty prompt; fix the row or'
+      ' remove it.'
     )
   return words

@@ -1,7 +1,7 @@
-"""The data sets a run can draw on, from the files their publishers offer.
+"""Data sets of a run, read from their published files.
 
-A source is a row of `catalog.SOURCES`: where it is published and which of its
-fields mean what. Nothing is downloaded, but for GSM8K by TFDS's own builder.
+A source is an entry of `catalog.SOURCES`: where it is published, and the
+meaning of its fields. Only GSM8K is downloaded, by TFDS's own builder.
 """
 
 import collections
@@ -16,11 +16,11 @@ from dppo_jax.data import fields as fields_lib
 from dppo_jax.data import record_files, row_fields
 from dppo_jax.data.catalog import SOURCES, Source
 
-_FOLDER = 'files'  # Below data.data_dir: one folder a source.
-_MAX_NAMES = 5  # Files that a message names.
+_FOLDER = 'files'  # Below data.data_dir: one folder per source.
+_MAX_NAMES = 5  # Files listed in a message.
 
 
-# Of section data.fields, and the attribute of a source that each replaces.
+# Key of data.fields -> attribute of `Source` that it replaces.
 FIELDS = {
   'prompt': 'prompt',
   'answer': 'answer',
@@ -32,17 +32,17 @@ FIELDS = {
 
 
 class Loaded(NamedTuple):
-  """What a source holds, every prompt once.
+  """Examples of a source, with duplicate prompts dropped.
 
   Attributes:
-    examples: 'example_id' (number of the row, over all its files), 'prompt',
-      'answer' and, where the source has them, 'level' and 'source'; texts. And
-      the other fields of the row, see `fields.carried`.
-    num_duplicates: rows left out because an earlier one has their prompt.
-    num_conflicts: those of them that have another answer.
-    num_unanswered: rows left out because they have no reference answer: null,
-      NaN, no text, 'proof' or 'notfound'.
-    notes: sentences on what else was left out, to be told.
+    examples: 'example_id' (index of the row, over all files), 'prompt',
+      'answer' and, if the source has them, 'level' and 'source', all texts;
+      and the row's extra fields, see `fields.keep_extra`.
+    num_duplicates: rows dropped because an earlier one has the same prompt.
+    num_conflicts: duplicates with a different answer.
+    num_unanswered: rows dropped because they have no reference answer: null,
+      NaN, empty, 'proof' or 'notfound'.
+    notes: sentences on what else was dropped, to report.
   """
 
   examples: tuple[base.Example, ...]
@@ -57,15 +57,15 @@ def find_source(
   fields: Mapping[str, str],
   overrides: Mapping[str, str] | None = None,
 ) -> Source:
-  """The row of `SOURCES`, with the user's fields where they are the user's.
+  """Entry of `SOURCES`, with the user's fields.
 
   Args:
     name: a key of `SOURCES`.
-    fields: keys of `FIELDS`, each a field or ''; for 'rows' only.
-    overrides: likewise, for this source whichever it is; '' changes nothing.
+    fields: keys of `FIELDS`, each a field or ''; used for 'rows' only.
+    overrides: the same, for any source; '' changes nothing.
 
   Raises:
-    ValueError: there is no such source; names the nearest.
+    ValueError: no such source; the message suggests the nearest.
   """
   if name not in SOURCES:
     known = ['task', *SOURCES]
@@ -82,7 +82,7 @@ def find_source(
 
 
 def split_names(text: str) -> list[str]:
-  """The names of several sources: 'aime_2024, aime_2025'."""
+  """Names of several sources: 'aime_2024, aime_2025'."""
   return [name.strip() for name in text.split(',')]
 
 
@@ -95,13 +95,13 @@ def locate(
   key: str,
   overrides: Mapping[str, str] | None = None,
 ) -> list[pathlib.Path]:
-  """Finds the files of a source and reads none; arguments of `load_source`.
+  """Files of a source, without reading them; arguments as in `load_source`.
 
   Returns:
-    The files; none of a source that TFDS prepares.
+    The files; none for a source that TFDS prepares.
 
   Raises:
-    ValueError: they are missing.
+    ValueError: the files are missing.
   """
   source = find_source(name, fields, overrides)
   if not files and source.splits and split not in source.splits:
@@ -124,7 +124,7 @@ def locate(
 
 
 def _unfit(source: Source, folder: pathlib.Path) -> list[str]:
-  """Names of the files in a folder, where none of them names a split."""
+  """Names of the files in a folder, if none of them has a split's name."""
   named = [
     path
     for split in source.splits
@@ -142,8 +142,8 @@ def _there(unfit: Sequence[str], split: str) -> str:
   shown = ', '.join(unfit[:_MAX_NAMES])
   more = f' and {len(unfit) - _MAX_NAMES} more' if unfit[_MAX_NAMES:] else ''
   return (
-    f'; there lie {shown}{more}: the name, or that of a folder, must have'
-    f' {split!r} as a word of its own, as {split}.jsonl'
+    f'; the folder has {shown}{more}: the name of the file, or of its folder,'
+    f' must contain {split!r} as a separate word, such as {split}.jsonl'
   )
 
 
@@ -156,21 +156,21 @@ def load_source(
   key: str,
   overrides: Mapping[str, str] | None = None,
 ) -> Loaded:
-  """Reads a source.
+  """Examples of a source.
 
   Args:
     name: a key of `SOURCES`.
-    split: 'train' or 'test', of a source that has splits.
-    files: a path or glob; '' for what lies in `data_dir`/files/`name`.
-    data_dir: where data sets live; `~` is the home folder.
-    fields: of `find_source`.
-    key: of the config, that names `files`; for error messages.
-    overrides: of `find_source`.
+    split: 'train' or 'test', for a source that has splits.
+    files: a path or glob; '' for the files in `data_dir`/files/`name`.
+    data_dir: root folder of data sets; `~` is the home folder.
+    fields: see `find_source`.
+    key: config path of `files`, for error messages.
+    overrides: see `find_source`.
 
   Raises:
-    ValueError: the files are missing (says where they are published and where
-      to put them) or cannot be read, or a row lacks a field (names file, row
-      and the fields it has).
+    ValueError: the files are missing (the message says where they are published
+      and where to put them) or cannot be read, or a row lacks a field (it has
+      the file, the row and its fields).
   """
   source = find_source(name, fields, overrides)
   found = locate(name, split, files, data_dir, fields, key, overrides)
@@ -191,7 +191,7 @@ def load_source(
 
 
 def _columns(source: Source) -> list[str] | None:
-  """Columns to read of a parquet file; None for all of them."""
+  """Parquet columns to read; None for all."""
   extra = [path for _, path in fields_lib.parse_extra(source.extra)]
   if fields_lib.EVERY in extra:
     return None
@@ -207,7 +207,7 @@ def _columns(source: Source) -> list[str] | None:
 
 
 def _collect(source: Source, stream: Iterator[record_files.Row]) -> Loaded:
-  """Reads every row and keeps the first one of each prompt."""
+  """Examples of the rows, the first row of each prompt only."""
   extra = fields_lib.parse_extra(source.extra)
   examples: dict[str, dict[str, Any]] = {}
   left_out: collections.Counter[str] = collections.Counter()
@@ -222,7 +222,7 @@ def _collect(source: Source, stream: Iterator[record_files.Row]) -> Loaded:
       num_conflicts += answer != examples[prompt]['answer']
       continue
     example = {'example_id': number, 'prompt': prompt, 'answer': answer}
-    # The whole prompt need not travel twice.
+    # The prompt is not kept again as an extra field.
     own = [path for path in source.prompt if row.values.get(path) == prompt]
     for key, paths in (('level', source.level), ('source', source.origin)):
       values = [record_files.lookup(row, path) for path in paths]
@@ -230,9 +230,9 @@ def _collect(source: Source, stream: Iterator[record_files.Row]) -> Loaded:
       if there:
         example[key] = fields_lib.text_of(there[0], row, key)
         own.append(key)
-    carried, lost = fields_lib.carried(row, extra, own)
+    kept, lost = fields_lib.keep_extra(row, extra, own)
     left_out.update(lost)
-    examples[prompt] = {**carried, **example}
+    examples[prompt] = {**kept, **example}
   if num_unanswered and not examples:
     raise ValueError(
       f'data.fields.answer: none of {num_unanswered:,} rows has a reference'
@@ -240,7 +240,7 @@ def _collect(source: Source, stream: Iterator[record_files.Row]) -> Loaded:
       " 'proof' or 'notfound'); name the field that holds it."
     )
   notes = tuple(
-    f'field {name!r} of {count:,} rows did not travel (too long, or no JSON)'
+    f'field {name!r} of {count:,} rows was dropped (too long, or not JSON)'
     for name, count in sorted(left_out.items())
   )
   return Loaded(

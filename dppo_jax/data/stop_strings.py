@@ -1,8 +1,7 @@
-"""Stop strings: where a text ends, and which token completed it.
+"""Stop strings: where a completion ends, and the token that completes them.
 
-A tokenizer need not break texts where a stop string ends: the token that
-completes it may hold more. Training keeps that token, since the policy chose
-it; the text that is verified ends with the stop string.
+A stop string may end inside a token. Training keeps that token, since the
+policy sampled it; the verified text ends with the stop string.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,11 +9,11 @@ from typing import NamedTuple
 
 
 class Stop(NamedTuple):
-  """A completion that a stop string ended.
+  """Completion ended by a stop string.
 
   Attributes:
-    num_tokens: tokens up to the one that completes the stop string.
-    text: up to the stop string, which is its end.
+    num_tokens: tokens up to and including the one that completes the string.
+    text: up to and including the stop string.
   """
 
   num_tokens: int
@@ -22,9 +21,9 @@ class Stop(NamedTuple):
 
 
 def find_end(text: str, stop_strings: Sequence[str]) -> int | None:
-  """Where the first stop string ends; None where there is none.
+  """End index of the first stop string; None if there is none.
 
-  The first is the one completed first, as the text grows.
+  The first is the one that is completed first as the text grows.
 
   >>> find_end('a stop, then end', ['end', 'stop'])
   6
@@ -39,17 +38,17 @@ def find_stop(
   stop_strings: Sequence[str],
   decode: Callable[[Sequence[int]], str],
 ) -> Stop | None:
-  """Finds the token that completes the first stop string.
+  """Token count and text of a completion at its first stop string.
 
   Args:
     ids: of a completion.
-    text: of `ids`, as `decode` reads them.
+    text: `decode(ids)`.
     stop_strings: none of them empty.
-    decode: ids to text. More ids never take back a stop string, so that the
-      first prefix that holds one is found by halving.
+    decode: ids -> text. A longer prefix never loses a stop string, so the
+      shortest prefix with one is found by bisection.
 
   Returns:
-    The stop, or None where the text holds no stop string.
+    The stop; None if the text contains no stop string.
   """
   end = find_end(text, stop_strings)
   if end is None:

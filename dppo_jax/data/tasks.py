@@ -1,9 +1,8 @@
-"""Small verifiable tasks: how each draws, demonstrates and spells its examples.
+"""Small verifiable tasks: generators of examples and of demonstrations.
 
-A task is a row of `TASKS` made of pure functions. Text is words separated by
+A task is an entry of `TASKS` made of pure functions. Text is words separated by
 single spaces and every word is one token, so that lengths in words are lengths
-in tokens. The end of a completion is a token of the tokenizer, never a word of
-the text.
+in tokens. The end token belongs to the tokenizer and never occurs in text.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,19 +17,19 @@ from dppo_jax.suggestions import suggest
 PAD, EOS, SEPARATOR = '<pad>', '<eos>', '='
 DIRECT, THINK = 'direct', 'think'
 DIGITS = tuple(str(digit) for digit in range(10))
-NUM_SPELLINGS = 400  # Spellings of each digit in alias_sort.
-NUM_SLOTS, NUM_RECITED = 16, 192  # Bits given in recital, and words said.
-THINK_PROBABILITY = 0.01  # Share of demonstrations that choose to think.
+NUM_ALIASES = 400  # Aliases of each digit in alias_sort.
+NUM_SLOTS, NUM_RECITED = 16, 192  # Bits per prompt of recital, and words.
+THINK_PROBABILITY = 0.01  # Fraction of demonstrations that choose to think.
 SPLIT_SIZES = {'train': 16384, 'validation': 1024, 'test': 1024}
 
 
 class Demonstration(NamedTuple):
-  """A completion to imitate.
+  """Demonstrated completion, for SFT.
 
   Attributes:
     text: the completion, without the end token.
-    num_context: leading words that are given, not imitated: the policy is
-      trained on what follows them. 0 almost everywhere; see `running_sum`.
+    num_context: leading words without loss: the policy is trained on the words
+      after them. Nonzero for `running_sum` only.
   """
 
   text: str
@@ -45,7 +44,7 @@ DemonstrateFn = Callable[
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """One row of the table.
+  """One task.
 
   Attributes:
     vocabulary: words, indexed by token id.
@@ -53,8 +52,8 @@ class Task:
     demonstrate: (generator, example, noise) -> a completion in which every
       digit is replaced by a random digit with probability `noise`.
     max_prompt_length: longest prompt, tokens.
-    max_completion_length: longest right completion, tokens, the end included.
-    verifier: name of the verifier that scores the task.
+    max_completion_length: longest right completion, tokens, with end token.
+    verifier: key of `VERIFIERS` for this task.
   """
 
   vocabulary: tuple[str, ...]
@@ -66,7 +65,7 @@ class Task:
 
   @property
   def digits(self) -> np.ndarray:
-    """The digit that each token spells, i32 [V]; -1 where it spells none."""
+    """Digit of each token, i32 [V]; -1 if the token is no digit."""
     digits = [
       int(word[0]) if word[0].isdigit() else -1 for word in self.vocabulary
     ]
@@ -74,20 +73,20 @@ class Task:
 
 
 def _vocabulary(words: tuple[str, ...], size: int) -> tuple[str, ...]:
-  """Special words, the separator and `words`, filled up to `size` words."""
-  # A round size shards over a mesh axis of 2 or 4.
+  """Special words, the separator and `words`, padded to `size` words."""
+  # A round size can be sharded over a mesh axis of 2 or 4.
   return fill_up((PAD, EOS, SEPARATOR, *words), size)
 
 
 def fill_up(words: tuple[str, ...], size: int) -> tuple[str, ...]:
-  """A vocabulary of `size` words at least; fillers never occur in text.
+  """Vocabulary of at least `size` words; fillers never occur in text.
 
   Args:
-    words: of the task.
-    size: of the head of a model, whose ids must all be words.
+    words: the task's.
+    size: V of the model, whose ids must all be words.
 
   Returns:
-    The words, fillers after them.
+    The words, followed by fillers.
 
   >>> fill_up(('a', 'b'), 4)
   ('a', 'b', '<unused2>', '<unused3>')
@@ -102,7 +101,7 @@ def _example(prompt: list[str], answer: list[str]) -> dict[str, str]:
 def _redraw(
   generator: np.random.Generator, digits: list[str], noise: float
 ) -> list[str]:
-  """Replaces each digit by a random one, perhaps itself, at rate `noise`."""
+  """Digits, each resampled uniformly with probability `noise`."""
   changed = generator.random(len(digits)) < noise
   if not changed.any():
     return digits
@@ -145,12 +144,12 @@ def _demonstrate_running_sum(
   noise: float,
   think_probability: float,
 ) -> Demonstration:
-  """Answers at once, or thinks: the running sums, of which the last answers.
+  """Demonstration that answers directly, or thinks: running sums, then done.
 
-  Both branches are shown equally often, or the rare one would not be learned.
-  The branch word of a thinking demonstration is imitated only so often that
-  p(think) = `think_probability` among the imitated branch words, and so in a
-  policy that fits them.
+  Both branches are demonstrated equally often, or the rare one would not be
+  learned. The branch word of a thinking demonstration is trained on only so
+  often that p(think) = `think_probability` among the branch words trained on,
+  and so in a policy that fits them.
   """
   if generator.random() < 0.5:
     words = _redraw(generator, [example['answer']], noise)
@@ -159,8 +158,8 @@ def _demonstrate_running_sum(
   sums = [DIGITS[s % 10] for s in np.cumsum(digits).tolist()]
   words = _redraw(generator, sums, noise)
   odds = think_probability / (1.0 - think_probability)
-  imitated = generator.random() < odds
-  return Demonstration(' '.join([THINK, *words]), 0 if imitated else 1)
+  trained_on = generator.random() < odds
+  return Demonstration(' '.join([THINK, *words]), 0 if trained_on else 1)
 
 
 def _generate_recital(generator: np.random.Generator) -> dict[str, str]:
@@ -184,37 +183,39 @@ def _demonstrate_recital(
 
 
 @functools.cache
-def _zipf_cumulative(num_spellings: int) -> np.ndarray:
-  """Cumulative probabilities of ranks whose weight is 1 / rank."""
-  weights = 1.0 / np.arange(1, num_spellings + 1)
+def _zipf_cumulative(num_ranks: int) -> np.ndarray:
+  """Cumulative probabilities of ranks with weight 1 / rank."""
+  weights = 1.0 / np.arange(1, num_ranks + 1)
   return np.cumsum(weights) / weights.sum()
 
 
-def _spell(generator: np.random.Generator, digits: list[str]) -> list[str]:
-  """Gives each digit one of its spellings, 'digit.rank', by Zipf's law."""
-  cumulative = _zipf_cumulative(NUM_SPELLINGS)
+def _draw_aliases(
+  generator: np.random.Generator, digits: list[str]
+) -> list[str]:
+  """An alias 'digit.rank' for each digit, Zipf distributed."""
+  cumulative = _zipf_cumulative(NUM_ALIASES)
   ranks = cumulative.searchsorted(generator.random(len(digits)), side='right')
   # Rounding may leave the last cumulative probability below the draw.
-  ranks = ranks.clip(max=NUM_SPELLINGS - 1).tolist()
+  ranks = ranks.clip(max=NUM_ALIASES - 1).tolist()
   return [f'{d}.{rank}' for d, rank in zip(digits, ranks, strict=True)]
 
 
 def _generate_alias_sort(generator: np.random.Generator) -> dict[str, str]:
   digits = [DIGITS[d] for d in generator.integers(0, 10, 6).tolist()]
   answer = [f'{d}.0' for d in sorted(digits)]
-  return _example([*_spell(generator, digits), SEPARATOR], answer)
+  return _example([*_draw_aliases(generator, digits), SEPARATOR], answer)
 
 
 def _demonstrate_alias_sort(
   generator: np.random.Generator, example: Mapping[str, str], noise: float
 ) -> Demonstration:
   digits = [word[0] for word in example['answer'].split()]
-  words = _spell(generator, _redraw(generator, digits, noise))
+  words = _draw_aliases(generator, _redraw(generator, digits, noise))
   return Demonstration(' '.join(words))
 
 
-_SPELLINGS = tuple(
-  f'{digit}.{rank}' for digit in DIGITS for rank in range(NUM_SPELLINGS)
+_ALIASES = tuple(
+  f'{digit}.{rank}' for digit in DIGITS for rank in range(NUM_ALIASES)
 )
 
 TASKS: dict[str, Task] = {
@@ -227,7 +228,7 @@ TASKS: dict[str, Task] = {
     max_completion_length=9,
     verifier='exact_match',
   ),
-  # Sum of two numbers of three digits, in four digits, the highest first.
+  # Sum of two three-digit numbers, in four digits, most significant first.
   'addition': Task(
     vocabulary=_vocabulary((*DIGITS, '+'), 16),
     generate=_generate_addition,
@@ -236,8 +237,8 @@ TASKS: dict[str, Task] = {
     max_completion_length=5,
     verifier='exact_match',
   ),
-  # Sum of five digits mod 10; the first word of a completion says whether
-  # it answers at once (a guess for a small policy) or shows its steps.
+  # Sum of five digits mod 10; the first word of a completion chooses whether
+  # it answers directly (a guess for a small policy) or shows its steps.
   'running_sum': Task(
     vocabulary=_vocabulary((*DIGITS, DIRECT, THINK), 16),
     generate=_generate_running_sum,
@@ -248,8 +249,8 @@ TASKS: dict[str, Task] = {
     max_completion_length=7,
     verifier='last_word',
   ),
-  # Sixteen bits, given once, recited twelve times: each word names its place
-  # and a bit, so that the policy knows where it is for 192 tokens.
+  # Sixteen bits, given once and recited twelve times: each word has its
+  # position and a bit, so that the policy keeps its place for 192 tokens.
   'recital': Task(
     vocabulary=_vocabulary(
       tuple(
@@ -266,9 +267,9 @@ TASKS: dict[str, Task] = {
     max_completion_length=NUM_RECITED + 1,
     verifier='exact_match',
   ),
-  # Six digits in ascending order, each in any of its 400 spellings.
+  # Six digits in ascending order, each as any of its 400 aliases.
   'alias_sort': Task(
-    vocabulary=_vocabulary(_SPELLINGS, 4096),
+    vocabulary=_vocabulary(_ALIASES, 4096),
     generate=_generate_alias_sort,
     demonstrate=_demonstrate_alias_sort,
     max_prompt_length=7,
@@ -279,10 +280,10 @@ TASKS: dict[str, Task] = {
 
 
 def find_task(name: str) -> Task:
-  """Returns the row of `TASKS` called `name`.
+  """Entry of `TASKS` called `name`.
 
   Raises:
-    ValueError: there is none; names the nearest one.
+    ValueError: no such task; the message suggests the nearest.
   """
   if name not in TASKS:
     raise ValueError(f'data.task: unknown {name!r}{suggest(name, list(TASKS))}')
@@ -290,14 +291,14 @@ def find_task(name: str) -> Task:
 
 
 def generate_unique(name: str, num_examples: int) -> list[dict[str, str]]:
-  """Draws examples of a task whose prompts all differ.
+  """Examples of a task with distinct prompts.
 
   The sequence is a pure function of the name, and a prefix of every longer
-  one. Prompts that differ may still have equal answers.
+  one. Distinct prompts may have equal answers.
 
   Args:
-    name: a task of `TASKS`.
-    num_examples: how many, well below the number of possible prompts.
+    name: a key of `TASKS`.
+    num_examples: well below the number of possible prompts.
 
   Returns:
     `num_examples` dicts {'prompt': text, 'answer': text}.

@@ -1,8 +1,8 @@
-"""The tasks as prepared data sets: ArrayRecord files, read at random.
+"""TFDS builder of the tasks: ArrayRecord files with random access.
 
-Preparing needs no network and never imports TensorFlow. A data set is written
-under a temporary name and renamed when it is complete, so that any number of
-processes may prepare it at once and a killed one leaves nothing half done.
+Preparation needs no network and never imports TensorFlow. A data set is written
+under a temporary name and renamed when complete, so several processes may
+prepare it at once, and a killed one leaves no partial data set.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ from dppo_jax.data import tasks
 
 
 class VerifiableTasks(tfds.core.GeneratorBasedBuilder):
-  """Prompts with answers that a program can verify; one config a task."""
+  """Prompts with answers that a program can verify; one config per task."""
 
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First release.'}  # noqa: RUF012
@@ -43,14 +43,14 @@ class VerifiableTasks(tfds.core.GeneratorBasedBuilder):
           'answer': tfds.features.Text(),
         }
       ),
-      disable_shuffling=True,  # The prompt stream shuffles, every epoch.
+      disable_shuffling=True,  # The prompt stream shuffles in every epoch.
     )
 
   def _split_generators(self, dl_manager):
     del dl_manager  # Nothing is downloaded.
     sizes = tasks.SPLIT_SIZES
     name = str(self.builder_config_name)
-    # One sequence without repetitions, cut up: the splits are disjoint.
+    # Slices of one sequence without repetitions: the splits are disjoint.
     rows = tasks.generate_unique(name, sum(sizes.values()))
     starts, start = {}, 0
     for split, size in sizes.items():
@@ -69,7 +69,7 @@ class VerifiableTasks(tfds.core.GeneratorBasedBuilder):
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-  """Keeps the progress bars and messages of the builder off the console."""
+  """Suppresses the builder's progress bars and messages."""
   tfds.disable_progress_bar()
   logger = logging.getLogger('absl')
   level = logger.level
@@ -82,7 +82,7 @@ def _silence() -> Iterator[None]:
 
 
 def _prepare(task: str, data_dir: pathlib.Path) -> pathlib.Path:
-  """Returns where a task is prepared, after preparing it if need be."""
+  """Folder of a prepared task; prepares it if necessary."""
   return _prepare_once(
     lambda home: VerifiableTasks(config=task, data_dir=home),
     pathlib.Path(VerifiableTasks.name, task, str(VerifiableTasks.VERSION)),
@@ -95,12 +95,12 @@ def _prepare_once(
   relative: pathlib.Path,
   data_dir: pathlib.Path,
 ) -> pathlib.Path:
-  """Returns where a data set is prepared, after preparing it if need be.
+  """Folder of a prepared data set; prepares it if necessary.
 
   Args:
-    make_builder: folder -> the builder that prepares it there.
-    relative: its place below that folder.
-    data_dir: where it belongs.
+    make_builder: folder -> builder that prepares the data set there.
+    relative: path of the data set below that folder.
+    data_dir: root folder of data sets.
   """
   final = data_dir / relative
   if final.exists():
@@ -116,7 +116,7 @@ def _prepare_once(
     try:
       os.rename(pathlib.Path(scratch) / relative, final)
     except OSError:
-      # Another process was first; the data sets are identical.
+      # Another process finished first; the data sets are identical.
       if not final.exists():
         raise
   finally:
@@ -125,10 +125,10 @@ def _prepare_once(
 
 
 def _read(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
-  """Returns the rows of a prepared split, or of a slice of one."""
+  """Rows of a prepared split, or of a slice of one."""
   builder: Any = tfds.builder_from_directory(folder)
   if not builder.info.splits[split].num_examples:
-    return []  # The reader itself has no empty sources.
+    return []  # The reader does not support empty sources.
   source = builder.as_data_source(split)
   return source.__getitems__(range(len(source)))
 
@@ -136,16 +136,16 @@ def _read(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
 def load_split(
   task: str, split: str, data_dir: str | os.PathLike[str]
 ) -> tuple[base.Example, ...]:
-  """Reads one split of a task, after preparing the task if need be.
+  """Examples of one split of a task; prepares the task if necessary.
 
   Args:
-    task: a row of `tasks.TASKS`.
+    task: a key of `tasks.TASKS`.
     split: 'train', 'validation' or 'test', or a slice such as 'train[:100]'.
-    data_dir: where prepared data sets live; `~` is the home folder.
+    data_dir: root folder of data sets; `~` is the home folder.
 
   Returns:
-    The examples in their fixed order: dicts of 'example_id' (int, unique over
-    all splits of the task), 'prompt' and 'answer' (str).
+    The examples in a fixed order: dicts of 'example_id' (int, unique over all
+    splits of the task), 'prompt' and 'answer' (str).
 
   Raises:
     ValueError: the task or split is unknown, the split is empty, or `data_dir`
@@ -171,7 +171,7 @@ def load_split(
   try:
     with _silence():
       rows = _read(prepared, split)
-  except Exception as error:  # Whatever a damaged file makes the reader raise.
+  except Exception as error:  # On a damaged file the reader may raise anything.
     raise ValueError(
       f'data.data_dir: cannot read split {split!r} of {task!r} in '
       f'{str(prepared)!r} ({type(error).__name__}: {error}); if the '
@@ -179,7 +179,7 @@ def load_split(
     ) from error
   if not rows:
     raise ValueError(
-      f'data.task: split {split!r} of {task!r} is empty; ask for at least '
+      f'data.task: split {split!r} of {task!r} is empty; select at least '
       f'one of its {tasks.SPLIT_SIZES[name]} examples.'
     )
   return tuple(
@@ -200,7 +200,7 @@ _GSM8K_URL = (
 
 
 def _probe(url: str) -> None:
-  """Fails at once where there is no network; TFDS tries for minutes."""
+  """Fails fast without a network; TFDS would retry for minutes."""
   request = urllib.request.Request(url, method='HEAD')
   urllib.request.urlopen(request, timeout=20).close()
 
@@ -208,17 +208,17 @@ def _probe(url: str) -> None:
 def load_gsm8k(
   split: str, data_dir: pathlib.Path
 ) -> Iterator[Mapping[str, str]]:
-  """The rows of GSM8K by TFDS's own builder, which downloads them once.
+  """Rows of GSM8K from TFDS's own builder, which downloads them once.
 
   Args:
     split: 'train' or 'test'.
-    data_dir: where prepared data sets live.
+    data_dir: root folder of data sets.
 
   Returns:
     Mappings of 'question' and 'answer'.
 
   Raises:
-    ValueError: it is neither prepared nor can be downloaded.
+    ValueError: GSM8K is not prepared and cannot be downloaded.
   """
   cls = gsm8k.Gsm8k
   relative = pathlib.Path(cls.name, str(cls.VERSION))
@@ -230,7 +230,7 @@ def load_gsm8k(
         lambda home: cls(data_dir=home), relative, data_dir
       )
       rows = _read(prepared, split)
-  # Whatever a network without the file, or a damaged one, makes TFDS raise.
+  # Without a network, or on a damaged file, TFDS may raise anything.
   except Exception as error:
     raise ValueError(
       f'data.source: cannot download or read gsm8k ({type(error).__name__}:'

@@ -1,4 +1,4 @@
-"""Words to token ids and back."""
+"""Tokenizer with one token per word."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,16 +9,16 @@ from dppo_jax.data import tasks
 
 
 class WordTokenizer:
-  """A fixed vocabulary of words that texts separate by spaces.
+  """Tokenizer of a fixed vocabulary, for words separated by spaces.
 
-  The pad and end words are ids only: text that spells them is refused, so no
-  prompt can end itself or hide behind the mask.
+  Text that contains the pad or end word is an error, so that no prompt can end
+  itself or be taken for padding.
 
   Attributes:
-    vocab_size: V, words of the vocabulary, those that never occur included.
+    vocab_size: V, words of the vocabulary, unused ones included.
     pad_id: id of '<pad>'.
     eos_ids: id of '<eos>', the end of a completion.
-    special_ids: those two by their words, which no decoded text holds.
+    special_ids: word -> id of these two; decoded text contains neither.
   """
 
   def __init__(
@@ -28,7 +28,7 @@ class WordTokenizer:
 
     Args:
       vocabulary: distinct words, '<pad>' and '<eos>' among them.
-      prompt_template: words around a prompt, which stands for '{prompt}'.
+      prompt_template: text in which '{prompt}' is replaced by the prompt.
 
     Raises:
       ValueError: a word occurs twice, or one of the two is missing.
@@ -53,7 +53,7 @@ class WordTokenizer:
     self._words = words
 
   def encode(self, text: str) -> list[int]:
-    """Returns the id of each word; adds no end.
+    """Id of each word, without an end token.
 
     Raises:
       ValueError: a word is not in the vocabulary.
@@ -67,15 +67,15 @@ class WordTokenizer:
       ) from None
 
   def encode_prompt(self, text: str) -> list[int]:
-    """Encodes a prompt with the words around it; raises as `encode` does."""
+    """Ids of a prompt in its template; raises as `encode` does."""
     return self.encode(self._prompt_template.replace('{prompt}', text))
 
   def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
-    """Encodes each text; raises as `encode` does."""
+    """Ids of each text; raises as `encode` does."""
     return [self.encode(text) for text in texts]
 
   def decode(self, ids: Any) -> str:
-    """Returns the words of i32 [R] ids, without pads and ends.
+    """Text of i32 [R] ids, without pad and end tokens.
 
     Raises:
       ValueError: an id is not in [0, V).
@@ -84,17 +84,17 @@ class WordTokenizer:
     return self.decode_batch(ids[None], np.ones((1, ids.size), bool))[0]
 
   def decode_batch(self, ids: Any, mask: Any) -> list[str]:
-    """Decodes rows of tokens.
+    """Texts of a batch of token sequences.
 
     Args:
       ids: i32 [B, R]; masked positions may hold anything.
-      mask: bool [B, R], True on the tokens to read.
+      mask: bool [B, R], True on the tokens to decode.
 
     Returns:
-      B texts, without pads and ends.
+      B texts, without pad and end tokens.
 
     Raises:
-      ValueError: an id that is not masked is not in [0, V).
+      ValueError: an unmasked id is not in [0, V).
     """
     ids = np.where(np.asarray(mask), np.asarray(ids), self.pad_id)
     ids = ids.astype(np.int64)  # An empty list is an array of floats.

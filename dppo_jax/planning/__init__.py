@@ -1,1 +1,1 @@
-"""Before a run: checks, memory, mesh, and programs compiled ahead of time."""
+"""Before a run: checks, memory, meshes, and ahead-of-time compilation."""

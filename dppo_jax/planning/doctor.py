@@ -1,4 +1,4 @@
-"""Looks a config over before chip time is spent on it."""
+"""Checks of a config before accelerator time is spent on it."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +12,6 @@ from dppo_jax.data.hf_tokenizer import HFTokenizer
 from dppo_jax.ops import products
 from dppo_jax.planning import findings, memory, missing_files, text_findings
 from dppo_jax.planning.findings import ERROR, OK, Finding
-from dppo_jax.planning.memory import capacity
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.config.experiment import Experiment
@@ -22,51 +21,51 @@ from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.rollouts import reference_check
 from dppo_jax.runtime.rollouts.reward import reward
 
-TellFn = Callable[[str], None]
+LogFn = Callable[[str], None]
 
 
 def examine(
   config: Any,
   num_devices: int,
   num_prompts: int,
-  tell: TellFn,
+  log: LogFn,
 ) -> list[Finding]:
-  """Checks a config, then its prompts, then a small sampled batch.
+  """Findings on a config, then on its prompts, then on a small sampled batch.
 
   Args:
-    config: as of `configs/default.py`.
-    num_devices: devices the mesh is laid over.
-    num_prompts: prompts to sample, each as often as in training.
-    tell: is told what is being done, and every finding as it is made.
+    config: with the keys of `configs/default.py`.
+    num_devices: devices of the mesh.
+    num_prompts: prompts to sample, with G completions each.
+    log: receives progress lines, and every finding.
 
   Returns:
-    All findings. Later ones are not made where earlier ones forbid it.
+    All findings. After an error, later checks may be skipped.
   """
   found: list[Finding] = []
 
   def note(finding: Finding) -> None:
     found.append(finding)
-    tell(str(finding))
+    log(str(finding))
 
-  tell('Reading the config and looking for its files')
+  log('Reading the config and locating its files')
   for problem in missing_files.find_missing(config.to_dict()):
     path, _, cause = problem.partition(': ')
-    note(Finding(ERROR, path, cause, 'put it there, as said.'))
+    note(Finding(ERROR, path, cause, 'put it there.'))
   if found:
     return found
   try:
     experiment = build_experiment(config, num_devices)
   except ValueError as error:
-    note(Finding(ERROR, 'config', str(error), 'as each line says.'))
+    note(Finding(ERROR, 'config', str(error), 'see each line.'))
     return found
-  note(Finding(OK, 'config', 'its keys fit each other'))
+  note(Finding(OK, 'config', 'its keys are consistent'))
   for finding in check_settings(experiment):
     note(finding)
-  tell('Reading the data')
+  log('Reading the data')
   try:
     parts = parts_lib.assemble(experiment)
   except ValueError as error:
-    note(Finding(ERROR, 'data', str(error), 'as said.'))
+    note(Finding(ERROR, 'data', str(error), 'see the message.'))
     return found
   for finding in check_prompts(experiment, parts):
     note(finding)
@@ -79,17 +78,19 @@ def examine(
     )
   )
   estimate = memory.peak(memory.memory(experiment, parts))
-  note(findings.check_memory(estimate, capacity(parts.mesh.devices.flat[0])))
+  note(
+    findings.check_memory(estimate, memory.capacity(parts.mesh.devices.flat[0]))
+  )
   if any(finding.level == ERROR for finding in found):
-    tell('Not sampling: mend the errors first')
+    log('Not sampling: fix the errors first')
     return found
-  for finding in check_sample(experiment, parts, num_prompts, tell):
+  for finding in check_sample(experiment, parts, num_prompts, log):
     note(finding)
   return found
 
 
 def product_error(device: Any) -> float:
-  """Relative error of a product of f32 arrays on a device, against f64.
+  """Relative error of an f32 matrix product on a device, against f64.
 
   Args:
     device: a `jax.Device` of this process.
@@ -103,11 +104,11 @@ def product_error(device: Any) -> float:
 
 
 def check_settings(experiment: Experiment) -> list[Finding]:
-  """What is known before anything is read."""
+  """Findings that need no files."""
   ends, rows = experiment.sampling.eos_ids, experiment.model.vocab_size
   return [
     text_findings.check_ends(ends, rows),
-    *findings.check_law(experiment),
+    *findings.check_distribution(experiment),
     findings.check_microbatch(experiment),
     text_findings.check_extraction(experiment),
   ]
@@ -116,16 +117,16 @@ def check_settings(experiment: Experiment) -> list[Finding]:
 def check_prompts(
   experiment: Experiment, parts: parts_lib.Parts
 ) -> Iterator[Finding]:
-  """What the policy is shown of the first prompt.
+  """Findings on prompts, as the policy sees them.
 
   Args:
     experiment: the run.
     parts: its parts.
 
   Yields:
-    What the files of published models say and nothing here reads, round trip,
-    special tokens in problems, and with a chat template the generation prompt
-    and the end of a turn.
+    Unsupported settings in the files of published models, round trip, special
+    tokens in problems, and with a chat template the generation prompt and the
+    end of a turn.
   """
   tokenizer: Any = parts.tokenizer
   yield from text_findings.check_published(
@@ -141,7 +142,7 @@ def check_prompts(
     yield text_findings.check_round_trip(words, tokenizer.decode(ids))
     return
   opened = tokenizer.render_prompt(text)
-  yield text_findings.check_round_trip(opened, tokenizer.spell(ids))
+  yield text_findings.check_round_trip(opened, tokenizer.decode_raw(ids))
   yield text_findings.check_special_text(
     parts.prompts.num_special + parts.held_out.num_special,
     parts.prompts.num_examples + parts.held_out.num_examples,
@@ -159,14 +160,14 @@ def check_prompts(
 def check_references(
   experiment: Experiment, parts: parts_lib.Parts
 ) -> Iterator[Finding]:
-  """What is known of the answers and of the held-out prompts.
+  """Findings on reference answers and held-out prompts.
 
   Args:
     experiment: the run.
     parts: its parts.
 
   Yields:
-    References no verifier accepts, and held-out prompts that are trained on.
+    References that no verifier accepts, and held-out prompts trained on.
   """
   with VerifierPool(**vars(experiment.rewards)) as pool:
     found = reference_check.examine(experiment, parts, pool)
@@ -181,34 +182,34 @@ def check_sample(
   experiment: Experiment,
   parts: parts_lib.Parts,
   num_prompts: int,
-  tell: TellFn,
+  log: LogFn,
 ) -> Iterator[Finding]:
-  """What a small batch of the initial policy shows.
+  """Findings on a small batch of the initial policy.
 
   Args:
     experiment: the run.
     parts: its parts.
     num_prompts: prompts, rounded up to the batch shards.
-    tell: is told what is being done.
+    log: receives progress lines.
 
   Yields:
-    Truncation, zero-variance groups, what was recorded, and whether the
-    trainer agrees with the sampler.
+    Truncation, zero-variance groups, recorded stats, and the agreement of
+    trainer and sampler.
   """
   warm_start = experiment.sft.num_steps > 0
-  tell('Loading the initial policy')
+  log('Loading the initial policy')
   state = state_lib.initial_state(
     experiment, parts, parts.optimizer, parts.shardings
   )
   params = state.params
-  rollout = _sample(experiment, parts, params, num_prompts, tell)
+  rollout = _sample(experiment, parts, params, num_prompts, log)
   host = jax.device_get(rollout)
   yield findings.check_lengths(
     np.asarray(host.truncated),
     experiment.sampling.max_completion_length,
     warm_start=warm_start,
   )
-  tell('Verifying')
+  log('Verifying')
   size = experiment.data.group_size
   with VerifierPool(**vars(experiment.rewards)) as pool:
     verdicts = reward(
@@ -230,7 +231,7 @@ def check_sample(
   yield findings.check_recorded(
     experiment, None if mass is None else float(mass)
   )
-  tell('Scoring the same tokens as the trainer does')
+  log('Scoring the same tokens with the trainer')
   scored = jax.device_get(
     compiled.compile_scorer(parts, experiment)(params, rollout).log_probs
   )
@@ -244,12 +245,12 @@ def _sample(
   parts: parts_lib.Parts,
   params: Params,
   num_prompts: int,
-  tell: TellFn,
+  log: LogFn,
 ) -> Rollout:
   shards = parallel.num_batch_shards(parts.mesh)
   count = min(-(-num_prompts // shards) * shards, experiment.data.num_prompts)
   prompts = jax.tree.map(lambda leaf: leaf[:count], parts.prompts.batch(0))
-  tell(
+  log(
     f'Sampling {experiment.data.group_size} completions of up to'
     f' {experiment.sampling.max_completion_length:,} tokens for {count} prompts'
   )

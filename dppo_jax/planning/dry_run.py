@@ -1,4 +1,4 @@
-"""What a run will cost, before it starts."""
+"""Cost of a run, before it starts."""
 
 import dataclasses
 import json
@@ -17,15 +17,15 @@ from dppo_jax.runtime.reporting import header
 
 
 def plan(config: Any, num_devices: int) -> str:
-  """What a config asks for, and what of it is not on this machine.
+  """Text of the resolved config, its cost, and files missing on this machine.
 
-  Neither weights nor data are needed: without the folder of the model its
-  shape is that of section `model`.
+  Neither weights nor data are needed: without the model's folder its shape is
+  that of section `model`.
 
   Args:
-    config: as of `configs/default.py`.
-    num_devices: devices to plan for, on a machine that need not have them; 0:
-      those here, or as few as the mesh needs where they do not fit it.
+    config: with the keys of `configs/default.py`.
+    num_devices: devices to plan for, need not be attached; 0: local devices, or
+      the fewest that the mesh needs if those do not fit it.
 
   Raises:
     ValueError: lists every problem of the config.
@@ -41,7 +41,7 @@ def plan(config: Any, num_devices: int) -> str:
 
 
 def build(config: Any, num_devices: int) -> Experiment:
-  """The experiment of a config whose tokenizer need not be here.
+  """Experiment of a config whose tokenizer may be missing.
 
   Raises:
     ValueError: lists every problem of the config.
@@ -55,7 +55,7 @@ def build(config: Any, num_devices: int) -> Experiment:
 
 
 def have_devices(mesh: dict[str, int], wanted: int) -> int:
-  """Pretends to have so many devices; only shapes are asked of them."""
+  """Number of devices, simulated on the CPU if they are not attached."""
   here = jax.device_count()
   fewest = math.prod(size for size in mesh.values() if size > 0)
   fits = here % fewest == 0 if -1 in mesh.values() else here == fewest
@@ -68,7 +68,7 @@ def have_devices(mesh: dict[str, int], wanted: int) -> int:
 
 
 def _with_words(config: Any) -> Any:
-  """The config with the words of a task where the tokenizer is missing."""
+  """Config with the word tokenizer of a task if its own is missing."""
   if (
     missing_files.has_tokenizer(config.to_dict()) or not config.model.vocab_size
   ):
@@ -79,7 +79,7 @@ def _with_words(config: Any) -> Any:
 
 
 def describe(experiment: Experiment) -> str:
-  """The resolved config, parameters, token budget and memory estimate."""
+  """Text of the resolved config, parameters, tokens and memory estimate."""
   parts = parts_lib.assemble_model(experiment)
   sampling, data, step = experiment.sampling, experiment.data, experiment.step
   rows = data.num_prompts * data.group_size
@@ -93,14 +93,14 @@ def describe(experiment: Experiment) -> str:
     f'devices            {parts.mesh.size}, mesh {mesh}',
     f'train steps        {experiment.num_steps:,} of'
     f' {step.num_minibatches} updates',
-    f'completions a step {rows:,} ({data.num_prompts} prompts ×'
+    f'completions        {rows:,} per step ({data.num_prompts} prompts ×'
     f' {data.group_size})',
-    f'sampled tokens     at most {rows * sampling.max_completion_length:,} a'
+    f'sampled tokens     at most {rows * sampling.max_completion_length:,} per'
     f' step,'
     f' {rows * sampling.max_completion_length * experiment.num_steps:,} in all',
-    f'trained tokens     at most {rows * columns:,} a step',
+    f'trained tokens     at most {rows * columns:,} per step',
     '',
-    'Memory a device, estimated from shapes:',
+    'Memory per device, estimated from shapes:',
     *(f'  {name:<16} {show_bytes(size)}' for name, size in estimate.items()),
     f'  {"at most":<16} {show_bytes(peak(estimate))}',
   ]

@@ -1,6 +1,6 @@
-"""What the doctor looks at: facts of a run -> findings, each with its fix.
+"""Checks of the doctor: facts of a run -> findings, each with its fix.
 
-Every function here is pure, so that each kind of sickness can be shown to it.
+Every function is pure, so that each failure can be tested directly.
 """
 
 import dataclasses
@@ -14,28 +14,28 @@ from dppo_jax.runtime.config.experiment import Experiment
 
 OK, WARNING, ERROR = 'ok', 'warning', 'error'
 
-# Mean |difference| of log-probs, nats, that arithmetic explains: measured
-# below 1e-6 where everything is float32, and about 1e-2 in bfloat16.
+# Mean |difference| of log-probs, nats, allowed for rounding: measured below
+# 1e-6 in float32, and about 1e-2 in bfloat16.
 _EXACT, _ROUNDED = 1e-3, 0.1
-# Relative error of a product of 512 summands in f32: measured at 1e-7 to 4e-7.
+# Relative error of an f32 product over 512 terms: measured at 1e-7 to 4e-7.
 _F32_PRODUCT = 5e-6
-_MOST_TRUNCATED = 0.5
-_MOST_EQUAL = 0.8  # Of the groups.
-_LEAST_MASS = 0.9  # Of the K recorded tokens.
+_MAX_TRUNCATED = 0.5
+_MAX_EQUAL = 0.8  # Of the groups.
+_MIN_MASS = 0.9  # Of the K recorded tokens.
 _FULL = 0.9  # Of the device's memory.
-# Running prompts several times matters where they are this long.
+# Share of a sequence above which repeated prompts are worth a warning.
 _LONG_PROMPT = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """One thing looked at.
+  """Result of one check.
 
   Attributes:
-    level: whether a run should be started: 'error' says no.
-    check: what was looked at.
-    cause: what was found.
-    fix: what to change; '' where all is well.
+    level: 'error' if the run should not be started.
+    check: name of the check.
+    cause: observation.
+    fix: change to make; '' if none is needed.
   """
 
   level: Literal['ok', 'warning', 'error']
@@ -49,8 +49,8 @@ class Finding:
     return f'{lines}\n        Fix: {self.fix}' if self.fix else lines
 
 
-def check_law(experiment: Experiment) -> list[Finding]:
-  """Whether trainer and sampler mean the same distribution."""
+def check_distribution(experiment: Experiment) -> list[Finding]:
+  """Findings on whether trainer and sampler use the same distribution."""
   sampled, loss = experiment.sampling, experiment.loss
   found = [Finding(OK, 'temperature', f'{sampled.temperature:g} on both sides')]
   if sampled.temperature != loss.temperature:
@@ -71,19 +71,19 @@ def check_law(experiment: Experiment) -> list[Finding]:
         'top-p',
         f'training samples with top_p={sampled.top_p:g}'
         f'{", greedily" if sampled.greedy else ""}',
-        'sample from the whole softmax, top_p=1; the recorded law would not be'
-        ' the one that the trainer compares.',
+        'sample from the full softmax, top_p=1; else the sampling distribution'
+        ' is not the one that the trainer compares.',
       )
     )
   return found
 
 
 def check_recorded(experiment: Experiment, mass: float | None) -> Finding:
-  """Whether what the divergence reads is recorded.
+  """Finding on whether the stats that the divergence reads are recorded.
 
   Args:
     experiment: the run.
-    mass: mean probability of the recorded tokens; None where none were.
+    mass: mean probability of the recorded tokens; None if there are none.
   """
   check, name = 'recorded K', experiment.loss.divergence
   wanted = experiment.sampling.top_k
@@ -91,7 +91,7 @@ def check_recorded(experiment: Experiment, mass: float | None) -> Finding:
     return Finding(
       ERROR,
       check,
-      f'{name} reads the top-K log-probs and none are recorded',
+      f'{name} reads the top-K log-probs, and none are recorded',
       f'set sampling.top_k=20, or trust_region.divergence=binary_'
       f'{name.rpartition("_")[2]}.',
     )
@@ -99,18 +99,18 @@ def check_recorded(experiment: Experiment, mass: float | None) -> Finding:
     return Finding(
       ERROR,
       check,
-      f'sampling.top_k={wanted} and the rollout holds none',
+      f'sampling.top_k={wanted}, and the rollout has none',
       'set sampling.top_k=0 if nothing reads them.',
     )
   if mass is None:
     return Finding(OK, check, f'0; {name} needs none')
-  if DIVERGENCES[name].records == 'top_k' and mass < _LEAST_MASS:
+  if DIVERGENCES[name].records == 'top_k' and mass < _MIN_MASS:
     return Finding(
       WARNING,
       check,
       f'the {wanted} recorded tokens hold {mass:.1%} of the probability, so'
       f' {name} is far below the exact divergence',
-      'raise sampling.top_k, or wait: a policy that is trained sharpens.',
+      'raise sampling.top_k, or wait: training sharpens the policy.',
     )
   return Finding(OK, check, f'{wanted}, holding {mass:.1%} of the probability')
 
@@ -118,11 +118,11 @@ def check_recorded(experiment: Experiment, mass: float | None) -> Finding:
 def check_agreement(
   experiment: Experiment, sampled: np.ndarray, trained: np.ndarray
 ) -> Finding:
-  """Whether the trainer gives tokens the log-probs they were sampled with.
+  """Finding on the difference of the sampler's and the trainer's log-probs.
 
   Args:
     experiment: the run.
-    sampled: f32 [n], of completion tokens, as recorded.
+    sampled: f32 [n], of completion tokens, recorded by the sampler.
     trained: f32 [n], of the same parameters, by the trainer.
   """
   check = 'sampler against trainer'
@@ -133,77 +133,80 @@ def check_agreement(
   limit = _EXACT if exact else _ROUNDED
   off = float(np.mean(np.abs(sampled - trained)))
   text = (
-    f'log-probs differ by {off:.2g} nats in the mean ({sampled.size:,} tokens)'
+    f'log-probs differ by {off:.2g} nats on average ({sampled.size:,} tokens)'
   )
   if np.isfinite(off) and off <= limit:
     return Finding(OK, check, text)
   return Finding(
     ERROR if exact or not np.isfinite(off) else WARNING,
     check,
-    f'{text}; {limit:g} is what {dtype} and a {precision} sampler explain',
-    'compare at sampling.precision=float32 and model.dtype=float32: what is'
-    ' left there is not rounding but another law (temperature, weights).',
+    f'{text}; rounding explains {limit:g} with {dtype} and a {precision}'
+    ' sampler',
+    'compare at sampling.precision=float32 and model.dtype=float32: a'
+    ' difference there is not rounding but another distribution (temperature,'
+    ' weights).',
   )
 
 
 def check_lengths(
   truncated: np.ndarray, limit: int, *, warm_start: bool
 ) -> Finding:
-  """How many completions the limit cuts.
+  """Finding on the share of truncated completions.
 
   Args:
     truncated: bool [B].
     limit: R, tokens.
-    warm_start: a warm start comes first, and will change this.
+    warm_start: whether an SFT warm start follows, which will change this.
   """
   check, share = 'truncation', float(np.mean(truncated))
   text = f'{share:.0%} of {truncated.size} completions reach {limit:,} tokens'
-  if share <= _MOST_TRUNCATED:
+  if share <= _MAX_TRUNCATED:
     return Finding(OK, check, text)
   return Finding(
     ERROR if share == 1 and not warm_start else WARNING,
     check,
     text + (', before the warm start' if warm_start else ''),
-    'raise sampling.max_completion_length, or see that the chat template is'
-    " the model's and its end token is listed; what is cut earns nothing.",
+    'raise sampling.max_completion_length, or check that the chat template is'
+    " the model's and its end token is listed; truncated completions earn"
+    ' nothing.',
   )
 
 
 def check_products(device: str, error: float, dtype: str) -> Finding:
-  """Whether a product of f32 arrays is one of f32 on the device at hand.
+  """Finding on whether f32 matrix products have f32 precision on a device.
 
   Args:
     device: its name.
-    error: of such a product against f64, relative, root of the mean square.
-    dtype: what the model computes in.
+    error: relative RMS error of such a product against f64.
+    dtype: compute dtype of the model.
   """
   check = 'float32 products'
   text = f'off by {error:.1g} of f64 on {device}'
   if error <= _F32_PRODUCT:
     more = '' if dtype == 'float32' else f'; the model computes in {dtype}'
-    return Finding(OK, check, f'{text}: float32 means float32{more}')
+    return Finding(OK, check, f'{text}: full float32 precision{more}')
   return Finding(
     ERROR if dtype == 'float32' else WARNING,
     check,
     f'{text}; float32 explains {_F32_PRODUCT:g}, TF32 about 3e-4, bfloat16'
     ' about 2e-3',
-    'look for what lowers it (XLA_FLAGS, NVIDIA_TF32_OVERRIDE), or claim of'
-    ' results on this device no more than that.',
+    'find the setting that lowers it (XLA_FLAGS, NVIDIA_TF32_OVERRIDE), or'
+    ' claim no more than this precision for results on this device.',
   )
 
 
 def check_rewards(rewards: np.ndarray, *, warm_start: bool) -> Finding:
-  """How many groups teach nothing.
+  """Finding on the share of groups without gradient.
 
   Args:
     rewards: f32 [N, G].
-    warm_start: as in `check_lengths`.
+    warm_start: see `check_lengths`.
   """
   check = 'zero-variance groups'
   equal = rewards.max(axis=1) == rewards.min(axis=1)
   share = float(np.mean(equal))
   text = f'{share:.0%} of {equal.size} groups; mean reward {rewards.mean():.3g}'
-  if share <= _MOST_EQUAL:
+  if share <= _MAX_EQUAL:
     return Finding(OK, check, text)
   low = rewards.mean() < 0.5
   return Finding(
@@ -211,49 +214,53 @@ def check_rewards(rewards: np.ndarray, *, warm_start: bool) -> Finding:
     check,
     text + (', before the warm start' if warm_start else ''),
     (
-      'too hard, or right answers are not read: look at completions and'
+      'too hard, or right answers are not extracted: check completions and'
       ' rewards.extraction'
       if low
       else 'too easy'
     )
-    + '; choose problems with experiments.select_problems, raise'
+    + '; select problems with experiments.select_problems, raise'
     ' data.group_size, or set data.dynamic_sampling=resample.',
   )
 
 
 def check_microbatch(experiment: Experiment) -> Finding:
-  """Whether the completions of a group share their prompt in training."""
+  """Finding on prompt sharing within a group in training."""
   check, data = 'microbatch', experiment.data
   shared, size = experiment.loss.shared_rows, data.group_size
   if shared == size:
-    return Finding(OK, check, f'whole groups of {size}; a prompt is run once')
+    return Finding(OK, check, f'full groups of {size}; each prompt is run once')
   columns = data.max_prompt_length + experiment.sampling.max_completion_length
   long = data.max_prompt_length / columns
-  text = f'{shared} of {size} completions share a prompt, {long:.0%} of a row'
+  text = (
+    f'{shared} of {size} completions share a prompt, {long:.0%} of a sequence'
+  )
   if long < _LONG_PROMPT:
     return Finding(OK, check, text)
   return Finding(
     WARNING,
     check,
-    f'{text}; a prompt is run {size // shared} times',
-    'choose learner.num_microbatches so that a device has a multiple of'
-    f' data.group_size={size} rows, and learner.share_prompt_prefix=True.',
+    f'{text}; each prompt is run {size // shared} times',
+    'choose learner.num_microbatches so that each device has a multiple of'
+    f' data.group_size={size} sequences, and learner.share_prompt_prefix=True.',
   )
 
 
 def check_memory(estimate: float, capacity: float | None) -> Finding:
-  """Whether the estimate of the plan fits a device.
+  """Finding on whether the memory estimate fits a device.
 
   Args:
-    estimate: bytes a device.
-    capacity: bytes a device has; None where that is not known.
+    estimate: bytes per device.
+    capacity: bytes of a device; None if unknown.
   """
   check = 'memory'
   if capacity is None:
     return Finding(
       OK, check, f'{show_bytes(estimate)} estimated; device unknown'
     )
-  text = f'{show_bytes(estimate)} estimated of {show_bytes(capacity)} a device'
+  text = (
+    f'{show_bytes(estimate)} estimated of {show_bytes(capacity)} per device'
+  )
   if estimate <= _FULL * capacity:
     return Finding(OK, check, text)
   return Finding(
@@ -262,5 +269,5 @@ def check_memory(estimate: float, capacity: float | None) -> Finding:
     text,
     'raise learner.num_microbatches or mesh.fsdp, set model.remat=full, lower'
     ' data.num_prompts or sampling.max_completion_length; the plan'
-    ' (experiments.train --dry_run) says what takes most.',
+    ' (experiments.train --dry_run) shows the largest arrays.',
   )

@@ -17,10 +17,10 @@ from dppo_jax.runtime.programs import state as state_lib
 
 
 def capacity(device: Any) -> float | None:
-  """Bytes of memory of a device; None where nobody says.
+  """Bytes of memory of a device; None if unknown.
 
   Args:
-    device: a `jax.Device` of this process; those of the CPU share its memory.
+    device: a `jax.Device` of this process; CPU devices share the host's memory.
   """
   stats = device.memory_stats()
   if stats and 'bytes_limit' in stats:
@@ -35,7 +35,7 @@ def capacity(device: Any) -> float | None:
 
 
 def show_bytes(size: float) -> str:
-  """A size as people say it: '25.4 KiB'."""
+  """Text of a size: '25.4 KiB'."""
   for unit in ('B', 'KiB', 'MiB'):
     if size < 1024:
       return f'{size:,.1f} {unit}'
@@ -44,10 +44,10 @@ def show_bytes(size: float) -> str:
 
 
 def peak(estimate: dict[str, float]) -> float:
-  """Bytes a device at the worst moment: sampling or training, not both.
+  """Peak bytes per device: in sampling or training, whichever is larger.
 
   Args:
-    estimate: of `memory`.
+    estimate: result of `memory`.
   """
   sampling = estimate['sampling cache']
   names = ('gradients', 'activations', 'attention scores')
@@ -59,11 +59,11 @@ def peak(estimate: dict[str, float]) -> float:
 def memory(
   experiment: Experiment, parts: parts_lib.ModelParts
 ) -> dict[str, float]:
-  """Bytes a device of the largest arrays, by name.
+  """Bytes per device of the largest arrays, by name.
 
-  State and gradients are exact; the cache and the logits are those of the rows
-  sampled at once or a chunk of the head, the activations those of a microbatch;
-  what the compiler adds or saves is not known here.
+  State and gradients are exact. KV cache and logits are those of the rows
+  sampled at once, or of an LM-head chunk; activations are those of a
+  microbatch. Temporaries and savings of the compiler are not included.
   """
   model, step = experiment.model, experiment.step
   data = experiment.data
@@ -73,13 +73,13 @@ def memory(
   completion = experiment.sampling.max_completion_length
   columns = data.max_prompt_length + completion
   itemsize = np.dtype(jax.dtypes.canonicalize_dtype(model.dtype)).itemsize
-  kv_a_token = 2 * model.num_layers * model.num_kv_heads * model.head_dim
+  kv_per_token = 2 * model.num_layers * model.num_kv_heads * model.head_dim
   state = state_lib.abstract_state(parts)
   at_once = experiment.sampling.num_slots or rows
-  # Rows that wait for slots take their prompts with them.
+  # With slots, only prompts of rows in slots are in the cache.
   prompts = data.num_prompts if at_once == rows else at_once
-  # Inputs of the products of a layer, which the backward pass reads again.
-  # Devices of the tensor axis hold the same residual stream, or share it out.
+  # Inputs of a layer's matrix products, which the backward pass reads again.
+  # The residual stream is replicated over the tensor axis, or sharded.
   residual, saved = 4 * model.d_model, 2 * model.num_heads * model.head_dim
   sparse = [moe.is_sparse(model, i) for i in range(model.num_layers)]
   width = model.num_experts_per_tok * model.moe_intermediate_size
@@ -95,25 +95,25 @@ def memory(
   shards = parallel.num_batch_shards(parts.mesh)
   logit_rows = max(at_once / shards, min(part * completion / shards, chunk))
   stats = 8 * experiment.sampling.top_k + 8
-  parameters = _bytes_a_device(state.params)
+  parameters = _bytes_per_device(state.params)
   base = {}
   if experiment.lora is not None:
     # Without the folder: published models are in bfloat16.
-    told = experiment.base_dtype or not missing_files.has_weights(
+    known_dtype = experiment.base_dtype or not missing_files.has_weights(
       experiment.pretrained
     )
     known = dataclasses.replace(
       experiment, base_dtype=experiment.base_dtype or 'bfloat16'
     )
-    abstract = base_weights.abstract_base(known if told else experiment)
-    base['frozen weights'] = _bytes_a_device(abstract)
+    abstract = base_weights.abstract_base(known if known_dtype else experiment)
+    base['base weights'] = _bytes_per_device(abstract)
   return {
     **base,
     'parameters': parameters,
-    'optimizer state': _bytes_a_device(state.opt_state),
+    'optimizer state': _bytes_per_device(state.opt_state),
     'gradients': parameters,
     'sampling cache': itemsize
-    * kv_a_token
+    * kv_per_token
     * (prompts * data.max_prompt_length + at_once * completion)
     / devices,
     'recorded stats': rows * columns * stats / devices,
@@ -123,7 +123,7 @@ def memory(
     * part
     * columns
     / devices,
-    # Of one layer: scores and weights f32, and what flows back to them.
+    # Of one layer: scores, weights and a gradient, f32.
     'attention scores': 4
     * 3
     * part
@@ -139,7 +139,7 @@ def memory(
   }
 
 
-def _bytes_a_device(tree: object) -> float:
+def _bytes_per_device(tree: object) -> float:
   return float(
     sum(
       np.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize

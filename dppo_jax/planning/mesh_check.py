@@ -1,8 +1,8 @@
-"""Whether a config samples and decides the same on every mesh.
+"""Comparison of sampling and training of a config across meshes.
 
-Weights and keys are those of the seed, prompts are random tokens, rewards are
-drawn: the arithmetic is compared, no skill. Every layout trains on the tokens
-of the first one, so that a difference shows where it arises.
+Weights and keys come from the seed, prompts are random tokens, and rewards are
+random: only the arithmetic is compared. Every layout trains on the tokens of
+the first one, so that differences can be attributed to a phase.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,11 +29,11 @@ _NUM_STEPS = 2
 
 
 class StepResult(NamedTuple):
-  """What a layout made of a step.
+  """Results of a step on one layout.
 
   Attributes:
-    rollout: that it sampled, on the host.
-    loss: of the first layout's tokens.
+    rollout: sampled on this layout, on the host.
+    loss: on the first layout's tokens.
     keep: f32 [B, R], M of those tokens.
     divergence: f32 [B, R], of those tokens.
   """
@@ -46,22 +46,22 @@ class StepResult(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-  """A layout against the first one.
+  """Comparison of a layout with the first one.
 
   Attributes:
     layout: the one compared.
-    left_out: why it was not run, '' if it was.
-    num_tokens: sampled by the first layout.
-    num_other: completion tokens that differ, in value or by being there.
-    loss_error: the largest difference of a loss, over the larger of 1 and it.
-    num_decisions: tokens that the trust region decided.
-    num_masked: of them, by the first layout.
-    num_flipped: of them, decided otherwise.
-    divergence_error: the largest difference of a token's divergence.
+    skipped: reason why it was not run, '' if it was.
+    num_tokens: completion tokens sampled by the first layout.
+    num_other: completion tokens that differ, in value or presence.
+    loss_error: largest |difference| of a loss over max(1, |loss|).
+    num_decisions: tokens with a trust-region decision.
+    num_masked: tokens masked on the first layout.
+    num_flipped: tokens with a different decision.
+    divergence_error: largest difference of a token's divergence.
   """
 
   layout: Layout
-  left_out: str = ''
+  skipped: str = ''
   num_tokens: int = 0
   num_other: int = 0
   loss_error: float = 0.0
@@ -72,49 +72,50 @@ class Comparison:
 
   @property
   def agrees(self) -> bool:
-    """Whether tokens are the same and losses are close."""
+    """Whether tokens are equal and losses are within tolerance."""
     return not self.num_other and self.loss_error <= LOSS_TOLERANCE
 
 
-def check(config: Any, num_prompts: int, tell: Callable[[str], None]) -> bool:
-  """Compares a config on meshes of the devices here, and tells of it.
+def check(config: Any, num_prompts: int, log: Callable[[str], None]) -> bool:
+  """Whether a config agrees on all meshes of the local devices; logs a table.
 
   Args:
-    config: as of `configs/default.py`; needs neither weights nor data.
-    num_prompts: of a step.
-    tell: takes lines.
+    config: with the keys of `configs/default.py`; needs neither weights nor
+      data.
+    num_prompts: per step.
+    log: receives lines.
 
   Returns:
-    Whether at least two could be compared, and all that could agree.
+    Whether at least two meshes were compared, and all compared ones agree.
 
   Raises:
     ValueError: the config has problems.
   """
-  compared = compare(config, num_prompts, tell, mesh_layouts.LAYOUTS)
+  compared = compare(config, num_prompts, log, mesh_layouts.LAYOUTS)
   for line in report(config, compared):
-    tell(line)
-  ran = [each for each in compared if not each.left_out]
+    log(line)
+  ran = [each for each in compared if not each.skipped]
   return len(ran) > 1 and all(each.agrees for each in ran)
 
 
 def compare(
   config: Any,
   num_prompts: int,
-  tell: Callable[[str], None],
+  log: Callable[[str], None],
   layouts: Sequence[Layout],
 ) -> list[Comparison]:
-  """Compares layouts with the first of them; arguments as of `check`."""
+  """Comparisons of layouts with the first one; arguments as in `check`."""
   compared: list[Comparison] = []
   expected: list[StepResult] = []
   for layout, experiment, why in mesh_layouts.choose(
     config, num_prompts, layouts
   ):
     if experiment is None:
-      compared.append(Comparison(layout=layout, left_out=why))
+      compared.append(Comparison(layout=layout, skipped=why))
       if layout == layouts[0]:
         break
       continue
-    tell(f'Running {layout}, devices {layout.order}')
+    log(f'Running {layout}, devices {layout.order}')
     found = run(experiment, layout, expected)
     expected = expected or found
     compared.append(_compare(layout, expected, found))
@@ -124,13 +125,13 @@ def compare(
 def run(
   experiment: Experiment, layout: Layout, expected: Sequence[StepResult]
 ) -> list[StepResult]:
-  """Takes a few train steps.
+  """Results of a few train steps.
 
   Args:
     experiment: on the layout.
     layout: of the devices.
-    expected: of the first layout, whose tokens are trained on; empty: it is
-      this one.
+    expected: results of the first layout, whose tokens are trained on; empty if
+      this is the first.
   """
   devices = mesh_layouts.arrange(layout)
   if not missing_files.has_weights(experiment.pretrained):
@@ -161,7 +162,7 @@ def run(
       unrouted = dataclasses.replace(rollout, routes=None)
       pulled = score(reference, unrouted)
     if parts_lib.keeps_hidden(experiment):
-      # Not rounded as the sampler's is: it is compared, not trained with.
+      # Not rounded like the sampler's: it is compared only.
       head = copy_head(state.params)
     rewards = random_rewards(experiment, step)
     batch, _ = make_batch(rollout, jnp.asarray(rewards), recomputed, pulled)
@@ -234,7 +235,7 @@ def _compare(
     counts['num_decisions'] += int(decided.sum())
     counts['num_masked'] += int(((want.keep == 0) & decided).sum())
     counts['num_flipped'] += int(_flips(want.keep, got.keep)[decided].sum())
-    # A loss that is not a number is no agreement.
+    # A NaN loss never agrees.
     error = abs(got.loss - want.loss) / max(1.0, abs(want.loss))
     loss_error = max(loss_error, error if np.isfinite(error) else np.inf)
     gap = np.abs(got.divergence - want.divergence)[decided]
@@ -248,21 +249,21 @@ def _compare(
 
 
 def _flips(want: np.ndarray, got: np.ndarray) -> np.ndarray:
-  """Where a token is kept by one and masked by the other.
+  """Tokens that are kept by one and masked by the other, bool.
 
-  Soft rules weigh instead; their weights flip where they are not close.
+  With soft rules, tokens whose weights differ by more than the tolerance.
   """
   return ((want == 0) != (got == 0)) | (np.abs(want - got) > LOSS_TOLERANCE)
 
 
 def report(config: Any, compared: Sequence[Comparison]) -> list[str]:
-  """The table, and what it means."""
+  """Lines of the table and its summary."""
   header = ('mesh', 'devices', 'other tokens', 'loss', 'flips', 'divergence')
   rows: list[tuple[str, ...]] = [header]
   for each in compared:
     name, order = str(each.layout), each.layout.order
-    if each.left_out:
-      rows.append((name, order, f'left out: {each.left_out}'))
+    if each.skipped:
+      rows.append((name, order, f'skipped: {each.skipped}'))
       continue
     rows.append(
       (
@@ -287,15 +288,14 @@ def report(config: Any, compared: Sequence[Comparison]) -> list[str]:
 
 
 def _verdict(config: Any, compared: Sequence[Comparison]) -> list[str]:
-  ran = [each for each in compared if not each.left_out]
+  ran = [each for each in compared if not each.skipped]
   if len(ran) < 2:
     return [
-      'Nothing was compared: see why each mesh was left out. What is too big'
-      ' here keeps its program if it is made smaller:'
+      'Nothing was compared: see why each mesh was skipped. A config that is'
+      ' too large for this machine runs the same programs at a smaller size:'
       " --config.model.pretrained='' --config.model.num_layers=2"
       ' --config.data.group_size=4 --config.sampling.max_completion_length=32'
-      ' --config.data.max_prompt_length=32; or run this on the machine that it'
-      ' is for.'
+      ' --config.data.max_prompt_length=32; or run this on the target machine.'
     ]
   worst = max(each.loss_error for each in ran)
   flips = sum(each.num_flipped for each in ran)
@@ -318,10 +318,10 @@ def _verdict(config: Any, compared: Sequence[Comparison]) -> list[str]:
     lines.append(_advice(config))
   return [
     *lines,
-    'Floats are not promised bit for bit across meshes: sums are added up in'
-    ' another order.',
-    'One process was used. Two against one are compared by'
-    ' tests/integration/test_two_processes.py.',
+    'Results need not be bitwise equal across meshes: sums have a different'
+    ' order.',
+    'This used one process. tests/integration/test_two_processes.py compares'
+    ' two with one.',
   ]
 
 
@@ -329,12 +329,13 @@ def _advice(config: Any) -> str:
   precision, dtype = config.sampling.precision, config.model.dtype
   if precision == dtype == 'float32':
     return (
-      'In float32 that is more than rounding: do not train on such a mesh, and'
-      ' report the table. (On GPUs and TPUs first set'
-      ' JAX_DEFAULT_MATMUL_PRECISION=float32, whose default rounds products.)'
+      'In float32 this is more than rounding: do not train on such a mesh, and'
+      ' report the table. (On GPUs and TPUs, set'
+      ' JAX_DEFAULT_MATMUL_PRECISION=float32 first; the default rounds.)'
     )
   return (
     f'With model.dtype={dtype} and sampling.precision={precision} rounding'
-    ' alone can move a draw. Compare with --config.model.dtype=float32'
-    ' --config.sampling.precision=float32: what is left there is no rounding.'
+    ' alone can change a sampled token. Compare with'
+    ' --config.model.dtype=float32 --config.sampling.precision=float32: a'
+    ' difference there is not rounding.'
   )

@@ -1,4 +1,4 @@
-"""Ways to lay a config over the devices of one machine, to be compared."""
+"""Meshes of one machine's devices on which a config is compared."""
 
 from collections.abc import Iterator, Sequence
 import dataclasses
@@ -16,7 +16,7 @@ from dppo_jax.runtime.programs import parts as parts_lib
 
 AS_GIVEN, REVERSED, SHUFFLED = 'as given', 'reversed', 'shuffled'
 NUM_DEVICES = 8
-# FLOP of a layout on CPUs: about an hour of a few cores.
+# FLOP per layout on CPUs: about an hour on a few cores.
 _MOST_WORK = 1e14
 
 
@@ -25,10 +25,10 @@ class Layout:
   """A mesh and the order of its devices.
 
   Attributes:
-    data: size of the axis, as in section `mesh`.
-    fsdp: likewise.
-    tensor: likewise.
-    expert: likewise.
+    data: axis size, as in section `mesh`.
+    fsdp: axis size.
+    tensor: axis size.
+    expert: axis size.
     order: of the devices: as given, reversed or shuffled.
   """
 
@@ -40,7 +40,7 @@ class Layout:
 
   @property
   def num_devices(self) -> int:
-    """Devices that it takes."""
+    """Number of devices."""
     return self.data * self.fsdp * self.tensor * self.expert
 
   def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Layout:
     return ' · '.join(sizes or ['1 device'])
 
 
-# The first is what the others are compared with.
+# The others are compared with the first.
 LAYOUTS = (
   Layout(),
   Layout(data=2),
@@ -68,7 +68,7 @@ LAYOUTS = (
 
 
 def have_devices() -> int:
-  """Devices here; a machine with none but its CPU pretends to have eight."""
+  """Number of local devices; eight simulated ones on a CPU."""
   if jax.default_backend() == 'cpu' and jax.device_count() < NUM_DEVICES:
     return dry_run.have_devices({}, NUM_DEVICES)
   return jax.device_count()
@@ -88,13 +88,13 @@ def arrange(layout: Layout) -> np.ndarray:
 
 
 def build(config: Any, layout: Layout, num_prompts: int) -> Experiment:
-  """A config with as many prompts, on a layout.
+  """Experiment of a config with `num_prompts`, on a layout.
 
   Args:
-    config: as of `configs/default.py`; needs neither weights nor data.
+    config: with the keys of `configs/default.py`; needs neither weights nor
+      data.
     layout: of the mesh.
-    num_prompts: of a step; at most two minibatches of two parts are made of
-      them.
+    num_prompts: per step, in at most two minibatches of two microbatches.
 
   Raises:
     ValueError: lists every problem of the config, or why it does not fit.
@@ -122,20 +122,20 @@ def build(config: Any, layout: Layout, num_prompts: int) -> Experiment:
 def choose(
   config: Any, num_prompts: int, layouts: Sequence[Layout] = LAYOUTS
 ) -> Iterator[tuple[Layout, Experiment | None, str]]:
-  """Which layouts a config can be compared on.
+  """Layouts on which a config can be compared.
 
   Args:
-    config: as of `build`.
-    num_prompts: likewise.
+    config: see `build`.
+    num_prompts: see `build`.
     layouts: to choose from.
 
   Yields:
-    A layout; its experiment, or None; and why it is left out, '' if it is not.
+    A layout; its experiment, or None; and why it is skipped, '' if it is not.
   """
   here = jax.device_count()
   for layout in layouts:
     if layout.num_devices > here:
-      yield layout, None, f'only {here} devices are here'
+      yield layout, None, f'only {here} devices'
       continue
     try:
       experiment = build(config, layout, num_prompts)
@@ -150,7 +150,7 @@ def choose(
 
 
 def _too_big(experiment: Experiment, layout: Layout) -> str:
-  """Why this machine should not try, or ''."""
+  """Reason why this machine is too small, or ''."""
   device = jax.devices()[0]
   parts = parts_lib.assemble_model(experiment, arrange(layout))
   needed = memory.peak(memory.memory(experiment, parts))
@@ -168,5 +168,5 @@ def _too_big(experiment: Experiment, layout: Layout) -> str:
   done = roofline.work(experiment, layout.tensor, layout.num_devices)
   total = sum(work.flops for work in done.values())
   if total > _MOST_WORK:
-    return f'too long: {total:.1g} FLOP a step for a CPU'
+    return f'too long: {total:.1g} FLOP per step on a CPU'
   return ''

@@ -1,4 +1,4 @@
-"""What a config needs on this machine and is not there, and where it is."""
+"""Files that a config needs and this machine lacks, and where to get them."""
 
 from collections.abc import Iterator
 import pathlib
@@ -12,7 +12,7 @@ _TOKENIZER = 'tokenizer.json'
 
 
 def find_missing(config: dict[str, Any]) -> list[str]:
-  """Sentences: path, what is missing, where it is published, where it goes.
+  """Sentences: config path, missing file, where to get it, where to put it.
 
   Args:
     config: plain nested dicts with the keys of configs/default.py.
@@ -21,13 +21,13 @@ def find_missing(config: dict[str, Any]) -> list[str]:
 
 
 def has_tokenizer(config: dict[str, Any]) -> bool:
-  """Whether the tokenizer can be read: its file, or the words of a task."""
+  """Whether the tokenizer's file exists, or it is a task's word tokenizer."""
   folder = config['data']['tokenizer']
   return not folder or (_folder(folder) / _TOKENIZER).is_file()
 
 
 def has_weights(folder: str) -> bool:
-  """Whether a published folder can be read; '' asks for none."""
+  """Whether a model's folder has weights; True for '', which needs none."""
   names = (safetensors_io.SINGLE, safetensors_io.INDEX)
   return not folder or any((_folder(folder) / name).is_file() for name in names)
 

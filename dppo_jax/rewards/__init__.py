@@ -1,1 +1,1 @@
-"""Verifiers: a completion and an answer to a reward and a reason."""
+"""Verifiers: (completion, reference answer) -> reward and reason."""

@@ -20,7 +20,7 @@ from dppo_jax.rewards.verdicts import (
   Verdict,
 )
 
-NAMES = ('countdown', 'countdown_subset')  # Rows of VERIFIERS that read so.
+NAMES = ('countdown', 'countdown_subset')  # Keys of VERIFIERS.
 MAX_LENGTH = 512  # Characters of an expression.
 MAX_DEPTH = 32  # Of its parentheses.
 _MAX_DIGITS = 12  # Of one number.
@@ -61,7 +61,7 @@ class _Reader:
   """Reads tokens once, from the left.
 
   Attributes:
-    numbers: those it has met, in order.
+    numbers: integers read so far, in order.
   """
 
   def __init__(self, tokens: Iterable[str]):
@@ -116,7 +116,8 @@ def evaluate(text: str) -> tuple[Fraction, list[int]]:
   (Fraction(4, 3), [3, 5, 6])
 
   Raises:
-    ValueError: it is none, divides by zero, or nests beyond `MAX_DEPTH`.
+    ValueError: no expression, a division by zero, or nested beyond
+      `MAX_DEPTH`.
   """
   reader = _Reader(_tokenize(text))
   return reader.read(), reader.numbers
@@ -128,7 +129,7 @@ def _numbers(example: Mapping[str, Any]) -> Any:
 
 
 def find_problem(example: Mapping[str, Any]) -> str | None:
-  """Why no completion could be right for an example; None if one could.
+  """Reason why no completion can be right for an example; None if one can.
 
   >>> find_problem({'target': 24, 'nums': [4, 6]})
   >>> find_problem({'nums': [4, 6]})
@@ -161,7 +162,7 @@ def _judge(answer: str, example: Mapping[str, Any], every: bool) -> Verdict:
   try:
     value, numbers = evaluate(expression)
     if equals and evaluate(stated)[0] != value:
-      return WRONG  # It says '= 24' of what is not 24.
+      return WRONG  # The stated value is not that of the expression.
   except _Malformed:
     return MALFORMED
   used = collections.Counter(numbers)
@@ -171,15 +172,14 @@ def _judge(answer: str, example: Mapping[str, Any], every: bool) -> Verdict:
 
 
 def countdown(answer: str, example: Mapping[str, Any]) -> Verdict:
-  """Right where it reaches 'target' with each of 'numbers' exactly once.
+  """Right if it reaches 'target' using each of 'numbers' exactly once.
 
-  They are fields of the example; 'nums' does as well.
-
-  The answer is an expression, or an equation with its value on the right.
+  Both are fields of the example; 'nums' is an accepted name, too. The answer
+  is an expression, or an equation with its value on the right.
   """
   return _judge(answer, example, True)
 
 
 def countdown_subset(answer: str, example: Mapping[str, Any]) -> Verdict:
-  """As `countdown`, with each number at most once."""
+  """Like `countdown`, with each number used at most once."""
   return _judge(answer, example, False)

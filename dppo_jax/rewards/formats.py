@@ -1,4 +1,4 @@
-"""Rewards for form: whether a completion is built the way the prompt asks."""
+"""Format rewards: whether a completion has the format the prompt asks for."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ def _in_order(text: str, marks: Sequence[str]) -> list[str] | None:
 
 
 def think_answer(completion: str, example: Mapping[str, Any]) -> Verdict:
-  """Right where it is `<think>…</think> <answer>…</answer>` and no more.
+  """Right if it is exactly `<think>…</think> <answer>…</answer>`.
 
   Each tag occurs once, neither holds only space, and only space lies between
   and around them.
@@ -36,9 +36,9 @@ def think_answer(completion: str, example: Mapping[str, Any]) -> Verdict:
 
 
 def thought(completion: str, example: Mapping[str, Any]) -> Verdict:
-  """Right where one `</think>` ends a thought and something follows it.
+  """Right if one `</think>` ends the reasoning and an answer follows it.
 
-  For prompts that end in `<think>`; one in the completion's beginning is fine.
+  For prompts that end in `<think>`; one at the completion's start is allowed.
   """
   del example
   text = completion.lstrip().removeprefix('<think>')
@@ -49,7 +49,7 @@ def thought(completion: str, example: Mapping[str, Any]) -> Verdict:
 
 
 def one_boxed(completion: str, example: Mapping[str, Any]) -> Verdict:
-  r"""Right where there is one `\boxed{…}`, closed and with something in it."""
+  r"""Right if there is one `\boxed{…}`, closed and not empty."""
   del example
   if completion.count('\\boxed') != 1:
     return MALFORMED

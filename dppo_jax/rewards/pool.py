@@ -1,11 +1,11 @@
-"""A pool of verifier processes: no verifier can end or stall a run.
+"""Pool of verifier processes: no verifier can crash or stall a run.
 
-What raises, hangs, exits, eats memory or returns nonsense costs its own item
-the reward, with the reason in its verdict; every other item is still verified.
+If a verifier raises, hangs, exits, exhausts memory or returns a malformed
+verdict, that item gets reward 0 and the reason; all others are still verified.
 
-The limit of an item counts the CPU time of its worker, which ends itself by a
-timer: how busy the host is decides nothing. The clock is a wide backstop, kept
-here, for what waits without computing.
+The limit per item is on the CPU time of its worker, which ends itself by a
+timer, so host load does not change a verdict. A generous wall-clock limit, kept
+here, catches verifiers that wait without computing.
 """
 
 import collections
@@ -34,7 +34,7 @@ MIN_MEMORY_MB = 256
 
 
 def _name(verifier: 'Verifier') -> str:
-  """The name under which a worker finds a function."""
+  """'module:function', the name by which a worker imports a function."""
   module = getattr(verifier, '__module__', None)
   qualified = getattr(verifier, '__qualname__', '<locals>')
   if module in (None, '__main__') or '<' in qualified:
@@ -46,10 +46,10 @@ def _name(verifier: 'Verifier') -> str:
 
 
 def parse_verifier(text: str, num_workers: int) -> tuple[Term, ...]:
-  """Reads `rewards.verifier`, a sum of rows and of the user's functions.
+  """Terms of `rewards.verifier`, a sum of `VERIFIERS` and user functions.
 
   Raises:
-    ValueError: it is none, or needs workers and has none.
+    ValueError: no such sum, or a term needs workers and there are none.
   """
   terms = parse_terms(
     'rewards.verifier', text, verifiers.VERIFIERS, functions=True
@@ -57,7 +57,7 @@ def parse_verifier(text: str, num_workers: int) -> tuple[Term, ...]:
   for term in terms:
     row = verifiers.VERIFIERS.get(term.name)
     if num_workers == 0 and (row is None or row.imports):
-      kind = 'one that is not built in' if row is None else 'one that may hang'
+      kind = 'a user function' if row is None else 'one that may hang'
       raise ValueError(
         f'rewards.num_workers: got 0 for the verifier {term.name!r}; {kind}'
         ' needs at least 1, so that it can be stopped.'
@@ -69,12 +69,12 @@ class VerifierPool:
   """Verifies completions in worker processes, or in this one.
 
   Use it as a context manager, or call `close`. Without workers nothing can
-  interrupt a verifier, so only rows of `VERIFIERS` that need no such thing may
-  run that way.
+  interrupt a verifier, so only those of `VERIFIERS` that cannot hang may run
+  that way.
 
   Attributes:
-    terms: the weighted sum that a reward is.
-    extraction: keys of `EXTRACTORS`, in the order they are tried.
+    terms: the reward, as a weighted sum of verifiers.
+    extraction: keys of `EXTRACTORS`, in the order in which they are tried.
   """
 
   def __init__(
@@ -90,16 +90,16 @@ class VerifierPool:
     """Starts the workers and waits until they have loaded the verifiers.
 
     Args:
-      verifier: rows of `VERIFIERS` and 'package.module:function' (trusted: it
-        is imported), weighted and added up: 'math + 0.1 * think_answer'; or a
-        function that a worker can import.
-      extraction: where rows that read answers find them: keys of `EXTRACTORS`,
-        'boxed, hashes', the first that finds one counts.
+      verifier: weighted sum of keys of `VERIFIERS` and of
+        'package.module:function' (trusted: it is imported), such as
+        'math + 0.1 * think_answer'; or a function that a worker can import.
+      extraction: keys of `EXTRACTORS` for verifiers that read answers, such as
+        'boxed, hashes'; the first that finds an answer counts.
       num_workers: processes; 0 verifies in this one.
-      time_limit_s: seconds of CPU time one item may take, in a worker.
-      memory_limit_mb: MiB of address space of a worker.
-      wall_limit_s: seconds one item may take by the clock; no less.
-      read_thoughts: whether an answer counts that stands in a thought only.
+      time_limit_s: CPU seconds per item, in a worker.
+      memory_limit_mb: MiB of address space per worker.
+      wall_limit_s: wall-clock seconds per item; at least `time_limit_s`.
+      read_thoughts: whether an answer found only inside the reasoning counts.
 
     Raises:
       ValueError: a bad argument, a verifier that cannot be imported, or one
@@ -115,12 +115,12 @@ class VerifierPool:
     if not (math.isfinite(wall_limit_s) and wall_limit_s >= time_limit_s):
       raise ValueError(
         f'rewards.wall_limit_s: got {wall_limit_s}; a number of seconds, at'
-        f' least rewards.time_limit_s={time_limit_s}.'
+        f' least rewards.time_limit_s = {time_limit_s}.'
       )
     if memory_limit_mb < MIN_MEMORY_MB:
       raise ValueError(
         f'rewards.memory_limit_mb: got {memory_limit_mb}; at least'
-        f' {MIN_MEMORY_MB}, which Python and sympy take.'
+        f' {MIN_MEMORY_MB}, which Python and sympy need.'
       )
     name = verifier if isinstance(verifier, str) else _name(verifier)
     self.terms = parse_verifier(name, num_workers)
@@ -172,11 +172,11 @@ class VerifierPool:
     examples: Sequence[Mapping[str, Any]],
     truncated: Any,
   ) -> list[Verdict]:
-    """Verifies a batch; see `verify_terms`.
+    """Verdicts of a batch; see `verify_terms`.
 
     Returns:
-      B verdicts, in order: the weighted sum of the terms' rewards, and the
-      reason of the first term.
+      B verdicts, in order: weighted sum of the terms' rewards, reason of the
+      first term.
     """
     verdicts = self.verify_terms(completions, examples, truncated)
     return combine(self.terms, verdicts)
@@ -187,16 +187,16 @@ class VerifierPool:
     examples: Sequence[Mapping[str, Any]],
     truncated: Any,
   ) -> list[list[Verdict]]:
-    """Verifies a batch, term by term.
+    """Verdicts of a batch, per term.
 
     Args:
       completions: B texts, without the end token.
-      examples: B data rows.
-      truncated: B booleans, whether the length limit cut the completion.
+      examples: B examples.
+      truncated: B booleans, whether the completion hit the length limit.
 
     Returns:
-      For each term B verdicts, in order. Reward 0.0 with 'timeout', 'memory',
-      'crashed' or 'error: …' where the verifier failed.
+      B verdicts per term, in order; reward 0.0 with 'timeout', 'memory',
+      'crashed' or 'error: …' if the verifier failed.
 
     Raises:
       ValueError: the lengths differ, or the pool is closed.
@@ -209,7 +209,7 @@ class VerifierPool:
     if not len(completions) == len(examples) == len(flags):
       raise ValueError(
         f'{len(completions)} completions, {len(examples)} examples and '
-        f'{len(flags)} truncated flags; their numbers must be equal.'
+        f'{len(flags)} truncated flags; the lengths must be equal.'
       )
     items = list(zip(completions, examples, flags, strict=True))
     if self._num_workers == 0:
@@ -221,7 +221,7 @@ class VerifierPool:
       found = self._verify_in_workers(items)
       return [[each[t] for each in found] for t in range(len(self.terms))]
     except BaseException:
-      # Half-answered workers would answer the next batch.
+      # Workers that are part-way through would reply to the next batch.
       self._stop_all()
       raise
 
@@ -234,7 +234,7 @@ class VerifierPool:
       if len(found) != len(self.terms):
         raise ValueError(f'{len(found)} verdicts on an item.')
       if index != worker.pending[0]:
-        raise ValueError(f'a verdict on item {index}, which was not due.')
+        raise ValueError(f'a verdict on item {index}, which is not the next.')
       verdicts[worker.answered()] = [Verdict(*each) for each in found]
 
     def on_failure(worker: WorkerProcess, reason: str) -> None:
@@ -246,17 +246,17 @@ class VerifierPool:
         self._start_missing()
 
     for worker in list(self._workers):
-      if worker.process.poll() is not None:  # Died idle; no item is to blame.
+      if worker.process.poll() is not None:  # Died idle: no item is at fault.
         self._remove(worker)
     self._start_missing()
     while todo or any(worker.pending for worker in self._workers):
       for worker in self._workers:
         if worker.ready and not worker.pending and todo:
-          # Small shares of what is left: who hangs keeps few others waiting.
+          # A small share of the rest: a hanging item delays few others.
           size = min(CHUNK_SIZE, -(-len(todo) // (4 * self._num_workers)))
           worker.send([todo.popleft() for _ in range(size)], items)
       if not self._workers:
-        break  # None starts any more: what is left counts as crashed.
+        break  # No worker can start: the remaining items count as crashed.
       self._wait(on_verdict, on_failure)
     return verdicts
 
@@ -265,7 +265,7 @@ class VerifierPool:
     on_verdict: Callable[[WorkerProcess, Any], None],
     on_failure: Callable[[WorkerProcess, str], None],
   ) -> None:
-    """Handles what the workers say next, or fail to say in time."""
+    """Handles the next replies of the workers, and their timeouts."""
     deadline = min(
       min(worker.deadline, worker.late) for worker in self._workers
     )
@@ -289,7 +289,7 @@ class VerifierPool:
     worker: WorkerProcess,
     on_verdict: Callable[[WorkerProcess, Any], None],
   ) -> str | None:
-    """Takes a worker's messages; says why where it can serve no longer."""
+    """Reason why a worker must be removed, after its messages; else None."""
     try:
       messages = worker.receive()
       if messages is None:
@@ -298,12 +298,12 @@ class VerifierPool:
         if worker.ready:
           on_verdict(worker, message)
         elif message:
-          return message  # It could not import the verifier.
+          return message  # The verifier failed to import.
         else:
           worker.ready = True
           worker.deadline = math.inf
     except (ValueError, TypeError, LookupError):
-      return CRASHED.reason  # Something else wrote into its reply.
+      return CRASHED.reason  # Its reply is corrupted.
     return None
 
   def _await_ready(self) -> None:
@@ -313,7 +313,7 @@ class VerifierPool:
         raise ValueError(reason)
       raise ValueError(
         f'rewards.verifier: a worker ended ({reason}) while it imported '
-        f'{self._settings["terms"]}; it may take {process.START_LIMIT_S:g} s'
+        f'{self._settings["terms"]}; the limits are {process.START_LIMIT_S:g} s'
         f' and {self._settings["memory_limit_bytes"] >> 20} MiB.'
       )
 
@@ -330,7 +330,7 @@ class VerifierPool:
     self._selector.register(worker.replies, selectors.EVENT_READ, worker)
 
   def _start_follower(self, worker: WorkerProcess, now: float) -> None:
-    """Lets what may replace a late worker import its modules meanwhile."""
+    """Starts a spare worker when one is late, so that its imports overlap."""
     if worker.late < now:
       worker.late = math.inf
       if len(self._workers) < 2 * self._num_workers:

@@ -1,4 +1,4 @@
-"""A worker process, as its pool sees it: what it was sent, and by when."""
+"""Worker process as seen by its pool: pending items and deadlines."""
 
 import collections
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,16 +13,16 @@ import time
 from typing import IO, Any, cast
 
 START_LIMIT_S = 60.0  # Seconds a worker may take to import its verifiers.
-# Share of the CPU limit, on the clock, after which a worker is late: the one
-# that may take its place has the rest of it to import its modules.
+# Wall-clock seconds, as a share of the CPU limit, after which a worker is late:
+# its spare then has the remaining time to import its modules.
 _LATE = 0.25
-# How a worker dies that used up its CPU time, or outlived its parent.
+# Exit codes of a worker that exceeded its CPU time, or outlived its parent.
 _TIMERS = (-signal.SIGPROF, -signal.SIGALRM)
-_REAP_S = 1.0  # Seconds between the end of a pipe and that of its process.
+_REAP_S = 1.0  # Seconds allowed between end of pipe and end of process.
 
 
 def _plain(value: Any) -> Any:
-  """NumPy values inside an example, as JSON."""
+  """JSON value of a NumPy value inside an example."""
   if hasattr(value, 'tolist'):
     return value.tolist()
   return str(value)
@@ -32,21 +32,21 @@ class WorkerProcess:
   """One process: starting, then idle or busy with the items in `pending`.
 
   Attributes:
-    pending: indices of the items it was sent and has not answered, in order.
-    deadline: when it must have answered next, by the clock; inf while idle.
-    late: when to start one that may take its place; inf while idle, or once
-      that has been done.
+    pending: indices of items sent and not yet answered, in order.
+    deadline: clock time by which the next answer is due; inf while idle.
+    late: clock time at which to start a spare worker; inf while idle, or once
+      one has been started.
     ready: whether it has loaded its verifiers.
     process: the process.
-    replies: its end of the pipe that carries verdicts.
+    replies: read end of the pipe that carries verdicts.
   """
 
   def __init__(self, settings: Mapping[str, Any]):
     """Starts the process.
 
     Args:
-      settings: 'terms', 'extraction', 'time_limit_s' (of CPU time, which the
-        process itself keeps), 'wall_limit_s' (by the clock, kept here),
+      settings: 'terms', 'extraction', 'time_limit_s' (CPU time, enforced by
+        the process itself), 'wall_limit_s' (wall clock, enforced here),
         'memory_limit_bytes'.
     """
     self.pending: collections.deque[int] = collections.deque()
@@ -57,23 +57,23 @@ class WorkerProcess:
     self._wall_limit_s = settings['wall_limit_s']
     self._buffer = b''
     self.process = subprocess.Popen(
-      # -P: its import path is that of this process and nothing else.
+      # -P: the same import path as this process, without the working directory.
       [sys.executable, '-P', '-m', 'dppo_jax.rewards.worker'],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       bufsize=0,
       env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
-      # Ctrl-C is the parent's to handle; and the group dies together.
+      # The parent handles Ctrl-C; one signal ends the whole group.
       start_new_session=True,
     )
-    # Popen leaves them None only where no pipe was asked for.
+    # Popen leaves them None only without a pipe.
     self._requests = cast(IO[bytes], self.process.stdin)
     self.replies = cast(IO[bytes], self.process.stdout)
     self._write(settings)
 
   def _write(self, message: Any) -> None:
     line = memoryview(json.dumps(message, default=_plain).encode() + b'\n')
-    with contextlib.suppress(OSError):  # It has died; reading says so.
+    with contextlib.suppress(OSError):  # It died; `receive` will find out.
       while line:
         line = line[self._requests.write(line) :]
 
@@ -89,19 +89,19 @@ class WorkerProcess:
     self._expect()
 
   def _expect(self) -> None:
-    """Sets by when it must have answered the next item, if there is one."""
+    """Sets the deadline of the next pending item, if there is one."""
     now = time.monotonic() if self.pending else math.inf
     self.deadline = now + self._wall_limit_s
     self.late = now + self._late_s
 
   def answered(self) -> int:
-    """Takes the item off that it has answered; its index."""
+    """Index of the item just answered, removed from `pending`."""
     index = self.pending.popleft()
     self._expect()
     return index
 
   def receive(self) -> list[Any] | None:
-    """Messages that have arrived, perhaps none; None once it has died."""
+    """Messages that have arrived, possibly none; None once it has died."""
     data = os.read(self.replies.fileno(), 65536)
     if not data:
       return None
@@ -112,13 +112,13 @@ class WorkerProcess:
     """Whether its own timer ended it, once `receive` has returned None."""
     try:
       return self.process.wait(_REAP_S) in _TIMERS
-    except subprocess.TimeoutExpired:  # It closed the pipe and lives on.
+    except subprocess.TimeoutExpired:  # It closed the pipe and still runs.
       return False
 
   def stop(self) -> None:
-    """Kills the process and whatever it started."""
+    """Kills the process and its children."""
     if self.process.returncode is None:
-      # It may have ended by itself.
+      # It may have exited already.
       with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(self.process.pid, signal.SIGKILL)
     self._requests.close()

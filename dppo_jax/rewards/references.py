@@ -1,8 +1,8 @@
-r"""Reference answers that no verifier accepts, found before they cost a run.
+r"""Reference answers that no verifier accepts, found before a run starts.
 
-A reference is judged as a model would write it: as it stands, and in its plain
-forms, `9` for `9 (apples)` and `18` for `A: 18`. What is never right in any
-spelling earns nothing, whatever the policy says.
+A reference is verified as a model would write it: verbatim, and in its plain
+form, `9` for `9 (apples)` and `18` for `A: 18`. A reference that is right in no
+form can never be rewarded.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,11 +12,11 @@ from typing import NamedTuple
 from dppo_jax import base
 from dppo_jax.rewards.pool import VerifierPool
 
-# The rows that compare a completion with the reference; what others ask for
-# (a form, numbers to use) is not in the reference.
+# Verifiers that compare a completion with the reference. Others check a format
+# or the numbers used, which the reference does not contain.
 COMPARING = ('exact_match', 'numeric', 'math', 'last_word', 'alias_sort')
-# How an answer is written where an extractor looks for it; else as it stands.
-_SPELLINGS = {
+# Text in which an extractor finds an answer; others read it verbatim.
+_TEMPLATES = {
   'boxed': '\\boxed{%s}',
   'hashes': '#### %s',
   'answer_tag': '<answer>%s</answer>',
@@ -26,16 +26,16 @@ _LABEL = re.compile(r'\s*[A-Za-z]\s?:\s*(?=[-+$.]?[0-9]|\\[dt]?frac)')
 _REMARK = re.compile(
   r'(?<=[0-9}$%])\s*\((?:[^()0-9\\]*[a-zA-Z]{3})[^()0-9\\]*\)\s*'
 )
-_MAX_LENGTH = 1000  # Characters in which words around a number are looked for.
+_MAX_LENGTH = 1000  # Characters of a reference that is searched for remarks.
 
 
 class Unverifiable(NamedTuple):
   """References that no verifier accepts.
 
   Attributes:
-    num_checked: examples that have one to check.
-    shown: reference -> the reason, each distinct one, in the order of the data.
-    num_examples: that have one of them.
+    num_checked: examples with a reference to check.
+    shown: distinct reference -> reason, in the order of the data.
+    num_examples: examples with one of these references.
   """
 
   num_checked: int
@@ -44,12 +44,12 @@ class Unverifiable(NamedTuple):
 
   @property
   def share(self) -> float:
-    """Of the examples that were checked."""
+    """Fraction of the checked examples, in [0, 1]."""
     return self.num_examples / max(1, self.num_checked)
 
 
 def plain_form(reference: str) -> str:
-  """A reference without a label before or a remark behind its number.
+  """Reference without a label before, or a remark after, its number.
 
   >>> plain_form('9 (apples)'), plain_form('A: 18'), plain_form('(1, 2)')
   ('9', '18', '(1, 2)')
@@ -64,22 +64,22 @@ def plain_form(reference: str) -> str:
   return text[label.end() :] if label else text
 
 
-def spell(answer: str, extraction: Sequence[str]) -> str:
-  """A completion that gives an answer where the first extractor looks."""
-  return _SPELLINGS.get(extraction[0], '%s').replace('%s', answer)
+def write_completion(answer: str, extraction: Sequence[str]) -> str:
+  """Completion in which the first extractor finds the answer."""
+  return _TEMPLATES.get(extraction[0], '%s').replace('%s', answer)
 
 
 def find_unverifiable(
   examples: Iterable[base.Example], pool: VerifierPool
 ) -> Unverifiable:
-  """Has every distinct reference judged against itself.
+  """References that the verifiers reject as their own answer.
 
   Args:
-    examples: rows with 'answer'.
-    pool: of the run; its terms of `COMPARING` judge.
+    examples: examples with 'answer'.
+    pool: the run's pool; its terms in `COMPARING` verify.
 
   Returns:
-    Nothing checked where the pool has no such term.
+    The rejected references; `num_checked` is 0 if the pool has no such term.
   """
   judges = [i for i, t in enumerate(pool.terms) if t.name in COMPARING]
   counts: dict[str, int] = {}
@@ -92,7 +92,7 @@ def find_unverifiable(
   if not pairs:
     return Unverifiable(0, {}, 0)
   verdicts = pool.verify_terms(
-    [spell(text, pool.extraction) for text, _ in pairs],
+    [write_completion(text, pool.extraction) for text, _ in pairs],
     [{'answer': reference} for _, reference in pairs],
     [False] * len(pairs),
   )

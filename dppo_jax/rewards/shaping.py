@@ -1,6 +1,6 @@
-"""What the length of a completion adds to its reward, in training only.
+"""Length-based reward shaping, in training only.
 
-Lengths are tokens, the end token included. Each function takes i [N, G]
+Lengths are in tokens, the end token included. Each function takes i [N, G]
 lengths and bool [N, G], which answers are right, and returns f64 [N, G] to add.
 """
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:  # It imports JAX, which a verifier process must not.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShapingConfig:
-  """What the shapings read.
+  """Settings of the shaping terms.
 
   Attributes:
     terms: weighted keys of `SHAPINGS`.
-    max_length: L_max, tokens; the limit of the sampler.
+    max_length: L_max, tokens; the sampler's length limit.
     cache: L_cache, tokens below L_max over which the penalty grows.
   """
 
@@ -34,7 +34,7 @@ class ShapingConfig:
 def none(
   lengths: np.ndarray, right: np.ndarray, config: ShapingConfig
 ) -> np.ndarray:
-  """Nothing."""
+  """Zeros."""
   del right, config
   return np.zeros(lengths.shape)
 
@@ -58,8 +58,8 @@ def brief(
   """Kimi k1.5's length reward (arXiv:2501.12599, section 2.3.3).
 
   lambda = 1/2 - (L - min L) / (max L - min L) within the group: lambda where
-  the answer is right, min(0, lambda) elsewhere; 0 where all are as long. What
-  else the verifiers add, such as a reward for the format, makes none right.
+  the answer is right, min(0, lambda) elsewhere; 0 if all lengths are equal.
+  "Right" is the verdict of the first verifier; a format reward does not count.
   """
   del config
   least = lengths.min(axis=1, keepdims=True)
@@ -77,10 +77,10 @@ SHAPINGS: dict[str, 'RewardFn'] = {
 
 
 def parse_shaping(text: str) -> tuple[Term, ...]:
-  """Reads `rewards.shaping`, a sum of rows: 'overlong + 0.2 * brief'.
+  """Terms of `rewards.shaping`, a weighted sum: 'overlong + 0.2 * brief'.
 
   Raises:
-    ValueError: it is none.
+    ValueError: no such sum.
   """
   return parse_terms('rewards.shaping', text, SHAPINGS, functions=False)
 
@@ -91,23 +91,26 @@ def shape(
   group_size: int,
   config: ShapingConfig,
 ) -> np.ndarray:
-  """What to add to the rewards of a rollout.
+  """Shaping terms to add to the rewards of a rollout.
 
   Args:
-    lengths: i [B], tokens of the completions.
-    right: bool [B], which answers are right, of `verdicts.is_right`.
-    group_size: G; completions of a prompt adjoin.
-    config: the shapings.
+    lengths: i [B], tokens per completion.
+    right: bool [B], which answers are right, from `verdicts.is_right`.
+    group_size: G; completions of a prompt are adjacent.
+    config: the shaping terms.
 
   Returns:
     f64 [B].
+
+  Raises:
+    TypeError: `right` is not boolean.
   """
   grouped = np.asarray(lengths).reshape(-1, group_size)
   correct = np.asarray(right).reshape(-1, group_size)
   if correct.dtype != bool:
     raise TypeError(
-      f'right: got {correct.dtype}; bool, of verdicts.is_right: a sum of'
-      ' rewards does not say which answers are right.'
+      f'right: got {correct.dtype}; bool, from verdicts.is_right: a sum of'
+      ' rewards does not tell which answers are right.'
     )
   total = np.zeros(grouped.shape)
   for weight, name in config.terms:

@@ -13,7 +13,7 @@ class Term(NamedTuple):
 
   Attributes:
     weight: finite.
-    name: what is weighed.
+    name: of a verifier or of a shaping term.
   """
 
   weight: float
@@ -23,22 +23,22 @@ class Term(NamedTuple):
 def parse_terms(
   path: str, text: str, known: Collection[str], *, functions: bool
 ) -> tuple[Term, ...]:
-  """Reads a sum of names, each with a weight and '*' before it or none.
+  """Terms of a sum of names, each with an optional weight and '*' before it.
 
   >>> parse_terms('x', 'a + 0.5*b', ('a', 'b'), functions=False)
   (Term(weight=1.0, name='a'), Term(weight=0.5, name='b'))
 
   Args:
-    path: of the config, for messages.
+    path: config path, for messages.
     text: the sum.
-    known: names.
-    functions: whether 'package.module:function' is a name, too.
+    known: allowed names.
+    functions: whether 'package.module:function' is allowed, too.
 
   Returns:
     The terms, in order, each name once.
 
   Raises:
-    ValueError: it is no such sum.
+    ValueError: no such sum.
   """
   terms: list[Term] = []
   for part in text.split(' + '):
@@ -59,7 +59,7 @@ def parse_terms(
     if name not in known and not (functions and module and function):
       close = difflib.get_close_matches(name, known, n=1)
       hint = f' did you mean {close[0]!r}?' if close else ''
-      mine = " Or name a function of yours: 'package.module:function'."
+      mine = " Or name your own function: 'package.module:function'."
       raise ValueError(
         f'{path}: unknown {name!r};{hint} Known: {", ".join(sorted(known))}.'
         f'{mine if functions else ""}'
@@ -73,11 +73,11 @@ def parse_terms(
 def combine(
   terms: Sequence[Term], verdicts: Sequence[Sequence[Verdict]]
 ) -> list[Verdict]:
-  """The weighted sum of rewards, with the reasons of the first term.
+  """Weighted sum of rewards, with the reasons of the first term.
 
   Args:
     terms: the sum.
-    verdicts: of each term, B.
+    verdicts: B verdicts per term.
 
   Returns:
     B verdicts.

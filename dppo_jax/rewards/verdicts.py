@@ -12,47 +12,46 @@ MAX_REASON_LENGTH = 200  # Characters; reasons are logged and counted.
 
 
 class Verdict(NamedTuple):
-  """Verdict of a verifier on a completion.
+  """A verifier's result for one completion.
 
   Attributes:
-    reward: finite; 1.0 is right and 0.0 wrong for every verifier here.
-    reason: a key of `REASONS`, 'error: …', or a few words of the user's.
+    reward: finite; 1.0 is right and 0.0 wrong for every built-in verifier.
+    reason: a key of `REASONS`, 'error: …', or a user function's own words.
   """
 
   reward: float
   reason: str
 
 
-# What becomes of a completion that the length limit cut. zero: verifiers of
-# this package give it 0 whatever it says, and those of the user are told.
-# score: it is judged by its text, as if it had ended. mask: as score, and it is
-# left out of the loss and of its denominators, tokens and sequences, while its
-# reward stays in the mean of its group.
+# How truncated completions are treated. zero: built-in verifiers give reward 0;
+# user functions receive the flag. score: verified by their text, as if they had
+# ended. mask: like score, and excluded from the loss and from its denominators
+# (tokens and sequences); their rewards still count in the group mean.
 TRUNCATED_POLICIES = ('zero', 'score', 'mask')
 
 
 def is_right(verdict: Verdict) -> bool:
-  """Whether the answer is right: the verdict of the first term, above 0.
+  """Whether the answer is right: reward above 0, for the first term's verdict.
 
-  Not of the sum of several, where a format or a penalty counts, too.
+  Not for the sum of several terms, which includes formats and penalties.
   """
   return verdict.reward > 0
 
 
-# Every reason of this package, and what it says.
+# Every built-in reason, and its meaning.
 REASONS = {
-  'right': 'as asked',
-  'wrong': 'an answer, but another one',
-  'empty': 'no words at all',
-  'truncated': 'cut by the length limit',
+  'right': 'correct',
+  'wrong': 'an answer that is not the reference',
+  'empty': 'an empty completion',
+  'truncated': 'reached the length limit',
   'unjudged': 'left to the reward model',
-  'no_answer': 'nothing where rewards.extraction looks',
-  'too_long': 'an answer longer than any answer is',
-  'malformed': 'not of the form asked for',
-  'wrong_numbers': 'countdown: other numbers than those given',
-  'timeout': 'took more CPU time than rewards.time_limit_s',
-  'memory': 'took more than rewards.memory_limit_mb',
-  'crashed': 'ended the process that verified it',
+  'no_answer': 'no answer found by rewards.extraction',
+  'too_long': 'an answer above the length that is verified',
+  'malformed': 'not in the required format',
+  'wrong_numbers': 'countdown: numbers other than those given',
+  'timeout': 'exceeded rewards.time_limit_s of CPU time',
+  'memory': 'exceeded rewards.memory_limit_mb',
+  'crashed': 'the worker process ended while verifying it',
 }
 RIGHT = Verdict(1.0, 'right')
 WRONG = Verdict(0.0, 'wrong')
@@ -69,7 +68,7 @@ CRASHED = Verdict(0.0, 'crashed')
 
 
 def error_verdict(message: str) -> Verdict:
-  """Reward 0 with a reason of bounded length."""
+  """Verdict with reward 0 and a reason of bounded length."""
   return Verdict(0.0, f'error: {message}'[:MAX_REASON_LENGTH])
 
 
@@ -79,18 +78,18 @@ def verify_safely(
   example: Mapping[str, Any],
   truncated: bool,
 ) -> Verdict:
-  """Calls a verifier; whatever it does but hang or exit becomes a verdict.
+  """Verdict of a verifier, whatever it raises or returns.
 
   Args:
     verifier: any callable of the three arguments below.
     completion: text without the end token.
-    example: the data row, with 'answer'.
-    truncated: whether the length limit cut the completion.
+    example: with 'answer'.
+    truncated: whether the completion hit the length limit.
 
   Returns:
-    Its verdict with a finite reward and a bounded reason; reward 0.0 and
-    'memory' where it wanted too much of that, 'error: …' where it raises
-    otherwise or returns anything else.
+    Its verdict, with a finite reward and a bounded reason; reward 0.0 and
+    'memory' on a MemoryError, 'error: …' on any other exception or malformed
+    result. A verifier that hangs or exits is not handled here.
   """
   try:
     reward, reason = verifier(completion, example, truncated)
@@ -107,9 +106,9 @@ def verify_safely(
 
 
 def failure_counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
-  """Counts what verifiers failed to judge: errors, timeouts and crashes.
+  """Counts of verifier failures: 'errors', 'timeouts' and 'crashes'.
 
-  A verifier that ran out of memory counts as a crash.
+  Running out of memory counts as a crash.
   """
   reasons = [verdict.reason for verdict in verdicts]
   return {
@@ -120,7 +119,7 @@ def failure_counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
 
 
 def reason_shares(verdicts: Sequence[Verdict]) -> dict[str, float]:
-  """Share of each key of `REASONS`, of 'error' and of 'other', summing to 1.
+  """Fraction of verdicts per key of `REASONS`, 'error' and 'other'; sums to 1.
 
   Args:
     verdicts: B, at least one.

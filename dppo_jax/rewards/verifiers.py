@@ -1,4 +1,4 @@
-"""Verifiers: a completion and its example to a reward and a reason.
+"""Verifiers: (completion, example) -> reward and reason.
 
 Worker processes import this module, so it needs the standard library only.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # It imports JAX, which a verifier process must not.
   from dppo_jax.base import Verifier
 
 MAX_ANSWER_LENGTH = 1000  # Characters of an answer that sympy may see.
-# Digits that nothing but zeros after the point can spell otherwise.
+# Decimals that can differ only by trailing zeros.
 _DECIMAL = re.compile(
   r'(-?(?:0|[1-9][0-9]{0,63}))(?:\.([0-9]{1,64}))?', re.ASCII
 )
@@ -35,15 +35,15 @@ _DECIMAL = re.compile(
 Judge = Callable[[str, Mapping[str, Any]], Verdict]
 
 
-class Row(NamedTuple):
-  """One row of `VERIFIERS`.
+class VerifierSpec(NamedTuple):
+  """One entry of `VERIFIERS`.
 
   Attributes:
-    fn: (text, example) -> verdict; never sees what is cut or empty.
-    reads: its text: 'answer', what `rewards.extraction` finds in the
+    fn: (text, example) -> verdict; never sees truncated or empty completions.
+    reads: its text: 'answer', as found by `rewards.extraction` in the
       completion, or 'completion', all of it.
-    imports: module that the judge imports and only workers may; '' where it
-      also runs in the trainer's process.
+    imports: module that `fn` imports and that only workers may import; '' if
+      `fn` may run in the trainer's process, too.
   """
 
   fn: Judge
@@ -52,9 +52,9 @@ class Row(NamedTuple):
 
 
 def exact_match(answer: str, example: Mapping[str, Any]) -> Verdict:
-  """Right where it is the answer, character by character.
+  """Right if it equals the answer, character by character.
 
-  One decimal number, alone, may end in zeros: 1 is 1.0.
+  A single decimal number may have trailing zeros: 1 is 1.0.
   """
   reference = reference_answer(example)
   if answer in (example['answer'], reference):
@@ -70,21 +70,21 @@ def exact_match(answer: str, example: Mapping[str, Any]) -> Verdict:
 
 
 def last_word(completion: str, example: Mapping[str, Any]) -> Verdict:
-  """Right where the last word is the answer, whatever comes before it."""
+  """Right if the last word is the answer."""
   right = completion.split()[-1:] == [example['answer']]
   return RIGHT if right else WRONG
 
 
 def none(completion: str, example: Mapping[str, Any]) -> Verdict:
-  """Reward 0 whatever it says: where a reward model alone rewards."""
+  """Reward 0 for every completion: for runs with a reward model only."""
   del completion, example
   return UNJUDGED
 
 
 def alias_sort(completion: str, example: Mapping[str, Any]) -> Verdict:
-  """Right where the digits are those of the answer, however spelled.
+  """Right if the digits are those of the answer, under any alias.
 
-  A word 'digit.rank' is one of the spellings of its digit.
+  A word 'digit.rank' is an alias of its digit.
   """
 
   def digits(text: str) -> list[str]:
@@ -97,15 +97,15 @@ def alias_sort(completion: str, example: Mapping[str, Any]) -> Verdict:
 
 
 def reference_answer(example: Mapping[str, Any]) -> str:
-  """The answer of an example, also where its 'answer' is a whole solution."""
+  """Answer of an example, extracted if its 'answer' is a full solution."""
   text = str(example['answer'])
   return extraction.extract(text, ('hashes', 'boxed', 'whole')) or ''
 
 
 def numeric(answer: str, example: Mapping[str, Any]) -> Verdict:
-  """Right where both are the same number, exactly; see `read_quantity`.
+  """Right if both are exactly the same number; see `read_quantity`.
 
-  Where the reference is spelled digit by digit the answer may be, too.
+  If the reference is written digit by digit, the answer may be, too.
   """
   reference = reference_answer(example)
   number = quantities.read_quantity(answer)
@@ -122,16 +122,15 @@ def numeric(answer: str, example: Mapping[str, Any]) -> Verdict:
   return RIGHT if quantities.same_quantity(number, expected) else WRONG
 
 
-def _ask() -> matching.Questions:
+def _load() -> matching.FormulaComparisons:
   module: Any = importlib.import_module(VERIFIERS['math'].imports)
-  return matching.Questions(module.equivalent, module.same_relation)
+  return matching.FormulaComparisons(module.equivalent, module.same_relation)
 
 
 def math(answer: str, example: Mapping[str, Any]) -> Verdict:
-  """Right where both mean the same; see `matching`.
+  """Right if both are mathematically equivalent; see `matching`.
 
-  Equal texts and bare numbers are settled at once: that is nearly all of
-  GSM8K.
+  Equal texts and bare numbers are compared directly: nearly all of GSM8K.
   """
   reference = reference_answer(example)
   if answer == reference:
@@ -142,44 +141,44 @@ def math(answer: str, example: Mapping[str, Any]) -> Verdict:
     return RIGHT if number == expected else WRONG
   if len(answer) > MAX_ANSWER_LENGTH:
     return TOO_LONG
-  if '\\boxed' in answer:  # A second one, that hedges the first.
+  if '\\boxed' in answer:  # A second box, which hedges the first.
     return MALFORMED
   try:
-    right = matching.same_answer(canonical(answer), canonical(reference), _ask)
-  except matching.UntamedError:
+    right = matching.same_answer(canonical(answer), canonical(reference), _load)
+  except matching.IntractableError:
     return MALFORMED
   return RIGHT if right else WRONG
 
 
-VERIFIERS: dict[str, Row] = {
-  'exact_match': Row(exact_match, 'answer', ''),
-  'numeric': Row(numeric, 'answer', ''),
-  'math': Row(math, 'answer', 'dppo_jax.rewards.answers.equivalence'),
-  'countdown': Row(countdown.countdown, 'answer', ''),
-  'countdown_subset': Row(countdown.countdown_subset, 'answer', ''),
-  'last_word': Row(last_word, 'completion', ''),
-  'alias_sort': Row(alias_sort, 'completion', ''),
-  'think_answer': Row(formats.think_answer, 'completion', ''),
-  'thought': Row(formats.thought, 'completion', ''),
-  'one_boxed': Row(formats.one_boxed, 'completion', ''),
-  'none': Row(none, 'completion', ''),
+VERIFIERS: dict[str, VerifierSpec] = {
+  'exact_match': VerifierSpec(exact_match, 'answer', ''),
+  'numeric': VerifierSpec(numeric, 'answer', ''),
+  'math': VerifierSpec(math, 'answer', 'dppo_jax.rewards.answers.equivalence'),
+  'countdown': VerifierSpec(countdown.countdown, 'answer', ''),
+  'countdown_subset': VerifierSpec(countdown.countdown_subset, 'answer', ''),
+  'last_word': VerifierSpec(last_word, 'completion', ''),
+  'alias_sort': VerifierSpec(alias_sort, 'completion', ''),
+  'think_answer': VerifierSpec(formats.think_answer, 'completion', ''),
+  'thought': VerifierSpec(formats.thought, 'completion', ''),
+  'one_boxed': VerifierSpec(formats.one_boxed, 'completion', ''),
+  'none': VerifierSpec(none, 'completion', ''),
 }
 
 
 def make_verifier(
-  row: Row, extractors: Sequence[str], *, read_thoughts: bool = False
+  row: VerifierSpec, extractors: Sequence[str], *, read_thoughts: bool = False
 ) -> 'Verifier':
-  """A verifier of whole completions.
+  """Verifier of full completions, with extraction.
 
   Args:
     row: of `VERIFIERS`.
-    extractors: keys of `EXTRACTORS`, in the order they are tried.
-    read_thoughts: whether an answer counts that stands in a thought only.
+    extractors: keys of `EXTRACTORS`, in the order in which they are tried.
+    read_thoughts: whether an answer found only inside the reasoning counts.
 
   Returns:
     (completion, example, truncated) -> verdict.
   """
-  # The whole completion is judged as it is, its spaces too.
+  # The full completion is verified verbatim, spaces included.
   as_it_is = row.reads == 'completion' or tuple(extractors) == ('whole',)
 
   def verify(

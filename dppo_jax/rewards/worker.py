@@ -1,9 +1,9 @@
-"""The process that runs a verifier on behalf of a pool.
+"""Worker process that runs verifiers for a pool.
 
 Started as `python -m dppo_jax.rewards.worker` with one JSON line of settings;
-then each line in is a chunk of items, and each line out the verdicts on one,
-one a term. JSON, not pickle: what a verifier returns is data to its parent,
-never code.
+then each input line is a chunk of items, and each output line the verdicts on
+one item, one per term. JSON, not pickle: a verifier's result is data to the
+parent, never code.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,30 +21,30 @@ from dppo_jax.rewards.verdicts import verify_safely
 if TYPE_CHECKING:  # It imports JAX, which a verifier process must not.
   from dppo_jax.base import Verifier
 
-# An orphan that waits is ended by its own timer, this much after the parent
-# would have ended it.
+# An orphaned worker that waits is ended by its own timer, this many seconds
+# after the parent would have ended it.
 _GRACE_S = 5.0
-# The first formula a process reads takes longer than those after it, by as
-# much as ten of them: it must not count against the limit of an item.
+# The first formula that a process parses takes as long as ten later ones, so
+# one is parsed before the first item, outside its time limit.
 _FIRST_ITEM = ('\\boxed{\\frac{x}{2}, [1, 2)}', {'answer': '[1,2),x/2'}, False)
 
 
 def load_verifier(
   name: str, extraction: Sequence[str], *, read_thoughts: bool = False
 ) -> 'Verifier':
-  """Makes a verifier of a row, or imports 'package.module:function'.
+  """Verifier of the given name.
 
   Args:
-    name: a key of `VERIFIERS`, or that.
-    extraction: keys of `EXTRACTORS`, for rows that read answers.
-    read_thoughts: whether those read a thought, too, where nothing follows it.
+    name: a key of `VERIFIERS`, or 'package.module:function'.
+    extraction: keys of `EXTRACTORS`, for verifiers that read answers.
+    read_thoughts: whether an answer found only inside the reasoning counts.
 
   Raises:
-    ValueError: there is no such module or function.
+    ValueError: no such module or function.
   """
   if name in verifiers.VERIFIERS:
     row = verifiers.VERIFIERS[name]
-    if row.imports:  # Now, not within the time limit of the first item.
+    if row.imports:  # Now, outside the time limit of the first item.
       importlib.import_module(row.imports)
       verify_safely(verifiers.make_verifier(row, ('boxed',)), *_FIRST_ITEM)
     return verifiers.make_verifier(row, extraction, read_thoughts=read_thoughts)
@@ -64,16 +64,16 @@ def load_verifier(
 
 
 def limit_memory(num_bytes: int) -> None:
-  """Caps the address space of this process where the system can."""
-  # Where it cannot, the time limit holds all the same.
+  """Limits the address space of this process, where the system supports it."""
+  # Elsewhere only the time limit applies.
   with contextlib.suppress(ImportError, ValueError, OSError):
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (num_bytes, num_bytes))
 
 
-def heed_timers() -> None:
-  """Has the two timers of `serve` end this process, whoever started it."""
+def unblock_timers() -> None:
+  """Makes the two timers of `serve` end this process, whatever it inherited."""
   timers = (signal.SIGPROF, signal.SIGALRM)
   for timer in timers:  # A parent may have ignored or blocked them.
     signal.signal(timer, signal.SIG_DFL)
@@ -91,12 +91,13 @@ def serve(
 
   Args:
     requests: JSON lines, lists of [index, completion, example, truncated].
-    replies: takes a JSON line [index, [[reward, reason], …]] an item, in order.
+    replies: receives one JSON line [index, [[reward, reason], …]] per item, in
+      order.
     terms: verifiers to call, one after the other.
-    time_limit_s: seconds of this process's CPU time, user and system, that an
-      item may take; the process dies of SIGPROF at that moment, whatever
-      code it is in.
-    wall_limit_s: seconds by the clock; the process dies a little later.
+    time_limit_s: CPU seconds per item, user and system; SIGPROF then ends the
+      process, whatever code is running.
+    wall_limit_s: wall-clock seconds per item; SIGALRM ends the process
+      `_GRACE_S` later.
   """
   for line in requests:
     for index, completion, example, truncated in json.loads(line):
@@ -118,7 +119,7 @@ def main() -> None:
   os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
   os.dup2(2, 1)
   settings = json.loads(requests.readline())
-  heed_timers()
+  unblock_timers()
   limit_memory(settings['memory_limit_bytes'])
   try:
     terms = [

@@ -1,1 +1,1 @@
-"""The sampling loop: prompts + parameters + key -> Rollout."""
+"""Sampling: prompts + parameters + key -> Rollout."""

@@ -1,11 +1,10 @@
-"""Sampling with fewer rows at once: a slot whose row has ended takes another.
+"""Continuous batching: a slot whose sequence has ended takes the next one.
 
-S slots are decoded together, each at a token of its own. Once enough of them
-are free, the next rows are put into them: their prompts are run then, for
-neither the keys of all prompts nor those of all completions need fit. Each
-shard of rows has its own slots and works through its own rows, in order. A
-completion is a function of its prompt, its row number and the key, whoever it
-ran beside.
+S slots are decoded together, each at its own position. Once enough slots are
+free, the next prompts are prefilled into them, so the KV cache holds S
+sequences, not all B. Each batch shard has its own slots and its own sequences,
+in order. A completion is deterministic given its prompt, its row index and the
+key, independent of batching.
 """
 
 import dataclasses
@@ -24,8 +23,8 @@ from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.sampling import decode, weight_rounding
 from dppo_jax.sampling.decode import SamplingConfig
 
-# A refill takes at most this part of the slots. Half a refill waits on
-# average, so that is 3 % of the work; smaller ones run more prefills.
+# A refill takes at most 1/16 of the slots. On average half a refill's slots are
+# idle, which is 3 % of the work; smaller refills need more prefills.
 _REFILLS = 16
 # Names of the two loops in a compiled program.
 REFILL_LOOP, DECODE_LOOP = 'refill_slots', 'decode_slots'
@@ -33,14 +32,14 @@ REFILL_LOOP, DECODE_LOOP = 'refill_slots', 'decode_slots'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SlotPlan:
-  """Sizes, each of one shard but the first.
+  """Sizes of continuous batching, per shard except `shards`.
 
   Attributes:
-    shards: D.
-    rows: b, to sample.
-    slots: s, rows at once.
-    refill: F, rows put in at once; divides `rows` and `slots`.
-    prompts: M, that those rows have.
+    shards: D, batch shards.
+    rows: b, completions to sample.
+    slots: s, sequences decoded at once.
+    refill: F, rows started per refill; divides `rows` and `slots`.
+    prompts: M, prompts per refill.
   """
 
   shards: int
@@ -52,20 +51,21 @@ class SlotPlan:
 
 @flax.struct.dataclass(kw_only=True)
 class SlotState:
-  """All that changes; results of rows that have not begun are empty.
+  """Loop state; results of rows that have not started are empty.
 
   Attributes:
-    next_row: i32 [D], first row of the shard that still waits.
-    row: i32 [D, s], row that a slot holds, or held last.
-    live: bool [D, s], it has not ended.
-    step: i32 [D, s], its tokens drawn so far.
-    token: i32 [D, s], the last of them.
-    cache: keys and values of the rows in the slots.
+    next_row: i32 [D], the shard's next row to start.
+    row: i32 [D, s], row in the slot, or the last one in it.
+    live: bool [D, s], whether that row has not ended.
+    step: i32 [D, s], number of its sampled tokens.
+    token: i32 [D, s], the last sampled token.
+    cache: KV cache of the slots.
     tokens: i32 [D, b, R].
     mask: bool [D, b, R].
-    stats: of the law sampled from, [D, b, R].
-    ended: bool [D, b], an end token has been drawn.
-    decode_steps: i32 [D, b], those of the slot since the row began.
+    stats: of the sampling distribution, [D, b, R].
+    ended: bool [D, b], an end token has been sampled.
+    decode_steps: i32 [D, b], decode steps executed by the row's slot since it
+      started.
     prompt_routes: unsigned [D, n, P, M, k], or None.
     routes: unsigned [D, b, R, M, k], or None.
   """
@@ -88,10 +88,10 @@ class SlotState:
 def plan_slots(
   num_rows: int, group_size: int, num_slots: int, shards: int
 ) -> SlotPlan:
-  """How many rows a shard has, decodes at once, and puts in at once.
+  """Plan with the largest refill of at most 1/16 of the slots.
 
-  A refill is a part of a group or several groups: then a prompt is run as
-  seldom as can be.
+  A refill is a fraction of a group or several groups, which minimizes the
+  number of prefills.
 
   >>> plan_slots(4096, 16, 512, 2)
   SlotPlan(shards=2, rows=2048, slots=256, refill=16, prompts=1)
@@ -115,7 +115,7 @@ def plan_slots(
 def plan_for(
   config: SamplingConfig, num_prompts: int, shards: int
 ) -> SlotPlan | None:
-  """The plan for N prompts; None where all rows are decoded at once."""
+  """Plan for N prompts; None if all rows are decoded at once."""
   num_rows = num_prompts * config.group_size
   if not 0 < config.num_slots < num_rows:
     return None
@@ -130,9 +130,9 @@ def sample(
   prompts: Prompts,
   key: Array,
 ) -> Rollout:
-  """As `decode.sample`, with at most `config.num_slots` rows at once.
+  """Rollout of `decode.sample`, with at most `config.num_slots` rows at once.
 
-  Tokens are those of `decode.sample`, but for the rounding of sums.
+  The tokens equal those of `decode.sample`, up to rounding of sums.
   """
   plan = plan_for(
     config, prompts.tokens.shape[0], parallel.num_batch_shards(axes.mesh)
@@ -144,48 +144,48 @@ def sample(
   sampler = _Sampler(policy, axes, config, plan, params, weights, prompts, key)
 
   def waiting(state: SlotState) -> Array:
-    return jnp.any(state.next_row < plan.rows)  # Rows have not begun.
+    return jnp.any(state.next_row < plan.rows)  # Some rows have not started.
 
   def decoding(state: SlotState) -> Array:
-    some = jnp.any(state.live)  # Otherwise nothing is left to decode.
-    return some & ~_refill_is_due(plan, state)  # Free slots are many.
+    some = jnp.any(state.live)  # Else no slot is left to decode.
+    return some & ~_refill_is_due(plan, state)  # Else enough slots are free.
 
-  def turn(state: SlotState) -> SlotState:
+  def refill_and_decode(state: SlotState) -> SlotState:
     state = sampler.refill(state)
     with jax.named_scope(DECODE_LOOP):
       return jax.lax.while_loop(decoding, sampler.decode, state)
 
   with jax.named_scope(REFILL_LOOP):
-    state = jax.lax.while_loop(waiting, turn, sampler.start())
+    state = jax.lax.while_loop(waiting, refill_and_decode, sampler.start())
 
-  def whole(values: Array) -> Array:
+  def merge_shards(values: Array) -> Array:
     return values.reshape(-1, *values.shape[2:])
 
   routes = None
   if state.prompt_routes is not None and state.routes is not None:
-    routes = (whole(state.prompt_routes), whole(state.routes))
+    routes = (merge_shards(state.prompt_routes), merge_shards(state.routes))
   return decode.to_rollout(
     config,
     prompts,
-    tokens=whole(state.tokens),
-    mask=whole(state.mask),
-    stats=jax.tree.map(whole, state.stats),
-    ended=whole(state.ended),
+    tokens=merge_shards(state.tokens),
+    mask=merge_shards(state.mask),
+    stats=jax.tree.map(merge_shards, state.stats),
+    ended=merge_shards(state.ended),
     routes=routes,
-    decode_steps=whole(state.decode_steps),
+    decode_steps=merge_shards(state.decode_steps),
   )
 
 
 def _ready(plan: SlotPlan, state: SlotState) -> Array:
-  """Shards with rows that wait and slots for them: bool [D]."""
+  """Whether a shard has rows to start, and a refill of free slots: bool [D]."""
   free = jnp.sum(~state.live, axis=1)
   return (state.next_row < plan.rows) & (free >= plan.refill)
 
 
 def _refill_is_due(plan: SlotPlan, state: SlotState) -> Array:
-  """Whether half of the shards whose rows wait are ready: bool [].
+  """Whether at least half of the shards with rows to start are ready: bool [].
 
-  All of them stop for a refill, which only those that are ready need.
+  A refill stops the decoding of all shards, so one ready shard is not enough.
   """
   number = jnp.sum(state.next_row < plan.rows)
   ready = jnp.sum(_ready(plan, state))
@@ -194,7 +194,7 @@ def _refill_is_due(plan: SlotPlan, state: SlotState) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class _Sampler:
-  """The two steps, state -> state, and what they read."""
+  """The two steps, state -> state, and their constants."""
 
   policy: Policy
   axes: VocabularyAxes
@@ -206,7 +206,7 @@ class _Sampler:
   key: Array
 
   def start(self) -> SlotState:
-    """Every slot is free, every row waits."""
+    """Initial state: all slots free, no row started."""
     plan, config = self.plan, self.config
     hidden, fresh = jax.eval_shape(
       lambda: self.policy.prefill(self.params, self.prompts, 1, 1)
@@ -249,7 +249,7 @@ class _Sampler:
     )
 
   def refill(self, state: SlotState) -> SlotState:
-    """Puts the next F rows of each shard that is ready into free slots."""
+    """State after the next F rows of each ready shard started in free slots."""
     plan, config = self.plan, self.config
     ready = _ready(plan, state)[:, None]
     free_first = jnp.argsort(state.live, axis=1, stable=True)
@@ -271,7 +271,7 @@ class _Sampler:
     share = plan.refill // plan.prompts
     steps = jnp.zeros(rows.shape, jnp.int32)
     live = jnp.broadcast_to(ready, rows.shape)
-    state, tokens, ended = self._draw(
+    state, tokens, ended = self._sample_tokens(
       state,
       rows,
       steps,
@@ -300,7 +300,7 @@ class _Sampler:
     )
 
   def decode(self, state: SlotState) -> SlotState:
-    """Runs the last token of every slot and draws its next one."""
+    """State after one decode step of every slot."""
     live, last = state.live, jnp.maximum(state.step - 1, 0)
     hidden, cache, routes = self.policy.slots.decode(
       self.weights, state.cache, state.token.reshape(-1), last.reshape(-1)
@@ -320,7 +320,7 @@ class _Sampler:
       ),
       routes=all_routes,
     )
-    state, tokens, ended = self._draw(
+    state, tokens, ended = self._sample_tokens(
       state, state.row, state.step, live, hidden, logits
     )
     return dataclasses.replace(
@@ -330,7 +330,7 @@ class _Sampler:
       token=jnp.where(live, tokens, state.token),
     )
 
-  def _draw(
+  def _sample_tokens(
     self,
     state: SlotState,
     rows: Array,
@@ -339,24 +339,24 @@ class _Sampler:
     hidden: Array,
     logits: Array,
   ) -> tuple[SlotState, Array, Array]:
-    """Draws token `steps` of each of `rows` and writes down the live ones.
+    """Samples token `steps` of each of `rows`; writes those of live rows.
 
     Args:
       state: has the buffers.
-      rows: i32 [D, x], numbers within the shard.
-      steps: i32 [D, x].
-      live: bool [D, x].
+      rows: i32 [D, x], indices within the shard.
+      steps: i32 [D, x], positions in the completions.
+      live: bool [D, x], rows to write.
       hidden: [D·x, D'].
       logits: f32 [D·x, V].
 
     Returns:
-      The state; the tokens i32 [D, x]; and which rows need no further one.
+      The state; the tokens i32 [D, x]; and bool [D, x], rows that are complete.
     """
     first = jnp.arange(self.plan.shards)[:, None] * self.plan.rows
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
       self.key, (first + rows).reshape(-1)
     )
-    drawn, stats, ends = decode.draw(
+    drawn, stats, ends = decode.sample_tokens(
       self.axes, self.config, keys, steps.reshape(-1), hidden, logits
     )
     where = jnp.where(live, rows, self.plan.rows)
@@ -377,7 +377,7 @@ class _Sampler:
 
 
 def _put(buffer: Array, values: Array, *at: Array) -> Array:
-  """buffer[d, at[d, i]] = values[d, i] within each shard, if it is there."""
+  """Buffer with buffer[d, at[d, i]] = values[d, i]; out of range is dropped."""
   return jax.vmap(lambda x, new, *i: x.at[i].set(new, mode='drop'))(
     buffer, values, *at
   )

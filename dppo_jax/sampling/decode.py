@@ -1,4 +1,4 @@
-"""The decoding loop: one documented state, state -> state, and why it stops."""
+"""Decoding loop: state -> state, until every row has ended."""
 
 import dataclasses
 from typing import Any
@@ -16,22 +16,22 @@ from dppo_jax.sampling import filters, next_token, weight_rounding
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-  """How completions are sampled.
+  """Sampling settings.
 
   Attributes:
-    group_size: G, completions a prompt.
+    group_size: G, completions per prompt.
     max_completion_length: R, tokens, the end token included.
     temperature: > 0, divides the logits.
-    top_p: nucleus, 1.0 for none (always in training).
-    greedy: take the most likely token instead of drawing.
-    top_k: K, log-probs recorded a token; 0 records none.
-    with_hidden: record the states that the head read.
-    with_routes: record the experts that each token was given; a model without
-      any records none.
-    precision: what the weights are rounded to.
-    pad_id: fills the columns after the end.
-    eos_ids: each of them ends a completion.
-    num_slots: S, rows decoded together; 0: all of them.
+    top_p: nucleus; 1.0 for none (always in training).
+    greedy: whether to take the most likely token instead of sampling.
+    top_k: K, log-probs recorded per token; 0 records none.
+    with_hidden: whether to record the hidden states that the LM head reads.
+    with_routes: whether to record the experts of each token; dense models
+      record none.
+    precision: of the sampler's weights, a key of `PRECISIONS`.
+    pad_id: fills the columns after the end token.
+    eos_ids: end tokens.
+    num_slots: S, rows decoded at once; 0 for all.
   """
 
   group_size: int
@@ -50,15 +50,15 @@ class SamplingConfig:
 
 @flax.struct.dataclass(kw_only=True)
 class DecodeState:
-  """All that changes while decoding; columns from `step` on are unwritten.
+  """Loop state; columns from `step` on are unwritten.
 
   Attributes:
-    step: i32 [], tokens drawn so far in every row.
-    tokens: i32 [B, R], pad_id where unwritten or after the end.
-    mask: bool [B, R], True on drawn tokens, the end included.
-    stats: of the law sampled from, [B, R].
-    done: bool [B], an end token has been drawn.
-    cache: keys and values of all tokens but the last drawn.
+    step: i32 [], number of tokens sampled per row.
+    tokens: i32 [B, R], pad_id where unwritten or after the end token.
+    mask: bool [B, R], True on sampled tokens, the end token included.
+    stats: of the sampling distribution, [B, R].
+    done: bool [B], an end token has been sampled.
+    cache: KV cache of all tokens except the last one sampled.
   """
 
   step: Array
@@ -77,15 +77,15 @@ def sample(
   prompts: Prompts,
   key: Array,
 ) -> Rollout:
-  """Samples G completions for each of N prompts.
+  """Rollout of G completions for each of N prompts.
 
-  Each prompt is run once and its keys and values are shared by its group. The
-  draw for token r of row b depends on (key, b, r) alone.
+  Each prompt is prefilled once and its KV cache is shared by its group. The
+  random number for token r of row b depends on (key, b, r) only.
 
   Args:
     policy: the model.
-    axes: where rows and columns of the vocabulary live.
-    config: how to sample.
+    axes: mesh axes of the batch and of the vocabulary.
+    config: sampling settings.
     params: master parameters, rounded here to `config.precision`.
     prompts: N prompts.
     key: PRNG key, consumed.
@@ -106,17 +106,17 @@ def sample(
   logits = jnp.repeat(policy.logits(params, hidden), config.group_size, axis=0)
   hidden = jnp.repeat(hidden, config.group_size, axis=0)
   state = _empty_state(config, cache, hidden)
-  state = record(axes, config, row_keys, hidden, logits, state)
+  state = write_token(axes, config, row_keys, hidden, logits, state)
   weights = policy.for_decoding(params)
 
-  def go_on(state: DecodeState) -> Array:
+  def unfinished(state: DecodeState) -> Array:
     room = state.step < config.max_completion_length  # The length limit.
-    return room & ~jnp.all(state.done)  # Every row has ended.
+    return room & ~jnp.all(state.done)  # Some row has not ended.
 
   def step(state: DecodeState) -> DecodeState:
     return decode_step(policy, axes, config, params, weights, row_keys, state)
 
-  state = jax.lax.while_loop(go_on, step, state)
+  state = jax.lax.while_loop(unfinished, step, state)
   routes, cache = None, state.cache
   if cache.prompt_routes is not None and cache.completion_routes is not None:
     routes = (cache.prompt_routes, cache.completion_routes)
@@ -141,16 +141,16 @@ def decode_step(
   row_keys: Array,
   state: DecodeState,
 ) -> DecodeState:
-  """Runs the last token through the policy and draws the next one."""
+  """State after running the last token and sampling the next one."""
   last = state.step - 1
   tokens = jax.lax.dynamic_index_in_dim(state.tokens, last, 1, keepdims=False)
   hidden, cache = policy.decode(weights, state.cache, tokens, last)
   logits = policy.logits(params, hidden)
   state = dataclasses.replace(state, cache=cache)
-  return record(axes, config, row_keys, hidden, logits, state)
+  return write_token(axes, config, row_keys, hidden, logits, state)
 
 
-def record(
+def write_token(
   axes: VocabularyAxes,
   config: SamplingConfig,
   row_keys: Array,
@@ -158,10 +158,12 @@ def record(
   logits: Array,
   state: DecodeState,
 ) -> DecodeState:
-  """Draws column `state.step` from logits [B, V] and writes it down."""
+  """State after sampling column `state.step` from logits [B, V]."""
   step, live = state.step, ~state.done
   steps = jnp.broadcast_to(step, live.shape)
-  drawn, stats, ends = draw(axes, config, row_keys, steps, hidden, logits)
+  drawn, stats, ends = sample_tokens(
+    axes, config, row_keys, steps, hidden, logits
+  )
 
   def write(buffer: Array, column: Array) -> Array:
     keep = live.reshape((-1,) + (1,) * (column.ndim - 1))
@@ -179,7 +181,7 @@ def record(
   )
 
 
-def draw(
+def sample_tokens(
   axes: VocabularyAxes,
   config: SamplingConfig,
   row_keys: Array,
@@ -187,18 +189,18 @@ def draw(
   hidden: Array,
   logits: Array,
 ) -> tuple[Array, TokenStats, Array]:
-  """Draws a token in each row.
+  """One token per row.
 
   Args:
-    axes: where rows and columns of the vocabulary live.
-    config: how to sample.
-    row_keys: a key for each row.
-    steps: i32 [B], numbers of the tokens.
+    axes: mesh axes of the batch and of the vocabulary.
+    config: sampling settings.
+    row_keys: PRNG keys, one per row.
+    steps: i32 [B], positions of the tokens in their completions.
     hidden: [B, D].
     logits: f32 [B, V].
 
   Returns:
-    i32 [B]; what is recorded, [B]; and bool [B], which tokens are an end.
+    Tokens i32 [B]; their stats [B]; and bool [B], which are end tokens.
   """
   uniform = None
   if not config.greedy:
@@ -238,13 +240,13 @@ def _empty_state(
 def empty_columns(
   config: SamplingConfig, num_rows: int, width: int, dtype: Any
 ) -> tuple[Array, Array, TokenStats]:
-  """Tokens, mask and stats of B rows before anything is drawn.
+  """Tokens, mask and stats of B rows before sampling.
 
   Args:
-    config: how to sample.
+    config: sampling settings.
     num_rows: B.
     width: D.
-    dtype: of the states.
+    dtype: of the hidden states.
   """
   shape = (num_rows, config.max_completion_length)
   top, states = None, None
@@ -274,15 +276,15 @@ def to_rollout(
   routes: tuple[Array, Array] | None,
   decode_steps: Array,
 ) -> Rollout:
-  """Puts prompts before what was sampled for them.
+  """Rollout of prompts and their completions.
 
   Args:
-    config: how it was sampled.
+    config: sampling settings.
     prompts: N prompts.
     tokens: i32 [B, R].
     mask: bool [B, R].
     stats: [B, R].
-    ended: bool [B], an end token was drawn.
+    ended: bool [B], an end token was sampled.
     routes: of the prompts [N, P, M, k] and the completions [B, R, M, k].
     decode_steps: i32 [B].
   """

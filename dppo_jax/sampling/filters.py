@@ -1,4 +1,4 @@
-"""What may be drawn: filters on logits. Training uses temperature only."""
+"""Filters on logits: nucleus sampling. Training uses temperature only."""
 
 import chex
 import jax
@@ -8,14 +8,14 @@ from dppo_jax.base import Array
 
 
 def allowed(logits: Array, temperature: float, top_p: float) -> Array:
-  """Logits with -inf where the law that is sampled has no mass.
+  """Logits with -inf outside the support of the sampling distribution.
 
   The nucleus is that of softmax(z / temperature).
 
   Args:
     logits: f32 [B, V].
     temperature: > 0.
-    top_p: in (0, 1]; 1 forbids nothing.
+    top_p: in (0, 1]; 1 filters nothing.
 
   Returns:
     f32 [B, V].
@@ -27,9 +27,9 @@ def allowed(logits: Array, temperature: float, top_p: float) -> Array:
 
 
 def nucleus(log_probs: Array, top_p: float) -> Array:
-  """Keeps the smallest set of likely tokens that holds mass `top_p`.
+  """Log-probs of the smallest set of most likely tokens with mass `top_p`.
 
-  The most likely token always stays, and so do ties with the last one kept
+  The most likely token is always kept, and so are ties with the last one kept
   (Holtzman et al., arXiv:1904.09751).
 
   Args:

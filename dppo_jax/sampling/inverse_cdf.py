@@ -1,19 +1,19 @@
-"""Drawing a token from each row with one uniform number, by blocks."""
+"""Blockwise inverse-CDF sampling: one token per row from one uniform number."""
 
 import chex
 import jax.numpy as jnp
 
 from dppo_jax.base import Array
 
-# Columns a block: one cache line of sums is enough to find the block at
-# V = 152 k, and below two blocks one level is cheaper.
+# Columns per block: one cache line of sums is enough to find the block at
+# V = 152 k, and up to two blocks one level is cheaper.
 BLOCK = 128
 # Scales a sum to the next smaller float, so that a target is always below it.
 JUST_BELOW_ONE = 1.0 - 2.0**-23
 
 
 def in_blocks(values: Array, fill: float) -> Array:
-  """[B, V] -> [B, blocks, columns a block], the last one filled up."""
+  """Blocks of columns: [B, V] -> [B, blocks, columns per block], padded."""
   rows, size = values.shape
   if size <= 2 * BLOCK:
     return values[:, None]
@@ -28,7 +28,7 @@ def draw(
 
   Two levels: the block is found among the block sums, then the column within
   it. Exact up to f32 rounding of the sums; a column of mass 0 is never drawn.
-  No noise of size [B, V] is made.
+  It needs no random numbers of size [B, V].
 
   Args:
     blocks: f32 [B, blocks, columns]; the mass of a column is
@@ -38,11 +38,11 @@ def draw(
     target: f32 [B] in [0, total mass).
 
   Returns:
-    i32 [B], the column; and f32 [B], what stands there.
+    i32 [B], the column; and f32 [B], the value of `blocks` there.
 
-  >>> law = jnp.log(jnp.array([[0.2, 0.8], [0.2, 0.8]]))
-  >>> target = jnp.array([0.1, 0.3])
-  >>> column, _ = draw(law[:, None], jnp.zeros(2), jnp.ones((2, 1)), target)
+  >>> log_probs = jnp.log(jnp.array([[0.2, 0.8], [0.2, 0.8]]))
+  >>> blocks, sums = log_probs[:, None], jnp.ones((2, 1))
+  >>> column, _ = draw(blocks, jnp.zeros(2), sums, jnp.array([0.1, 0.3]))
   >>> column.tolist()
   [0, 1]
   """
@@ -55,17 +55,17 @@ def draw(
 
 
 def first_above(masses: Array, target: Array) -> tuple[Array, Array]:
-  """First index whose running sum exceeds `target`, and what is left there.
+  """First index whose cumulative sum exceeds `target`, and the remainder there.
 
-  Indices without mass are passed over: running sums are computed in a tree,
-  and their rounding could otherwise lift a sum at an index that adds nothing.
+  Indices without mass are skipped: cumulative sums are computed in a tree, and
+  rounding could otherwise raise a sum at an index that adds nothing.
 
   Args:
     masses: f32 [B, n].
     target: f32 [B].
 
   Returns:
-    i32 [B] and f32 [B].
+    Index i32 [B], and target minus the sum before it f32 [B].
   """
   sums = jnp.cumsum(masses, axis=1)
   reachable = jnp.where(masses > 0, sums, -jnp.inf)

@@ -1,8 +1,9 @@
-"""What follows the logits of a decode step: the draw and what is recorded.
+"""Token sampling from the logits of a decode step, and its stats.
 
 One pass over the vocabulary gives block maxima and block sums; the rest works
-on those. Over a mesh each device passes over its own columns; what crosses is
-the maximum, one sum a device, the K candidates of each and the token drawn.
+on those. Sampling is vocabulary-sharded: each device reads its own columns, and
+only the maximum, one sum per device, each device's K candidates and the sampled
+token are communicated.
 """
 
 import functools
@@ -19,7 +20,7 @@ from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.sampling import inverse_cdf
 from dppo_jax.sampling.top_k import top_k_of_blocks
 
-# Blocks a CPU sums at once.
+# Blocks per partial sum on a CPU.
 _PART = 8
 
 
@@ -31,18 +32,18 @@ def sample_token(
   temperature: float,
   top_k: int,
 ) -> tuple[Array, TokenStats]:
-  """Draws from softmax(logits / temperature) and says what it drew from.
+  """Tokens from softmax(logits / temperature), and their stats.
 
   Args:
-    axes: where rows and columns live.
-    logits: f32 [B, V]; -inf where a filter forbids a token.
+    axes: mesh axes of the batch and of the vocabulary.
+    logits: f32 [B, V]; -inf for tokens that a filter removed.
     uniform: f32 [B] in [0, 1), or None to take the most likely token.
     temperature: > 0.
     top_k: K <= V, log-probs to record; 0 for none.
 
   Returns:
-    i32 [B] and TokenStats of [B], with the entropy. The same tokens however
-    the columns are split, but for the rounding of sums.
+    i32 [B] and TokenStats of [B], with the entropy. The tokens do not depend on
+    the sharding of the vocabulary, up to rounding of sums.
   """
   chex.assert_rank(logits, 2)
   size = logits.shape[1]
@@ -59,7 +60,7 @@ def sample_token(
     mesh=axes.mesh,
     in_specs=(PartitionSpec(axes.rows, axes.vocabulary), rows),
     out_specs=rows,
-    check_vma=False,  # The reductions are written out below.
+    check_vma=False,  # The reductions are explicit, below.
   )(logits, uniform)
 
 
@@ -72,7 +73,7 @@ def _local(
   temperature: float,
   top_k: int,
 ) -> tuple[Array, TokenStats]:
-  """On one device: its rows, and its columns of the vocabulary."""
+  """Tokens and stats on one device, from its rows and columns of the logits."""
   if temperature != 1.0:
     logits = logits / temperature
   blocks = inverse_cdf.in_blocks(logits, -jnp.inf)
@@ -96,15 +97,15 @@ def _local(
     found = axes.reduce_sum(jnp.where(mine, value, 0.0))
 
   def log_prob(logits: Array) -> Array:
-    # Largest first: then none exceeds 0.
-    sunk = jnp.expand_dims(log_sum, tuple(range(1, logits.ndim)))
+    # The maximum is subtracted first: then no log-prob exceeds 0.
+    log_total = jnp.expand_dims(log_sum, tuple(range(1, logits.ndim)))
     top = jnp.expand_dims(largest, tuple(range(1, logits.ndim)))
-    return jnp.maximum(logits - top - sunk, LOWEST_LOG_PROB)
+    return jnp.maximum(logits - top - log_total, LOWEST_LOG_PROB)
 
   top_log_probs, top_ids = None, None
   if top_k:
     values, top_ids = _largest(axes, blocks, maxima, first, top_k)
-    top_ids = jnp.minimum(top_ids, size - 1)  # Padding has no mass either.
+    top_ids = jnp.minimum(top_ids, size - 1)  # Padding columns have no mass.
     top_log_probs = log_prob(values)
   return token, TokenStats(
     log_probs=log_prob(found),
@@ -115,10 +116,10 @@ def _local(
 
 
 def _sums(blocks: Array, largest: Array) -> tuple[Array, Array]:
-  """Sums of e by block [B, blocks], and of e log e [B]; e = exp(z - largest).
+  """Sums of e per block [B, blocks], and of e log e [B]; e = exp(z - largest).
 
-  On a CPU, which would write all e out since they are used twice, a few blocks
-  at a time: those stay in its cache.
+  On a CPU, which would materialize all e since they are used twice, a few
+  blocks at a time, which fit into its cache.
   """
   if blocks.shape[1] < _PART:
     return _sums_at_once(blocks, largest)
@@ -128,7 +129,7 @@ def _sums(blocks: Array, largest: Array) -> tuple[Array, Array]:
 
 
 def _sums_at_once(blocks: Array, largest: Array) -> tuple[Array, Array]:
-  # 0 log 0 is 0: a forbidden token adds nothing.
+  # 0 log 0 is 0: a filtered token adds nothing.
   below = jnp.maximum(blocks - largest[:, None, None], LOWEST_LOG_PROB)
   masses = jax.lax.optimization_barrier(jnp.exp(below))
   return jnp.sum(masses, axis=2), jnp.sum(masses * below, axis=(1, 2))
@@ -160,7 +161,7 @@ def _largest(
   first: Array | int,
   k: int,
 ) -> tuple[Array, Array]:
-  """The K largest of all columns and their ids: candidates cross, no logits."""
+  """The K largest of all columns, and their ids; only candidates are sent."""
   here = min(k, blocks.shape[1] * blocks.shape[2])
   values, columns = top_k_of_blocks(blocks, maxima, here)
   values = axes.gather(values)

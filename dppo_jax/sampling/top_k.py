@@ -1,4 +1,4 @@
-"""The K largest of each row, exactly, by whatever the backend does fastest."""
+"""Exact top-K of each row, by the fastest method of the backend."""
 
 import functools
 
@@ -11,19 +11,19 @@ from dppo_jax.base import Array
 def top_k_of_blocks(
   blocks: Array, maxima: Array, k: int
 ) -> tuple[Array, Array]:
-  """The same as `lax.top_k` of the columns in order, ties included.
+  """The K largest values of each row, equal to `lax.top_k`, ties included.
 
-  On CPUs, whose sort is slow, only blocks that hold one of the K largest
-  maxima are looked at: no other block can hold one of the K largest values.
-  Other backends are faster at the whole.
+  On CPUs, whose sort is slow, only blocks with one of the K largest maxima are
+  searched: no other block can have one of the K largest values. Other backends
+  are faster on the full row.
 
   Args:
-    blocks: f32 [B, blocks, columns a block].
+    blocks: f32 [B, blocks, columns per block].
     maxima: f32 [B, blocks], of each block.
     k: K, at most the number of columns.
 
   Returns:
-    f32 [B, K], falling, and their columns i32 [B, K].
+    f32 [B, K], descending, and their columns i32 [B, K].
   """
   if blocks.shape[1] <= k:
     return _of_all(k, blocks, maxima)
@@ -44,7 +44,7 @@ def _of_all(k: int, blocks: Array, maxima: Array) -> tuple[Array, Array]:
 def _among_maxima(k: int, blocks: Array, maxima: Array) -> tuple[Array, Array]:
   rows, _, width = blocks.shape
   _, chosen = jax.lax.top_k(maxima, k)
-  # In the order of the columns, so that the first of equal values is taken.
+  # In column order, so that the first of equal values is taken.
   chosen = jnp.sort(chosen, axis=1)
   candidates = jnp.take_along_axis(blocks, chosen[:, :, None], axis=1)
   values, place = jax.lax.top_k(candidates.reshape(rows, -1), k)

@@ -1,4 +1,4 @@
-"""Ending completions after they were sampled."""
+"""Truncation of completions after sampling, at stop strings."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ import numpy as np
 from dppo_jax.base import Array, Rollout
 
 
-def cut(
+def truncate_rollout(
   rollout: Rollout,
   num_tokens: Array | np.ndarray,
   stopped: Array | np.ndarray,
@@ -18,18 +18,19 @@ def cut(
   prompt_length: int,
   pad_id: int,
 ) -> Rollout:
-  """Takes away what comes after the first `num_tokens` of each completion.
+  """Rollout with only the first `num_tokens` of each completion.
 
   Args:
     rollout: B rows.
     num_tokens: i32 [B], tokens of the completion to keep; at most R.
-    stopped: bool [B], rows that ended here and so are not truncated.
+    stopped: bool [B], rows that a stop string ended; they no longer count as
+      truncated by the length limit.
     prompt_length: P.
-    pad_id: what stands in the freed columns.
+    pad_id: fills the removed columns.
 
   Returns:
-    The rollout with shorter completions: masks False, tokens `pad_id`,
-    stats and routes 0 in the freed columns.
+    The rollout with shorter completions: masks False, tokens `pad_id`, stats
+    and routes 0 in the removed columns.
   """
   rows, columns = rollout.tokens.shape
   chex.assert_shape([num_tokens, stopped], (rows,))

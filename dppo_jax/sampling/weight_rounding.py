@@ -1,9 +1,10 @@
-"""Rounding of the sampler's weights: a train-inference mismatch on purpose.
+"""Rounding of the sampler's weights: a deliberate train-inference mismatch.
 
-Engines sample with weights coarser than the trainer's. Here the weights are
-rounded and the arithmetic stays as it is, so that the mismatch is exactly that
-of the weights. Norms and biases are left alone, as engines do. An adapter is
-not merged first: engines keep it beside the rounded base, in 16 bits.
+Inference engines sample with weights of lower precision than the trainer's.
+Here only the weights are rounded and the arithmetic is unchanged, so that the
+mismatch is exactly that of the weights. Norms and biases keep their precision,
+as in engines. An adapter is not merged first: engines keep it in 16 bits beside
+the quantized base weights.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from dppo_jax.models.policy import AdaptedParams
 
 
 def _through(weights: Array, dtype: Any) -> Array:
-  """Casts there and back, past compilers that would drop the pair."""
+  """Weights cast to `dtype` and back; compilers cannot remove the two casts."""
   return jax.lax.optimization_barrier(weights.astype(dtype)).astype(
     weights.dtype
   )
@@ -30,7 +31,7 @@ def _round_bfloat16(weights: Array, in_axes: tuple[int, ...]) -> Array:
 
 
 def _round_fp8(weights: Array, in_axes: tuple[int, ...]) -> Array:
-  """float8 e4m3, one scale a tensor."""
+  """Weights in float8 e4m3, one scale per tensor."""
   del in_axes
   largest = float(jnp.finfo(jnp.float8_e4m3fn).max)
   scale = jnp.maximum(jnp.max(jnp.abs(weights)), 1e-30) / largest
@@ -40,7 +41,7 @@ def _round_fp8(weights: Array, in_axes: tuple[int, ...]) -> Array:
 def _round_integers(
   levels: int,
 ) -> Callable[[Array, tuple[int, ...]], Array]:
-  """Symmetric integers in [-levels, levels], one scale an output channel."""
+  """Rounding to integers in [-levels, levels], one scale per output channel."""
 
   def round_to_levels(weights: Array, in_axes: tuple[int, ...]) -> Array:
     largest = jnp.max(jnp.abs(weights), axis=in_axes, keepdims=True)
@@ -60,21 +61,22 @@ PRECISIONS: Mapping[str, Callable[[Array, tuple[int, ...]], Array] | None] = {
 
 
 def round_params(
-  params: Params, precision: str, *, narrow: bool = False
+  params: Params, precision: str, *, keep_bfloat16: bool = False
 ) -> Params:
-  """Rounds every weight matrix to the values `precision` can hold.
+  """Parameters with every weight matrix rounded to `precision`.
 
   Args:
     params: nested dict; kernels of scanned layers have a leading layer axis.
-      Or AdaptedParams: the adapter is rounded to bfloat16, however coarse the
-      base.
+      Or AdaptedParams: the adapter is rounded to bfloat16, whatever the
+      precision of the base weights.
     precision: a key of `PRECISIONS`.
-    narrow: keep the matrices of bfloat16 in 16 bits. The values are the same,
-      and so is what a policy computes, which casts them to its own dtype.
+    keep_bfloat16: whether to store bfloat16 matrices in 16 bits. Their values
+      are the same, and so are a policy's outputs: it casts them to its dtype.
 
   Returns:
-    The same tree; weights are f32, or of 16 bits if they were, or are to be,
-    and `precision` is bfloat16. An adapter stays f32: its product is scaled.
+    The same tree. Weights are f32; in bfloat16 if `precision` is bfloat16 and
+    they already were or `keep_bfloat16` is set. An adapter stays f32: its
+    product is scaled.
   """
   rounding = PRECISIONS[precision]
   if rounding is None:
@@ -82,7 +84,7 @@ def round_params(
   if isinstance(params, AdaptedParams):
     return dataclasses.replace(
       params,
-      base=round_params(params.base, precision, narrow=narrow),
+      base=round_params(params.base, precision, keep_bfloat16=keep_bfloat16),
       adapter=round_adapter(params.adapter, precision),
     )
 
@@ -90,9 +92,9 @@ def round_params(
     in_axes = _in_axes(tuple(key.key for key in path))
     if in_axes is None:
       return leaf
-    if narrow and precision == 'bfloat16':
+    if keep_bfloat16 and precision == 'bfloat16':
       return leaf.astype(jnp.bfloat16)
-    if precision != 'bfloat16':  # Scales of a base in 16 bits are f32, too.
+    if precision != 'bfloat16':  # Scales are f32, also for bfloat16 weights.
       leaf = leaf.astype(jnp.float32)
     return rounding(leaf, in_axes)
 
@@ -100,11 +102,11 @@ def round_params(
 
 
 def round_adapter(adapter: Params, precision: str) -> Params:
-  """Rounds an adapter to bfloat16, whatever the base is rounded to.
+  """Adapter rounded to bfloat16, whatever the precision of the base weights.
 
   Args:
     adapter: nested dict, f32.
-    precision: of the base; float32 rounds nothing.
+    precision: of the base weights; float32 rounds nothing.
   """
   if PRECISIONS[precision] is None:
     return adapter
@@ -112,7 +114,7 @@ def round_adapter(adapter: Params, precision: str) -> Params:
 
 
 def _in_axes(path: tuple[str, ...]) -> tuple[int, ...] | None:
-  """Axes a weight is summed over; None for what is not a matrix."""
+  """Contracted axes of a weight matrix; None for other parameters."""
   if path in (('embedding',), ('head',)):
     return (1,)
   if path[-1] != 'kernel':

@@ -1,1 +1,1 @@
-"""Measurements; each prints its figures and where it took them."""
+"""Benchmarks; each prints its results and writes them with their provenance."""

@@ -1,4 +1,4 @@
-"""Times the loss head, forward and backward, against its bare products.
+"""Times the LM-head loss, forward and backward, against its bare GEMMs.
 
 python -m experiments.bench.head --tokens=2048 --width=512
 """
@@ -26,17 +26,15 @@ from dppo_jax.ops.trust_regions import open_thresholds
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime import cli
 
-# Another benchmark may import this module: flags are of a command alone.
+# Flags are defined only as a command: other benchmarks import this module.
 if __name__ == '__main__':
   _TOKENS = flags.DEFINE_integer('tokens', 2048, 'N, a multiple of 32.')
   _WIDTH = flags.DEFINE_integer('width', 512, 'D.')
   _VOCABULARY = flags.DEFINE_integer('vocabulary', 151_936, 'V.')
   _TOP_K = flags.DEFINE_integer('top_k', 20, 'K.')
-  _CHUNK = flags.DEFINE_integer(
-    'head_chunk_tokens', 0, 'C; 0: that of the device.'
-  )
-  _DTYPE = flags.DEFINE_string('dtype', 'float32', 'Of the states.')
-  _ONLY = flags.DEFINE_list('only', [], 'Variants beside the bare products.')
+  _CHUNK = flags.DEFINE_integer('head_chunk_tokens', 0, 'C; 0: by the device.')
+  _DTYPE = flags.DEFINE_string('dtype', 'float32', 'Of the hidden states.')
+  _ONLY = flags.DEFINE_list('only', [], 'Variants; the bare GEMMs always run.')
   _REPEATS = flags.DEFINE_integer('repeats', 5, 'Rounds.')
   _OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
 
@@ -100,8 +98,8 @@ class HeadShape:
     width: D.
     vocabulary: V.
     top_k: K.
-    head_chunk_tokens: C; 0 derives it from the device.
-    dtype: of the states; the head is f32.
+    head_chunk_tokens: C; 0 chooses it by the device.
+    dtype: of the hidden states; the head is f32.
   """
 
   tokens: int
@@ -117,7 +115,7 @@ class Variant(NamedTuple):
 
   Attributes:
     run: calls it.
-    temporary: bytes of memory beside arguments and results.
+    temporary: bytes of temporary memory.
   """
 
   run: Callable[[], Any]
@@ -127,14 +125,14 @@ class Variant(NamedTuple):
 def make_variants(
   shape: HeadShape, only: Sequence[str] = ()
 ) -> Mapping[str, Variant]:
-  """The bare products, and the loss in one pass under several rules.
+  """Variants: the bare GEMMs, and the fused loss under several rules.
 
   Args:
     shape: sizes.
-    only: names of the variants to make beside the products; all where empty.
+    only: names of the fused variants to make; empty for all.
 
   Raises:
-    ValueError: a name is none of theirs.
+    ValueError: unknown name.
   """
   k = shape.top_k
   makers: dict[str, Callable[[], Variant]] = {
@@ -163,12 +161,12 @@ def make_variants(
 
 
 def one_pass(shape: HeadShape) -> Variant:
-  """DPPO with the Top-K TV, in one pass."""
+  """Fused loss of DPPO with Top-K TV."""
   return _one_pass(shape, shape.top_k, _config())
 
 
 def layout(shape: HeadShape) -> VocabularyConfig:
-  """The pass on the first device."""
+  """Layout of the pass on the first device."""
   device = jax.devices()[0]
   mesh = parallel.make_mesh(1, 1, 1, [device])
   rows = shape.head_chunk_tokens or hardware.head_chunk_tokens(
@@ -201,7 +199,7 @@ def _config(**options: Any) -> loss_lib.LossConfig:
 
 
 def _case(shape: HeadShape, k: int, exact: bool) -> tuple[Any, ...]:
-  """Head, states and targets; the anchor is the policy, a little moved."""
+  """Head, hidden states and targets; the anchor is a perturbed policy."""
   keys = iter(jax.random.split(jax.random.PRNGKey(0), 8))
   size = (shape.tokens // _LENGTH, _LENGTH)
   dtype = jnp.dtype(shape.dtype)
@@ -267,7 +265,7 @@ def _one_pass(shape: HeadShape, k: int, config: loss_lib.LossConfig) -> Variant:
 
 
 def _materialized(shape: HeadShape) -> Variant:
-  """The definition, differentiated through all logits."""
+  """Loss by its definition, with materialized logits."""
   config = _config()
 
   def total(head: Array, hidden: Array, targets: Targets) -> Any:

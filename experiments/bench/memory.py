@@ -2,8 +2,7 @@
 
 python -m experiments.bench.memory --config=configs/memory_1_7b.py --folder=DIR
 
-Writes random weights to DIR/in where there are none, and the export to
-DIR/out.
+Writes random weights to DIR/in if there are none, and the export to DIR/out.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,17 +37,17 @@ from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.reporting.recorder import Stopwatch
 from dppo_jax.runtime.rollouts import collect as collect_lib
 
-# Another benchmark may import this module: flags are of a command alone.
+# Flags are defined only as a command: other benchmarks import this module.
 if __name__ == '__main__':
   _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Shape of the model and batch.'
   )
-  _FOLDER = flags.DEFINE_string('folder', None, 'Takes twice the weights.')
-  _LIMIT = flags.DEFINE_float('limit_gb', 12.0, 'Of the peak, 10^9 bytes.')
+  _FOLDER = flags.DEFINE_string('folder', None, 'Needs twice the weights.')
+  _LIMIT = flags.DEFINE_float('limit_gb', 12.0, 'Peak allowed, 10^9 bytes.')
 
 
 def main() -> int:
-  """Measures; returns 1 where the peak is above the limit."""
+  """Measures; returns 1 if the peak is above the limit."""
   folder = pathlib.Path(
     cli.required('folder', _FOLDER.value, 'a folder to write to')
   ).expanduser()
@@ -74,13 +73,13 @@ if __name__ == '__main__':
 
 
 _PROCESS = pathlib.Path('/proc/self')
-_FILE_BYTES = 2 * 10**9  # So that there are several files and an index.
-_MAX_LENGTH = 40_960  # Positions that config.json announces.
+_FILE_BYTES = 2 * 10**9  # Small enough for several files and an index.
+_MAX_LENGTH = 40_960  # max_position_embeddings of config.json.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
-  """What a stage took.
+  """Time and memory of a stage.
 
   Attributes:
     name: of the stage.
@@ -96,20 +95,20 @@ class Stage:
 
 
 class Meter:
-  """Collects stages, and tells of each as it ends.
+  """Collects stages, and reports each as it ends.
 
   Attributes:
-    stages: those that have ended, in their order.
+    stages: finished stages, in order.
   """
 
-  def __init__(self, tell: Callable[[str], None]):
-    """Starts without stages; `tell` takes a line."""
+  def __init__(self, report: Callable[[str], None]):
+    """Starts without stages; `report` takes a line."""
     self.stages: list[Stage] = []
-    self._tell = tell
+    self._report = report
 
   @contextlib.contextmanager
   def stage(self, name: str) -> Iterator[None]:
-    """Measures what happens inside.
+    """Measures the body of the with statement.
 
     Raises:
       ValueError: this system has no /proc.
@@ -123,17 +122,17 @@ class Meter:
     gc.collect()
     stage = Stage(name=name, seconds=seconds, peak=peak, kept=resident('VmRSS'))
     self.stages.append(stage)
-    self._tell(
+    self._report(
       f'{name:<10} {seconds:7.1f} s   peak {peak / 1e9:6.2f} GB   kept'
       f' {stage.kept / 1e9:6.2f} GB'
     )
 
 
 def reset_peak() -> None:
-  """Lets the highest resident size begin anew.
+  """Resets the peak resident size.
 
   Raises:
-    ValueError: this system does not offer it.
+    ValueError: this system does not support it.
   """
   try:
     (_PROCESS / 'clear_refs').write_text('5')
@@ -153,11 +152,11 @@ def resident(key: str) -> int:
 
 
 def write_random_model(experiment: Experiment, folder: pathlib.Path) -> None:
-  """Writes a published folder of random bfloat16 weights, one by one.
+  """Writes a model folder with random bfloat16 weights, one by one.
 
   Args:
-    experiment: its model has the shape.
-    folder: made; what it holds is overwritten.
+    experiment: has the model's shape.
+    folder: created; its files are overwritten.
   """
   folder.mkdir(parents=True, exist_ok=True)
   model = experiment.model
@@ -197,10 +196,10 @@ def measure(
   """Imports, samples, takes a train step and exports.
 
   Args:
-    experiment: of the shape of `source`.
+    experiment: with the shape of `source`.
     source: folder of a published model.
-    out: the new folder.
-    meter: is told of every stage.
+    out: new folder.
+    meter: measures every stage.
 
   Raises:
     ValueError: the weights are not those of the model, or peaks cannot be
@@ -219,7 +218,7 @@ def measure(
     collect = collect_lib.compile_collection(experiment, parts, pool)
     with meter.stage('sample'):
       drawn = collect(state, Stopwatch())[0].drawn
-  # Groups that earn the same would teach nothing, and random weights do.
+  # With random weights all rewards are equal, which would give no gradient.
   rewards = jnp.arange(len(drawn.verdicts), dtype=jnp.float32) % 2
   batch, _ = compiled.compile_batcher(parts, experiment)(
     drawn.rollout, rewards, None, None

@@ -1,4 +1,4 @@
-"""Times rollouts of a model shaped like Qwen3-0.6B, its weights random.
+"""Times rollouts of a model of Qwen3-0.6B's shape, with random weights.
 
 python -m experiments.bench.rollout --dtype=float32
 """
@@ -23,11 +23,11 @@ from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime import cli
 from dppo_jax.sampling.decode import SamplingConfig, sample
 
-# Another benchmark may import this module: flags are of a command alone.
+# Flags are defined only as a command: other benchmarks import this module.
 if __name__ == '__main__':
   _ROWS = flags.DEFINE_integer('rows', 8, 'B.')
   _PROMPT = flags.DEFINE_integer('prompt_length', 64, 'P.')
-  _NEW = flags.DEFINE_integer('new_tokens', 32, 'Drawn in every row.')
+  _NEW = flags.DEFINE_integer('new_tokens', 32, 'Per row.')
   _TOP_K = flags.DEFINE_integer('top_k', 20, 'K.')
   _LAYERS = flags.DEFINE_integer('layers', 28, 'Of the model.')
   _DTYPE = flags.DEFINE_string('dtype', 'float32', 'Of weights and arithmetic.')
@@ -88,7 +88,7 @@ class RolloutShape:
     model: the transformer; its dtype is also that of the weights.
     rows: B.
     prompt_length: P.
-    new_tokens: R, drawn in every row.
+    new_tokens: R, per row.
     top_k: K.
   """
 
@@ -100,7 +100,7 @@ class RolloutShape:
 
 
 def decode_bytes(shape: RolloutShape) -> float:
-  """Bytes a decode step must read: all weights, and keys and values so far."""
+  """Bytes that a decode step must read: all weights, and the KV cache."""
   model = shape.model
   size = jnp.dtype(model.dtype).itemsize
   context = shape.prompt_length + shape.new_tokens / 2
@@ -109,9 +109,9 @@ def decode_bytes(shape: RolloutShape) -> float:
 
 
 def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
-  """Rollouts of two tokens, of all with and without records; and a copy.
+  """Rollouts of two tokens, of all with and without top-K stats; and a copy.
 
-  Two tokens take the prompt, the weights made ready to decode, and one step.
+  Two tokens include the prefill, the preparation of weights and one step.
   """
   model = shape.model
   mesh = parallel.make_mesh(1, 1, 1, jax.devices()[:1])
@@ -139,7 +139,7 @@ def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
       with_routes=False,
       precision='float32',
       pad_id=0,
-      eos_ids=(),  # Every row goes on to the end.
+      eos_ids=(),  # Every row decodes to the length limit.
       num_slots=0,
     )
     run = jax.jit(
@@ -170,7 +170,7 @@ def _num_parameters(model: TransformerConfig) -> int:
 
 
 def random_params(model: TransformerConfig) -> Params:
-  """Weights of a model that was never trained, in its dtype."""
+  """Random weights of a model, in its dtype."""
   dtype = jnp.dtype(model.dtype)
 
   def draw(path: Any, leaf: Any) -> Any:

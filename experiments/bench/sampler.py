@@ -1,4 +1,4 @@
-"""Times the tail of a decode step against the product of the head.
+"""Times token sampling, after the logits, against the LM head's GEMM.
 
 python -m experiments.bench.sampler --rows=32 --width=1024
 """
@@ -20,7 +20,7 @@ from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime import cli
 from dppo_jax.sampling.next_token import sample_token
 
-# Another benchmark may import this module: flags are of a command alone.
+# Flags are defined only as a command: other benchmarks import this module.
 if __name__ == '__main__':
   _ROWS = flags.DEFINE_integer('rows', 32, 'B.')
   _WIDTH = flags.DEFINE_integer('width', 1024, 'D.')
@@ -84,7 +84,7 @@ class SamplerShape:
 
 
 def make_variants(shape: SamplerShape) -> Mapping[str, Callable[[], Any]]:
-  """The product, our tail with and without records, and the usual tail."""
+  """The GEMM, our sampling with and without top-K, and the usual sampling."""
   key = jax.random.PRNGKey(0)
   dtype = jnp.dtype(shape.dtype)
   size = (shape.vocabulary, shape.width)
@@ -98,7 +98,7 @@ def make_variants(shape: SamplerShape) -> Mapping[str, Callable[[], Any]]:
   def project(hidden: Array, head: Array) -> Array:
     return products.einsum_f32('bd,vd->bv', hidden, head)
 
-  def tail(top_k: int) -> Callable[[Array, Array], Any]:
+  def sampling(top_k: int) -> Callable[[Array, Array], Any]:
     def run(logits: Array, uniform: Array) -> Any:
       return sample_token(axes, logits, uniform, temperature=1.0, top_k=top_k)
 
@@ -107,15 +107,15 @@ def make_variants(shape: SamplerShape) -> Mapping[str, Callable[[], Any]]:
   @jax.jit
   def usual(logits: Array, key: Array) -> Any:
     tokens = jax.random.categorical(key, logits)
-    law = jax.nn.log_softmax(logits)
-    sampled = jnp.take_along_axis(law, tokens[:, None], axis=1)
-    return tokens, sampled, jax.lax.top_k(law, shape.top_k)
+    log_probs = jax.nn.log_softmax(logits)
+    sampled = jnp.take_along_axis(log_probs, tokens[:, None], axis=1)
+    return tokens, sampled, jax.lax.top_k(log_probs, shape.top_k)
 
   logits = project(hidden, head)
-  record, bare = tail(shape.top_k), tail(0)
+  record, bare = sampling(shape.top_k), sampling(0)
   return {
     PRODUCT: lambda: project(hidden, head),
-    'tail': lambda: record(logits, uniform),
-    'tail, no top-K': lambda: bare(logits, uniform),
+    'sampling': lambda: record(logits, uniform),
+    'sampling, no top-K': lambda: bare(logits, uniform),
     'categorical, log_softmax, top_k': lambda: usual(logits, key),
   }

@@ -1,9 +1,9 @@
-"""Variants of one computation, timed in turn in one process.
+"""Timing of several variants of a computation, interleaved in one process.
 
-A machine has slow spells; variants that take turns share them. So only ratios
-are quoted, of medians. On a CPU the time is that of the process on all cores,
-which other processes disturb least; elsewhere it is the time until the result
-is there, of several calls in a row.
+Machines have slow periods; interleaved variants share them, so only ratios of
+medians are quoted. On a CPU the time is process CPU time over all cores, which
+other processes disturb least; elsewhere it is the time until the results are
+ready, for several consecutive calls.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-# Calls in a row where dispatching one takes a part of its time.
+# Consecutive calls on accelerators, so that dispatch overlaps execution.
 _CALLS = 4
 
 
@@ -28,9 +28,9 @@ class Timing(NamedTuple):
   """Seconds of one variant.
 
   Attributes:
-    seconds: median over repeats, of the process on a CPU, else of the device.
-    least: the least of them.
-    wall: median, by the clock.
+    seconds: median over repeats; process CPU time on a CPU, else device time.
+    least: minimum of them.
+    wall: median wall time.
   """
 
   seconds: float
@@ -39,7 +39,7 @@ class Timing(NamedTuple):
 
 
 def say(line: str) -> None:
-  """Tells who waits what is going on."""
+  """Prints progress to stderr."""
   print(line, file=sys.stderr, flush=True)
 
 
@@ -48,12 +48,12 @@ def compare(
   repeats: int,
   note: Callable[[str], None] = say,
 ) -> dict[str, Timing]:
-  """Runs each variant once to compile it, then all of them in turn.
+  """Timings of the variants: each is compiled, then all are run in turn.
 
   Args:
     variants: each computes something on the default device.
     repeats: rounds.
-    note: is told what is going on.
+    note: receives progress lines.
   """
   for name, run in variants.items():
     note(f'compiling {name}')
@@ -79,7 +79,7 @@ def compare(
 
 
 def provenance() -> dict[str, Any]:
-  """Where and with what a result was measured."""
+  """Device, versions and commit of a measurement."""
   device = jax.devices()[0]
   return {
     'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -94,7 +94,7 @@ def provenance() -> dict[str, Any]:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-  """Rows of text, the first one a header, in columns."""
+  """Text table of rows, the first one a header."""
   widths = [
     max(len(cell) for cell in column) for column in zip(*rows, strict=True)
   ]
@@ -109,7 +109,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def write(folder: pathlib.Path, name: str, result: Mapping[str, Any]) -> str:
-  """Writes NAME-DEVICE.json, with where it was measured; returns its path."""
+  """Path of NAME-DEVICE.json, after writing a result and its provenance."""
   folder.mkdir(parents=True, exist_ok=True)
   about = provenance()
   device = ''.join(c if c.isalnum() else '-' for c in about['device'].lower())
@@ -120,7 +120,7 @@ def write(folder: pathlib.Path, name: str, result: Mapping[str, Any]) -> str:
 
 
 def _commit() -> str:
-  """Of the code that runs, or '' outside of a repository."""
+  """Commit of the code, or '' outside of a repository."""
   try:
     done = subprocess.run(
       ['git', 'rev-parse', '--short', 'HEAD'],

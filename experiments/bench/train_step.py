@@ -27,15 +27,13 @@ from dppo_jax.runtime.programs import compiled
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state as state_lib
 
-# Another benchmark may import this module: flags are of a command alone.
+# Flags are defined only as a command: other benchmarks import this module.
 if __name__ == '__main__':
   _CONFIG = config_flags.DEFINE_config_file(
     'config', 'configs/quickstart.py', 'Model and batch.'
   )
   _REPEATS = flags.DEFINE_integer('repeats', 10, 'Rounds.')
-  _NAME = flags.DEFINE_string(
-    'name', 'quickstart', 'In the name of the result.'
-  )
+  _NAME = flags.DEFINE_string('name', 'quickstart', 'Part of the file name.')
   _OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
 
 
@@ -68,7 +66,7 @@ RL, CROSS_ENTROPY = 'DPPO step', 'cross-entropy step'
 
 
 def build(config: Any) -> Experiment:
-  """An experiment whose step is one update, on one device."""
+  """Experiment whose step is one update, on one device."""
   c: Any = config.copy_and_resolve_references()
   c.learner.num_minibatches = 1
   c.learner.share_prompt_prefix = False
@@ -77,9 +75,9 @@ def build(config: Any) -> Experiment:
 
 
 def useful_flop(experiment: Experiment) -> float:
-  """FLOP of an update: 6 a weight and token, and causal attention once.
+  """FLOP of an update: 6 per weight and token, plus causal attention.
 
-  Recomputation, padding and the head on prompts do not count.
+  Recomputation, padding and the LM head on prompts do not count.
   """
   model = experiment.model
   parts = parts_lib.assemble_model(experiment)
@@ -96,7 +94,7 @@ def useful_flop(experiment: Experiment) -> float:
 
 
 def make_variants(experiment: Experiment) -> Mapping[str, Callable[[], Any]]:
-  """Both steps on random tokens; each keeps the state it changes."""
+  """Both steps on random tokens; each keeps its own state."""
   parts = parts_lib.assemble_model(experiment)
   batch = _batch(experiment)
   layout = compiled.vocabulary_layout(experiment, parts.mesh, 1.0)
@@ -146,7 +144,7 @@ def _repeat(
 
 
 def _batch(experiment: Experiment) -> Batch:
-  """Whole rows of random tokens that a flat law sampled."""
+  """Batch of full-length random tokens from a uniform distribution."""
   key = jax.random.PRNGKey(0)
   size = experiment.model.vocab_size
   first = experiment.loss.prompt_length

@@ -1,1 +1,1 @@
-"""The documentation: its generated tables, its pages, its checks."""
+"""Documentation: generated tables, pages and checks."""

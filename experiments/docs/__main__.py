@@ -1,7 +1,7 @@
 """Builds the site of docs/: python -m experiments.docs --out=site.
 
-Notebooks are executed, unless their results are kept from before: cells, code
-and configs are the same. --noexecute leaves out what is not kept.
+Notebooks are executed, unless cached outputs of the same cells, code and
+configs exist. --noexecute shows the others without outputs.
 """
 
 import pathlib
@@ -11,7 +11,7 @@ from absl import app, flags
 from dppo_jax.experiments.docs import notebooks, site
 
 _OUT = flags.DEFINE_string('out', 'site', 'Folder of the site.')
-_EXECUTE = flags.DEFINE_bool('execute', True, 'Run notebooks that changed.')
+_EXECUTE = flags.DEFINE_bool('execute', True, 'Execute changed notebooks.')
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 

@@ -1,4 +1,4 @@
-"""Command lines: the flags that entry points define, and whether a line parses.
+"""Command lines: flags of the entry points, and whether a command parses.
 
 Flags are read from the sources, since entry points of one process would define
 the same flags twice.
@@ -28,7 +28,7 @@ class Flag(NamedTuple):
 
   Attributes:
     name: without dashes.
-    kind: what follows DEFINE_, or 'config'.
+    kind: suffix of DEFINE_…, or 'config'.
     default: its value without the flag.
     meaning: help text.
   """
@@ -43,8 +43,8 @@ class Command(NamedTuple):
   """A command line found in a text.
 
   Attributes:
-    module: 'experiments.train', say.
-    arguments: the words after it.
+    module: such as 'experiments.train'.
+    arguments: of the command.
   """
 
   module: str
@@ -52,7 +52,7 @@ class Command(NamedTuple):
 
 
 def entry_points() -> list[str]:
-  """Modules that are run by name, figures as one."""
+  """Modules with a command, all figures counted as one."""
   found = []
   for path in sorted((ROOT / 'experiments').rglob('*.py')):
     if not re.search(r'^if __name__ == ', path.read_text(), re.MULTILINE):
@@ -65,7 +65,7 @@ def entry_points() -> list[str]:
 
 
 def flags_of(module: str) -> list[Flag]:
-  """Flags of an entry point, those of its `define_flags` calls included."""
+  """Flags of an entry point, including those of its `define_flags` calls."""
   spec = importlib.util.find_spec(module)
   if spec is not None and spec.submodule_search_locations:
     spec = importlib.util.find_spec(f'{module}.__main__')
@@ -76,7 +76,7 @@ def flags_of(module: str) -> list[Flag]:
 
 
 def _flags_in(tree: ast.AST, names: dict[str, Any]) -> list[Flag]:
-  """Flags that a module defines; `names` are those its expressions use."""
+  """Flags that a module defines; `names` resolves its expressions."""
   found = []
   for node in ast.walk(tree):
     if not isinstance(node, ast.Call):
@@ -95,14 +95,14 @@ def _flags_in(tree: ast.AST, names: dict[str, Any]) -> list[Flag]:
 
 
 def _flag(kind: str, node: ast.Call, names: dict[str, Any]) -> Flag:
-  # In the order of absl: name, default, (the choices of an enumeration,) help.
+  # absl's order: name, default, (choices of an enum,) help.
   values = [_value(argument, names) for argument in node.args]
   kind = 'config' if kind == 'config_file' else kind
   return Flag(values[0], kind, values[1], values[-1])
 
 
 def _value(node: ast.expr, names: dict[str, Any]) -> Any:
-  """Value of a literal, or of a constant that the module imports."""
+  """Value of a literal, or of an imported constant."""
   try:
     return ast.literal_eval(node)
   except ValueError:
@@ -126,7 +126,7 @@ def _value(node: ast.expr, names: dict[str, Any]) -> Any:
 
 
 def _imported(tree: ast.Module) -> dict[str, Any]:
-  """What the imports of a module bind."""
+  """Names bound by the imports of a module."""
   names: dict[str, Any] = {}
   for node in tree.body:
     if isinstance(node, ast.Import):
@@ -145,7 +145,7 @@ def _imported(tree: ast.Module) -> dict[str, Any]:
 
 
 def find(text: str) -> list[Command]:
-  """Commands of a script or a page's block that start an entry point."""
+  """Commands in a script or a code block that start an entry point."""
   joined = text.replace('\\\n', ' ')
   found = []
   for line in joined.splitlines():
@@ -160,7 +160,7 @@ def parse(command: Command) -> None:
   """Parses a command as its entry point would.
 
   Raises:
-    ValueError: a flag, a config file, a preset, a key or a value cannot be;
+    ValueError: a flag, a config file, a preset, a key or a value is invalid;
       the message repeats the command.
   """
   words = [command.module, *(w for w in command.arguments if w != '…')]

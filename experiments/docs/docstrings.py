@@ -1,6 +1,6 @@
-"""Docstrings as Markdown: examples and formulas of the code become fences.
+"""Docstrings as Markdown: examples and formulas become code fences.
 
-An extension of griffe, which mkdocstrings reads docstrings with.
+An extension of griffe, mkdocstrings' parser.
 """
 
 import re
@@ -11,7 +11,7 @@ _SECTION = re.compile(r'(?:Args|Attributes|Raises|Returns|Yields|Numerics):')
 
 
 class Fences(griffe.Extension):
-  """Fences doctests, and what is indented before the first section."""
+  """Fences doctests, and indented text before the first section."""
 
   def on_object(self, *, obj: griffe.Object, **kwargs) -> None:
     """Changes the docstring of a module, class, function or attribute."""
@@ -21,7 +21,7 @@ class Fences(griffe.Extension):
 
 
 def fenced(text: str) -> str:
-  """The docstring with its examples and formulas in fences."""
+  """Docstring with its examples and formulas in fences."""
   found: list[str] = []
   inside = ''  # The language of the fence that is open.
   in_section = False
@@ -42,7 +42,7 @@ def fenced(text: str) -> str:
     if line.startswith('>>>'):
       switch('pycon')
     elif inside == 'pycon' and line:
-      pass  # Its continuation, or what it prints.
+      pass  # Its continuation, or its output.
     elif line.startswith('  ') and not in_section:
       switch('text')
     else:

@@ -1,4 +1,4 @@
-"""Metrics of `metrics.jsonl`: unit and meaning; and the names in the code."""
+"""Metrics of `metrics.jsonl`: units and meanings; and the names in the code."""
 
 import ast
 import pathlib
@@ -9,10 +9,10 @@ _PACKAGE = pathlib.Path(__file__).resolve().parents[2] / 'dppo_jax'
 
 
 class Metric(NamedTuple):
-  """What a metric says.
+  """Unit and meaning of a metric.
 
   Attributes:
-    unit: of its value; 'share' is of completion tokens unless said otherwise.
+    unit: of its value; 'share' is of completion tokens unless stated otherwise.
     meaning: one sentence.
   """
 
@@ -20,7 +20,7 @@ class Metric(NamedTuple):
   meaning: str
 
 
-# '…' stands for a name that is known in a run only.
+# '…' stands for a name that depends on the run.
 METRICS = {
   'rewards/mean': Metric('reward', 'mean over the batch, after shaping'),
   'rewards/std': Metric('reward', 'standard deviation over the batch'),
@@ -43,10 +43,10 @@ METRICS = {
   'rewards/model_mean': Metric('score', 'of the reward model, not weighted'),
   'rewards/model_std': Metric('score', 'of the reward model, not weighted'),
   'rewards/model_cut': Metric(
-    'texts', 'lost their beginning: longer than model_max_length'
+    'texts', 'longer than model_max_length, so truncated on the left'
   ),
   'rewards/model_failed': Metric(
-    'texts', 'refused by the chat template; they get the lowest score'
+    'texts', 'rejected by the chat template; they get the lowest score'
   ),
   'rewards/sampled_mean': Metric(
     'reward', 'dynamic sampling: mean over all that was sampled'
@@ -78,7 +78,7 @@ METRICS = {
   ),
   'trust_region/fraction_masked': Metric('share', 'tokens with M = 0'),
   'trust_region/mean_dropped_weight': Metric(
-    '1', 'mean of 1 - M: what a rule takes away, soft ones too'
+    '1', 'mean of 1 - M: weight removed by the rule, also by soft rules'
   ),
   'trust_region/fraction_masked_negative': Metric(
     'share', 'masked, with A < 0'
@@ -180,12 +180,12 @@ METRICS = {
 
 
 def groups() -> list[str]:
-  """First parts of the names, in the order of the table."""
+  """Groups of the metrics, in the order of the table."""
   return list(dict.fromkeys(name.split('/')[0] for name in METRICS))
 
 
 def names_in_code() -> set[str]:
-  """Names of metrics among the strings of the package, '…' where formatted."""
+  """Metric names among the package's strings, '…' for formatted parts."""
   whole = re.compile(rf'(?:{"|".join(groups())})/[a-z0-9_…]+')
   found = set()
   for path in _PACKAGE.rglob('*.py'):

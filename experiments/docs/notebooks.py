@@ -1,8 +1,8 @@
-"""Notebooks: executed once, kept with their outputs, shown as pages.
+"""Notebooks: executed once, cached with their outputs, rendered as pages.
 
-The repository holds them without outputs. A result is kept in build/notebooks
-under a name of everything that decides it, so that the tests, which run every
-notebook, and the site share one execution.
+The repository has them without outputs. Outputs are cached in build/notebooks
+under a hash of everything that determines them, so that the tests, which
+execute every notebook, and the site share one execution.
 """
 
 import base64
@@ -16,8 +16,8 @@ from jupyter_client.manager import AsyncKernelManager
 import nbclient
 import nbformat
 
-_START_S = 120  # Of a kernel; a machine may be busy.
-_CELL_S = 300  # A cell that hangs fails.
+_START_S = 120  # Timeout of a kernel's start, on a busy machine.
+_CELL_S = 300  # Timeout of a cell.
 _CODE = ('dppo_jax', 'configs')  # What notebooks import.
 
 
@@ -27,7 +27,7 @@ def names(root: pathlib.Path) -> list[str]:
 
 
 def read(root: pathlib.Path, name: str) -> Any:
-  """The notebook as it is in the repository."""
+  """Notebook as in the repository, without outputs."""
   return nbformat.read(root / 'notebooks' / f'{name}.ipynb', as_version=4)
 
 
@@ -37,13 +37,13 @@ def execute(
   folder: pathlib.Path | None = None,
   compilation_cache: str = '',
 ) -> Any:
-  """The notebook with the outputs of all its cells, from one fresh kernel.
+  """Notebook with the outputs of all its cells, from one fresh kernel.
 
   Args:
     root: of the repository; notebooks import its packages.
     name: of the notebook.
-    folder: working directory of the kernel; None: the notebook's own.
-    compilation_cache: folder of compiled programs; '' keeps none.
+    folder: working directory of the kernel; None for the notebook's folder.
+    compilation_cache: folder of compiled programs; '' for no cache.
 
   Raises:
     nbclient.exceptions.CellExecutionError: a cell raised.
@@ -51,7 +51,7 @@ def execute(
   notebook = read(root, name)
   client = nbclient.NotebookClient(
     notebook,
-    km=AsyncKernelManager(  # This interpreter, whatever kernels there are.
+    km=AsyncKernelManager(  # This interpreter, not an installed kernel.
       kernel_name='python3',
       kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
     ),
@@ -61,7 +61,7 @@ def execute(
     extra_arguments=['--HistoryManager.enabled=False'],
   )
   # One plain device, as for a reader. Half of the time is compilation of small
-  # programs, so all of them are kept.
+  # programs, so all of them are cached.
   environment = os.environ | {
     'JAX_PLATFORMS': 'cpu',
     'XLA_FLAGS': '',
@@ -77,7 +77,7 @@ def execute(
 
 
 def keep(root: pathlib.Path, name: str, notebook: Any) -> pathlib.Path:
-  """Keeps an executed notebook; returns where."""
+  """Path of an executed notebook, after caching it."""
   path = _kept_at(root, name)
   path.parent.mkdir(parents=True, exist_ok=True)
   for old in path.parent.glob(f'{name}-*.ipynb'):
@@ -89,7 +89,7 @@ def keep(root: pathlib.Path, name: str, notebook: Any) -> pathlib.Path:
 
 
 def kept(root: pathlib.Path, name: str) -> Any | None:
-  """The notebook with outputs, if they are of today's cells and code."""
+  """Cached notebook with outputs of the current cells and code, or None."""
   path = _kept_at(root, name)
   return nbformat.read(path, as_version=4) if path.is_file() else None
 
@@ -106,7 +106,7 @@ def _kept_at(root: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def page(notebook: Any, name: str, folder: pathlib.Path) -> str:
-  """The notebook as Markdown; its pictures are written into `folder`."""
+  """Markdown of a notebook; its figures are written into `folder`."""
   parts = [f'*The notebook `notebooks/{name}.ipynb`.*']
   figures = 0
   for cell in notebook.cells:

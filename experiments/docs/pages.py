@@ -1,8 +1,8 @@
-"""Pages of the site, put together from docs/, the code and the results.
+"""Pages of the site, assembled from docs/, the code and the results.
 
-Links are written as a repository's host follows them. What they name outside
-docs/ is taken along: Markdown and pictures as they are, sources as a page of
-code. Mathematics becomes MathML, which browsers draw without any script.
+Links are written for the repository's host. Their targets outside docs/ are
+copied: Markdown and pictures unchanged, sources as a page of code. Mathematics
+becomes MathML, which browsers render without scripts.
 """
 
 import os
@@ -14,11 +14,11 @@ from latex2mathml import converter
 
 from dppo_jax.experiments.docs import notebooks
 
-SOURCES = 'repository'  # Where files from outside docs/ are put.
+SOURCES = 'repository'  # Folder of files from outside docs/.
 API = ('base', 'parallel', 'ops', 'lm_head', 'models', 'sampling', 'learner')
 _API_FOLDER = 'reference/api'
 
-# A code span of its own is passed over; one within the text of a link is not.
+# A separate code span is skipped; one within the text of a link is not.
 _LINK = re.compile(
   r'(?P<code>`[^`\n]*`)|(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^()\s]+)(\))'
 )
@@ -34,10 +34,10 @@ def assemble(root: pathlib.Path, out: pathlib.Path) -> None:
 
   Args:
     root: of the repository.
-    out: made anew.
+    out: replaced.
 
   Raises:
-    ValueError: a link names a file that is not there.
+    ValueError: a link's target does not exist.
   """
   shutil.rmtree(out, ignore_errors=True)
   copy = _Copy(root, out)
@@ -64,7 +64,7 @@ def modules(root: pathlib.Path, name: str) -> list[str]:
 
 
 def api_page(root: pathlib.Path, name: str) -> str:
-  """Page of the interface of a package: its docstrings, module by module."""
+  """API page of a package: its docstrings, module by module."""
   parts = [f'# `dppo_jax.{name}`']
   found = modules(root, name)
   for module in found:
@@ -75,18 +75,18 @@ def api_page(root: pathlib.Path, name: str) -> str:
 
 
 def outside_code(text: str, change) -> str:
-  """The text, changed wherever it is neither a fence nor a code span."""
+  """Text changed outside of fences and code spans."""
   parts = _FENCE.split(text)
   for i in range(0, len(parts), 2):
     spans = _INLINE.split(parts[i])
-    # Links may hold code spans; they are changed as a whole by `_Copy`.
+    # Links may contain code spans; `_Copy` changes them as a whole.
     spans[::2] = [change(span) for span in spans[::2]]
     parts[i] = ''.join(spans)
   return ''.join(parts)
 
 
 def prose(text: str, change) -> str:
-  """The text, changed wherever it is not in a fence."""
+  """Text changed outside of fences."""
   parts = _FENCE.split(text)
   parts[::2] = [change(part) for part in parts[::2]]
   return ''.join(parts)
@@ -105,14 +105,14 @@ def links(text: str) -> list[str]:
 
 
 class _Copy:
-  """Copies files of the repository, and what they link to."""
+  """Copies files of the repository, and the files they link to."""
 
   def __init__(self, root: pathlib.Path, out: pathlib.Path):
     self._root, self._out = root.resolve(), out
     self._put: set[pathlib.Path] = set()
 
   def put(self, path: pathlib.Path) -> pathlib.Path:
-    """Copies a file and what it links to; returns where it went."""
+    """Path of the copy of a file, after copying it and its links."""
     path = path.resolve()
     goes = self._goes(path)
     if path in self._put:
@@ -167,7 +167,7 @@ def _math(text: str) -> str:
 
 def _mathml(latex: str, display: str) -> str:
   found = converter.convert(' '.join(latex.split()), display=display)
-  # Markdown must not read the stars and strokes of a formula, nor take one that
-  # begins a line for a block.
+  # Markdown must not interpret *, _ and | of a formula, nor treat one at the
+  # start of a line as a block.
   found = re.sub(r'[*_|]', lambda m: f'&#{ord(m[0])};', found)
   return found if display == 'block' else f'<span>{found}</span>'

@@ -1,6 +1,6 @@
-"""What the papers state, where it stands here, and what came of it.
+"""Statements of the papers, their implementation here, and their verdicts.
 
-The verdict of a row is that of the claim which begins with its words, in the
+The verdict of a row is that of the claim that starts with its `claim`, in the
 kept results of its figure; '' has none.
 """
 
@@ -15,12 +15,12 @@ class Statement(NamedTuple):
   """A row of docs/papers.md.
 
   Attributes:
-    what: of the paper.
-    where: equation, figure or section of it.
+    what: statement of the paper.
+    where: equation, figure or section in it.
     functions: 'module.function' of dppo_jax/ops, or paths below dppo_jax.
     presets: keys of PRESETS.
     figure: a folder of RESULTS, or ''.
-    claim: how the claim begins there, or ''.
+    claim: start of the claim there, or ''.
   """
 
   what: str
@@ -32,7 +32,7 @@ class Statement(NamedTuple):
 
 
 class Claim(NamedTuple):
-  """A line of the verdicts of a figure, as its README.md says it."""
+  """A row of the verdict table in a figure's README.md."""
 
   claim: str
   verdict: str
@@ -224,7 +224,7 @@ def claims(figure: str) -> list[Claim]:
 
 
 def verdict(statement: Statement) -> str:
-  """What came of a statement: a few words, or ''.
+  """Verdict on a statement, or ''.
 
   Raises:
     ValueError: its figure has no such claim.

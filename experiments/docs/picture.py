@@ -2,8 +2,8 @@
 
 python -m experiments.docs.picture
 
-What the ratio clip and two divergences mask in the (mu, pi) plane, by the
-functions of training.
+The region that the ratio clip and two divergences mask in the (mu, pi) plane,
+computed by the functions used in training.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from dppo_jax.ops.trust_regions import (
 )
 
 _PICTURE = pathlib.Path(__file__).resolve().parents[2] / 'docs/masks.png'
-_SIDE = 401  # Cells of the plane; no center lies on a bound.
+_SIDE = 401  # Cells per axis; no center lies on a bound.
 _OPEN = open_thresholds()
 PANELS = {
   'PPO, ratio clip .2': (

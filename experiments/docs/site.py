@@ -1,8 +1,8 @@
-"""The site: pages put together, built by Zensical, and every link followed.
+"""Documentation site: pages assembled, built by Zensical, links checked.
 
-`zensical build --strict` lets pass a picture that is not there, a page that is
-not in the navigation and an entry of it without a page (0.0.73), so those are
-looked for here.
+`zensical build --strict` does not report missing pictures, pages that are not
+in the navigation, and navigation entries without a page (0.0.73), so these are
+checked here.
 """
 
 from html.parser import HTMLParser
@@ -24,12 +24,12 @@ def build(root: pathlib.Path, sources: pathlib.Path, out: pathlib.Path) -> None:
 
   Args:
     root: of the repository.
-    sources: folder of the pages put together; what is there is removed.
-    out: folder of the site; the same.
+    sources: folder for the assembled pages; its content is removed.
+    out: folder for the site; its content is removed.
 
   Raises:
-    ValueError: the generator reported a problem, or navigation and pages are
-      not the same.
+    ValueError: the generator reported a problem, or navigation and pages
+      differ.
   """
   pages.assemble(root, sources)
   text = (root / 'mkdocs.yml').read_text()
@@ -50,7 +50,7 @@ def build(root: pathlib.Path, sources: pathlib.Path, out: pathlib.Path) -> None:
   extensions = python['options']['extensions']
   python['options']['extensions'] = [str(root / path) for path in extensions]
   settings = sources.with_suffix('.yml')
-  built = sources.with_name(f'{sources.name}-site')  # Not outside its folder.
+  built = sources.with_name(f'{sources.name}-site')  # In the same folder.
   settings.write_text(
     yaml.safe_dump(
       config | {'docs_dir': sources.name, 'site_dir': built.name},
@@ -75,7 +75,7 @@ def build(root: pathlib.Path, sources: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def problems(out: pathlib.Path) -> list[str]:
-  """What a reader of the site would stumble over: links and pictures."""
+  """Broken links and missing pictures of the site, one line each."""
   pages_of = {path: _Page.of(path) for path in sorted(out.rglob('*.html'))}
   found = []
   for path, page in pages_of.items():
@@ -98,7 +98,7 @@ def problems(out: pathlib.Path) -> list[str]:
 
 
 class _Page(HTMLParser):
-  """Targets of the links of a page, and the anchors that it has."""
+  """Link targets and anchors of a page."""
 
   def __init__(self):
     super().__init__()
@@ -115,7 +115,7 @@ class _Page(HTMLParser):
   def handle_starttag(
     self, tag: str, attrs: list[tuple[str, str | None]]
   ) -> None:
-    """Notes what a tag links to, and its name."""
+    """Records the link target and the anchor of a tag."""
     for name, value in attrs:
       if value is None:
         continue

@@ -1,8 +1,8 @@
-"""Tables of the documentation, each written from what the code says.
+"""Tables of the documentation, generated from the code.
 
-A page marks the place, `<!-- table: rules -->`; what follows is replaced. Names
-with a dot take a part: `config.data`, `flags.experiments.train`,
-`metrics.rollout`.
+A page marks the place with `<!-- table: rules -->`; the table after it is
+replaced. Names with a dot select a part: `config.data`,
+`flags.experiments.train`, `metrics.rollout`.
 """
 
 import ast
@@ -26,10 +26,10 @@ Rows = Iterable[tuple[str, ...]]
 
 
 def table(name: str) -> str:
-  """The table of a name in Markdown.
+  """Markdown of a table, by name.
 
   Raises:
-    ValueError: there is no such table.
+    ValueError: no such table.
   """
   kind, _, part = name.partition('.')
   if name not in _TABLES and kind not in _PARTS:
@@ -43,7 +43,7 @@ def table(name: str) -> str:
 
 
 def rewrite(text: str) -> str:
-  """Returns the text with every marked table replaced by today's."""
+  """Text with every marked table regenerated."""
   return _BLOCK.sub(lambda m: f'{m[1]}\n{table(m[2])}', text)
 
 
@@ -60,7 +60,7 @@ def pages(root: pathlib.Path) -> list[pathlib.Path]:
 def sections() -> dict[str, list[tuple[str, str, str]]]:
   """Keys of configs/default.py by section: (key, default, meaning).
 
-  Section '' has the keys of none; the meaning is the comment beside a key.
+  Section '' has the top-level keys; the meaning is the comment after a key.
   """
   text = (_ROOT / 'configs/default.py').read_text()
   comments = _comments(text)
@@ -156,7 +156,7 @@ def _divergences() -> tuple[tuple[str, ...], Rows]:
 
 
 def _rules() -> tuple[tuple[str, ...], Rows]:
-  return ('rule', 'what it does', 'thresholds', 'scope'), (
+  return ('rule', 'definition', 'thresholds', 'scope'), (
     (name, _line(row.fn), _code(row.reads), row.scope)
     for name, row in TRUST_REGIONS.items()
   )
@@ -176,7 +176,7 @@ def _advantages() -> tuple[tuple[str, ...], Rows]:
 
 def _presets() -> tuple[tuple[str, ...], Rows]:
   plain = PRESETS['pg_is'].items()
-  return ('preset', 'what differs from PG-IS, the plain gradient'), (
+  return ('preset', 'differences from PG-IS, the plain policy gradient'), (
     (
       name,
       _code(sorted(f'{k.split(".")[1]}={v}' for k, v in keys.items() - plain)),
@@ -219,4 +219,4 @@ _PARTS = {
   'papers': _papers,
   'verdicts': _verdicts,
 }
-_IN_WORDS = ('papers', 'verdicts')  # Whose first column is no code.
+_IN_WORDS = ('papers', 'verdicts')  # Tables whose first column is prose.

@@ -1,1 +1,1 @@
-"""One module a figure of the papers; `python -m experiments.figures` lists."""
+"""Figures of the papers, one per module: `python -m experiments.figures`."""

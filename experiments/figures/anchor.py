@@ -1,8 +1,8 @@
 """Verdicts compare means over a run: reward and |pi - mu| of two anchors.
 
-Both are DPPO-Binary-KL. 'fp8' and 'int4' are samplers whose weights are rounded
-so, in the stale setting; 'int4, 4 updates' takes a quarter of the updates a
-batch at 3e-4, so that mismatch prevails over staleness. Effects: .05 and .005.
+Both are DPPO-Binary-KL. 'fp8' and 'int4' are samplers with weights of that
+precision, in the stale setting; 'int4, 4 updates' has a quarter of the updates
+per batch at 3e-4, so that mismatch dominates staleness. Effects: .05 and .005.
 """
 
 from dppo_jax.analysis import panels

@@ -1,8 +1,8 @@
 """Verdicts compare the mean reward over a run; alike is less than .05 apart.
 
-TopK-TV k keeps the k most likely of 20 tokens, and the sampled one; binary
-knows the sampled one alone. The top-K mass is that of mu, over recorded steps;
-near one is .95 and above.
+TopK-TV k has the k most likely tokens and the sampled one as atoms; binary has
+the sampled one only. The top-K mass is that of mu, over recorded steps; 'nearly
+all' is .95 and above.
 """
 
 from dppo_jax.analysis import panels, run_tables

@@ -1,7 +1,7 @@
 """Verdicts compare rewards over a run (.15), and accuracy after it (.3).
 
 Bad is A < 0 and mu - pi >= .5. One-sided masks are DPPO-Binary-TV's, for one
-sign of A. The sampler is exact, so Mask-0.5-Recompute is Mask-0.5 itself.
+sign of A. The sampler is exact, so Mask-0.5-Recompute equals Mask-0.5.
 """
 
 from dppo_jax.analysis import panels
@@ -13,7 +13,7 @@ from dppo_jax.experiments.figures.harness.figure import Figure
 from dppo_jax.experiments.figures.harness.verdicts import Findings
 
 _TV = settings.METHODS['DPPO-Binary-TV']
-_MASK = settings.ruled('bad_updates', delta_low=0.5)
+_MASK = settings.ruled('mask_bad_updates', delta_low=0.5)
 _VARIANTS = {
   'PG-IS': settings.METHODS['PG-IS'],
   'Mask-0.5': _MASK,

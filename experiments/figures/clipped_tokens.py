@@ -1,7 +1,7 @@
 """The verdict compares which tokens two rules mask, over all steps of a run.
 
-Rare is mu < .1. The pictures are of the recorded steps: how often each token is
-masked, of its occurrences with A < 0 and with A > 0, and by range of mu.
+Rare is mu < .1. The plots show the recorded steps: the masked share of each
+token's occurrences, with A < 0 and with A > 0, and by range of mu.
 """
 
 from dppo_jax.analysis import panels, run_tables

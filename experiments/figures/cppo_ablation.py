@@ -1,8 +1,8 @@
 """Verdicts compare the mean reward over a run; .05 is the least effect.
 
 All measure Binary TV with delta .15. 'weights' and 'budget' are CPPO with one
-mechanism alone; 'shuffled' deals its weights out to other positions; 'soft'
-weighs tokens by a gate. The variants of Fig. 6 are those of the gpu tier alone.
+mechanism only; 'shuffled' permutes the weights over positions; 'soft' weights
+tokens by a gate. The variants of Fig. 6 are in the gpu tier only.
 """
 
 from dppo_jax.analysis import panels

@@ -1,6 +1,6 @@
-"""Verdicts compare what is masked and the mean reward over a run.
+"""Verdicts compare the masked tokens and the mean reward over a run.
 
-Rare is mu < .1, the share is of all steps of a run. The least difference of
+Rare is mu < .1; the share is over all steps of a run. The least difference of
 rewards that counts is .05.
 """
 

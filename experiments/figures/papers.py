@@ -1,6 +1,6 @@
-"""The runs behind the papers' figures, as commands: what --tier=pod prints.
+"""Commands of the papers' own runs, printed by --tier=pod.
 
-tests/testdata/papers/settings.json has what the papers say of each of them.
+tests/testdata/papers/settings.json has the settings stated by the papers.
 """
 
 from collections.abc import Mapping
@@ -8,19 +8,19 @@ from typing import Any
 
 
 def pod(*runs: str, config: str, **overrides: Any) -> tuple[str, ...]:
-  """Commands of a paper's own setting, a preset each.
+  """Commands of a paper's own setting, one per run.
 
   Args:
-    *runs: keys of `PRESETS`, each with overrides of its own after it or none:
+    *runs: keys of `PRESETS`, each optionally followed by its overrides:
       'cppo_dynamic trust_region.w_min=0.6'.
-    config: of configs/; the recipe of those runs.
-    **overrides: of all of them, '__' for the dot: `data__group_size=8`.
+    config: recipe of those runs, in configs/.
+    **overrides: shared by all, '__' for the dot: `data__group_size=8`.
   """
   shared = [f'{k.replace("__", ".")}={v}' for k, v in overrides.items()]
   lines = []
   for run in runs:
     preset, *own = run.split()
-    # Each has a folder of its own, named after the numbers that it changes.
+    # Each has its own folder, named after its overrides.
     changed = [
       key.partition('=')[0].rpartition('.')[2] + '_' + key.partition('=')[2]
       for key in (*shared, *own)
@@ -36,7 +36,7 @@ def pod(*runs: str, config: str, **overrides: Any) -> tuple[str, ...]:
 
 
 def _every(values: tuple[float, ...], low: str, high: str) -> list[str]:
-  """'low=v high=v' of each value."""
+  """Override text 'low=v high=v' per value."""
   return [f'trust_region.{low}={v} trust_region.{high}={v}' for v in values]
 
 
@@ -60,8 +60,7 @@ _ROWS = (
 )
 _THINKING = '~/models/Qwen/Qwen3-30B-A3B'
 
-# Commands by the name of the figure here. Some of ours belong to sections that
-# report no run, and have none.
+# Commands by figure. Figures of sections without a reported run have none.
 RUNS: Mapping[str, tuple[str, ...]] = {
   # DPPO figures 1 and 8; figure 2 is a rollout of the same model.
   'ratio_vs_tv': pod(*_SCALED, config=_MOE_BASE),

@@ -1,8 +1,8 @@
-"""Verdicts compare p(think) of batch 3, rewards, and counts of refreshes.
+"""Verdicts compare p(think) of batch 3, rewards, and numbers of refreshes.
 
 Batch 3 is sampled after two refreshes of mu; p(think) is mu's mean of a batch.
-In the tabular problem n counts starts or optimizers, and no chance is left.
-The sampler is exact, so MiniRL is GRPO-ClipHigher itself, and lies below it.
+In the tabular problem n counts starts or optimizers, and nothing is random. The
+sampler is exact, so MiniRL equals GRPO-ClipHigher, whose curve hides its own.
 """
 
 from dppo_jax.analysis import panels, run_tables

@@ -1,9 +1,9 @@
-"""Verdicts compare how far the mean reward over a run spreads over thresholds.
+"""Verdicts compare the spread of the mean reward over thresholds.
 
-'clip 0.28' is .2 below and .28 above, the others are symmetric. Spread is the
-largest minus the least of a family; .05 is an effect. At equal masked share
-families are compared in the middle of the range that both have, by straight
-lines between thresholds, so that none wins by masking less.
+'clip 0.28' is .2 below and .28 above, the others are symmetric. The spread is
+the largest minus the least of a family; .05 is an effect. At equal masked
+share, families are compared in the middle of their common range, by linear
+interpolation between thresholds, so that none wins by masking less.
 """
 
 from dppo_jax.analysis import panels

@@ -1,4 +1,4 @@
-"""The methods and the tiers that figures share."""
+"""Methods and tiers shared by the figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 import math
@@ -7,14 +7,14 @@ from typing import Any
 from dppo_jax.configs import stale_digits
 from dppo_jax.experiments.figures.harness.figure import Tier
 
-SEEDS = range(10, 15)  # Of all verdicts; settings were chosen with others.
+SEEDS = range(10, 15)  # Of all verdicts; settings were tuned with others.
 # The least difference that counts, in all figures, for 'more' and for 'alike':
-# of the reward, five answers of a hundred; a collapse loses more.
+# for the reward, five answers in a hundred; more for a collapse.
 REWARD, COLLAPSE, MISMATCH = 0.05, 0.15, 0.005
 Variant = Mapping[str, Any]
-# What every variant sets. They are written out here rather than taken from
-# configs/presets.py: what is kept was run with these very numbers, and a preset
-# may follow its paper elsewhere.
+# Base of every variant. Values are repeated here and not taken from
+# configs/presets.py: the kept results were run with them, and presets may
+# change with their papers.
 _PLAIN: Variant = {
   'trust_region.rule': 'none',
   'trust_region.anchor': 'rollout',
@@ -31,11 +31,11 @@ _PLAIN: Variant = {
 
 
 def ruled(rule: str, **more: Any) -> dict[str, Any]:
-  """A variant.
+  """Overrides of a variant.
 
   Args:
     rule: of the trust region.
-    **more: further keys of its section, or 'ratio_cap'.
+    **more: further keys of section trust_region, or 'ratio_cap'.
   """
   cap = more.pop('ratio_cap', math.inf)
   own = {f'trust_region.{name}': value for name, value in more.items()}
@@ -48,25 +48,25 @@ def ruled(rule: str, **more: Any) -> dict[str, Any]:
 
 
 def clip(low: float = 0.2, high: float = 0.28, **more: Any) -> dict[str, Any]:
-  """A clip of the ratio; see `ruled`."""
+  """Overrides of a ratio clip; see `ruled`."""
   return ruled('ratio_clip', clip_low=low, clip_high=high, **more)
 
 
 def bound(divergence: str, delta: float, **more: Any) -> dict[str, Any]:
-  """A bound on a divergence; see `ruled`."""
+  """Overrides of a bound on a divergence; see `ruled`."""
   both = {'delta_low': delta, 'delta_high': delta}
   return ruled('divergence', divergence=divergence, **both, **more)
 
 
 def _cppo(**more: Any) -> dict[str, Any]:
-  """CPPO by Binary TV but for `more`."""
+  """Overrides of CPPO with Binary TV, except for `more`."""
   own = {'rule': 'cppo', 'w_min': 0.8, 'weight_order': 'linear'}
   own |= {'budget': 0.015, 'divergence': 'binary_tv', **more}
   delta = own.pop('delta', 0.15)
   return ruled(own.pop('rule'), delta_low=delta, delta_high=delta, **own)
 
 
-# Methods of the papers by the names that their figures give them.
+# Methods of the papers, under the names in their figures.
 METHODS = {
   'PG-IS': ruled('none'),
   'PG-TIS': ruled('none', ratio_cap=3.0),
@@ -83,7 +83,7 @@ DPPO = tuple(name for name in METHODS if name.startswith('DPPO'))
 
 
 def shrunk(config: Any) -> Any:
-  """Two steps of a tiny policy: whether everything works, nothing more."""
+  """Config with two steps of a tiny policy: a smoke test."""
   config.num_steps = 2
   config.ledger.every_n_steps = 1
   config.data.num_prompts = 4
@@ -104,7 +104,7 @@ def shrunk(config: Any) -> Any:
 
 
 def enlarged(config: Any) -> Any:
-  """25 M parameters and more steps, for one accelerator."""
+  """Config with 25 M parameters and more steps, for one accelerator."""
   config.num_steps = 200
   config.data.num_prompts = 128
   config.data.group_size = 16
@@ -123,12 +123,12 @@ def enlarged(config: Any) -> Any:
 def tiers(
   config: Callable[[], Any], *only_in_smoke: str, cpu: Sequence[str] = ()
 ) -> dict[str, Tier]:
-  """The tiers of a figure.
+  """Tiers of a figure.
 
   Args:
-    config: of the cpu tier, from which the others are made.
-    *only_in_smoke: variants that its smoke tier runs.
-    cpu: those that its cpu tier runs; () runs all.
+    config: of the cpu tier, from which the others are derived.
+    *only_in_smoke: variants of the smoke tier.
+    cpu: variants of the cpu tier; () for all.
   """
   small, big = lambda: shrunk(config()), lambda: enlarged(config())
   return {
@@ -139,11 +139,11 @@ def tiers(
 
 
 def stale_tiers(*only_in_smoke: str) -> dict[str, Tier]:
-  """The tiers of a figure on stale data; see `tiers`."""
+  """Tiers of a figure on stale data; see `tiers`."""
   return tiers(stale_digits.get_config, *only_in_smoke)
 
 
-# CPPO, its mechanisms alone, and its neighbors (CPPO Fig. 5, 6).
+# CPPO, its single mechanisms, and its variants (CPPO Fig. 5, 6).
 CPPO_PARTS = {
   'DPPO': bound('binary_tv', 0.15),
   'CPPO': METHODS['CPPO'],

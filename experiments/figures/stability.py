@@ -1,6 +1,6 @@
-"""Verdicts compare the mean reward over all steps of a run, seed by seed.
+"""Verdicts compare the mean reward over all steps of a run, per seed.
 
-Unmasked are PG-IS and PG-TIS, masked all others; the misspecified anchor is
+PG-IS and PG-TIS are unmasked, all others masked; the misspecified anchor is
 MiniRL's. The mismatch is the mean of |pi - mu| over tokens, updates and steps.
 """
 

@@ -39,7 +39,7 @@ def test_means_by_seed_leave_empty_cells_out(table):
 
 
 def test_nothing_is_not_written(tmp_path):
-  with pytest.raises(ValueError, match='no run left a point'):
+  with pytest.raises(ValueError, match='no run has points'):
     table_lib.write(tmp_path / 'a.csv', [])
   assert list(tmp_path.iterdir()) == []
 

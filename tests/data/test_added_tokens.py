@@ -66,8 +66,8 @@ def test_nothing_to_say(tokenizer, settings):
 @pytest.mark.parametrize(
   ('settings', 'note'),
   [
-    ({'add_bos_token': False}, 'add_bos_token=False, and by tokenizer.json'),
-    ({'add_eos_token': True}, 'plain texts do not end so'),
+    ({'add_bos_token': False}, 'add_bos_token=False, but by tokenizer.json'),
+    ({'add_eos_token': True}, 'plain texts do not end with it'),
     ({'additional_special_tokens': ['a']}, "calls 'a' special"),
     ({'extra_special_tokens': {'image': 'b'}}, "calls 'b' special"),
     (

@@ -115,7 +115,7 @@ def test_what_is_just_within_the_bounds_is_written():
 @pytest.mark.parametrize(
   ('source', 'match'),
   [
-    ('{% if %}', 'FILE is no template'),
+    ('{% if %}', 'FILE is no valid template'),
     ('x' * (chat_template.MAX_TEMPLATE_LENGTH + 1), 'at most 200,000'),
   ],
 )

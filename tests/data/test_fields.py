@@ -34,7 +34,7 @@ def test_a_field_cannot_name_another():
   [
     (',', 'with commas'),
     ('a=', 'with commas'),
-    ('prompt', "'prompt' is what an example calls its own"),
+    ('prompt', "'prompt' is reserved"),
     ('component=x', "another name: 'row_component=x'"),
   ],
 )
@@ -47,7 +47,7 @@ def test_none_some_and_all():
   row = _row(prompt='p', a=1, b={'c': [1]}, example_id=9, none=None, used='u')
 
   def carried(text, own=('used',)):
-    return fields.carried(row, fields.parse_extra(text), own)
+    return fields.keep_extra(row, fields.parse_extra(text), own)
 
   assert carried('') == ({}, [])
   assert carried('b.c, x=a') == ({'c': [1], 'x': 1}, [])
@@ -68,20 +68,20 @@ def test_what_cannot_travel_is_named():
     fine='y',
   )
   every = fields.parse_extra('*')
-  kept, left_out = fields.carried(row, every, ())
+  kept, left_out = fields.keep_extra(row, every, ())
   assert kept == {'fine': 'y'}
   assert left_out == ['bytes', 'nan', 'half', 'deep', 'long']
   for name in ('bytes', 'nan', 'half', 'deep'):
-    with pytest.raises(ValueError, match=f"cannot pass on the field '{name}'"):
-      fields.carried(row, fields.parse_extra(name), ())
-  named, _ = fields.carried(row, fields.parse_extra('long'), ())
+    with pytest.raises(ValueError, match=f"cannot keep the field '{name}'"):
+      fields.keep_extra(row, fields.parse_extra(name), ())
+  named, _ = fields.keep_extra(row, fields.parse_extra('long'), ())
   assert len(named['long']) == fields.MAX_FIELD_LENGTH
 
 
 def test_a_row_is_bounded_as_well():
   part = 'x' * (fields.MAX_FIELD_LENGTH - 10)
   row = _row(**{f'f{i}': part for i in range(9)})
-  kept, left_out = fields.carried(row, fields.parse_extra('*'), ())
+  kept, left_out = fields.keep_extra(row, fields.parse_extra('*'), ())
   assert sum(map(len, kept.values())) <= fields.MAX_ROW_LENGTH
   assert len(kept) + len(left_out) == 9
   assert left_out

@@ -124,7 +124,7 @@ def test_arguments_of_the_template(copy):
   assert shown(enable_thinking=False) == 'quiet'
   with pytest.raises(ValueError, match="does not read 'thinking'"):
     shown(thinking=False)
-  with pytest.raises(ValueError, match='need a chat'):
+  with pytest.raises(ValueError, match='need a chat template'):
     _open(folder, chat_template_arguments={'enable_thinking': False})
 
 
@@ -210,7 +210,7 @@ def test_damaged_folders_are_refused(copy, name, content, match):
 def test_no_end_no_template(copy):
   copy('generation_config.json', None)
   folder = copy('tokenizer_config.json', {})
-  with pytest.raises(ValueError, match='which token ends a completion'):
+  with pytest.raises(ValueError, match='defines the end token'):
     _open(folder)
   copy('generation_config.json', {'eos_token_id': 3})
   with pytest.raises(ValueError, match=r'^data\.chat_template: neither'):

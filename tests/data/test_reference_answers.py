@@ -79,7 +79,7 @@ def test_hashes():
   )
   assert reference_answers.after_hashes('#### 1,20') == '1,20'
   for solution in ('5', '1 ####  '):
-    with pytest.raises(ValueError, match='no answer behind'):
+    with pytest.raises(ValueError, match='no answer after'):
       reference_answers.after_hashes(solution)
 
 

@@ -238,7 +238,7 @@ def test_what_does_not_travel_is_told(tmp_path):
     *('answer', 'example_id', 'prompt', 'small'),
   ]
   (note,) = loaded.notes
-  assert note.startswith("field 'long' of 1 rows did not travel")
+  assert note.startswith("field 'long' of 1 rows was dropped")
   (named,) = _load('rows', files=str(path), extra='long').examples
   assert named['long'] == 'x' * 5000
   with pytest.raises(ValueError, match=r"extra: .*line 1 has no field 'lnog'"):
@@ -262,7 +262,7 @@ def test_a_wrong_choice_says_where(tmp_path):
       r"fields\.answer: .*line 2 has no field 'answer'; its fields are prompt,"
       r' gold, x\.y',
     ),
-    ('{"prompt": null, "answer": 1}', r"line 2 holds null in 'prompt'; mend"),
+    ('{"prompt": null, "answer": 1}', r"line 2 holds null in 'prompt'; fix"),
     (
       '{"prompt": {"text": "a"}, "answer": 1}',
       'line 2 holds a dict with text there; .* Name one by its path',
@@ -340,8 +340,9 @@ def test_files_without_the_name_of_a_split_are_listed(tmp_path, name):
     (folder / file).write_text('')
   with pytest.raises(
     ValueError,
-    match=r"no file of split 'test' .*there lie gsm8k_train\.jsonl, notes\.txt:"
-    r" the name.* must have 'test' as a word of its own, as test\.jsonl",
+    match=r"no file of split 'test' .*the folder has gsm8k_train\.jsonl,"
+    r" notes\.txt: the name.* must contain 'test' as a separate word, such as"
+    r' test\.jsonl',
   ):
     _load(name, 'test', home=tmp_path)
 

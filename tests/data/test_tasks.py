@@ -139,7 +139,7 @@ def test_spellings_follow_zipf():
     expected = 1 / ((rank + 1) * harmonic)
     assert np.mean(ranks == rank) == pytest.approx(expected, rel=0.15)
   assert ranks.max() > 350
-  assert ranks.max() < tasks.NUM_SPELLINGS
+  assert ranks.max() < tasks.NUM_ALIASES
 
 
 def test_recital_repeats_the_bits_of_the_prompt():

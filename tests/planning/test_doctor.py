@@ -51,12 +51,12 @@ def test_the_doctor_says_what_it_does(healthy):
   _, told = healthy
   steps = [line for line in told if line[:2] not in ('ok', 'WA', 'ER')]
   assert steps == [
-    'Reading the config and looking for its files',
+    'Reading the config and locating its files',
     'Reading the data',
     'Loading the initial policy',
     'Sampling 4 completions of up to 7 tokens for 8 prompts',
     'Verifying',
-    'Scoring the same tokens as the trainer does',
+    'Scoring the same tokens with the trainer',
   ]
   # Each finding as it is made, not all at the end.
   assert told.index('Reading the data') < told.index('Verifying')
@@ -86,7 +86,7 @@ def test_without_memory_nothing_is_sampled():
   with mock.patch.object(doctor, 'capacity', return_value=1000.0):
     found, told = _examine(runs.config())
   assert found['memory'].level == 'error'
-  assert told[-1] == 'Not sampling: mend the errors first'
+  assert told[-1] == 'Not sampling: fix the errors first'
 
 
 def test_a_policy_that_never_earns_is_found():

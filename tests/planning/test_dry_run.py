@@ -16,9 +16,9 @@ def test_the_plan_counts_tokens():
     text = dry_run.describe(runs.experiment())
   for line in (
     'train steps        6 of 2 updates',
-    'completions a step 32 (8 prompts × 4)',
-    'sampled tokens     at most 224 a step, 1,344 in all',
-    'trained tokens     at most 416 a step',
+    'completions        32 per step (8 prompts × 4)',
+    'sampled tokens     at most 224 per step, 1,344 in all',
+    'trained tokens     at most 416 per step',
     '  parameters       25.4 KiB',
   ):
     assert line in text.splitlines()

@@ -26,7 +26,7 @@ def test_a_finding_names_cause_and_fix():
 
 
 def test_a_healthy_law(experiment):
-  found = findings_lib.check_law(experiment)
+  found = findings_lib.check_distribution(experiment)
   assert _levels(found) == {'temperature': 'ok', 'top-p': 'ok'}
 
 
@@ -40,7 +40,9 @@ def test_a_healthy_law(experiment):
   ],
 )
 def test_a_law_that_is_not_the_same_on_both_sides(experiment, changes, sick):
-  levels = _levels(findings_lib.check_law(runs.changed(experiment, **changes)))
+  levels = _levels(
+    findings_lib.check_distribution(runs.changed(experiment, **changes))
+  )
   assert levels.pop(sick) == 'error'
   assert set(levels.values()) == {'ok'}
 
@@ -135,7 +137,7 @@ def test_microbatch(experiment, changes, level):
   found = findings_lib.check_microbatch(runs.changed(experiment, **changes))
   assert found.level == level
   if level == 'warning':
-    assert 'a prompt is run 2 times' in found.cause
+    assert 'each prompt is run 2 times' in found.cause
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_what_is_frozen_costs_no_gradients():
     memory = memory_lib.memory(experiment, parts_lib.assemble(experiment))
     text = dry_run.describe(experiment)
   whole = memory_lib.memory(runs.experiment(), runs.parts())['parameters']
-  assert memory['frozen weights'] == whole / 2
+  assert memory['base weights'] == whole / 2
   assert memory['gradients'] == memory['parameters'] < whole / 4
   assert memory['optimizer state'] < 2.1 * memory['parameters']
   count = int(memory['parameters'] // 4)

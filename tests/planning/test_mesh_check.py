@@ -90,7 +90,7 @@ def test_the_exit_code_says_whether_they_agree(monkeypatch):
   assert not outcome(one, dataclasses.replace(two, loss_error=2e-5))
   assert not outcome(one, dataclasses.replace(two, loss_error=float('inf')))
   # Nothing was compared.
-  assert not outcome(one, dataclasses.replace(two, left_out='too big'))
+  assert not outcome(one, dataclasses.replace(two, skipped='too big'))
 
 
 def test_what_is_too_big_here_is_told_with_what_to_do(monkeypatch):
@@ -98,7 +98,7 @@ def test_what_is_too_big_here_is_told_with_what_to_do(monkeypatch):
   told = []
   assert not mesh_check.check(settings, 8, told.append)
   text = '\n'.join(told)
-  assert 'left out: too ' in text
+  assert 'skipped: too ' in text
   assert '--config.model.num_layers=2' in text
 
 

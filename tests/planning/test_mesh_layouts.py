@@ -47,7 +47,7 @@ def test_what_does_not_divide_is_left_out_with_its_reason():
   assert 'mesh.tensor: got 4' in found[1][2]
   assert 'num_kv_heads=2' in found[1][2]
   assert 'num_experts=0' in found[2][2]
-  assert found[3][2] == 'only 8 devices are here'
+  assert found[3][2] == 'only 8 devices'
 
 
 def test_a_config_that_is_wrong_anywhere_is_an_error():

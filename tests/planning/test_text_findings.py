@@ -53,7 +53,7 @@ def test_held_out_prompts_are_held_out(experiment):
   assert text_findings.check_held_out(experiment, 0).level == 'ok'
   finding = text_findings.check_held_out(experiment, 3)
   assert finding.level == 'warning'
-  assert finding.cause.startswith('3 are trained on')
+  assert finding.cause.startswith('3 are in the training set')
   for change in (
     {'evaluation__drop_trained_on': True},
     {'evaluation__split': 'train'},
@@ -87,7 +87,7 @@ def test_what_nothing_reads_is_a_warning():
 
 def test_a_broken_round_trip_says_where():
   found = text_findings.check_round_trip('abcdef', 'abXdef')
-  assert "character 2 of the prompt comes back as 'Xdef'" in found.cause
+  assert "character 2 of the prompt is decoded as 'Xdef'" in found.cause
   assert found.fix
 
 
@@ -109,8 +109,8 @@ def test_generation_prompt(opened, closed, level):
     ((1,), 'ok', 'ids [1] of 16'),
     ((1, 15), 'ok', '16'),
     ((), 'error', 'no id ends'),
-    ((1, 16), 'error', 'ids [16] are not'),
-    ((-1,), 'error', 'ids [-1] are not'),
+    ((1, 16), 'error', 'ids [16] are outside'),
+    ((-1,), 'error', 'ids [-1] are outside'),
   ],
 )
 def test_ends(eos_ids, level, cause):
@@ -139,4 +139,4 @@ def test_special_tokens_in_problems():
   assert text_findings.check_special_text(0, 7).level == 'ok'
   found = text_findings.check_special_text(2, 7)
   assert found.level == 'warning'
-  assert found.cause.startswith('2 of 7 problems spell one')
+  assert found.cause.startswith('2 of 7 problems contain one')

@@ -42,5 +42,5 @@ def test_unknown_shapings_are_refused():
 
 
 def test_a_sum_of_rewards_is_no_correctness():
-  with pytest.raises(TypeError, match=r'bool, of verdicts\.is_right'):
+  with pytest.raises(TypeError, match=r'bool, from verdicts\.is_right'):
     shape([1, 2], [0.1, 1.1], 2, ShapingConfig(terms=(), max_length=9, cache=1))

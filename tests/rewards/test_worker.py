@@ -57,7 +57,7 @@ def test_what_hangs_ends_itself_also_as_an_orphan(act, wall_limit_s, ended_by):
     'from dppo_jax.rewards import worker\n'
     'signal.signal(signal.SIGPROF, signal.SIG_IGN)\n'
     'signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPROF])\n'
-    'worker.heed_timers()\n'
+    'worker.unblock_timers()\n'
     'worker._GRACE_S = 0.1\n'
     f'def hang(*_):\n  {act}\n'
     'chunk = ["[[0, 1, 2, 3]]"]\n'

@@ -103,7 +103,7 @@ def test_rows_do_not_depend_on_their_neighbors(base, prompts):
   same = ~np.repeat(changed, _GROUP)
   assert (first.completion_mask[~same] != second.completion_mask[~same]).any()
   take = functools.partial(jax.tree.map, lambda leaf: np.asarray(leaf)[same])
-  for name in ('tokens', 'completion_mask', 'rollout'):
+  for name in ('tokens', 'completion_mask', 'stats'):
     jax.tree.map(
       np.testing.assert_array_equal,
       take(getattr(first, name)),

@@ -32,7 +32,9 @@ def test_what_comes_after_the_cut_is_gone_and_the_rest_is_untouched():
   before = _rollout()
   kept = np.array([2, _LENGTH, 0, 4])
   stopped = np.array([True, False, False, True])
-  after = jax.jit(truncate.cut, static_argnames=('prompt_length', 'pad_id'))(
+  after = jax.jit(
+    truncate.truncate_rollout, static_argnames=('prompt_length', 'pad_id')
+  )(
     before,
     jnp.asarray(kept),
     jnp.asarray(stopped),

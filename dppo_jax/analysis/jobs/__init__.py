@@ -1,1 +1,1 @@
-"""Many runs, each kept in a folder that its config and code name."""
+"""Jobs: many runs, each cached in a folder named by its config and code."""

@@ -1,8 +1,8 @@
-"""A run among many: its config, the folder that its result is kept in.
+"""A job: one run's config, and the folder of its cached result.
 
-The folder is named after everything that decides a number of the run, so a
-result of other code or another config is never taken for this one, and two
-figures that ask for the same run share it.
+The folder's name is a hash of everything that affects the run's numbers, so a
+result of other code or another config is never reused, and two figures with the
+same run share it.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ from dppo_jax.runtime.storage import run_folder, workdir
 
 FACTS = 'job.json'
 
-# What a run keeps is a part of its result, though it changes no number.
+# Keys that affect neither numbers nor recorded files.
 _FREE = tuple(key for key in workdir.FREE_KEYS if key != 'ledger')
-# What plans runs, looks at them or checks functions changes nothing in them.
+# Code for planning, analysis and conformance does not affect a run.
 _WITHOUT = tuple(
   f'dppo_jax/{name}' for name in ('analysis', 'planning', 'conformance')
 )
@@ -31,7 +31,7 @@ class Job:
   """One run.
 
   Attributes:
-    name: the variant it belongs to; no part of what is computed.
+    name: of its variant; does not affect the result.
     config: every key of configs/default.py, as plain nested dicts.
   """
 
@@ -40,21 +40,21 @@ class Job:
 
   @property
   def seed(self) -> int:
-    """The seed of its config."""
+    """Seed of its config."""
     return self.config['seed']
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-  """What came of a job.
+  """Outcome of a job.
 
   Attributes:
-    job: which.
+    job: the job.
     folder: of the run.
-    error: why there is no result; '' where there is one.
-    wall_s: seconds it took, from the first attempt that ended.
-    cpu_s: of the processor.
-    device: what it ran on.
+    error: reason why there is no result; '' if there is one.
+    wall_s: wall seconds of the attempt that finished.
+    cpu_s: CPU seconds.
+    device: of the run.
   """
 
   job: Job
@@ -73,7 +73,7 @@ def make_job(
   Args:
     name: of the variant.
     base: of a config file, not changed.
-    overrides: by path, 'trust_region.delta_low' say; a preset is one.
+    overrides: by path, such as 'trust_region.delta_low'; presets are such.
     seed: of the run.
 
   Raises:
@@ -92,16 +92,16 @@ def make_job(
 
 
 def code_version() -> str:
-  """Names the code that computes a run: 16 hexadecimal digits."""
+  """Hash of the code that computes a run: 16 hexadecimal digits."""
   return run_folder.code_version(run_folder.ROOT, ('dppo_jax',), _WITHOUT)
 
 
 def key(job: Job, code: str) -> str:
-  """Names what decides every number of a run: 16 hexadecimal digits.
+  """Hash of everything that affects a run's numbers: 16 hexadecimal digits.
 
   Args:
     job: the run.
-    code: of `code_version`.
+    code: from `code_version`.
   """
   config = _without(job.config, '')
   facts = [code, importlib.metadata.version('jax'), config]
@@ -110,13 +110,13 @@ def key(job: Job, code: str) -> str:
 
 
 def folder_of(job: Job, root: pathlib.Path, code: str) -> pathlib.Path:
-  """The folder of a run below `root`."""
+  """Folder of a run below `root`."""
   rule = job.config['trust_region']['rule']
   return root / f'{rule}-seed{job.seed}-{key(job, code)}'
 
 
 def finished(job: Job, folder: pathlib.Path) -> Outcome | None:
-  """What is kept of a job that ran to its end; None if it did not."""
+  """Cached outcome of a finished job; None if it is not finished."""
   try:
     facts = json.loads((folder / FACTS).read_text())
     return Outcome(job=job, folder=folder, error='', **facts)
@@ -125,7 +125,7 @@ def finished(job: Job, folder: pathlib.Path) -> Outcome | None:
 
 
 def _without(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-  """The config without its free keys."""
+  """Config without the keys that do not affect results."""
   kept = {}
   for name, value in tree.items():
     path = f'{prefix}{name}'

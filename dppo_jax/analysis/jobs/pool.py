@@ -1,13 +1,12 @@
-"""Runs a list of jobs in processes of their own; finished ones are kept.
+"""Runs a list of jobs in separate processes; results are cached.
 
   jobs = [make_job('TV', config, {'trust_region.divergence': 'binary_tv'}, s)
           for s in range(3)]
   outcomes = run_jobs(jobs, pathlib.Path('runs/jobs'), parallel=2)
   rows = writers.read_rows(outcomes[0].folder / writers.METRICS_FILE)
 
-Called again it runs only what is missing, and goes on with what was
-interrupted. A run that fails is told of in its outcome and tried again the
-next time; the others go on.
+Called again, it runs only missing jobs and resumes interrupted ones. A failed
+run is reported in its outcome and retried the next time; the others continue.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -44,16 +43,16 @@ def run_jobs(
   parallel: int = 1,
   show: Show = _to_stderr,
 ) -> list[Outcome]:
-  """Runs what is not finished and returns what came of every job.
+  """Outcomes of all jobs, after running the unfinished ones.
 
   Args:
     jobs: of any configs; equal ones run once.
-    root: where the folders of runs are.
+    root: parent of the runs' folders.
     parallel: processes at a time.
-    show: takes lines of progress.
+    show: receives progress lines.
 
   Returns:
-    An outcome a job, in their order.
+    One outcome per job, in order.
 
   Raises:
     ValueError: `parallel` is below 1.
@@ -81,7 +80,7 @@ def run_jobs(
 def _run_missing(
   missing: dict[pathlib.Path, Job], parallel: int, show: Show
 ) -> dict[pathlib.Path, str]:
-  """Runs jobs by folder; returns the errors of those that failed."""
+  """Errors of failed jobs, after running jobs by folder."""
   todo: queue.SimpleQueue[tuple[pathlib.Path, Job]] = queue.SimpleQueue()
   for item in missing.items():
     todo.put(item)
@@ -129,14 +128,14 @@ def _run_missing(
 
 
 class _Worker:
-  """A process that runs jobs; another one takes its place if it dies."""
+  """A process that runs jobs, restarted if it dies."""
 
   def __init__(self) -> None:
     self.stopping = False
     self._process: subprocess.Popen[str] | None = None
 
   def run(self, job: Job, folder: pathlib.Path) -> str:
-    """Runs one job; returns why it failed, or ''."""
+    """Error of one job after running it, or ''."""
     if self._process is None:
       self._process = subprocess.Popen(
         [sys.executable, '-m', WORKER],
@@ -162,7 +161,7 @@ class _Worker:
     return f'its process ended with exit code {code}'
 
   def stop(self) -> None:
-    """Ends the process; a run under way saves its state first."""
+    """Ends the process; an active run saves its state first."""
     self.stopping = True
     if self._process is None:
       return
@@ -186,7 +185,7 @@ def _pipe(pipe: Any) -> Any:
 
 @contextlib.contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-  """SIGTERM ends this as Ctrl-C does, where signals can be caught at all."""
+  """Makes SIGTERM act like Ctrl-C, if signals can be caught in this thread."""
   if threading.current_thread() is not threading.main_thread():
     yield
     return

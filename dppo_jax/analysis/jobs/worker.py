@@ -1,9 +1,9 @@
-"""Runs jobs one after another in this process, which is imported once.
+"""Worker process that runs jobs in turn, so that imports are paid once.
 
 python -m dppo_jax.analysis.jobs.worker < REQUESTS
 
-Started by the pool: a request is a line of standard input, a reply a line of
-standard output.
+Started by the pool: one request per line of standard input, one reply per line
+of standard output.
 """
 
 import contextlib
@@ -31,18 +31,18 @@ LOG = 'log.txt'
 
 
 def execute(config: Any, folder: pathlib.Path) -> dict[str, Any]:
-  """Trains in `folder`, or goes on training, and leaves the facts there.
+  """Facts of a run, after training or resuming it in `folder`.
 
   Args:
     config: a ConfigDict.
     folder: of the run.
 
   Returns:
-    What `job.finished` reads: wall and CPU seconds, and the device.
+    Facts read by `job.finished`: wall and CPU seconds, and the device.
 
   Raises:
-    Preempted: SIGTERM or Ctrl-C; what could be saved is saved.
-    Exception: whatever ends a run.
+    Preempted: SIGTERM or Ctrl-C; the state is saved if possible.
+    Exception: any error of a run.
   """
   begin, begin_cpu = time.monotonic(), time.process_time()
   experiment = build_experiment(config, jax.device_count())
@@ -67,7 +67,7 @@ def execute(config: Any, folder: pathlib.Path) -> dict[str, Any]:
 
 
 def device() -> str:
-  """What this process computes on."""
+  """Devices of this process."""
   kind = jax.devices()[0].device_kind
   if kind == 'cpu':
     return f'{len(os.sched_getaffinity(0))} CPU cores'
@@ -75,14 +75,14 @@ def device() -> str:
 
 
 def serve(defaults: Any, requests: TextIO, replies: TextIO) -> int:
-  """Executes one job a line until there are no more; returns the exit code.
+  """Exit code after running one job per line, until there are no more.
 
-  A job that fails is reported, and the next one is waited for.
+  A failed job is reported, and the next one is awaited.
 
   Args:
-    defaults: returns configs/default.py anew.
+    defaults: returns a new copy of configs/default.py.
     requests: lines of JSON: 'folder' and 'config'.
-    replies: lines of JSON: 'error', '' after a job that was finished.
+    replies: lines of JSON: 'error', '' for a finished job.
   """
   for line in requests:
     request = json.loads(line)
@@ -103,7 +103,7 @@ def serve(defaults: Any, requests: TextIO, replies: TextIO) -> int:
 
 
 def main() -> int:
-  """Serves until there are no more requests; returns the exit code."""
+  """Exit code after serving all requests."""
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
   # A run may print; replies have a channel of their own.
   replies = os.fdopen(os.dup(sys.stdout.fileno()), 'w')

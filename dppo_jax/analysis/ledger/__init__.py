@@ -1,1 +1,1 @@
-"""The ledger of a run, replayed, tabulated and shown as a page."""
+"""Ledger of a run: replay, tables, plots and an HTML page."""

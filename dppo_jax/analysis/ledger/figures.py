@@ -1,7 +1,6 @@
-"""The ledger drawn: ratio and TV against mu (DPPO Fig. 2), and what is masked.
+"""Plots of a ledger: ratio and TV against mu (DPPO Fig. 2), and masked tokens.
 
-Colors say what the rule did: gray kept, orange masked with A < 0, blue masked
-with A > 0.
+Colors: gray kept, orange masked with A < 0, blue masked with A > 0.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from dppo_jax.analysis.ledger import tables
 from dppo_jax.analysis.ledger.replay import Decided
 from dppo_jax.runtime.ledger.record import Record
 
-# Kept tokens drawn at most, masked ones of a sign as many again.
+# Maximum number of kept tokens plotted, and of masked tokens per sign.
 MAX_POINTS = 8000
 
 _GRAY, _GREEN = '#9ca3af', '#4d7c0f'
@@ -22,19 +21,19 @@ _ORANGE, _BLUE = '#d97706', '#2b6cb0'
 _RATIO = 'ratio π / μ'
 _TV = 'binary TV |π − μ|'
 _MU = 'μ, probability of the sampler'
-# No probability drawn on a logarithmic axis is below this.
+# Lower limit of probabilities on logarithmic axes.
 _LEAST = 1e-6
 
 
 def draw(record: Record, decided: Decided, path: pathlib.Path) -> int:
-  """Draws a rule into a PNG; returns the number of tokens drawn.
+  """Number of tokens plotted, after writing the PNG of a rule.
 
   Args:
     record: the tokens.
-    decided: of a rule, recorded or replayed.
-    path: of the PNG, replaced if it is there.
+    decided: decisions of a rule, recorded or replayed.
+    path: of the PNG, replaced if it exists.
   """
-  # Only here: the import takes longer than any other of the package.
+  # Imported here: it is the slowest import of the package.
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
@@ -120,7 +119,7 @@ def _scatter(
 
 
 def _bars(axis: Any, shares: Sequence[tables.Share], title: str) -> None:
-  """Share masked among the tokens of either sign; the counts stand above."""
+  """Draws masked shares per sign of A, with token counts above."""
   places = np.arange(len(shares))
   for shift, color, sign in ((-0.2, _ORANGE, '<'), (0.2, _BLUE, '>')):
     if sign == '<':

@@ -1,8 +1,8 @@
-"""The ledger as a page: completions, each token colored by what a rule did.
+"""HTML page of a ledger: completions, with tokens colored by a rule's decision.
 
-One file without any other: style, script and data are in it, and its policy
-lets it load nothing. What a model wrote is data: it stands in JSON without a
-character that HTML reads, and enters the page as text.
+The page is self-contained: style, script and data are in the file, and its
+content security policy loads nothing. Model output is untrusted data: JSON
+without characters that HTML interprets, inserted as text.
 """
 
 import base64
@@ -22,14 +22,14 @@ from dppo_jax.data.prompt_stream import subset_order
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.runtime.ledger.record import Record
 
-# Rows on a page, and tokens in them: a file of some megabytes at most.
+# Maximum rows and tokens of a page: a few megabytes.
 MAX_ROWS = 300
 MAX_TOKENS = 40_000
-# Characters of a prompt, and of what a verifier says.
+# Maximum characters of a prompt, and of a verifier's reason.
 MAX_TEXT = 2000
 
 _TEMPLATE = 'page.html'
-# Characters with which a script element, or an entity, could begin or end.
+# Characters that could begin or end a script element or an entity.
 _MARKUP = {'<': '\\u003c', '>': '\\u003e', '&': '\\u0026'}
 # Digits of a number on the page; a weight near 1 must not become 1.
 _DIGITS = 5
@@ -39,13 +39,13 @@ _DIGITS_OF_KEEP = 9
 def write(
   path: pathlib.Path, record: Record, decided: Sequence[Decided], about: str
 ) -> int:
-  """Writes the page; returns the number of rows on it.
+  """Number of rows on the page, after writing it.
 
   Args:
-    path: of the file, replaced if it is there.
+    path: of the file, replaced if it exists.
     record: the tokens.
-    decided: of each rule, the first one shown first.
-    about: a line on where the record comes from.
+    decided: decisions of each rule; the first rule is shown first.
+    about: a line on the origin of the record.
   """
   chosen = choose_rows(record, decided)
   page = render(record, decided, chosen, about)
@@ -57,7 +57,7 @@ def write(
 
 
 def choose_rows(record: Record, decided: Sequence[Decided]) -> np.ndarray:
-  """Rows for the page, ascending: those that lose most weight.
+  """Rows for the page, ascending: those with most weight removed.
 
   At most `MAX_ROWS` rows and `MAX_TOKENS` tokens, but one row always.
   """
@@ -76,13 +76,13 @@ def choose_rows(record: Record, decided: Sequence[Decided]) -> np.ndarray:
 def render(
   record: Record, decided: Sequence[Decided], rows: np.ndarray, about: str
 ) -> str:
-  """The page as text.
+  """HTML of the page.
 
   Args:
     record: the tokens.
-    decided: of each rule.
-    rows: which of the B to show.
-    about: a line on where the record comes from.
+    decided: decisions of each rule.
+    rows: indices of the rows to show.
+    about: a line on the origin of the record.
   """
   shown = np.isin(record.row, rows)
   bounded = f'All {len(rows):,} completions.'
@@ -113,7 +113,7 @@ def render(
 
 
 def _policy(template: str) -> str:
-  """A content security policy: this style, this script, nothing else."""
+  """Content security policy that allows this style and this script only."""
   style = re.search(r'<style>(.*?)</style>', template, re.DOTALL)
   script = re.search(r'<script>(.*?)</script>', template, re.DOTALL)
   if style is None or script is None:
@@ -126,7 +126,7 @@ def _policy(template: str) -> str:
 
 
 def source_hash(text: str) -> str:
-  """How a policy names a style or a script that it admits."""
+  """Hash source of a style or a script in a content security policy."""
   digest = hashlib.sha256(text.encode()).digest()
   return f'sha256-{base64.b64encode(digest).decode()}'
 
@@ -182,7 +182,7 @@ def _cut(text: str) -> str:
 
 
 def _numbers(values: np.ndarray, digits: int = _DIGITS) -> list[float | None]:
-  """As JSON holds them, rounded; None where not finite."""
+  """Rounded values for JSON; None for non-finite ones."""
   return [
     float(f'{value:.{digits}g}') if np.isfinite(value) else None
     for value in values.tolist()

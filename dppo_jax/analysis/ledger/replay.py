@@ -1,7 +1,7 @@
-"""Any rule, divergence, bound and anchor, decided again from the ledger.
+"""Replay of any rule, divergence, threshold and anchor on a ledger.
 
-The functions that decide are those of training. What stays fixed is the run:
-its tokens, and pi as the recorded rule trained it.
+Decisions use the functions of training. The run itself is fixed: its tokens,
+and pi as trained under the recorded rule.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,21 +23,21 @@ from dppo_jax.suggestions import suggest
 
 RECORDED = 'recorded'
 
-# What a match scales, of the bounds a rule reads.
+# Thresholds that are scaled for a match, if a rule reads them.
 _THRESHOLDS = ('delta_low', 'delta_high', 'clip_low', 'clip_high')
-# Powers of two between which every scale lies: ratios end at e**80.
+# Powers of two that bound every scale: ratios end at e**80.
 _LOG_SCALES = (-60.0, 130.0)
-# Of a token: fewer digits of a threshold may change the weight by this.
+# Tokens' worth of weight that rounding a threshold may change.
 _SAME = 0.005
-_NUM_HALVINGS = 40  # To 1e-10 of a scale; f32 tells 1e-7 apart.
+_NUM_HALVINGS = 40  # Bisection steps: to 1e-10 of a scale; f32 resolves 1e-7.
 
 
 class Rule(NamedTuple):
-  """A rule by the name it was asked for.
+  """A named rule.
 
   Attributes:
     name: to print.
-    loss: whose trust region it is.
+    loss: has the trust region.
   """
 
   name: str
@@ -45,11 +45,11 @@ class Rule(NamedTuple):
 
 
 class Decided(NamedTuple):
-  """What a rule does with the tokens of a record.
+  """Decisions of a rule on the tokens of a record.
 
   Attributes:
     rule: the rule.
-    divergence: f32 [n], unit of its row.
+    divergence: f32 [n], in the unit of the divergence.
     keep: f32 [n], M.
   """
 
@@ -58,25 +58,25 @@ class Decided(NamedTuple):
   keep: np.ndarray
 
   def masked(self) -> np.ndarray:
-    """Tokens with M = 0, bool [n]; a soft rule weighs the others less."""
+    """Tokens with M = 0, bool [n]; soft rules also down-weight others."""
     return self.keep == 0
 
   def dropped(self) -> np.ndarray:
-    """1 - M, the weight that is taken away: f64 [n]."""
+    """Removed weight, 1 - M: f64 [n]."""
     return 1.0 - self.keep.astype(np.float64)
 
 
 class Match(NamedTuple):
-  """Thresholds at which a rule takes away as much weight as another does.
+  """Thresholds at which a rule removes as much weight as another does.
 
-  Of a rule of zeros and ones that is the number of tokens it masks.
+  For a hard rule that is the number of masked tokens.
 
   Attributes:
-    matched: the rule as it was.
-    rule: with those thresholds.
-    thresholds: the ones that were scaled, by name.
-    dropped: sum of 1 - M that it takes away.
-    wanted: how much it should; ties can make them differ.
+    matched: the original rule.
+    rule: with the new thresholds.
+    thresholds: the scaled ones, by name.
+    dropped: removed weight, sum of 1 - M.
+    wanted: target of `dropped`; ties can make them differ.
   """
 
   matched: Rule
@@ -92,7 +92,7 @@ def resolve(
   presets: Mapping[str, Mapping[str, Any]],
   text: str,
 ) -> Rule:
-  """The rule that a run would have had.
+  """Rule described by a --rule flag, for a run.
 
   Args:
     config: the defaults, changed in place.
@@ -100,10 +100,10 @@ def resolve(
     presets: settings by dotted path.
     text: '' for the run's own rule, or a preset, keys of section trust_region
       or both: 'cppo', 'cppo,w_min=1', 'rule=divergence,divergence=binary_kl';
-      'delta' stands for both bounds.
+      'delta' sets both bounds.
 
   Raises:
-    ValueError: an unknown name, or a rule this run could not have had.
+    ValueError: an unknown name, or a rule that is invalid for this run.
   """
   overlay(config, dict(recorded))
   config.mesh.update(data=-1, fsdp=1, tensor=1, expert=1)
@@ -135,15 +135,15 @@ def resolve(
 
 
 def own(record: Record, rule: Rule) -> Decided:
-  """What the rule of the run did, as recorded."""
+  """Recorded decisions of the run's rule."""
   return Decided(rule, record.divergence, record.keep)
 
 
 def decide(record: Record, rule: Rule) -> Decided:
-  """What another rule would have done.
+  """Decisions of another rule.
 
-  A divergence that was recorded is not computed again, so that the recorded
-  rule decides from the very same numbers.
+  The recorded divergence is not recomputed, so that the recorded rule uses
+  exactly the same numbers.
 
   Raises:
     ValueError: the record lacks what the rule reads.
@@ -157,7 +157,7 @@ def decide(record: Record, rule: Rule) -> Decided:
 
 
 def measure_again(record: Record, rule: Rule) -> Signals:
-  """What the rule looks at, f32 [B, R].
+  """Inputs of a rule, f32 [B, R].
 
   Raises:
     ValueError: the record lacks what the rule reads.
@@ -200,18 +200,18 @@ def measure_again(record: Record, rule: Rule) -> Signals:
 
 
 def match(record: Record, rule: Rule, wanted: float) -> Match | None:
-  """Scales the thresholds of a rule until it takes away so much weight.
+  """Match of a rule's thresholds to a removed weight.
 
-  Deltas and ratio clips are scaled together, by one factor; what else a rule
-  has (CPPO's budget and weights, say) stays. The weight taken away, which
-  is the number of masked tokens unless the rule is soft, only falls as they
-  grow, so its steps are found by bisection. The result lies in the middle
-  of the range that takes away as much, with as few digits as do.
+  Deltas and ratio clips are scaled by one factor; other settings (such as
+  CPPO's budget and weights) are unchanged. The removed weight, the number of
+  masked tokens unless the rule is soft, decreases with the scale, so its steps
+  are found by bisection. The result is the middle of the range with that
+  weight, rounded to as few digits as possible.
 
   Args:
-    record: whose tokens.
-    rule: whose thresholds, all of them above 0.
-    wanted: sum of 1 - M to take away.
+    record: has the tokens.
+    rule: has the thresholds, all above 0.
+    wanted: sum of 1 - M to remove.
 
   Returns:
     The nearest match; None for a rule without such a threshold.
@@ -228,7 +228,7 @@ def match(record: Record, rule: Rule, wanted: float) -> Match | None:
       name: float(f'{scale * value:.{digits}g}')
       for name, value in start.items()
     }
-    if 'clip_low' in scaled:  # No ratio is below 0.
+    if 'clip_low' in scaled:  # Ratios are nonnegative.
       scaled['clip_low'] = min(scaled['clip_low'], 1.0)
     return dataclasses.replace(rule.loss.bounds, **scaled)
 
@@ -238,7 +238,7 @@ def match(record: Record, rule: Rule, wanted: float) -> Match | None:
     return float(np.sum(np.asarray(dropped), dtype=np.float64))
 
   def edge(most: float) -> tuple[float, float]:
-    """Scales just below and above the first that takes at most so much."""
+    """Scales just below and above the first that removes at most so much."""
     low, high = _LOG_SCALES
     for _ in range(_NUM_HALVINGS):
       middle = (low + high) / 2
@@ -265,9 +265,9 @@ def match(record: Record, rule: Rule, wanted: float) -> Match | None:
 
 
 def relatives(record: Record, rule: Rule) -> list[Rule]:
-  """The rule on every divergence that this record can replay.
+  """The rule with every divergence that this record can replay.
 
-  A rule that reads no divergence is taken to bound one by itself.
+  A rule that reads no divergence is replaced by rule 'divergence'.
   """
   kind = rule.loss.rule
   if not TRUST_REGIONS[kind].reads_divergence:
@@ -282,7 +282,7 @@ def relatives(record: Record, rule: Rule) -> list[Rule]:
 
 
 def _measured(region: Mapping[str, Any]) -> Sequence[str]:
-  """What a divergence depends on beside the two policies."""
+  """Settings of a divergence other than the two policies."""
   axes = [region['divergence'], region['anchor']]
   if DIVERGENCES[region['divergence']].records == 'top_k':
     axes.append(region['top_k_set'])

@@ -1,4 +1,4 @@
-"""All that the ledger says of a rule and of others: tables, pictures, a page.
+"""Report of a ledger for several rules: tables, plots, a page.
 
 The first rule is the run's own; the others are replayed on its tokens.
 """
@@ -17,13 +17,13 @@ from dppo_jax.runtime.ledger.record import Record
 
 
 class Findings(NamedTuple):
-  """What was found out about some steps.
+  """Decisions of several rules on some steps.
 
   Attributes:
     record: the tokens.
-    decided: the recorded rule first, then the others.
+    decided: of the recorded rule first, then of the others.
     matches: thresholds of equal strength; none if nothing was masked.
-    num_differ: tokens that the recorded rule, replayed, decides otherwise.
+    num_differ: tokens whose recorded and replayed decisions differ.
   """
 
   record: Record
@@ -35,14 +35,14 @@ class Findings(NamedTuple):
 def examine(
   record: Record, own: Rule, others: Sequence[Rule], *, match_share: bool
 ) -> Findings:
-  """Decides every token by every rule.
+  """Findings on every token under every rule.
 
   Args:
     record: the tokens.
     own: the rule of the run.
     others: to replay.
-    match_share: replay them at thresholds that take away as much weight as
-      `own`, which is the number of tokens it masks unless it is soft.
+    match_share: whether to replay them with thresholds that remove as much
+      weight as `own`, the number of tokens it masks unless it is soft.
 
   Raises:
     ValueError: the record lacks what a rule reads, or no threshold can be
@@ -74,18 +74,18 @@ def _matched(rule: Rule, matches: Sequence[Match]) -> Rule:
       ' there is no share to match; choose other steps with --step.'
     )
   raise ValueError(
-    f'--match_share: {rule.name!r} has no threshold above 0 to scale; leave it'
-    ' out, or replay it without --match_share.'
+    f'--match_share: {rule.name!r} has no threshold above 0 to scale; omit it,'
+    ' or replay it without --match_share.'
   )
 
 
 def describe(findings: Findings, workdir: pathlib.Path, num_shown: int) -> str:
-  """Everything to print, tables of every rule among it.
+  """Text to print, with tables of every rule.
 
   Args:
-    findings: of `examine`.
+    findings: from `examine`.
     workdir: of the run.
-    num_shown: tokens listed a rule.
+    num_shown: tokens listed per rule.
   """
   record, decided, matches, num_differ = findings
   num_tokens = len(record.row)
@@ -105,7 +105,7 @@ def describe(findings: Findings, workdir: pathlib.Path, num_shown: int) -> str:
 
 
 def about(record: Record, workdir: pathlib.Path) -> str:
-  """A line on what is looked at."""
+  """Line on the run and its recorded steps."""
   steps = np.unique(record.step).tolist()
   named = f'steps {", ".join(map(str, steps))}'
   if len(steps) > 12:
@@ -122,12 +122,12 @@ def draw(
   folder: pathlib.Path,
   page: pathlib.Path,
 ) -> str:
-  """Draws a picture a rule and writes the page; returns lines to print.
+  """Lines to print, after writing one plot per rule and the page.
 
   Args:
-    findings: of `examine`.
+    findings: from `examine`.
     workdir: of the run.
-    folder: of the pictures, made if absent.
+    folder: of the plots, created if absent.
     page: the HTML file.
   """
   record, decided = findings.record, findings.decided

@@ -1,8 +1,8 @@
-"""What a rule masked, in numbers: by sign, by mu, by token, by position.
+"""Counts of masked tokens: by sign, by mu, by token, by position.
 
-Signs refer to the advantage; mu is the policy that sampled. A token counts as
-masked where its weight M is 0, as in the metrics of a run; what a soft rule
-takes away is the sum of 1 - M.
+Signs are those of the advantage; mu is the sampling distribution. A token is
+masked if its weight M is 0, as in the metrics of a run; the weight removed by a
+soft rule is the sum of 1 - M.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import APPLIES_TO, TRUST_REGIONS
 from dppo_jax.runtime.ledger.record import Record
 
-# Borders of the ranges of mu; the last range holds 1.
+# Edges of the ranges of mu; the last range includes 1.
 MU_EDGES = (0.0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0)
 NUM_DECILES = 10
 _APPLIES_TO_ALL = {
@@ -27,17 +27,17 @@ _APPLIES_TO_ALL = {
 
 
 class Share(NamedTuple):
-  """Tokens of one kind, and how many of them are masked.
+  """Counts of tokens of one kind, and of masked ones.
 
   Attributes:
-    label: which kind.
-    num_tokens: all of them.
-    negative: those with A < 0.
-    positive: those with A > 0.
-    masked: all masked ones.
-    masked_negative: with A < 0.
-    masked_positive: with A > 0.
-    dropped: sum of 1 - M over them, what a soft rule takes away.
+    label: of the kind.
+    num_tokens: all tokens.
+    negative: tokens with A < 0.
+    positive: tokens with A > 0.
+    masked: masked tokens.
+    masked_negative: masked tokens with A < 0.
+    masked_positive: masked tokens with A > 0.
+    dropped: removed weight, sum of 1 - M.
   """
 
   label: str
@@ -50,14 +50,14 @@ class Share(NamedTuple):
   dropped: float
 
   def fraction(self) -> float:
-    """Share masked, 0.0 where there are no tokens."""
+    """Masked share, 0.0 without tokens."""
     return self.masked / max(self.num_tokens, 1)
 
 
 def share(
   record: Record, decided: Decided, label: str, of: np.ndarray
 ) -> Share:
-  """Counts the tokens `of`, bool [n]."""
+  """Counts of the tokens selected by `of`, bool [n]."""
   negative, positive = record.advantages < 0, record.advantages > 0
   masked = decided.masked() & of
   return Share(
@@ -78,7 +78,7 @@ def overall(record: Record, decided: Decided) -> Share:
 
 
 def by_mu(record: Record, decided: Decided) -> list[Share]:
-  """A share a range of mu, `MU_EDGES`."""
+  """Shares per range of mu, `MU_EDGES`."""
   mu = np.exp(record.rollout_log_probs.astype(np.float64))
   place = np.searchsorted(MU_EDGES[1:-1], mu, side='right')
   shares = []
@@ -89,7 +89,7 @@ def by_mu(record: Record, decided: Decided) -> list[Share]:
 
 
 def by_position(record: Record, decided: Decided) -> list[Share]:
-  """A share a tenth of the completion, of its own length.
+  """Shares per tenth of a completion's own length.
 
   Token t of T (from 1) lies in tenth floor(10 (t - 1) / T), from 0.
   """
@@ -104,7 +104,7 @@ def by_position(record: Record, decided: Decided) -> list[Share]:
 
 
 def by_token(record: Record, decided: Decided, most: int) -> list[Share]:
-  """A share a token that loses any weight, those that lose most first."""
+  """Shares per token with removed weight, in descending order of it."""
   dropped = decided.dropped()
   ids, place = np.unique(record.token, return_inverse=True)
   lost = np.bincount(place, dropped, minlength=len(ids))
@@ -117,7 +117,7 @@ def by_token(record: Record, decided: Decided, most: int) -> list[Share]:
 
 
 def describe(rule: Rule) -> str:
-  """The rule, what it measures and the bounds it reads, in a line."""
+  """Line with a rule, its divergence and its thresholds."""
   loss, row = rule.loss, TRUST_REGIONS[rule.loss.rule]
   words = [loss.rule]
   if row.reads_divergence:
@@ -136,7 +136,7 @@ def describe(rule: Rule) -> str:
 
 
 def render(record: Record, decided: Decided, num_tokens: int) -> str:
-  """All tables of a rule, to print."""
+  """Text of all tables of a rule."""
   total = overall(record, decided)
   lines = [f'{decided.rule.name}: {describe(decided.rule)}']
   soft = bool(((decided.keep > 0) & (decided.keep < 1)).any())
@@ -156,7 +156,7 @@ def render(record: Record, decided: Decided, num_tokens: int) -> str:
 
 
 def render_matches(matches: Sequence[Match], num_tokens: int) -> str:
-  """Thresholds of equal strength, to print."""
+  """Text of the thresholds of equal strength."""
   wanted = matches[0].wanted
   lines = [
     f'Thresholds that mask as many tokens: {_weight(wanted)} of'
@@ -176,7 +176,7 @@ def render_matches(matches: Sequence[Match], num_tokens: int) -> str:
 
 
 def printable(text: str) -> str:
-  """Text on one line of a terminal, whatever a model wrote."""
+  """Token text on one line of a terminal, without control characters."""
   shown = ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)
   shown = shown if len(shown) <= 24 else f'{shown[:23]}…'
   return shown if shown.strip() else repr(shown)
@@ -212,7 +212,7 @@ def _table(kind: str, shares: Sequence[Share], soft: bool) -> list[str]:
 
 
 def _weight(tokens: float) -> str:
-  """Sum of 1 - M: a number of tokens, whole where no rule is soft."""
+  """Text of a sum of 1 - M: an integer for hard rules."""
   whole = abs(tokens - round(tokens)) < 1e-6
   return f'{tokens:,.0f}' if whole else f'{tokens:,.2f}'
 

@@ -31,7 +31,7 @@ _CURVES = (
   ('held_out', 'Held-out accuracy', 'share correct'),
   ('mean_abs', 'Mean of |π − μ|', 'probability'),
   ('masked', 'Masked', 'share of tokens'),
-  ('entropy', 'Entropy', 'nats a token'),
+  ('entropy', 'Entropy', 'nats per token'),
 )
 
 

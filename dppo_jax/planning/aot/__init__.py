@@ -1,1 +1,1 @@
-"""Programs of a run compiled ahead of time for machines that are not here."""
+"""Ahead-of-time compilation of a run's programs, for hardware not attached."""

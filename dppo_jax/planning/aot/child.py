@@ -1,7 +1,7 @@
-"""A process of its own for the compiler, with the variables that it needs.
+"""Separate process for the compiler, with the environment that it needs.
 
-libtpu looks for a TPU, takes a lock and asks the cloud who it is, all while it
-is loaded; a process that has begun cannot change that.
+While libtpu is loaded, it looks for a TPU, takes a lock and queries the cloud's
+metadata; a running process cannot change that any more.
 """
 
 import os
@@ -12,10 +12,10 @@ import sys
 FLAG = '--in_this_process'
 ENVIRONMENT = {
   'JAX_PLATFORMS': 'cpu',
-  # A second process dies on the lockfile of the first without it.
+  # Without it, a second process fails on the lock file of the first.
   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
   'TPU_SKIP_MDS_QUERY': '1',
-  # Only for silence at its start.
+  # Only to suppress warnings at startup.
   'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
   'TPU_WORKER_HOSTNAMES': 'localhost',
   'TPU_WORKER_ID': '0',
@@ -23,14 +23,14 @@ ENVIRONMENT = {
 
 
 def run(module: str, arguments: list[str]) -> int:
-  """Runs a command again with those variables; its exit code.
+  """Exit code of a command, run again with this environment.
 
   Args:
-    module: to run, 'experiments.plan' say.
+    module: to run, such as 'experiments.plan'.
     arguments: of the command.
 
   Raises:
-    ValueError: it was killed, by the system where memory ran out.
+    ValueError: it was killed, by the system if memory ran out.
   """
   done = subprocess.run(
     [sys.executable, '-m', module, *arguments, FLAG],

@@ -1,8 +1,8 @@
-"""What a compiled program says of itself: loops, collectives, large arrays.
+"""Analysis of optimized HLO text: loops, collectives, large arrays.
 
-Reads the text of an optimized HLO module. A loop's body stands there once, so
-what is inside is multiplied by its trips: those that the compiler knows, those
-that the loop's condition bounds, or those that the caller gives.
+A loop's body occurs once in the text, so its contents are multiplied by the
+trip count: stated by the compiler, bounded by the loop's condition, or given by
+the caller.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ _COLLECTIVES = (
   'collective-broadcast',
   'send',  # From slice to slice.
 )
-# Make no array of their own.
+# Opcodes that allocate no array.
 _VIEWS = {'parameter', 'tuple', 'get-tuple-element', 'bitcast', 'while'}
 _VIEWS |= {'conditional', 'call', 'constant', 'optimization-barrier'}
 
@@ -40,8 +40,8 @@ class Instruction:
 
   Attributes:
     type: as written, layouts included.
-    opcode: what it does.
-    text: all that follows the opcode.
+    opcode: of the instruction.
+    text: everything after the opcode.
   """
 
   type: str
@@ -50,19 +50,19 @@ class Instruction:
 
   @property
   def origin(self) -> str:
-    """Where in the program it comes from: JAX's name stack."""
+    """JAX's name stack: its place in the program."""
     return _first(r'op_name="([^"]*)"', self.text) or ''
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Collective:
-  """Exchanges of one kind, by one device, in one run of the program.
+  """Collectives of one kind, on one device, in one run of the program.
 
   Attributes:
     kind: all-gather, all-reduce, …
-    count: how often one runs.
-    num_bytes: a device sends, on a ring: (g - 1) / g of what g devices gather,
-      twice that of what they reduce, once where the sum stays scattered.
+    count: number of executions.
+    num_bytes: sent per device, on a ring of g devices: (g - 1) / g of the
+      gathered bytes, twice that for an all-reduce, once for a reduce-scatter.
   """
 
   kind: str
@@ -72,12 +72,12 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loop:
-  """A loop whose trips the compiler does not state.
+  """A loop whose trip count the compiler does not state.
 
   Attributes:
-    origin: where it comes from.
-    trips: what its body was multiplied by.
-    known: from a bound, or given; otherwise the body counts once.
+    origin: JAX's name stack.
+    trips: factor applied to its body.
+    known: whether that is a bound, or given; otherwise the body counts once.
   """
 
   origin: str
@@ -90,7 +90,7 @@ class NamedArray:
   """An array of one device.
 
   Attributes:
-    name: where it comes from.
+    name: JAX's name stack, or the opcode.
     shape: 'bf16[36,4,8000]'.
     num_bytes: unpadded.
   """
@@ -109,7 +109,7 @@ class Module:
   """
 
   def __init__(self, text: str):
-    """Parses; raises ValueError where there is no entry."""
+    """Parses; raises ValueError if there is no entry."""
     self.computations: dict[str, list[Instruction]] = {}
     self.entry = ''
     current: list[Instruction] = []
@@ -126,15 +126,15 @@ class Module:
   def walk(
     self, given: Mapping[str, int]
   ) -> tuple[list[tuple[str, Instruction, float]], list[Loop]]:
-    """Every instruction that runs outside of fusions, and how often.
+    """Instructions executed outside of fusions, with execution counts.
 
     Args:
-      given: trips of loops the text says nothing of, by a part of their origin;
-        the first that fits counts.
+      given: trip counts of loops that the text does not state, by a part of
+        their origin; the first match is used.
 
     Returns:
-      (computation, instruction, times), collectives of fusions included; and
-      the loops whose trips are bounded, given or not known.
+      (computation, instruction, count), collectives of fusions included; and
+      the loops whose trip counts are bounds, given or unknown.
     """
     found: list[tuple[str, Instruction, float]] = []
     loops: list[Loop] = []
@@ -172,7 +172,7 @@ class Module:
     return trips or 1
 
   def _bound(self, condition: str) -> int | None:
-    """n of `i < n`, the one comparison of the condition with a constant."""
+    """n of `i < n`, if the condition is one comparison with a constant."""
     names = [condition]
     lines = list(self.computations.get(condition, ()))
     for one in self.computations.get(condition, ()):
@@ -196,14 +196,14 @@ class Module:
 def collectives(
   module: Module, given: Mapping[str, int]
 ) -> tuple[list[Collective], list[Loop]]:
-  """Exchanges between devices by kind, the largest first; and doubtful loops.
+  """Collectives by kind, the largest first; and loops without exact trip count.
 
   Args:
     module: the program.
-    given: as in `Module.walk`.
+    given: see `Module.walk`.
 
   Returns:
-    The collectives, and those of the loops with one inside that are not exact.
+    The collectives, and the loops whose trip counts are not stated.
   """
   sums: dict[str, list[float]] = {}
   found, loops = module.walk(given)
@@ -227,7 +227,7 @@ def collectives(
 
 
 def largest_arrays(module: Module, number: int) -> list[NamedArray]:
-  """The largest arrays that a program makes; some may share memory."""
+  """The largest arrays that a program allocates; some may share memory."""
   seen: dict[tuple[str, str], NamedArray] = {}
   for _, one, _ in module.walk({})[0]:
     if one.opcode in _VIEWS or _finishes(one.opcode) or one.type[0] == '(':
@@ -241,10 +241,10 @@ def largest_arrays(module: Module, number: int) -> list[NamedArray]:
   return ranked[:number]
 
 
-def carried(
+def loop_carries(
   module: Module,
 ) -> Iterator[list[tuple[str, tuple[int, ...]]]]:
-  """For each loop, type and dimensions of every array that it carries."""
+  """Type and dimensions of every array carried by a loop, per loop."""
   for _, one, _ in module.walk({})[0]:
     if one.opcode == 'while':
       yield [
@@ -254,7 +254,7 @@ def carried(
 
 
 def type_bytes(text: str) -> float:
-  """Bytes of a type as HLO writes it, those of a tuple added up.
+  """Bytes of an HLO type, summed over a tuple.
 
   >>> type_bytes('(f32[2,3]{1,0}, bf16[4])')
   32.0
@@ -302,7 +302,7 @@ def _end_of_type(text: str) -> int:
 
 
 def _kind(opcode: str) -> str:
-  """'all-gather' of all-gather and all-gather-start; '' of all else."""
+  """Kind of a collective, such as 'all-gather' of all-gather-start; else ''."""
   kind = opcode.removesuffix('-start')
   return kind if kind in _COLLECTIVES else ''
 
@@ -347,7 +347,7 @@ def _part(text: str, number: int) -> str:
 
 
 def _group_size(text: str) -> int:
-  """Devices that exchange with each other; 0 where it is not written."""
+  """Devices per replica group; 0 if not stated."""
   iota = _first(r'replica_groups=\[\d+,(\d+)\]', text)
   if iota:
     return int(iota)

@@ -1,7 +1,7 @@
-"""The papers' models on pod shapes: a table of real compilations.
+"""Table of the papers' models on pod shapes, from actual compilations.
 
-Each row is compiled in a process of its own, one after the other, so that what
-compiling takes can be told.
+Each row is compiled in its own process, one after the other, so that its
+compilation cost can be measured.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,8 +26,8 @@ class Row(NamedTuple):
 
   Attributes:
     config: a module of `configs`.
-    topology: as `topologies.parse` takes it.
-    flags: what the machine asks of the config.
+    topology: argument of `topologies.parse`.
+    flags: config overrides for the machine.
     num_slices: of that shape.
   """
 
@@ -55,16 +55,16 @@ ROWS = (
   Row('qwen3_32b', 'v5p:8x16x16'),
 )
 
-# Column -> unit or meaning; memory is of a device, bytes sent are a device's.
+# Column -> unit or meaning; memory and bytes sent are per device.
 COLUMNS = {
   'row': '',
   'flags': '',
   'devices': '',
   'mesh': '',
-  'capacity': 'GiB a device',
-  **{f'{name}_memory': 'GiB a device' for name in programs.PHASES},
+  'capacity': 'GiB per device',
+  **{f'{name}_memory': 'GiB per device' for name in programs.PHASES},
   'fits': '',
-  **{f'{name}_sent': 'GiB that a device sends' for name in programs.PHASES},
+  **{f'{name}_sent': 'GiB sent per device' for name in programs.PHASES},
   'step': 's, at least (an estimate)',
   'tokens': 'sampled tokens/s, at most (an estimate)',
   **{f'{name}_compile': 's' for name in programs.PHASES},
@@ -76,10 +76,7 @@ COLUMNS = {
 
 
 def compile_row(row: Row, module: str) -> dict[str, str]:
-  """Compiles a row; its cells, by column.
-
-  What fails leaves a row that says why.
-  """
+  """Cells of a compiled row, by column; on failure, with the problem."""
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'plan.json'
     begin = time.monotonic()
@@ -100,7 +97,7 @@ def compile_row(row: Row, module: str) -> dict[str, str]:
       text=True,
     ) as process:
       said = process.stderr.read() if process.stderr else ''
-      # Its own resources; those of all children are a maximum over them.
+      # Resources of this child; RUSAGE_CHILDREN is a maximum over all.
       _, status, used = os.wait4(process.pid, 0)
       process.returncode = os.waitstatus_to_exitcode(status)
     measured = {
@@ -119,7 +116,7 @@ def compile_row(row: Row, module: str) -> dict[str, str]:
 
 
 def _cells(plan: Mapping[str, Any]) -> dict[str, str]:
-  """Of a plan, as `report.to_json` writes it."""
+  """Cells of a plan in the format of `report.to_json`."""
   step = plan['step_s']
   cells = {
     'devices': str(plan['topology']['num_devices']),
@@ -129,13 +126,13 @@ def _cells(plan: Mapping[str, Any]) -> dict[str, str]:
   }
   if step:
     cells['step'] = f'{step:.3g}'
-    cells['tokens'] = f'{plan["tokens_a_step"] / step:.3g}'
+    cells['tokens'] = f'{plan["tokens_per_step"] / step:.3g}'
   for phase in plan['phases']:
     name, compiled = phase['name'], phase['compiled']
     cells[f'{name}_memory'] = f'{phase["num_bytes"] / _GIB:.1f}'
     if compiled:
       cells[f'{name}_compile'] = f'{compiled["seconds"]:.0f}'
-      # What cannot be read is not nothing.
+      # Unknown is not zero.
       if not compiled['refused'] and not compiled['unread']:
         sent = sum(each['num_bytes'] for each in compiled['collectives'])
         cells[f'{name}_sent'] = f'{sent / _GIB:.3g}'
@@ -145,10 +142,10 @@ def _cells(plan: Mapping[str, Any]) -> dict[str, str]:
 def merge(
   path: pathlib.Path, found: Sequence[Mapping[str, str]]
 ) -> list[dict[str, str]]:
-  """Rows of a CSV file with those found in place of older ones, written back.
+  """Rows of a CSV file, updated with those found and written back.
 
   Args:
-    path: of the file; it need not be there.
+    path: of the file; it may be missing.
     found: rows of `compile_row`.
   """
   known: dict[str, dict[str, str]] = {}
@@ -168,9 +165,9 @@ def merge(
 
 
 def show(rows: Sequence[Mapping[str, str]]) -> str:
-  """The page in Markdown."""
+  """Markdown of the page."""
   head = ('run', 'chips and mesh', *(f'{n} GiB' for n in programs.PHASES))
-  head += ('fits', 'GiB sent a step', 'step, s', 'tokens/s', 'compiled in')
+  head += ('fits', 'GiB sent per step', 'step, s', 'tokens/s', 'compilation')
   lines = [_line(head), _line(['---'] * len(head))]
   lines += [_line(_shown(row)) for row in rows]
   flags = [f'- {row["row"]}: `{row["flags"]}`' for row in rows if row['flags']]
@@ -182,16 +179,16 @@ def show(rows: Sequence[Mapping[str, str]]) -> str:
       "# The papers' models on pods",
       '',
       'Written by `python -m experiments.pods`, from programs compiled ahead of'
-      ' time for',
-      'TPUs that were not there; no row has been run. Memory is of one device,'
-      ' beside what',
-      'it has. "GiB sent" is what a device sends in sampling, scoring and'
-      ' training; loops',
-      'that may stop early are counted to their end. Step time and tokens/s are'
-      ' bounds:',
-      'devices at the peaks of their data sheets, completions at full length.'
-      ' The last',
-      'column: wall seconds, CPU seconds and peak memory of compiling.',
+      ' time, without',
+      'the TPUs; no row has been run. Memory is per device, used of available.'
+      ' "GiB sent"',
+      'is per device, in sampling, scoring and training; loops that may stop'
+      ' early count in',
+      'full. Step time and tokens/s are bounds: devices at the peaks of their'
+      ' data sheets,',
+      'completions at full length. The last column: wall seconds, CPU seconds'
+      ' and peak',
+      'memory of compilation.',
       '',
       *lines,
       '',

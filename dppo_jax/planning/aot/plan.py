@@ -1,4 +1,4 @@
-"""What a run takes on a machine, whether it fits, and what would mend it."""
+"""Plan of a run on a machine: memory, time, whether it fits, and a remedy."""
 
 from collections.abc import Callable, Sequence
 import dataclasses
@@ -13,7 +13,7 @@ from dppo_jax.planning.aot import programs, remedies, roofline, topologies
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.programs import parts as parts_lib
 
-_STATE = ('frozen weights', 'parameters', 'optimizer state')
+_STATE = ('base weights', 'parameters', 'optimizer state')
 _BY_PHASE = {
   programs.SAMPLING: ('sampling cache', 'recorded stats', 'logits'),
   programs.SCORING: ('activations', 'attention scores', 'logits'),
@@ -26,15 +26,15 @@ class PhasePlan:
   """A phase of a step.
 
   Attributes:
-    name: of phases.PHASES.
-    runs: how often it runs a step; 0 where this config does not need it.
-    num_bytes: of a device, at most.
-    fits: whether a device has them.
-    compiled: what the compiler says of it; None by shape alone.
+    name: of programs.PHASES.
+    runs: executions per step; 0 if this config does not need it.
+    num_bytes: per device, at most.
+    fits: whether a device has so many.
+    compiled: analysis of the compiled program; None if estimated from shapes.
     work: by formula.
-    estimate: the least time of a run; None for an unknown device.
-    change: flags that would let it fit, '' if it does or none is known.
-    change_bytes: an estimate of what it would take then.
+    estimate: lower bound of its time; None for an unknown device.
+    change: flags with which it would fit, '' if it fits or none is known.
+    change_bytes: estimated bytes per device with that change.
   """
 
   name: str
@@ -56,11 +56,11 @@ class Plan:
     topology: the machine.
     mesh: sizes by axis.
     capacity: bytes of a device.
-    shapes: bytes of the largest arrays of a device, estimated from shapes.
+    shapes: bytes per device of the largest arrays, estimated from shapes.
     phases: of a step.
-    fits: whether all of them do that run.
-    step_s: the least time of a step; None where a phase lacks an estimate.
-    tokens_a_step: sampled, completions at full length.
+    fits: whether all phases that run fit.
+    step_s: lower bound of a step's time; None if a phase has no estimate.
+    tokens_per_step: sampled tokens, completions at full length.
   """
 
   topology: topologies.Topology
@@ -70,7 +70,7 @@ class Plan:
   phases: tuple[PhasePlan, ...]
   fits: bool
   step_s: float | None
-  tokens_a_step: int
+  tokens_per_step: int
 
 
 def make_plan(
@@ -79,16 +79,17 @@ def make_plan(
   names: Sequence[str],
   *,
   compiling: bool,
-  tell: Callable[[str], None],
+  log: Callable[[str], None],
 ) -> Plan:
-  """Plans a step of a config on a machine.
+  """Plan of a step of a config on a machine.
 
   Args:
-    config: as of `configs/default.py`; needs neither weights nor data.
-    topology: of `topologies.parse`.
-    names: which of phases.PHASES.
-    compiling: whether to compile for it, or go by shapes alone.
-    tell: takes a line before each long thing.
+    config: with the keys of `configs/default.py`; needs neither weights nor
+      data.
+    topology: from `topologies.parse`.
+    names: keys of programs.PHASES.
+    compiling: whether to compile for it, or estimate from shapes only.
+    log: receives a line before each compilation.
 
   Raises:
     ValueError: the config has problems, or nothing compiles for the machine.
@@ -98,7 +99,7 @@ def make_plan(
   if topology.platform == 'tpu' and topologies.can_compile():
     devices = topologies.describe(topology)
   elif compiling:
-    devices = topologies.describe(topology)  # Says what is missing.
+    devices = topologies.describe(topology)  # Raises, with the fix.
   if devices is None and topology.platform != topologies.LOCAL:
     dry_run.have_devices(config.mesh.to_dict(), number)
   experiment = _for_device(dry_run.build(config, number), topology.device_kind)
@@ -107,7 +108,7 @@ def make_plan(
   capacity = _capacity(topology)
   compiled: dict[str, programs.Phase] = {}
   if compiling and devices is not None:
-    for phase in programs.compile_phases(experiment, devices, names, tell):
+    for phase in programs.compile_phases(experiment, devices, names, log):
       compiled[phase.name] = phase
   done = roofline.work(experiment, parts.mesh.shape['tensor'], number)
   runs = _runs(experiment)
@@ -145,7 +146,7 @@ def make_plan(
     phases=planned,
     fits=all(phase.fits for phase in planned if phase.runs),
     step_s=_step_seconds(planned),
-    tokens_a_step=experiment.data.num_prompts
+    tokens_per_step=experiment.data.num_prompts
     * experiment.data.group_size
     * experiment.sampling.max_completion_length,
   )
@@ -163,13 +164,13 @@ def _capacity(topology: topologies.Topology) -> float:
   device = hardware.find_device(topology.device_kind)
   if device is None:
     raise ValueError(
-      f'--topology: hardware.py has no row for {topology.device_kind!r}.'
+      f'--topology: hardware.py has no entry for {topology.device_kind!r}.'
     )
   return device.memory
 
 
 def _for_device(experiment: Experiment, kind: str) -> Experiment:
-  """With the chunk of the head that the device would have."""
+  """Experiment with the LM-head chunk of the device."""
   if experiment.head_chunk_tokens or hardware.find_device(kind) is None:
     return experiment
   columns = experiment.model.vocab_size // max(1, experiment.mesh.tensor)
@@ -191,7 +192,7 @@ def _change(
   size: float,
   shapes: dict[str, float],
 ) -> tuple[str, float]:
-  """Flags, and bytes: those of now in proportion to the shapes."""
+  """Flags with which a phase fits, and its bytes, scaled by the shapes."""
   state = sum(shapes.get(key, 0.0) for key in _STATE)
   ratio = max(size - state, 0.0) / (_by_shape(shapes, name) - state)
 

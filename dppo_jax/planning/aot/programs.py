@@ -1,6 +1,6 @@
-"""The programs of a step, compiled for machines that are not here.
+"""Programs of a step, compiled for hardware that is not attached.
 
-Arguments are shapes with shardings; nothing is placed or run.
+Arguments are shapes with shardings; nothing is allocated or run.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,14 +32,14 @@ _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Memory:
-  """Bytes of one device.
+  """Bytes per device.
 
   Attributes:
-    arguments: what the program is given.
-    outputs: what it returns, where that does not take the place of arguments.
-    temporaries: all else while it runs, the KV cache included.
+    arguments: of the program.
+    outputs: that do not alias arguments.
+    temporaries: while it runs, KV cache included.
     code: of the program.
-    beside: parts of the state that wait on the device and are no argument.
+    beside: other state on the device, not passed to the program.
   """
 
   arguments: float
@@ -50,7 +50,7 @@ class Memory:
 
   @property
   def total(self) -> float:
-    """What the device must have."""
+    """Bytes that the device needs."""
     return float(sum(dataclasses.astuple(self)))
 
 
@@ -60,19 +60,18 @@ class Phase:
 
   Attributes:
     name: of PHASES.
-    runs: how often it runs a step.
-    seconds: that compiling took here.
-    memory: bytes of one device.
-    cache: bytes of keys and values, within `temporaries`; 0 where there are
-      none.
-    arguments: the largest.
-    arrays: the largest that it makes.
+    runs: executions per step.
+    seconds: compilation time.
+    memory: bytes per device.
+    cache: bytes of the KV cache, within `temporaries`; 0 if there is none.
+    arguments: the largest ones.
+    arrays: the largest ones that it allocates.
     collectives: of one run.
-    loops: whose trips the compiler does not state.
-    refused: why the compiler gave up, '' if it did not; then outputs are not
-      known, and arguments may be counted among the temporaries.
-    unread: why the compiled program could not be read, '' if it was; then its
-      arrays and collectives are not known.
+    loops: loops whose trip count the compiler does not state.
+    refused: reason why compilation failed, '' if it did not; if set, outputs
+      are unknown, and temporaries may include arguments.
+    unread: reason why the program could not be analyzed, '' if it was; if set,
+      arrays and collectives are unknown.
   """
 
   name: str
@@ -93,10 +92,10 @@ class Program:
   """A program and its abstract arguments.
 
   Attributes:
-    runs: how often it runs a step.
+    runs: executions per step.
     jitted: has `lower`.
-    arguments: of ShapeDtypeStruct, by name, in order.
-    beside: parts of the state that it is not given.
+    arguments: trees of ShapeDtypeStruct, by name, in order.
+    beside: other state on the device.
   """
 
   runs: int
@@ -109,17 +108,17 @@ def compile_phases(
   experiment: Experiment,
   devices: Sequence[Any],
   names: Sequence[str],
-  tell: Callable[[str], None],
+  log: Callable[[str], None],
 ) -> Iterator[Phase]:
-  """Compiles the programs of a step, one by one.
+  """Compiled phases of a step, one by one.
 
   Args:
     experiment: the run.
-    devices: of `topologies.describe`.
-    names: which of PHASES.
-    tell: takes a line before each.
+    devices: from `topologies.describe`.
+    names: keys of PHASES.
+    log: receives a line before each.
   """
-  # What is written for such devices cannot be read again.
+  # Cache entries for such devices cannot be loaded again.
   jax.config.update('jax_enable_compilation_cache', False)
   parts = parts_lib.assemble_model(experiment, devices)
   if experiment.lora is not None:
@@ -127,7 +126,7 @@ def compile_phases(
     parts = dataclasses.replace(parts, base=base)
   for name, program in _programs(experiment, parts).items():
     if name in names:
-      tell(f'Compiling {name} for {parts.mesh.size:,} devices')
+      log(f'Compiling {name} for {parts.mesh.size:,} devices')
       yield _compile(name, program, experiment, parts)
 
 
@@ -150,7 +149,7 @@ def _programs(
     mask=rows(shape, jnp.bool_),
     example_id=rows(shape[:1], jnp.int32),
   )
-  # Jitted functions, applied to the base.
+  # Jitted functions, applied to the base weights.
   handed = weight_sync.compile_hand_over(parts, experiment)
   weights = handed.abstract_weights
   sampler: Any = compiled_lib.compile_sampler(handed.parts, handed.config)
@@ -180,9 +179,9 @@ def _programs(
     head = jax.eval_shape(copy_head, weights if sampled else state.params)
     where = parallel.head_sharding(parts.mesh)
     head = jax.ShapeDtypeStruct(head.shape, head.dtype, sharding=where)
-  # Parameters that the KL penalty pulls toward.
+  # Reference policy of the KL penalty.
   reference = state.params if refer else None
-  # What is sampled ahead, and the policies it is from.
+  # Rollouts sampled ahead, and their policies.
   kept = weights if weight_sync.keeps_weights(experiment) else None
   ahead = ((rollout, kept, None if recompute else head),) * experiment.lag
   bases = parts.base, handed.parts.base
@@ -225,7 +224,7 @@ def _compile(
 ) -> Phase:
   begin = time.monotonic()
   lowered = program.jitted.lower(*program.arguments.values())
-  beside = bytes_a_device(program.beside)
+  beside = bytes_per_device(program.beside)
   common: dict[str, Any] = dict(
     name=name,
     runs=program.runs,
@@ -239,7 +238,7 @@ def _compile(
       raise
     size, whole = found
     memory = Memory(
-      arguments=0 if whole else bytes_a_device(program.arguments),
+      arguments=0 if whole else bytes_per_device(program.arguments),
       outputs=0,
       temporaries=size,
       code=0,
@@ -253,7 +252,7 @@ def _compile(
       arrays=refused_arrays(str(error)),
       collectives=[],
       loops=[],
-      refused='the compiler found no room for it',
+      refused='out of memory in compilation',
       unread='',
     )
   memory = _memory(compiled.memory_analysis(), beside)
@@ -271,7 +270,7 @@ def _compile(
   try:
     module = hlo.Module(compiled.as_text())
   except jax.errors.JaxRuntimeError as error:
-    # A compiler of another age than jaxlib writes what that cannot read.
+    # The output of another libtpu version may not be readable by this jaxlib.
     return dataclasses.replace(phase, unread=str(error).splitlines()[0])
   found, loops = hlo.collectives(module, _trips(experiment, parts))
   return dataclasses.replace(
@@ -286,7 +285,7 @@ def _compile(
 def _trips(
   experiment: Experiment, parts: parts_lib.ModelParts
 ) -> Mapping[str, int]:
-  """Turns of loops that depend on the data: those of full rows."""
+  """Trip counts of data-dependent loops, for completions at full length."""
   step, data = experiment.step, experiment.data
   rows = data.num_prompts * data.group_size
   rows //= step.num_minibatches * step.num_microbatches
@@ -304,7 +303,7 @@ def _trips(
   turns = slots.rows // slots.refill
   columns = experiment.sampling.max_completion_length
   decoded = -(-slots.rows * (columns - 1) // (slots.slots * turns))
-  # The loop of decode steps stands in that of refills.
+  # The decode loop is nested in the refill loop.
   return {
     **trips,
     continuous.DECODE_LOOP: decoded,
@@ -323,9 +322,9 @@ def _memory(found: Any, beside: float) -> Memory:
 
 
 def _cache_bytes(module: hlo.Module, experiment: Experiment) -> float:
-  """Keys and values [L, rows, heads, columns, width] that a loop carries.
+  """Bytes of the KV cache [L, rows, heads, columns, width] carried by a loop.
 
-  Those of unrolled layers have no axis of layers.
+  With unrolled layers there is no layer axis.
   """
   columns = {
     experiment.data.max_prompt_length,
@@ -339,17 +338,17 @@ def _cache_bytes(module: hlo.Module, experiment: Experiment) -> float:
   return max(
     (
       sum(hlo.type_bytes(text) for text, shape in loop if is_cache(shape))
-      for loop in hlo.carried(module)
+      for loop in hlo.loop_carries(module)
     ),
     default=0.0,
   )
 
 
 def needed(message: str) -> tuple[float, bool] | None:
-  """Bytes that a program needs, of a compiler's refusal; None of another.
+  """Bytes that a program needs, from an out-of-memory message; else None.
 
   Returns:
-    Bytes, and whether arguments are among them.
+    Bytes, and whether they include arguments.
   """
   size = r'([\d.]+)([KMGT]?)'
   whole = re.search(rf'Used {size}i?B? of', message)
@@ -361,7 +360,7 @@ def needed(message: str) -> tuple[float, bool] | None:
 
 
 def refused_arrays(message: str) -> list[hlo.NamedArray]:
-  """The largest arrays that a refusal names."""
+  """The largest arrays named by an out-of-memory message."""
   found = re.findall(
     r'Size: ([\d.]+)([KMGT]?)\b.*?(?:Operator: op_name="([^"]*)".*?)?'
     r'Shape: (\S+?)[{\s]',
@@ -374,8 +373,8 @@ def refused_arrays(message: str) -> list[hlo.NamedArray]:
   ]
 
 
-def bytes_a_device(tree: Any) -> float:
-  """Bytes of shapes with shardings that are on each device."""
+def bytes_per_device(tree: Any) -> float:
+  """Bytes per device of shapes with shardings."""
   return float(sum(map(_leaf_bytes, jax.tree.leaves(tree))))
 
 

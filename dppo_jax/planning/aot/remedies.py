@@ -1,4 +1,4 @@
-"""What would make a run fit, found by the shapes that the change would give."""
+"""Config changes with which a run fits, by their estimated memory."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,14 +18,14 @@ def find_change(
   capacity: float,
   estimate: EstimateFn,
 ) -> tuple[Change, float] | None:
-  """The first change of a few that lets a phase fit, and its bytes a device.
+  """First candidate change with which a phase fits, and its bytes per device.
 
-  Those that leave the results as they are come first.
+  Changes that do not affect the results come first.
 
   Args:
     config: plain nested dicts with the keys of configs/default.py, valid.
     num_devices: of the mesh.
-    phase: of PHASES, that does not fit.
+    phase: key of PHASES that does not fit.
     capacity: bytes of a device.
     estimate: bytes of a config in that phase.
   """
@@ -40,7 +40,7 @@ def find_change(
 
 
 def apply(config: dict[str, Any], change: Change) -> dict[str, Any]:
-  """A copy of the config with some keys replaced, by their paths."""
+  """Copy of the config with some keys replaced, by path."""
   changed = {
     name: dict(value) if isinstance(value, dict) else value
     for name, value in config.items()
@@ -52,12 +52,12 @@ def apply(config: dict[str, Any], change: Change) -> dict[str, Any]:
 
 
 def show(change: Change) -> str:
-  """As flags: '--config.learner.num_microbatches=8'."""
+  """Flags of a change: '--config.learner.num_microbatches=8'."""
   return ' '.join(f'--config.{path}={value}' for path, value in change.items())
 
 
 def _candidates(config: dict[str, Any], phase: str) -> Iterator[Change]:
-  """From what costs nothing but time to what changes the run."""
+  """Candidate changes: those that only cost time first."""
   learner, data, mesh = config['learner'], config['data'], config['mesh']
   sampled = phase == SAMPLING
   parts = learner['num_microbatches']

@@ -1,4 +1,4 @@
-"""A plan in words, and as JSON."""
+"""A plan as text, and as JSON."""
 
 from collections.abc import Iterator, Sequence
 import dataclasses
@@ -24,7 +24,7 @@ def show(plan: Plan) -> str:
     f'{topology.name}: {slices}{topology.num_devices:,} ×'
     f' {topology.device_kind} of {show_bytes(plan.capacity)}, mesh {mesh}',
     '',
-    'Memory a device, estimated from shapes:',
+    'Memory per device, estimated from shapes:',
     *(f'  {name:<16} {show_bytes(size)}' for name, size in plan.shapes.items()),
   ]
   for phase in plan.phases:
@@ -35,10 +35,10 @@ def show(plan: Plan) -> str:
 
 def _phase(phase: PhasePlan, plan: Plan) -> Iterator[str]:
   runs = {0: ', which this config does not run', 1: ''}.get(
-    phase.runs, f', {phase.runs} times a step'
+    phase.runs, f', {phase.runs} times per step'
   )
   found = phase.compiled
-  source = 'by shape alone' if found is None else 'compiled'
+  source = 'from shapes' if found is None else 'compiled'
   if found is not None:
     source += f' in {found.seconds:.0f} s'
   yield f'{phase.name}{runs} ({source})'
@@ -74,7 +74,7 @@ def _compiled(found: Any) -> Iterator[str]:
     yield f'      KV cache     {show_bytes(found.cache)}'
   yield f'    outputs        {show_bytes(memory.outputs)}'
   yield f'    code           {show_bytes(memory.code)}'
-  yield f'    state beside   {show_bytes(memory.beside)}'
+  yield f'    other state    {show_bytes(memory.beside)}'
   yield from _arrays('arguments', found.arguments)
   if found.unread:
     yield (
@@ -88,7 +88,7 @@ def _compiled(found: Any) -> Iterator[str]:
     yield (
       f'    {one.kind:<20} {one.count:>12,.0f} ×'
       f' {show_bytes(one.num_bytes / max(one.count, 1)):>10} ='
-      f' {show_bytes(one.num_bytes)} sent by a device'
+      f' {show_bytes(one.num_bytes)} sent per device'
     )
   unknown = sum(not loop.known for loop in found.loops)
   bounded = len(found.loops) - unknown
@@ -114,10 +114,10 @@ def _verdict(phase: PhasePlan, capacity: float) -> str:
   )
   if phase.change:
     return (
-      f'{text}; {phase.change} would: an estimated'
+      f'{text}; {phase.change} would fit: an estimated'
       f' {show_bytes(phase.change_bytes)}'
     )
-  return f'{text}; no change that was tried would: take more devices'
+  return f'{text}; none of the changes tried is enough: use more devices'
 
 
 def _totals(plan: Plan) -> Iterator[str]:
@@ -125,9 +125,9 @@ def _totals(plan: Plan) -> Iterator[str]:
     yield (
       f'Estimate, not a measurement: a step takes at least'
       f' {_seconds(plan.step_s)}, at most'
-      f' {plan.tokens_a_step / plan.step_s:,.0f} sampled tokens/s, with devices'
-      ' at the peaks of their data sheets, completions at full length and no'
-      ' verifier; traffic between slices is counted as if within one.'
+      f' {plan.tokens_per_step / plan.step_s:,.0f} sampled tokens/s, with'
+      ' devices at the peaks of their data sheets, completions at full length'
+      ' and no verifier; traffic between slices counts as if within a slice.'
     )
   yield 'Fits.' if plan.fits else 'Does not fit.'
 

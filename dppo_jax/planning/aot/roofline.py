@@ -1,9 +1,9 @@
-"""Work of a step by formula, and the least time that a machine needs for it.
+"""Roofline model: work of a step by formula, and a lower bound of its time.
 
-A matrix product of P weights costs 2 P FLOP a token forward and twice that
-backward; attention 4 H d_h FLOP a layer for each pair of a query and a key it
-sees. The head runs on completion tokens only. Compilers count the body of a
-loop once, so nothing here is theirs but the bytes of collectives.
+A matrix product with P weights costs 2 P FLOP per token forward and twice that
+backward; attention 4 H d_h FLOP per layer for each visible query-key pair. The
+LM head runs on completion tokens only. Compilers count a loop's body once, so
+only the bytes of collectives come from the compiler.
 """
 
 import dataclasses
@@ -20,13 +20,12 @@ _WEIGHT_BYTES = {'bfloat16': 2, 'float32': 4}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
-  """Of all devices together, in one run of a phase.
+  """Work of one run of a phase, over all devices.
 
   Attributes:
-    useful: FLOP that the result needs; no padding, no second forward pass.
-    flops: with what rematerialization computes again.
-    num_bytes: that the device at work reads of its memory, each; 0 where FLOPs
-      bound it.
+    useful: FLOP without padding and rematerialization.
+    flops: FLOP with rematerialization.
+    num_bytes: memory reads per device; 0 if the phase is compute bound.
   """
 
   useful: float
@@ -36,12 +35,12 @@ class Work:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
-  """The least time of a phase: devices at their peaks, all of them at work.
+  """Lower bound of a phase's time: all devices at their peaks.
 
   Attributes:
     compute_s: FLOPs over the peak.
-    memory_s: bytes over the bandwidth of memory.
-    links_s: bytes of collectives over that of links within a slice.
+    memory_s: bytes over memory bandwidth.
+    links_s: bytes of collectives over link bandwidth within a slice.
   """
 
   compute_s: float
@@ -50,12 +49,12 @@ class Estimate:
 
   @property
   def seconds(self) -> float:
-    """The longest of the three, as if they overlapped wholly."""
+    """The longest of the three, as if they overlapped perfectly."""
     return max(self.compute_s, self.memory_s, self.links_s)
 
 
 def layer_weights(model: TransformerConfig) -> float:
-  """Weights of matrix products that a token meets in all layers."""
+  """Matrix weights active per token, over all layers."""
   heads = 2 * model.num_heads + 2 * model.num_kv_heads
   projections = model.d_model * model.head_dim * heads
   sparse = sum(moe.is_sparse(model, i) for i in range(model.num_layers))
@@ -66,9 +65,9 @@ def layer_weights(model: TransformerConfig) -> float:
 
 
 def stored_weights(model: TransformerConfig) -> float:
-  """Weights of matrix products that all experts and layers hold, and the head.
+  """Matrix weights of all layers and experts, and of the LM head.
 
-  What a decode step of many rows reads.
+  A decode step with many rows reads them all.
   """
   whole = dataclasses.replace(
     model, num_experts_per_tok=max(model.num_experts, 1)
@@ -79,11 +78,11 @@ def stored_weights(model: TransformerConfig) -> float:
 def work(
   experiment: Experiment, tensor: int, num_devices: int
 ) -> dict[str, Work]:
-  """Work of every phase, all completions at their full length.
+  """Work per phase, with completions at full length.
 
   Args:
     experiment: the run.
-    tensor: devices that share a row's heads and vocabulary.
+    tensor: size of the tensor-parallel axis.
     num_devices: of the mesh.
   """
   model, data = experiment.model, experiment.data
@@ -103,7 +102,7 @@ def work(
 
   trained = forward(rows // experiment.loss.shared_rows)
   again = trained if model.remat == 'full' else 0.0
-  # A frozen base needs no gradient of its weights.
+  # With LoRA, base weights need no gradient.
   backward = 1 if experiment.lora is not None else 2
   useful = (1 + backward) * trained + 3 * head
   itemsize = _WEIGHT_BYTES.get(model.dtype, 2)
@@ -116,7 +115,7 @@ def work(
     at_once = cached_prompts = slots.slots * shards
     steps = columns * rows // at_once
     prompts_run = slots.prompts * slots.rows // slots.refill * shards
-  # The mean of a step.
+  # Mean over decode steps.
   cached = cached_prompts * prompt + at_once * columns / 2
   step = stored_weights(model) * itemsize / tensor + kv * cached / num_devices
   needed = forward(data.num_prompts) + head
@@ -132,13 +131,13 @@ def work(
 def estimate(
   done: Work, device_kind: str, num_devices: int, sent: float
 ) -> Estimate | None:
-  """The least time of a phase; None for a device without a data sheet.
+  """Lower bound of a phase's time; None for a device without a data sheet.
 
   Args:
-    done: of `work`.
-    device_kind: as JAX names it.
-    num_devices: that share it.
-    sent: bytes of collectives by each of them.
+    done: from `work`.
+    device_kind: as named by JAX.
+    num_devices: that share the work.
+    sent: bytes of collectives per device.
   """
   device = hardware.find_device(device_kind)
   link = hardware.find_link(device_kind)

@@ -1,4 +1,4 @@
-"""Names of machines to plan for: 'v5e:16x16', 'gpu:8xh100', 'local'."""
+"""Hardware topologies to plan for: 'v5e:16x16', 'gpu:8xh100', 'local'."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -19,13 +19,13 @@ class TpuKind(NamedTuple):
   """A generation of TPUs.
 
   Attributes:
-    device_kind: as JAX names it.
-    devices_a_chip: as JAX counts them.
-    shapes: of chips; those that are offered, from small to large.
+    device_kind: as named by JAX.
+    devices_per_chip: JAX devices per chip.
+    shapes: available shapes, in chips, from small to large.
   """
 
   device_kind: str
-  devices_a_chip: int
+  devices_per_chip: int
   shapes: tuple[str, ...]
 
 
@@ -51,10 +51,10 @@ class Topology:
   """A machine to plan for.
 
   Attributes:
-    name: as it was asked for.
-    platform: tpu, gpu, or local for the devices that are here.
-    device_kind: as JAX names it.
-    num_devices: as JAX counts them, over all slices.
+    name: argument of `parse`.
+    platform: tpu, gpu, or local for local devices.
+    device_kind: as named by JAX.
+    num_devices: JAX devices, over all slices.
     num_slices: TPU slices, connected by the data center's network.
   """
 
@@ -66,14 +66,14 @@ class Topology:
 
 
 def parse(name: str, num_slices: int = 1) -> Topology:
-  """The topology of a name.
+  """Topology of a name.
 
   Args:
     name: KIND:SHAPE of a TPU slice, gpu:NUMBERxKIND, or local.
     num_slices: of that shape.
 
   Raises:
-    ValueError: there is no such machine; lists those there are.
+    ValueError: unknown machine; the message lists the known ones.
 
   >>> parse('v5e:16x16', num_slices=2).num_devices
   512
@@ -101,7 +101,7 @@ def parse(name: str, num_slices: int = 1) -> Topology:
 
 
 def known() -> list[str]:
-  """All names that are known to work; GPUs of any number."""
+  """Known names; GPUs also in other numbers."""
   names = [f'{kind}:{s}' for kind, row in TPUS.items() for s in row.shapes]
   return [*names, *(f'gpu:8x{kind}' for kind in GPUS), LOCAL]
 
@@ -116,7 +116,7 @@ def _tpu(name: str, kind: str, shape: str, num_slices: int) -> Topology:
     name=name,
     platform='tpu',
     device_kind=row.device_kind,
-    num_devices=chips * row.devices_a_chip * num_slices,
+    num_devices=chips * row.devices_per_chip * num_slices,
     num_slices=num_slices,
   )
 
@@ -125,8 +125,8 @@ def _gpu(name: str, shape: str) -> Topology:
   found = re.fullmatch(r'([1-9]\d*)x(\w+)', shape)
   if found is None or found[2] not in GPUS:
     raise ValueError(
-      f'--topology: unknown {name!r}; gpu:NUMBERxKIND, gpu:8xh100 say, of the'
-      f' kinds {", ".join(GPUS)}.'
+      f'--topology: unknown {name!r}; gpu:NUMBERxKIND, such as gpu:8xh100, with'
+      f' the kinds {", ".join(GPUS)}.'
     )
   return Topology(
     name=name,
@@ -138,12 +138,12 @@ def _gpu(name: str, shape: str) -> Topology:
 
 
 def can_compile() -> bool:
-  """Whether the compiler for TPUs is installed."""
+  """Whether the TPU compiler, libtpu, is installed."""
   return importlib.util.find_spec('libtpu') is not None
 
 
 def describe(topology: Topology) -> Sequence[Any]:
-  """Devices of a TPU topology that programs can be compiled for, not run on.
+  """Abstract devices of a TPU topology, for compilation only.
 
   Raises:
     ValueError: the compiler is not installed, or does not know the topology.
@@ -151,7 +151,7 @@ def describe(topology: Topology) -> Sequence[Any]:
   if not can_compile():
     raise ValueError(
       "--topology: compiling for TPUs needs libtpu; pip install 'dppo_jax[tpu]'"
-      ' brings it, no TPU needed. --nocompile plans by shape alone.'
+      ' installs it, no TPU needed. --nocompile estimates from shapes only.'
     )
   options = {}
   if topology.num_slices > 1:
@@ -163,7 +163,7 @@ def describe(topology: Topology) -> Sequence[Any]:
   except (RuntimeError, ValueError) as error:
     reason = str(error).splitlines()[0]
     raise ValueError(
-      f'--topology: libtpu refuses {topology.name!r} ({reason}); known:'
+      f'--topology: libtpu rejects {topology.name!r} ({reason}); known:'
       f' {", ".join(known())}.'
     ) from error
   return described.devices

@@ -1,4 +1,4 @@
-r"""Finds `\boxed{…}` in a completion, and what boxes beside or within it say.
+r"""Finds `\boxed{…}` in a completion, including adjacent and nested boxes.
 
 Completions are hostile: the work is linear in the text, and bounded for boxes
 that are never closed.
@@ -7,9 +7,9 @@ that are never closed.
 import re
 
 _BOXES = ('\\boxed', '\\fbox')
-_MOST = 16  # Boxes looked at, from the end.
-_MOST_OPEN = 4  # Of those, boxes that nothing closes.
-# What TeX takes where no brace follows, as far as it is an answer.
+_MAX_BOXES = 16  # Boxes examined, from the end.
+_MAX_UNCLOSED = 4  # Of these, boxes without a closing brace.
+# The argument of a box without braces, if it is an answer.
 _BARE = re.compile(
   r'\s*(-?[0-9](?:[0-9,]*[0-9])?(?:[./][0-9]+)?|[A-Za-z])(?![A-Za-z0-9])'
 )
@@ -19,7 +19,7 @@ _CONNECTION = re.compile(
   r'|and|or|和|或)*(?:[A-Za-z]\s*=\s*)?'
 )
 _LONGEST_CONNECTION = 40
-# Around a box that is all there is: words, marks of Markdown, `x =`.
+# Text around the only box of an answer: words, Markdown marks, `x =`.
 _SURROUNDINGS = re.compile(r'[^0-9+/^_{}<>-]{0,200}')
 _MARK = re.compile(r'[{}]|\\.', re.DOTALL)
 
@@ -41,7 +41,7 @@ def matching_brace(text: str, start: int) -> int:
 
 
 class _Box:
-  """Where a box begins and ends in its text, and what it holds."""
+  """Start, end and content of a box in its text."""
 
   def __init__(self, start: int, end: int, content: str):
     self.start, self.end, self.content = start, end, content
@@ -51,9 +51,9 @@ def _boxes(text: str) -> list[_Box]:
   """The last boxes, outermost ones, in order."""
   found: list[_Box] = []
   start, num_open = len(text), 0
-  for _ in range(_MOST):
+  for _ in range(_MAX_BOXES):
     start = max(text.rfind(name, 0, start) for name in _BOXES)
-    if start < 0 or num_open == _MOST_OPEN:
+    if start < 0 or num_open == _MAX_UNCLOSED:
       break
     name = next(name for name in _BOXES if text.startswith(name, start))
     after = start + len(name)
@@ -74,7 +74,7 @@ def _boxes(text: str) -> list[_Box]:
 
 
 def _last_run(text: str) -> list[_Box]:
-  """The last box, and those right before it that connect with it."""
+  """The last box, and the boxes before it that are joined to it."""
   boxes = _boxes(text)
   run = boxes[-1:]
   for box in boxes[-2::-1]:
@@ -87,16 +87,16 @@ def _last_run(text: str) -> list[_Box]:
 
 def _joined(run: list[_Box], depth: int) -> str:
   pieces = [unbox(box.content, depth) for box in run]
-  # The same answer, once more, is no list.
+  # The same answer repeated is one answer.
   same = all(piece.strip() == pieces[0].strip() for piece in pieces)
   return pieces[0] if same else ', '.join(pieces)
 
 
 def last_boxed(text: str) -> str | None:
-  r"""What the last closed `\boxed{…}` holds, braces within it and all.
+  r"""Content of the last closed `\boxed{…}`, nested braces included.
 
-  Boxes that only 'and', 'or', commas and space connect are one answer of
-  several; empty ones are none; `\boxed 3` is read, too.
+  Boxes joined by 'and', 'or', commas or space only are one list; empty boxes
+  are skipped; `\boxed 3` is read, too.
 
   >>> last_boxed(r'so \boxed{1}, no: \boxed{\frac{1}{2}}')
   '\\frac{1}{2}'
@@ -108,7 +108,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def unbox(answer: str, depth: int = 0) -> str:
-  r"""What a box within an answer holds, where nothing else is said there.
+  r"""Content of a box within an answer, if the answer is only that box.
 
   >>> unbox(r'$\boxed{17}$.'), unbox(r'8 or \boxed{17}')
   ('17', '8 or \\boxed{17}')

@@ -1,16 +1,16 @@
-r"""How large the numbers are that a formula would make sympy write down.
+r"""Bound on the size of the numbers that evaluating a formula would create.
 
-Powers of powers and factorials of large numbers are cheap to write and dear to
-compute. The limits of a worker stop whatever slips through, at their price each
-time; this turns it away by a bound on its size, in one pass over the text.
-`(n-1)!`, `2^{2024}` and `7e^{0.04153x}` stay.
+Powers of powers and factorials of large numbers are cheap to write and costly
+to compute. A worker's limits would stop them, at the cost of a timeout each
+time; a bound on the size, in one pass over the text, rejects them first.
+`(n-1)!`, `2^{2024}` and `7e^{0.04153x}` are accepted.
 """
 
 import math
 import re
 
-# log2 of the largest number that is written out, digit by digit: 10,000
-# digits; and of one with a letter, which is evaluated in floating point only.
+# log2 of the largest exact integer: 10,000 digits; and of the largest value
+# with a letter, which is evaluated in floating point only.
 MAX_BITS = 2.0**15
 _MAX_BITS_OF_LETTERS = 2.0**20
 _LETTER_BITS = math.log2(5)  # Letters are evaluated at numbers of at most 5.
@@ -22,21 +22,21 @@ _TOKEN = re.compile(
   re.ASCII | re.DOTALL,
 )
 _OPENING, _CLOSING = frozenset('{(['), frozenset('})]')
-# Functions that grow as a power of e does, and those that may run for ever.
+# Functions of exponential growth, and operators that may not terminate.
 _EXPONENTIAL = frozenset(('exp', 'sinh', 'cosh', 'tanh', 'Gamma'))
 _CHOICE = frozenset(('binom', 'dbinom', 'tbinom', 'choose'))
-ENDLESS = ('\\sum', '\\prod', '\\int', '\\lim', '\\iint', '\\oint')
+NONTERMINATING = ('\\sum', '\\prod', '\\int', '\\lim', '\\iint', '\\oint')
 
 
 class _Group:
-  """What has been read of one bracket: its parts multiply, at the worst.
+  """Size bound of one bracket so far: the product of its atoms, at worst.
 
   Attributes:
     bits: log2 of a bound of the product of all but the last atom.
-    last: the same of the last atom, which a power or a factorial changes.
-    letters: whether it holds any; its numbers are then not written out.
-    raised: whether what comes next is an exponent.
-    power: whether the last atom has had its exponent.
+    last: the same for the last atom, which a power or a factorial changes.
+    letters: whether it has letters; its numbers are then floating point.
+    raised: whether the next atom is an exponent.
+    power: whether the last atom already has an exponent.
   """
 
   def __init__(self) -> None:
@@ -50,9 +50,9 @@ class _Group:
     return self.bits + self.last
 
   def add(self, bits: float, letters: bool) -> None:
-    """Takes an atom, as an exponent of the last one where `^` came first."""
+    """Adds an atom, or raises the last one to it after a `^`."""
     if self.raised:
-      # An exponent of 2^60 or more is none to compute with.
+      # An exponent of 2^60 or more counts as infinite.
       exponent = 2.0**bits if bits < 60 else math.inf
       self.last = max(self.last, 1.0) * exponent
     else:
@@ -61,7 +61,7 @@ class _Group:
     self.letters |= letters
 
   def factorial(self) -> None:
-    """n! is Gamma(n + 1)."""
+    """Replaces the last atom n by n! = Gamma(n + 1)."""
     size = 2.0**self.last if self.last < 60 else math.inf
     log = math.lgamma(size + 1) if size < math.inf else size
     self.last = log / math.log(2)
@@ -71,10 +71,10 @@ class _Group:
     return not self.total() <= limit
 
 
-def is_tame(text: str) -> bool:
-  r"""Whether a formula writes no astronomic number and its braces match.
+def is_tractable(text: str) -> bool:
+  r"""Whether a formula creates no huge number and its brackets match.
 
-  >>> is_tame('(n-1)!'), is_tame('(n-1!'), is_tame('2^2^2')
+  >>> is_tractable('(n-1)!'), is_tractable('(n-1!'), is_tractable('2^2^2')
   (True, False, False)
 
   Args:
@@ -97,7 +97,7 @@ def is_tame(text: str) -> bool:
     elif letter := found['letter']:
       group.add(_E_BITS if letter == 'e' else _LETTER_BITS, letter != 'e')
     elif command := found['command']:
-      if command == 'circ':  # A degree sign is no exponent.
+      if command == 'circ':  # A degree sign is not an exponent.
         group.raised = False
       elif command in _EXPONENTIAL:
         group.add(_E_BITS, False)

@@ -1,13 +1,13 @@
-"""Whether two formulas are equal, read by math-verify's grammar into sympy.
+"""Equality of two formulas, parsed into sympy by math-verify's grammar.
 
-Only worker processes import this module: sympy may take any time and memory
-over an answer, and the worker has limits for both. sympy reads numbers by
-`eval`; here that is replaced, so that no text is ever evaluated.
+Only worker processes import this module: sympy may need unbounded time and
+memory for an answer, and the worker has limits for both. sympy parses numbers
+with `eval`; that is replaced here, so that no text is ever evaluated.
 
-A text is read as a whole or not at all, and equality is decided here: both
-are evaluated, to 40 digits, at the same few points. An error is relative, so
-numbers are as different when they are tiny; unequal formulas agree at none of
-the points but by accident, and nothing is simplified, which may take for ever.
+A text is parsed in full or rejected. Equality is numerical: both formulas are
+evaluated to 40 digits at the same few points, with a relative tolerance, so
+tiny numbers are told apart, too. Unequal formulas agree only by coincidence.
+Nothing is simplified, since that may not terminate.
 """
 
 from collections.abc import Sequence
@@ -35,9 +35,9 @@ _NORMALIZATION = latex2sympy2_extended.NormalizationConfig(
 _CONVERSION = latex2sympy2.ConversionConfig(lowercase_symbols=False)
 _DIGITS = 40  # Of an evaluation.
 _TOLERANCE = sympy.Float('1e-25', 10)  # Relative.
-_ENOUGH = 3  # Points that must agree.
-# Values of letters: each takes the next of them. A point is positive, of whole
-# numbers, or has negative ones; what is real at neither is not compared there.
+_MIN_POINTS = 3  # Points that must agree.
+# Values of letters, in order, per point. Points are positive, integer, or
+# partly negative; a point where just one expression is real is skipped.
 _POINTS = (
   ('1.3713', '2.7391', '0.6177', '1.9231', '3.1873', '0.8419', '2.2307'),
   ('0.4597', '1.1719', '2.9137', '0.7331', '1.6189', '3.4217', '0.9293'),
@@ -49,41 +49,41 @@ _POINTS = (
 
 
 def _read_literal(text: Any, *_: Any, **__: Any) -> sympy.Number:
-  """The number that sympy reads of a decimal literal, exactly."""
+  """sympy number of a decimal literal, exactly."""
   text = str(text)
   if not _LITERAL.fullmatch(text) or text == '.':
     raise ValueError(f'not a number: {text[:40]!r}')
   return sympy.Float(text) if '.' in text else sympy.Integer(int(text))
 
 
-def _refuse(*_: Any) -> Any:
+def _reject(*_: Any) -> Any:
   raise ValueError('text is not evaluated.')
 
 
-def _shut_out_eval() -> None:
-  """Makes sympy's way from text to `eval` a dead end, in this process."""
+def _disable_eval() -> None:
+  """Replaces sympy's uses of `eval` on text, in this process."""
   parser: Any = sympy_parser
   grammar: Any = latex2sympy2
   parser.parse_expr = grammar.parse_expr = _read_literal
-  parser.eval = _refuse
+  parser.eval = _reject
 
 
-_shut_out_eval()
+_disable_eval()
 
 
 def read(text: str) -> Any:
-  """The sympy object that a formula spells.
+  """sympy object of a formula.
 
   Args:
     text: LaTeX of one formula, without delimiters.
 
   Returns:
-    None where the grammar does not read all of it.
+    The object; None if the grammar does not parse all of the text.
 
   Raises:
-    MemoryError: it is too large for the process.
+    MemoryError: the formula is too large for the process.
   """
-  # A capital I is a letter here; the grammar takes it for the unit i.
+  # A capital I is a variable here; the grammar would read the imaginary unit.
   text = _CAPITAL_I.sub(r'\\Xi ', text)
   angle = (
     r'(\1\\cdot\\frac{\\pi}{180})' if _TRIGONOMETRY.search(text) else r'\1'
@@ -105,7 +105,7 @@ def read(text: str) -> Any:
 
 
 def _exact(expression: Any) -> Any:
-  """With decimals as fractions, i as the unit, and calls of f as letters."""
+  """Expression with decimals as fractions, i imaginary, and f(x) as symbols."""
   values: dict[Any, Any] = {
     number: sympy.Rational(str(number))
     for number in expression.atoms(sympy.Float)
@@ -121,7 +121,7 @@ def _exact(expression: Any) -> Any:
 def _evaluate(
   expression: Any, names: Sequence[str], point: int, digits: int = _DIGITS
 ) -> Any:
-  """Value of an expression at a point; None where it has none."""
+  """Value of an expression at a point; None if undefined."""
   values = _POINTS[point]
   substitution = {
     sympy.Symbol(name): sympy.Rational(values[i % len(values)]) + i // 7
@@ -146,7 +146,7 @@ def _is_real(value: Any) -> bool:
 
 
 def _near(first: Any, second: Any) -> bool:
-  """Whether two values differ by rounding alone."""
+  """Whether two values differ by rounding only."""
   size = max(abs(first).evalf(_DIGITS), abs(second).evalf(_DIGITS))
   if size == 0:
     return True
@@ -155,7 +155,7 @@ def _near(first: Any, second: Any) -> bool:
 
 
 def _vanishes(expression: Any, names: Sequence[str], point: int) -> bool:
-  """Whether a value is 0: it shrinks with each digit of the evaluation."""
+  """Whether a value is 0: it shrinks as the precision grows."""
   coarse, fine = (_evaluate(expression, names, point, n) for n in (40, 80))
   if coarse is None or fine is None:
     return False
@@ -167,10 +167,10 @@ def _names(*expressions: Any) -> list[str]:
 
 
 def _agree(first: Any, second: Any) -> bool:
-  """Whether two expressions have the same value wherever both are real.
+  """Whether two expressions agree at all points where both are real.
 
-  Where neither is real they must agree, too; points where just one is real,
-  such as a root of a negative number, say nothing.
+  They must also agree where neither is real. Points where just one is real,
+  such as a root of a negative number, are skipped.
   """
   if first == second:
     return True
@@ -190,14 +190,14 @@ def _agree(first: Any, second: Any) -> bool:
     elif not _near(one, other):
       return False
     agreed += 1
-  return agreed >= (_ENOUGH if names else 1)
+  return agreed >= (_MIN_POINTS if names else 1)
 
 
 def equivalent(answer: str, reference: str) -> bool:
-  """Whether an answer means what the reference means.
+  """Whether an answer equals the reference, mathematically.
 
   Args:
-    answer: LaTeX of one formula, hostile.
+    answer: LaTeX of one formula, untrusted.
     reference: LaTeX of one formula, trusted.
   """
   return same(read(answer), read(reference))
@@ -225,15 +225,15 @@ def same(first: Any, second: Any) -> bool:
 def same_relation(
   answer: tuple[str, str], reference: tuple[str, str], ordered: bool
 ) -> bool:
-  """Whether two relations of the same sign say the same, as wholes.
+  """Whether two relations with the same sign are equivalent.
 
   left - right of one must be a constant multiple of that of the other, and
-  depend on some letter: relations that always or never hold are not compared.
+  depend on a variable: relations that always or never hold are not compared.
 
   Args:
-    answer: its two sides, LaTeX, hostile.
+    answer: its two sides, LaTeX, untrusted.
     reference: its two sides.
-    ordered: whether the sign is an inequality: the multiple is positive.
+    ordered: whether the sign is an inequality; the multiple must be positive.
   """
   sides = [read(side) for side in (*answer, *reference)]
   if not all(isinstance(side, sympy.Expr) for side in sides):
@@ -258,6 +258,6 @@ def same_relation(
     values.append(other)
     agreed += 1
   constant = all(_near(value, values[0]) for value in values)
-  if agreed < _ENOUGH or multiple is None or constant:
+  if agreed < _MIN_POINTS or multiple is None or constant:
     return False
   return not ordered or bool(sympy.re(multiple) > 0)

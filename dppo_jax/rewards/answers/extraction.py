@@ -1,7 +1,7 @@
 r"""Finds the answer in a completion: \boxed{…}, #### …, <answer>…, Answer: ….
 
-Completions are hostile: every function here is linear in the text and neither
-recurs nor searches backward.
+Completions are untrusted: every function is linear in the text, without
+recursion or backtracking.
 """
 
 import collections
@@ -19,9 +19,9 @@ _ANSWER_LINE = re.compile(
   r'(?:\banswers?(?:\s{1,4}is)?|答案)[ \t]{0,4}[*_]{0,3}[ \t]{0,4}[:\uff1a]',
   re.IGNORECASE,
 )
-_LINES_TRIED = 4  # Of those that say 'Answer:', from the end.
+_LINES_TRIED = 4  # 'Answer:' lines, from the end.
 _OPENERS = ('$$', '\\[', '```', '```text')
-_LAST_CHARS = 10_000  # Of a completion, where its last number is looked for.
+_LAST_CHARS = 10_000  # Of a completion, searched for its last number.
 _NUMBER = re.compile(
   r'(?<![A-Za-z0-9_.,])(?:(?<![)\]}])[-−])?(?:\\?\$|€|£)?[-−]?'
   r'(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?'
@@ -33,10 +33,10 @@ _NUMBER = re.compile(
 
 
 def outside_thoughts(text: str) -> str:
-  """What follows the thought: `<think>…</think>`, `[THINK]…[/THINK]`.
+  """Text after the reasoning: `<think>…</think>`, `[THINK]…[/THINK]`.
 
-  A completion may begin within its thought, where the prompt opened it. One
-  that opens a thought and does not close it says nothing from there on.
+  A completion may begin inside its reasoning, if the prompt opened it. Text
+  after an opening tag that is never closed is dropped.
   """
   for opening, closing in _THOUGHTS:
     if closing in text:
@@ -47,7 +47,7 @@ def outside_thoughts(text: str) -> str:
 
 
 def after_hashes(text: str) -> str | None:
-  """The rest of the line after the last '####', as GSM8K writes answers."""
+  """Rest of the line after the last '####', GSM8K's answer format."""
   start = text.rfind('####')
   if start < 0:
     return None
@@ -55,17 +55,17 @@ def after_hashes(text: str) -> str | None:
 
 
 def last_answer_tag(text: str) -> str | None:
-  """What the last `<answer>…</answer>` holds."""
+  """Content of the last `<answer>…</answer>`."""
   end = text.rfind('</answer>')
   start = text.rfind('<answer>', 0, max(end, 0))
   return text[start + len('<answer>') : end] if start >= 0 else None
 
 
 def answer_line(text: str) -> str | None:
-  """What follows the last 'Answer:' that something follows.
+  """Text after the last 'Answer:' that is not empty; DAPO's answer format.
 
-  In any case, in bold or not, on its line or on the next that is not empty;
-  DAPO's prompts ask for it.
+  Case and bold marks do not matter. The text is on the same line or on the next
+  non-empty one.
 
   >>> answer_line('so Answer: 4' + chr(10) + '**ANSWER**: 5')
   '5'
@@ -86,7 +86,7 @@ def answer_line(text: str) -> str | None:
 
 
 def last_number(text: str) -> str | None:
-  """The last number, for models that write plain English.
+  """Last number in the text, for models that write plain English.
 
   >>> last_number('The answer is 14.')
   '14'
@@ -98,7 +98,7 @@ def last_number(text: str) -> str | None:
 
 
 def whole(text: str) -> str | None:
-  """The text itself: the completion is the answer."""
+  """The text itself: the full completion is the answer."""
   return text
 
 
@@ -113,16 +113,16 @@ EXTRACTORS: dict[str, Callable[[str], str | None]] = {
 
 
 def extract(text: str, extraction: Sequence[str]) -> str | None:
-  """The answer by the first extractor that finds one, stripped.
+  """Answer of the first extractor that finds one, stripped.
 
-  A box within what is found is taken out of it, where it is all that is there.
+  An answer that is only a box is unboxed.
 
   Args:
     text: a completion.
-    extraction: keys of `EXTRACTORS`, in the order they are tried.
+    extraction: keys of `EXTRACTORS`, in the order in which they are tried.
 
   Returns:
-    The answer; None where none finds any, or finds only space.
+    The answer; None if no extractor finds one that is not blank.
   """
   for name in extraction:
     answer = EXTRACTORS[name](text)
@@ -132,7 +132,7 @@ def extract(text: str, extraction: Sequence[str]) -> str | None:
 
 
 def parse_extraction(text: str) -> tuple[str, ...]:
-  """Reads 'boxed, hashes' of a config.
+  """Extractor names of a config value such as 'boxed, hashes'.
 
   Raises:
     ValueError: a name is unknown, or there is none.

@@ -1,8 +1,8 @@
-r"""Answers that are decided exactly, without a grammar of formulas.
+r"""Answers that are compared exactly, without parsing formulas.
 
-Numbers with their units, numbers in a base, times and ratios, words, letters
-of a choice, and the many ways to say that nothing solves it. Case and order
-of letters count: `ABD` is not `ADB`.
+Numbers with units, numbers in a base, times and ratios, words, multiple-choice
+letters, and the ways to say that there is no solution. Case and order of
+letters matter: `ABD` is not `ADB`.
 """
 
 from fractions import Fraction
@@ -15,11 +15,11 @@ from dppo_jax.rewards.answers.spelling import squeeze, words_of
 
 
 class Form(NamedTuple):
-  """An answer of a kind that is compared exactly.
+  """Answer of a kind that is compared exactly.
 
   Attributes:
     kind: 'number', 'based', 'colon', 'nothing', 'infinite' or 'words'.
-    value: what must be equal within a kind.
+    value: compared for equality within a kind.
   """
 
   kind: str
@@ -93,7 +93,7 @@ _OTHER_CHOICE = re.compile(
 
 
 def _spelled(words: str) -> int | None:
-  """'forty-two' -> 42, up to 'nine hundred ninety-nine thousand …'."""
+  """Value of a number in words: 'forty-two' -> 42; below one million."""
   total, current, seen = 0, 0, False
   for word in re.split(r'[\s-]+', words.lower().replace(' and ', ' ')):
     if word in _NUMERALS:
@@ -136,7 +136,7 @@ def _clock(text: str) -> Form | None:
 
 
 def _fold(word: str) -> str:
-  """A word in lower case, where its case is that of a title or a shout."""
+  """Word in lower case if it is capitalized or all in capitals."""
   title = len(word) > 2 and word[1:].islower()
   shout = word.isupper() and (len(word) > 4 or word.lower() in _SHORT_WORDS)
   known = word.lower() in _SHORT_WORDS
@@ -144,7 +144,7 @@ def _fold(word: str) -> str:
 
 
 def _is_run(word: str) -> bool:
-  """Whether letters follow one another: abcd and zyx are products."""
+  """Whether letters are consecutive: abcd and zyx are products of variables."""
   codes = sorted(map(ord, word))
   return codes == list(range(codes[0], codes[0] + len(codes)))
 
@@ -172,7 +172,7 @@ def _words(text: str) -> Form | None:
 
 
 def read_form(text: str) -> Form | None:
-  r"""The exact form of an answer.
+  r"""Exact form of an answer.
 
   >>> read_form('101_{2}')
   Form(kind='based', value=('101', '2'))
@@ -183,7 +183,7 @@ def read_form(text: str) -> Form | None:
     text: canonical, see `spelling`.
 
   Returns:
-    None where it has none; a formula decides then.
+    The form; None if there is none, and formulas must be compared.
   """
   words = words_of(text)
   low = words.lower().strip('.! ')
@@ -205,7 +205,7 @@ def read_form(text: str) -> Form | None:
 
 
 def read_choice(text: str) -> tuple[str, str] | None:
-  r"""The letter of a choice and the words beside it: `(B) 17`, `C.`, `D`.
+  r"""Multiple-choice letter and the text beside it: `(B) 17`, `C.`, `D`.
 
   >>> read_choice(r'\text{(C)} 42')
   ('C', '42')
@@ -214,7 +214,7 @@ def read_choice(text: str) -> tuple[str, str] | None:
     text: canonical.
 
   Returns:
-    None where it is none, or names a second one.
+    Letter and text; None if there is no letter, or a second one.
   """
   found = _CHOICE.fullmatch(words_of(text).strip())
   if found is None:
@@ -227,7 +227,7 @@ def read_choice(text: str) -> tuple[str, str] | None:
 
 
 def _same_base(answer: Form, reference: Form) -> bool:
-  """Numbers in a base, at least one of them; the base may go unsaid."""
+  """Whether numbers are equal, at least one in a base; it may be omitted."""
   if answer.kind == reference.kind:
     return answer.value == reference.value
   based, number = (
@@ -241,9 +241,9 @@ def _same_base(answer: Form, reference: Form) -> bool:
 
 
 def same_ratio(answer: str, reference: str) -> bool:
-  r"""Whether `3:4` and `\frac{3}{4}` are one ratio, in either order.
+  r"""Whether `3:4` and `\frac{3}{4}` are the same ratio, in either order.
 
-  Its terms must be the same: a time is no quotient.
+  The terms must be equal: a time is not a quotient.
   """
   for ratio, fraction in ((answer, reference), (reference, answer)):
     terms = _FRACTION.fullmatch(fraction)
@@ -258,8 +258,8 @@ def same_form(answer: Form | None, reference: Form | None) -> bool | None:
   """Whether two exact forms are the same answer.
 
   Returns:
-    None where that is for a formula to decide: one of the two has no exact
-    form, and the other is a number.
+    The decision; None if formulas must be compared: one has no exact form, and
+    the other has none or is a number.
   """
   if answer is None or reference is None:
     known = answer or reference

@@ -1,8 +1,8 @@
-r"""Whether an answer means what its reference means.
+r"""Equivalence of an answer and its reference.
 
-Answers are taken apart: lists into items, sets into intervals, relations into
-sides. What can be decided exactly is (`forms`); only formulas are left to
-sympy, and only where both sides have the same letters.
+Answers are split: lists into items, sets into intervals, relations into sides.
+Items are compared exactly where possible (`forms`); only formulas go to sympy,
+and only if both sides have the same variables.
 """
 
 from collections.abc import Callable
@@ -19,16 +19,16 @@ from dppo_jax.rewards.answers import (
 from dppo_jax.rewards.answers.parts import Relation
 from dppo_jax.rewards.answers.spelling import squeeze
 
-MAX_QUESTIONS = 64  # Asked of sympy about one answer.
+MAX_COMPARISONS = 64  # By sympy, per answer.
 _MAX_DEPTH = 3  # Of lists within lists.
 
 
-class UntamedError(ValueError):
-  """An answer that is too dear to compute, or no formula."""
+class IntractableError(ValueError):
+  """Answer that is too expensive to evaluate, or malformed."""
 
 
-class Questions(NamedTuple):
-  """What is asked of `equivalence`, which workers alone may import."""
+class FormulaComparisons(NamedTuple):
+  """Functions of `equivalence`, which only workers may import."""
 
   equivalent: Callable[[str, str], bool]
   same_relation: Callable[[tuple[str, str], tuple[str, str], bool], bool]
@@ -37,20 +37,20 @@ class Questions(NamedTuple):
 class Matcher:
   """Compares the parts of one answer with those of its reference."""
 
-  def __init__(self, ask: Callable[[], Questions]):
-    """Remembers how to ask.
+  def __init__(self, load: Callable[[], FormulaComparisons]):
+    """Sets up the comparison of one answer.
 
     Args:
-      ask: imports what decides formulas; not called where none is left.
+      load: imports the formula comparisons; called only when needed.
     """
-    self._ask = ask
-    self._left = MAX_QUESTIONS
+    self._load = load
+    self._left = MAX_COMPARISONS
 
   def same(self, answer: str, reference: str, depth: int = 0) -> bool:
-    """Whether they mean the same; both are canonical.
+    """Whether two canonical texts are equivalent.
 
     Raises:
-      UntamedError: the answer holds what is too dear to compute.
+      IntractableError: the answer is too expensive to evaluate.
     """
     if squeeze(answer) == squeeze(reference):
       return True
@@ -72,7 +72,7 @@ class Matcher:
     return False
 
   def _whole(self, answer: str, reference: str) -> bool | None:
-    """What is decided before commas are looked at; None for the rest."""
+    """Decision on the full texts, before lists are split; None if undecided."""
     expected = forms.read_choice(reference)
     given = forms.read_choice(answer)
     if expected is not None and readings.PREFIXED.match(reference):
@@ -119,7 +119,7 @@ class Matcher:
   def _multiset(
     self, answer: list[str], reference: list[str], depth: int
   ) -> bool:
-    """Whether two lists have the same items, each as often."""
+    """Whether two lists are equal as multisets."""
     if len(reference) > parts.MAX_PARTS:
       return False
     rest = list(reference)
@@ -137,7 +137,7 @@ class Matcher:
     return True
 
   def _item(self, answer: str, reference: str, depth: int) -> bool:
-    """Whether two items of lists mean the same."""
+    """Whether two list items are equivalent."""
     if squeeze(answer) == squeeze(reference):
       return True
     exact = forms.same_form(forms.read_form(answer), forms.read_form(reference))
@@ -160,7 +160,7 @@ class Matcher:
     return self._formula(answer, reference)
 
   def _ordered(self, answer: str, reference: str, depth: int) -> bool:
-    """Whether the items of two tuples are the same, one by one."""
+    """Whether two tuples are equivalent, item by item."""
     first = parts.split(answer, (',', ';'), spaced=False)
     second = parts.split(reference, (',', ';'), spaced=False)
     return len(first) == len(second) <= parts.MAX_PARTS and all(
@@ -175,7 +175,7 @@ class Matcher:
     expected: Relation | None,
     depth: int,
   ) -> bool:
-    """Compares relations as wholes; `x = 5` with 5 by its value."""
+    """Whether two relations are equivalent; `x = 5` matches 5 by its value."""
     if given is None or expected is None:
       if expected is not None:
         value = readings.assigned(expected)
@@ -185,14 +185,14 @@ class Matcher:
       value = readings.assigned(expected)
       named = readings.identical(given.sides[0], expected.sides[0])
       return bool(value) and named and self._chain(given, value or '', depth)
-    turned = Relation(
+    flipped = Relation(
       given.sides[::-1],
-      tuple(parts.TURNED.get(sign, sign) for sign in given.signs[::-1]),
+      tuple(parts.FLIPPED.get(sign, sign) for sign in given.signs[::-1]),
     )
     free = readings.letters(answer)
     if free != readings.letters(reference):
       return False
-    for way in (given, turned):
+    for way in (given, flipped):
       if way.signs != expected.signs:
         continue
       if all(map(readings.identical, way.sides, expected.sides)):
@@ -203,12 +203,12 @@ class Matcher:
         return True
     if not free or len(given.sides) != 2 or '' in given.sides:
       return False
-    for way in (given, turned):
+    for way in (given, flipped):
       if way.signs == expected.signs and way.signs[0] in parts.COMPARED:
         self._admit(answer)
         ordered = way.signs[0][0] in '<>'
         first, second = way.sides, expected.sides
-        return self._ask().same_relation(
+        return self._load().same_relation(
           (first[0], first[1]), (second[0], second[1]), ordered
         )
     return False
@@ -220,7 +220,7 @@ class Matcher:
     return self._formula(answer, reference) if exact is None else exact
 
   def _chain(self, given: Relation, reference: str, depth: int) -> bool:
-    """Whether `x = a = b` gives the reference: all its values must."""
+    """Whether all values of a chain `x = a = b` equal the reference."""
     if set(given.signs) == {'~'} and len(given.sides) == 2:
       value, rounded = given.sides
       if readings.NAME.fullmatch(value):
@@ -238,7 +238,7 @@ class Matcher:
     return all(self._item(side, reference, depth) for side in sides)
 
   def _formula(self, answer: str, reference: str) -> bool:
-    """Asks whether two formulas are equal."""
+    """Whether two formulas are equal."""
     self._admit(answer)
     if readings.letter_unit(answer, reference):
       return True
@@ -256,29 +256,30 @@ class Matcher:
       return False
     if '\\prime' in answer + reference:  # Minutes of arc, or a derivative.
       return False
-    if any(c in answer and c not in reference for c in cost.ENDLESS):
+    if any(c in answer and c not in reference for c in cost.NONTERMINATING):
       return False
-    return self._ask().equivalent(answer, reference)
+    return self._load().equivalent(answer, reference)
 
   def _admit(self, answer: str) -> None:
-    if not cost.is_tame(answer):
-      raise UntamedError(answer[:40])
+    if not cost.is_tractable(answer):
+      raise IntractableError(answer[:40])
     self._left -= 1
     if self._left < 0:
-      raise UntamedError('more items than are compared')
+      raise IntractableError(f'more than {MAX_COMPARISONS} formulas')
 
 
 def same_answer(
-  answer: str, reference: str, ask: Callable[[], Questions]
+  answer: str, reference: str, load: Callable[[], FormulaComparisons]
 ) -> bool:
-  """Whether an answer means what its reference means.
+  """Whether an answer is equivalent to its reference.
 
   Args:
-    answer: canonical, see `spelling`; hostile, of bounded length.
+    answer: canonical, see `spelling`; untrusted, of bounded length.
     reference: canonical; trusted.
-    ask: imports what decides formulas.
+    load: imports the formula comparisons; called only when needed.
 
   Raises:
-    UntamedError: the answer is too dear to compute, or its braces do not match.
+    IntractableError: the answer is too expensive to evaluate, or its brackets
+      do not match.
   """
-  return bool(answer and reference) and Matcher(ask).same(answer, reference)
+  return bool(answer and reference) and Matcher(load).same(answer, reference)

@@ -1,4 +1,4 @@
-r"""Takes an answer apart at its top level: lists, brackets, relations, ±.
+r"""Splits an answer at its top level: lists, brackets, relations, ±.
 
 Every function is one pass over a bounded text.
 """
@@ -25,18 +25,18 @@ _SIGNS = {
   '\\in': 'in',
   '\\approx': '~',
 }
-# The sign of a relation read from the right.
 COMPARED = frozenset(('=', '<', '>', '<=', '>=', '!='))
-TURNED = {'<': '>', '>': '<', '<=': '>=', '>=': '<='}
+# Sign of a relation after its sides are swapped.
+FLIPPED = {'<': '>', '>': '<', '<=': '>=', '>=': '<='}
 
 
 class Group(NamedTuple):
-  """An answer that one pair of brackets holds.
+  """Answer inside one pair of brackets.
 
   Attributes:
     opening: '(', '[' or '{'.
     closing: ')', ']' or '}'.
-    inner: what is between.
+    inner: text between them.
   """
 
   opening: str
@@ -69,38 +69,38 @@ def _tokens(text: str) -> list[tuple[str, int, int, int]]:
   return found
 
 
-def _cut(text: str, cuts: list[tuple[int, int]]) -> list[str]:
-  starts = [0, *(end for _, end in cuts)]
-  ends = [*(start for start, _ in cuts), len(text)]
+def _split_at(text: str, spans: list[tuple[int, int]]) -> list[str]:
+  starts = [0, *(end for _, end in spans)]
+  ends = [*(start for start, _ in spans), len(text)]
   return [text[a:b].strip() for a, b in zip(starts, ends, strict=True)]
 
 
 def split(text: str, words: tuple[str, ...], *, spaced: bool) -> list[str]:
-  """The pieces of a list.
+  """Items of a list.
 
   >>> split('1, 2 and (3,4)', (',', 'and'), spaced=False)
   ['1', '2', '(3,4)']
 
   Args:
     text: canonical.
-    words: what separates pieces: ',', ';', 'and', 'or', a command.
-    spaced: whether a comma counts only with space after it.
+    words: separators: ',', ';', 'and', 'or', a command.
+    spaced: whether a comma separates only if followed by space.
 
   Returns:
-    Pieces without those that are empty.
+    Non-empty items.
   """
-  cuts = [
+  spans = [
     (start, end)
     for name, start, end, depth in _tokens(text)
     if depth == 0
     and name in words
     and (name != ',' or not spaced or text[end : end + 1].isspace())
   ]
-  return [piece for piece in _cut(text, cuts) if piece]
+  return [piece for piece in _split_at(text, spans) if piece]
 
 
 def read_group(text: str) -> Group | None:
-  """The brackets around the whole of a text; None where there are none."""
+  """Brackets around all of a text; None if there are none."""
   tokens = _tokens(text)
   if len(tokens) < 2 or tokens[0][0] not in _OPENING - {'{'}:
     return None
@@ -118,21 +118,21 @@ def read_group(text: str) -> Group | None:
 
 
 def read_relation(text: str) -> Relation | None:
-  """The chain of sides at the top level; None where there is one side."""
+  """Chain of sides at the top level; None if there is one side only."""
   tokens = _tokens(text)
   found = [t for t in tokens if t[3] == 0 and t[0] in _SIGNS]
   if not found or any(depth < 0 for _, _, _, depth in tokens):
     return None
-  sides = _cut(text, [(start, end) for _, start, end, _ in found])
+  sides = _split_at(text, [(start, end) for _, start, end, _ in found])
   if not all(sides[1:]):
     return None
   return Relation(tuple(sides), tuple(_SIGNS[name] for name, *_ in found))
 
 
 def both_signs(text: str) -> list[str]:
-  r"""`2 \pm x` -> `2 + x` and `2 - x`; a text without ± alone.
+  r"""Both readings of ±: `2 \pm x` -> `2 + x` and `2 - x`; else the text only.
 
-  With `\mp` in it, too, the signs are opposite.
+  `\mp` has the opposite sign.
   """
   marks = len(re.findall(r'\\(?:pm|mp)(?![A-Za-z])', text))
   if not marks or marks > 2:

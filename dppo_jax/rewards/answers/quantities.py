@@ -53,7 +53,7 @@ class Quantity(NamedTuple):
   """A number, exactly.
 
   Attributes:
-    value: as written, before any percent sign.
+    value: as written, not divided by 100 for a percent sign.
     unit: name of a `Unit`: '' for none, '%', '$', ….
   """
 
@@ -62,7 +62,7 @@ class Quantity(NamedTuple):
 
 
 def _decimal(text: str) -> Fraction:
-  """'1,234.5' -> 2469/2; a sign may come first."""
+  """Fraction of a decimal: '1,234.5' -> 2469/2; it may have a sign."""
   return Fraction(text.replace(',', '').replace(' ', ''))
 
 
@@ -75,7 +75,7 @@ def _ratio(whole: str, top: str, bottom: str) -> Fraction | None:
 
 
 def _leading(text: str) -> tuple[Fraction, str] | None:
-  """The unsigned number that a text begins with, and what follows it."""
+  """Unsigned number at the start of a text, and the rest of the text."""
   if found := _MIXED.match(text):
     value = _ratio(found['whole'], found['top'], found['bottom'])
   elif found := _LATEX_FRACTION.match(text):
@@ -105,7 +105,7 @@ def _leading(text: str) -> tuple[Fraction, str] | None:
 
 
 def read_plain(text: str) -> Fraction | None:
-  """Reads bare digits, perhaps with a sign and a decimal point: the fast way.
+  """Fraction of bare digits with optional sign and decimal point: a fast path.
 
   >>> read_plain('-1.50')
   Fraction(-3, 2)
@@ -114,7 +114,7 @@ def read_plain(text: str) -> Fraction | None:
 
 
 def read_canonical(text: str, *, letters: bool = False) -> Quantity | None:
-  """As `read_quantity`, of a text in its canonical spelling.
+  """Like `read_quantity`, for a text in canonical form.
 
   Args:
     text: see `spelling.canonical`.
@@ -146,11 +146,11 @@ def read_canonical(text: str, *, letters: bool = False) -> Quantity | None:
 
 
 def read_quantity(text: str) -> Quantity | None:
-  r"""Reads a text that is one number, perhaps with its unit.
+  r"""Quantity of a text that is one number, with an optional unit.
 
   Thousands separators, a currency sign, a percent sign, a full stop at the
-  end, fractions (also mixed, '1 1/2'), `\frac`, periods, powers of ten, words
-  for units and Markdown are understood.
+  end, fractions (also mixed, '1 1/2'), `\frac`, repeating decimals, powers of
+  ten, unit words and Markdown are supported.
 
   >>> read_quantity('$1,234.50')
   Quantity(value=Fraction(2469, 2), unit='$')
@@ -163,7 +163,7 @@ def read_quantity(text: str) -> Quantity | None:
     text: anything.
 
   Returns:
-    The number; None where it is none, or longer than `MAX_LENGTH`, or its
+    The quantity; None if it is no number, longer than `MAX_LENGTH`, or its
     power of ten is beyond `MAX_EXPONENT`.
   """
   if len(text) > _MAX_TEXT:
@@ -175,9 +175,9 @@ def read_quantity(text: str) -> Quantity | None:
 
 
 def read_digits(text: str) -> Fraction | None:
-  """Reads a whole number spelled digit by digit: '0 5 7 9' is 579.
+  """Integer written digit by digit: '0 5 7 9' is 579.
 
-  Tasks whose tokens are digits write numbers so, in the reference, too.
+  Tasks whose tokens are digits write numbers this way, references included.
   """
   if len(text) > 2 * MAX_LENGTH or not _SPACED_DIGITS.fullmatch(text.strip()):
     return None
@@ -185,11 +185,10 @@ def read_digits(text: str) -> Fraction | None:
 
 
 def same_quantity(answer: Quantity, reference: Quantity) -> bool:
-  """Whether they are equal, exactly.
+  """Whether two quantities are exactly equal.
 
-  Where only one has a percent sign it may stand for 'percent of', or for the
-  unit asked for: 20 % is 0.2, and is 20. Units that are both named must not
-  contradict each other.
+  If only one has a percent sign, both readings count: 20 % is 0.2, and is 20.
+  If both name a unit, the units must not contradict each other.
   """
   if contradict(answer.unit, reference.unit):
     return False

@@ -1,6 +1,6 @@
-r"""What one answer may say: as a list, as a value with a name, with a unit.
+r"""Readings of one answer: as a list, as a named value, with a unit.
 
-Pure functions of a canonical text; `matching` compares what they find.
+Pure functions of a canonical text; `matching` compares the results.
 """
 
 import re
@@ -38,7 +38,7 @@ _TEXT_UNIT = re.compile(
 
 
 def letters(text: str) -> set[str]:
-  r"""Free letters of a formula: not those of commands, of e and of i.
+  r"""Variables of a formula: its letters, except in commands, and e and i.
 
   >>> sorted(letters(r'2\pi r + \theta e^{it}'))
   ['\\theta', 'r', 't']
@@ -50,7 +50,7 @@ def letters(text: str) -> set[str]:
 
 
 def without_unit(text: str) -> str:
-  r"""`12\pi \text{ cm}^2` -> `12\pi`; `\$2x` -> `2x`."""
+  r"""Text without its unit: `12\pi \text{ cm}^2` -> `12\pi`; `\$2x` -> `2x`."""
   text = text.removeprefix('\\$').strip()
   for pattern in (_TEXT_UNIT, _BARE_UNIT):
     found = pattern.fullmatch(text)
@@ -65,12 +65,12 @@ def without_unit(text: str) -> str:
 
 
 def identical(answer: str, reference: str) -> bool:
-  """Whether two texts differ by spaces alone."""
+  """Whether two texts differ by spaces only."""
   return squeeze(answer) == squeeze(reference)
 
 
 def letter_unit(answer: str, reference: str) -> bool:
-  r"""Whether `5m` is `5\text{ m}`: the reference says that m is a unit."""
+  r"""Whether `5m` equals `5\text{ m}`: in the reference, m is a unit."""
   number = quantities.read_canonical(answer, letters=True)
   expected = quantities.read_canonical(reference)
   return (
@@ -83,7 +83,7 @@ def letter_unit(answer: str, reference: str) -> bool:
 
 
 def assignments(text: str) -> list[str] | None:
-  """Values of `x = 1, y = 2`, by the letters; None where it is no such list."""
+  """Values of `x = 1, y = 2`, sorted by variable; None if no such list."""
   found = {}
   for piece in parts.split(text, (',', ';', 'and'), spaced=False):
     relation = parts.read_relation(piece)
@@ -97,7 +97,7 @@ def assignments(text: str) -> list[str] | None:
 
 
 def coordinates(text: str) -> list[str] | None:
-  """Items of `(1, 2)`; None where it is no tuple."""
+  """Items of `(1, 2)`; None if it is no tuple."""
   group = parts.read_group(text)
   if group is None or (group.opening, group.closing) != ('(', ')'):
     return None
@@ -105,7 +105,7 @@ def coordinates(text: str) -> list[str] | None:
 
 
 def readings(text: str) -> list[list[str]]:
-  """Lists that a text may be: `25,130` is one number, and two."""
+  """Possible lists of a text: `25,130` is one number, or two."""
   group = parts.read_group(text)
   if group is not None and group.opening == '{' and group.closing == '}':
     text = group.inner
@@ -122,7 +122,7 @@ def _pieces(text: str, *, spaced: bool) -> list[str]:
 
 
 def is_name(text: str, value: str) -> bool:
-  """Whether a side of `f(x) = x^2` only names what the other one is."""
+  """Whether a side, as in `f(x) = x^2`, only names the other side."""
   if not NAME.fullmatch(text) or text in ('\\pi', 'e', 'i', '\\infty'):
     return False
   head = text.partition('(')[0]
@@ -130,7 +130,7 @@ def is_name(text: str, value: str) -> bool:
 
 
 def assigned(relation: Relation) -> str | None:
-  """The value that a relation gives a name; None where it gives none."""
+  """Value that a relation assigns to a name; None if it assigns none."""
   if relation.signs not in (('=',), ('~',)) or not relation.sides[0]:
     return None
   first, second = relation.sides
@@ -140,7 +140,7 @@ def assigned(relation: Relation) -> str | None:
 
 
 def rounds(value: str, rounded: str) -> bool:
-  """Whether a number is the other one, rounded; formulas are believed not."""
+  """Whether a number is the other one, rounded; False for formulas."""
   exact, given = (quantities.read_canonical(t) for t in (value, rounded))
   if exact is None or given is None:
     return False

@@ -1,7 +1,7 @@
 r"""Sets of real numbers: `x > 3`, `(3, \infty)` and `\{x \mid x > 3\}` alike.
 
-A set is a letter, or none, and the open or closed intervals it is a union of.
-Ends stay texts: whether two of them are equal is for the caller to say.
+A set has an optional variable and is a union of open or closed intervals.
+Endpoints stay texts; the caller compares them.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _MARKED = re.compile(
 
 
 class Interval(NamedTuple):
-  """Between two ends; a closed one contains its end."""
+  """Interval between two endpoints, each included if closed."""
 
   low: str
   high: str
@@ -30,19 +30,19 @@ class Interval(NamedTuple):
 
 
 class SolutionSet(NamedTuple):
-  """Attributes: the letter that is in it, '' for none; and its intervals."""
+  """Union of intervals, and its variable; '' if it has none."""
 
   letter: str
   intervals: tuple[Interval, ...]
 
 
 def is_marked(text: str) -> bool:
-  """Whether a text has a sign that only sets and inequalities have."""
+  """Whether a text has a symbol that only sets and inequalities use."""
   return _MARKED.search(text) is not None
 
 
 def _end(text: str) -> str:
-  """The text of an end, with one spelling of infinity."""
+  """Text of an endpoint, with infinity normalized."""
   plain = text.replace(' ', '').replace('+', '')
   return plain if plain in (_INFINITY, _MINUS_INFINITY) else text.strip()
 
@@ -59,11 +59,11 @@ def _interval(text: str) -> Interval | None:
 
 
 def _of_chain(relation: Relation) -> SolutionSet | None:
-  r"""`x > 3`, `3 \ge x`, `a \le x < b`, `x \ne 3`."""
+  r"""Set of `x > 3`, `3 \ge x`, `a \le x < b` or `x \ne 3`."""
   sides, signs = relation.sides, relation.signs
   if {sign[0] for sign in signs} == {'>'}:
     sides = sides[::-1]
-    signs = tuple(parts.TURNED[sign] for sign in signs[::-1])
+    signs = tuple(parts.FLIPPED[sign] for sign in signs[::-1])
   if len(sides) == 2 and signs[0] == '!=':
     letter, other = sides if _LETTER.fullmatch(sides[0]) else sides[::-1]
     if not _LETTER.fullmatch(letter) or _LETTER.fullmatch(other):
@@ -72,7 +72,7 @@ def _of_chain(relation: Relation) -> SolutionSet | None:
   if not all(sign[0] == '<' for sign in signs):
     return None
   if len(sides) == 2 and all(map(_LETTER.fullmatch, sides)):
-    return None  # Of two letters: a relation.
+    return None  # Two variables: a relation.
   if len(sides) == 2 and _LETTER.fullmatch(sides[0]):
     letter, low, high = sides[0], _MINUS_INFINITY, _end(sides[1])
     closed = (False, signs[0] == '<=')
@@ -84,7 +84,7 @@ def _of_chain(relation: Relation) -> SolutionSet | None:
     closed = (signs[0] == '<=', signs[1] == '<=')
   else:
     return None
-  # Open at infinity, whatever is written: x < \infty is all.
+  # Open at infinity, whatever is written: x < \infty is the real line.
   closed = (
     closed[0] and low != _MINUS_INFINITY,
     closed[1] and high != _INFINITY,
@@ -93,7 +93,7 @@ def _of_chain(relation: Relation) -> SolutionSet | None:
 
 
 def _around(points: list[str]) -> tuple[Interval, ...]:
-  """All numbers but some, given in ascending order."""
+  """Intervals of the real line without some points, in ascending order."""
   ends = [_MINUS_INFINITY, *points, _INFINITY]
   return tuple(
     Interval(low, high, False, False) for low, high in itertools.pairwise(ends)
@@ -101,7 +101,7 @@ def _around(points: list[str]) -> tuple[Interval, ...]:
 
 
 def _without(text: str) -> tuple[Interval, ...] | None:
-  r"""`\mathbb{R} \setminus \{1, 2\}`: all numbers but those."""
+  r"""Intervals of `\mathbb{R} \setminus \{1, 2\}`."""
   group = parts.read_group(text)
   if group is None or group.opening != '{':
     return None
@@ -117,7 +117,7 @@ def _without(text: str) -> tuple[Interval, ...] | None:
 
 
 def _union(found: list[SolutionSet | None]) -> SolutionSet | None:
-  """Sets together, where all of them are of one letter."""
+  """Union of sets, if all have the same variable; else None."""
   sets = [one for one in found if one is not None]
   if len(sets) != len(found) or len({one.letter for one in sets}) != 1:
     return None
@@ -126,17 +126,17 @@ def _union(found: list[SolutionSet | None]) -> SolutionSet | None:
 
 
 def read_set(text: str, depth: int = 0) -> SolutionSet | None:
-  r"""The set that an interval, an inequality or a condition describes.
+  r"""Set described by an interval, an inequality or a condition.
 
   >>> read_set('x > 3').intervals[0]
   Interval(low='3', high='\\infty', closed_low=False, closed_high=False)
 
   Args:
     text: canonical.
-    depth: of the sets around it.
+    depth: number of enclosing sets.
 
   Returns:
-    None where it is no set of real numbers, or in no simple form.
+    The set; None if it is no set of real numbers in simple form.
   """
   text = text.strip()
   if depth > 3:
@@ -173,7 +173,7 @@ def read_set(text: str, depth: int = 0) -> SolutionSet | None:
 
 
 def _by_condition(inner: str, depth: int) -> SolutionSet | None:
-  r"""`x \mid x > 7`, `x \in \mathbb{R} : x > 7`, inside its braces."""
+  r"""Set of `x \mid x > 7` or `x \in \mathbb{R} : x > 7`, without braces."""
   pieces = parts.split(inner, ('\\mid', '|', ':'), spaced=False)
   if len(pieces) != 2:
     return None
@@ -192,9 +192,9 @@ def same_set(
   """Whether two sets are the same.
 
   Args:
-    answer: one.
-    reference: the other; where both name a letter it must be the same.
-    same_end: whether two ends of intervals are equal.
+    answer: one set.
+    reference: the other; if both name a variable, it must be the same.
+    same_end: whether two endpoints are equal.
   """
   if answer.letter and reference.letter and answer.letter != reference.letter:
     return False

@@ -1,7 +1,7 @@
-r"""One spelling for what writes the same in many ways: signs, marks, commands.
+r"""Canonical form of an answer's text: symbols, markup, LaTeX commands.
 
-`√2`, `\sqrt 2` and `$\sqrt{2}$.` are one answer. Whatever here is removed
-says nothing about the value; each step is one pass over a bounded text.
+`√2`, `\sqrt 2` and `$\sqrt{2}$.` are the same answer. Only text that does not
+affect the value is removed; each step is one pass over a bounded text.
 """
 
 import re
@@ -59,8 +59,8 @@ _PLAIN = str.maketrans(_RAISED + _LOWERED, '0123456789-+n0123456789')
 _RAISED_RUN = re.compile(f'[{_RAISED}]+')
 _LOWERED_RUN = re.compile(f'[{_LOWERED}]+')
 
-# (what, by what), in this order. No pattern repeats within a repetition.
-_RESPELLINGS = [
+# (pattern, replacement), applied in order. No pattern has nested repetition.
+_REPLACEMENTS = [
   (re.compile(pattern), by)
   for pattern, by in (
     (r'\{([,:])\}', r'\1'),
@@ -124,7 +124,7 @@ _DECORATION = ' *`"\''
 
 
 def _strip(text: str) -> str:
-  """Without what stands around an answer: spaces, Markdown, full stops."""
+  """Text without surrounding spaces, Markdown and full stops."""
   for _ in range(4):
     before = text
     text = text.strip(_DECORATION)
@@ -132,7 +132,7 @@ def _strip(text: str) -> str:
       text = text.strip('_')
     if not text.endswith('..'):
       text = text.rstrip('.,;:')
-    # A backslash whose space was cut off with the end.
+    # A backslash whose space was stripped.
     if text.endswith('\\') and not text.endswith('\\\\'):
       text = text[:-1]
     if text == before:
@@ -141,7 +141,7 @@ def _strip(text: str) -> str:
 
 
 def _group_end(text: str, start: int, opening: str, closing: str) -> int:
-  """Index of what closes the bracket at `start`; -1 if nothing does."""
+  """Index of the bracket that closes the one at `start`; -1 if none does."""
   depth = 0
   for i in range(start, len(text)):
     if text[i] == opening:
@@ -154,7 +154,7 @@ def _group_end(text: str, start: int, opening: str, closing: str) -> int:
 
 
 def _brace_roots(text: str) -> str:
-  r"""`\sqrt(x+1)` -> `\sqrt{(x+1)}`, the first few."""
+  r"""Text with `\sqrt(x+1)` -> `\sqrt{(x+1)}`, for the first four."""
   for _ in range(4):
     found = _ROOT.search(text)
     if found is None:
@@ -169,7 +169,7 @@ def _brace_roots(text: str) -> str:
 
 
 def unwrap(text: str) -> str:
-  r"""Without braces around all of it, and without a `\text` around it."""
+  r"""Text without braces or a `\text` around all of it."""
   for _ in range(4):
     start = 5 if text.startswith('\\text{') else 0
     if not text.startswith('{', start):
@@ -181,11 +181,11 @@ def unwrap(text: str) -> str:
 
 
 def canonical(text: str) -> str:
-  r"""The same answer in the one spelling that the readers know.
+  r"""Canonical form of an answer, the input of all readers.
 
-  Full-width and Unicode signs become ASCII and LaTeX; `$`, `\(`, Markdown,
-  `\left`, spacing commands, a leading `=` and a full stop at the end go; all
-  text commands become `\text`. An escaped dollar stays, as `\$`.
+  Full-width and Unicode symbols become ASCII and LaTeX; `$`, `\(`, Markdown,
+  `\left`, spacing commands, a leading `=` and a full stop at the end are
+  removed; all text commands become `\text`. An escaped dollar stays, as `\$`.
 
   >>> canonical('$**√2**$.')
   '\\sqrt{2}'
@@ -198,11 +198,11 @@ def canonical(text: str) -> str:
   text = _LOWERED_RUN.sub(lambda run: f'_{{{run[0].translate(_PLAIN)}}}', text)
   text = _strip(text)
   if '\\\\' in text and 'begin' not in text:
-    text = _DOUBLED.sub(r'\\', text)  # Escaped once too often.
+    text = _DOUBLED.sub(r'\\', text)  # Escaped twice.
   if text.startswith('$') and len(re.findall(r'(?<!\\)\$', text)) == 1:
     text = '\\' + text  # One dollar sign is money, two are mathematics.
   text = _strip(_DELIMITERS.sub(' ', text))
-  for pattern, by in _RESPELLINGS:
+  for pattern, by in _REPLACEMENTS:
     text = pattern.sub(by, text)
   text = unwrap(_strip(_brace_roots(text)))
   if text.lower().startswith('\\text{'):
@@ -216,7 +216,7 @@ def canonical(text: str) -> str:
 
 
 def words_of(text: str) -> str:
-  r"""A canonical text without `\text{…}` around its words."""
+  r"""Canonical text without `\text{…}` around its words."""
   if '\\text{' not in text:
     return text
   pieces, end = [], 0
@@ -230,6 +230,6 @@ def words_of(text: str) -> str:
 
 
 def squeeze(text: str) -> str:
-  """A canonical text without its spaces, save those between two digits."""
+  """Canonical text without spaces, except between two digits."""
   text = re.sub(r'([\^_])\{(\w)\}', r'\1\2', text)
   return re.sub(r'(?<![0-9])\s+|\s+(?![0-9])', '', text)

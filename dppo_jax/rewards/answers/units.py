@@ -1,7 +1,6 @@
-r"""What follows a number: a percent sign, degrees, a unit, a word that scales.
+r"""Text after a number: a percent sign, degrees, a unit, a word that scales.
 
-Any word may name what was counted; a few change what the number means, and
-those are no units.
+Any word may be the unit, except the few that change the number's meaning.
 """
 
 import re
@@ -9,12 +8,12 @@ from typing import NamedTuple
 
 
 class Unit(NamedTuple):
-  """What a number counts.
+  """Unit of a number.
 
   Attributes:
-    name: '' where nothing is said, '%', '$', 'degree', a known unit, or '?'
-      for any other word.
-    scale: what the words multiply the number by: 10**6 for 'million'.
+    name: '' for none, '%', '$', 'degree', a known unit, or '?' for any other
+      word.
+    scale: factor of the number: 10**6 for 'million'.
   """
 
   name: str
@@ -66,7 +65,7 @@ _SCALES = {
   'billion': 10**9,
   'trillion': 10**12,
 }
-# Words after a number that make another number, or another answer, of it.
+# Words after a number that change its value, or begin another answer.
 _NO_UNITS = frozenset(
   'or and not no nor but to from than through plus minus times over by mod'
   ' divided squared cubed half halves third thirds quarter quarters fifths'
@@ -83,14 +82,14 @@ _FOREIGN = re.compile(r'[^\x00-\x7f\s]{1,8}')
 _SLASHED = re.compile(r'[A-Za-z]{1,8}(?:\s*/\s*[A-Za-z]{1,8})')
 _REMARK = re.compile(r'\(\s*([A-Za-z][^()]*)\)$')
 _REASON = re.compile(r'(?:since|because|as|i\.e\.|so)\b', re.IGNORECASE)
-_MOST_WORDS = 6
+_MAX_WORDS = 6
 
 
 def _remark(text: str) -> str | None:
-  """The words of a remark in brackets at the end; None where there is none.
+  """Words of a remark in brackets at the end; None if there is none.
 
   A remark with numbers might be a second answer, so it must give a reason;
-  a reason is no unit.
+  a reason is not a unit.
   """
   found = _REMARK.search(text)
   if found is None or re.search(r'\b(?:or|not)\b', found[1]):
@@ -101,7 +100,7 @@ def _remark(text: str) -> str | None:
 
 
 def _named(words: list[str], power: str) -> str:
-  """The known unit that words spell; '?' where they are others."""
+  """Known unit named by words; '?' for other words."""
   if words[0] in ('square', 'sq', 'sq.', 'cubic', 'cu'):
     power = '2' if words[0].startswith('sq') else '3'
     words = words[1:]
@@ -112,7 +111,7 @@ def _named(words: list[str], power: str) -> str:
 
 
 def read_unit(text: str, *, letters: bool = False) -> Unit | None:
-  r"""What the text after a number says of it.
+  r"""Unit given by the text after a number.
 
   >>> read_unit(r'\text{ dollars}')
   Unit(name='$', scale=1)
@@ -121,10 +120,10 @@ def read_unit(text: str, *, letters: bool = False) -> Unit | None:
 
   Args:
     text: canonical, see `spelling`.
-    letters: whether a single bare letter counts: `5 m` is 5 times m, else.
+    letters: whether a single bare letter is a unit; else `5 m` is 5 times m.
 
   Returns:
-    The unit; None where the text is none.
+    The unit; None if the text is no unit.
   """
   text = text.strip()
   if not text:
@@ -158,7 +157,7 @@ def read_unit(text: str, *, letters: bool = False) -> Unit | None:
     scale, words = _SCALES[words[0]], words[1:]
     if not words:
       return Unit('', scale)
-  if not 0 < len(words) <= _MOST_WORDS or _NO_UNITS.intersection(words):
+  if not 0 < len(words) <= _MAX_WORDS or _NO_UNITS.intersection(words):
     return None
   if not all(_WORD.fullmatch(word) or word == '/' for word in words):
     return None
@@ -171,10 +170,9 @@ def read_unit(text: str, *, letters: bool = False) -> Unit | None:
 
 
 def contradict(answer: str, reference: str) -> bool:
-  """Whether two names of units cannot stand for one another.
+  """Whether two names of units are incompatible.
 
-  Percent and a price contradict whatever else is said; other units where
-  both are known.
+  '%' is incompatible with any other name; other units only if both are known.
   """
   if answer == reference or not answer or not reference:
     return False

@@ -258,7 +258,7 @@ def answer(
       ends = stop_strings_lib.find(
         parts.tokenizer, stop_strings, rollout, width
       )
-      rollout = truncate.cut(
+      rollout = truncate.truncate_rollout(
         rollout,
         *host_rows.total(ends),
         prompt_length=width,

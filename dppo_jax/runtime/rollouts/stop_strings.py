@@ -37,7 +37,9 @@ def compile_cut(
   if not stop_strings:
     return None
   on_device = jax.jit(
-    functools.partial(truncate.cut, prompt_length=prompt_length, pad_id=pad_id),
+    functools.partial(
+      truncate.truncate_rollout, prompt_length=prompt_length, pad_id=pad_id
+    ),
     out_shardings=parts.batch_sharding,
   )
 

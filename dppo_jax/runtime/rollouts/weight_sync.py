@@ -73,7 +73,7 @@ def compile_hand_over(
   # Scaled back to f32: its dtype does not tell.
   coarse = precision not in ('float32', 'bfloat16')
   rounding = functools.partial(
-    weight_rounding.round_params, precision=precision, narrow=True
+    weight_rounding.round_params, precision=precision, keep_bfloat16=True
   )
   changes = coarse or keeps_weights(experiment)
   round_params = rounding

@@ -1,1 +1,1 @@
-"""What figures share: tiers, runs, judging, verdicts, README rows."""
+"""Shared by all figures: tiers, runs, verdicts and READMEs."""

@@ -1,9 +1,9 @@
-"""The command of a figure: run, collect, draw, judge, say so.
+"""Command of a figure: run, collect, plot, judge, report.
 
-In the folder --out it leaves NAME.csv, every point; NAME.png and NAME.svg,
-drawn from that file alone; facts.json and README.md, with the verdicts. What
-other code or another tier left there is kept aside, in earlier/. With --judge
-nothing is run: what is there is drawn and judged anew, by the rule of today.
+The folder --out gets NAME.csv with every point; NAME.png and NAME.svg, drawn
+from that file alone; facts.json and README.md with the verdicts. Results of
+other code or another tier are moved to earlier/. With --judge nothing is run:
+the existing points are plotted and judged again, with the current rules.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,14 +34,14 @@ _EARLIER = 'earlier'
 
 
 class Options(NamedTuple):
-  """What the flags of a figure say.
+  """Flags of a figure.
 
   Attributes:
     tier: a tier of the figure, or 'pod', whose commands are printed.
-    out: folder of the results; None if it is missing.
-    runs: folder of the runs, which all figures share.
+    out: folder of the results; None if not given.
+    runs: folder of the runs, shared by all figures.
     parallel: runs at a time.
-    judge: whether nothing is run, and what is there is judged.
+    judge: whether to judge existing points, without runs.
   """
 
   tier: str
@@ -52,11 +52,11 @@ class Options(NamedTuple):
 
 
 def run(figure: Figure, docs: str | None) -> None:
-  """The command of one figure's module: flags in, exit code out.
+  """Runs the command of one figure's module.
 
   Args:
-    figure: what the module states.
-    docs: its docstring, which the README repeats.
+    figure: of the module.
+    docs: docstring of the module, repeated in the README.
   """
   read = define_flags()
 
@@ -71,16 +71,13 @@ def run(figure: Figure, docs: str | None) -> None:
 def follow(
   figure: Figure, docs: str | None, options: Options, out: pathlib.Path
 ) -> int:
-  """Makes a figure as the flags say, or judges what is there.
+  """Exit code after making a figure, or judging its existing points.
 
   Args:
-    figure: which.
+    figure: to make.
     docs: docstring of its module.
     options: the flags.
-    out: folder of the results of this figure.
-
-  Returns:
-    The exit code.
+    out: folder of this figure's results.
   """
   if options.judge:
     redraw(figure, docs, out)
@@ -91,11 +88,11 @@ def follow(
 def define_flags() -> Callable[[], Options]:
   """Defines the flags of `Options` and returns their reader."""
   tier = flags.DEFINE_string('tier', 'cpu', 'smoke, cpu, gpu or pod.')
-  out = flags.DEFINE_string('out', None, 'Folder of CSV, pictures, README.')
+  out = flags.DEFINE_string('out', None, 'Folder for CSV, plots, README.')
   runs = flags.DEFINE_string('runs', 'runs/figures', 'Folder of the runs.')
   parallel = flags.DEFINE_integer('parallel', 1, 'Runs at a time.')
   judge = flags.DEFINE_bool(
-    'judge', False, 'Judge what --out has; run nothing.'
+    'judge', False, 'Judge the points in --out; run nothing.'
   )
   return lambda: Options(
     tier.value,
@@ -114,19 +111,18 @@ def make(
   runs: pathlib.Path,
   parallel: int,
 ) -> int:
-  """Makes a figure; returns the exit code, 1 if a run failed.
+  """Exit code after making a figure, 1 if a run failed.
 
   Args:
-    figure: which.
+    figure: to make.
     docs: docstring of its module.
-    tier_name: a tier of it, or 'pod', whose commands are printed.
+    tier_name: a tier of the figure, or 'pod', whose commands are printed.
     out: folder of the results.
-    runs: folder of the runs, which all figures share.
+    runs: folder of the runs, shared by all figures.
     parallel: runs at a time.
 
   Raises:
-    ValueError: there is no such tier, a folder cannot be written, or no run
-      left a point.
+    ValueError: no such tier, a folder cannot be written, or there is no point.
   """
   check_tier(figure, tier_name)
   if tier_name == POD:
@@ -153,10 +149,10 @@ def make(
 
 
 def redraw(figure: Figure, docs: str | None, out: pathlib.Path) -> None:
-  """Draws, judges and writes README.md, from the CSV and facts.json.
+  """Plots, judges and writes README.md, from the CSV and facts.json.
 
   Args:
-    figure: which.
+    figure: to draw.
     docs: docstring of its module.
     out: folder of the results.
 
@@ -185,7 +181,7 @@ def _facts(
   tier: str,
   spent: tuple[float, float],
 ) -> dict[str, object]:
-  """What README.md says beside the verdicts, as JSON can hold it."""
+  """Facts of README.md in addition to the verdicts, JSON values."""
   done = {o.folder: o for o in outcomes if not o.error}.values()
   wall_s, cpu_s = spent
   return {
@@ -208,7 +204,7 @@ def _facts(
 def _keep_aside(
   figure: Figure, out: pathlib.Path, code: str, tier: str
 ) -> None:
-  """Moves results of other code or another tier out of the way."""
+  """Moves results of other code or another tier to `earlier/`."""
   try:
     facts = json.loads((out / FACTS).read_text())
     before, of_tier = str(facts['code']), str(facts['tier'])
@@ -225,4 +221,4 @@ def _keep_aside(
   aside.mkdir(parents=True, exist_ok=True)
   for name in there:
     os.replace(out / name, aside / name)
-  print(f'Results of other code or another tier: kept in {aside}')
+  print(f'Results of other code or another tier: moved to {aside}')

@@ -30,27 +30,27 @@ def contrast(
   where: Mapping[str, str] | None = None,
   levels: tuple[float, float] = (-math.inf, math.inf),
 ) -> Finding:
-  """Two groups of variants compared: a column's mean over a run, by seed.
+  """Finding on two groups of variants: a column's mean over a run, per seed.
 
   Args:
     points: with columns variant and seed.
     claim: that the first group is higher.
     column: of numbers.
-    high: a variant; or how a group is taken together ('least', 'most' or
-      'mean') -> its variants.
-    low: the same of the group that is expected to be lower.
+    high: a variant; or a reduction over a group ('least', 'most' or 'mean') ->
+      its variants.
+    low: the same for the group that is expected to be lower.
     effect: least mean difference that counts.
     where: further columns and their values.
     levels: mean over seeds that the first group must have at least, and the
       second at most.
 
   Returns:
-    Its differences are of the seeds that every variant has.
+    Finding on the seeds that every variant has.
   """
   how_high, highs = _as_group(high)
   how_low, lows = _as_group(low)
   seeds = _shared_seeds(points, (*highs, *lows), column, where or {})
-  # Of every group [variants, seeds].
+  # Per group, [variants, seeds].
   above, below = (
     np.array(
       [
@@ -67,8 +67,8 @@ def contrast(
     GROUPINGS[how](group, axis=0)
     for how, group in ((how_high, above), (how_low, below))
   )
-  # The least of some is below the most of others by chance alone, so that the
-  # reversed claim is of the reversed groups.
+  # A minimum is below a maximum by chance alone, so the reversed claim uses the
+  # reversed reductions.
   reverse = GROUPINGS[_REVERSED[how_low]](below, axis=0)
   reverse = reverse - GROUPINGS[_REVERSED[how_high]](above, axis=0)
   rule = f'{_group(how_high, highs)} − {_group(how_low, lows)} ≥ {effect:g}'
@@ -91,7 +91,7 @@ def contrast(
 def alike(
   points: Points, claim: str, column: str, one: str, other: str, effect: float
 ) -> Finding:
-  """A finding about two variants that are said to differ by no effect.
+  """Finding on two variants that are claimed to be equivalent.
 
   Args:
     points: with columns variant and seed.
@@ -99,7 +99,7 @@ def alike(
     column: of numbers.
     one: a variant.
     other: a variant.
-    effect: the least difference that counts, as for a claim of a difference.
+    effect: the least difference that counts, as for claims of a difference.
   """
   seeds = _shared_seeds(points, (one, other), column, {})
   both = [
@@ -127,7 +127,7 @@ def _shared_seeds(
   column: str,
   where: Mapping[str, str],
 ) -> list[str]:
-  """Seeds of which every variant has a number."""
+  """Seeds for which every variant has a value."""
   return [
     seed
     for seed in points.values('seed')

@@ -1,6 +1,6 @@
-"""What a figure is: variants to run, points to keep, a claim to judge.
+"""A figure: variants to run, points to plot, a claim to judge.
 
-A module of experiments/figures states one and hands it to `command.run`:
+A module of experiments/figures defines one and passes it to `command.run`:
 
   FIGURE = Figure(
     name='stability', title='…', paper='DPPO Fig. 3', claim='…',
@@ -10,9 +10,9 @@ A module of experiments/figures states one and hands it to `command.run`:
     judge=judge, pod=('python -m experiments.train …',),
   )
 
-Every variant is run with every seed; `rows` reads the folders of the runs that
-were finished and makes the points; `panels` and `judge` see the points alone.
-A figure that trains nothing has no variants, and its `rows` get no outcomes.
+Every variant is run with every seed; `rows` reads the folders of finished runs
+and returns the points; `panels` and `judge` depend on the points only. A figure
+that trains nothing has no variants, and its `rows` get no outcomes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,18 +29,18 @@ from dppo_jax.suggestions import suggest
 RowsFn = Callable[[Sequence[Outcome]], Iterable[Row]]
 JudgeFn = Callable[[Points], Findings]
 POD = 'pod'
-# Settings were chosen by looking at runs of these; no verdict is of them.
+# Seeds with which settings were tuned; verdicts do not use them.
 TUNING_SEEDS = (0, 1, 2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tier:
-  """A size to run a figure in.
+  """Size of a figure's runs.
 
   Attributes:
-    config: returns the config that variants change.
-    seeds: of the runs; of a tier that judges none of `TUNING_SEEDS`.
-    only: names of the variants that are run; () runs all.
+    config: returns the config that variants override.
+    seeds: of the runs; a tier with verdicts has none of `TUNING_SEEDS`.
+    only: names of the variants to run; () for all.
   """
 
   config: Callable[[], Any]
@@ -54,15 +54,15 @@ class Figure:
 
   Attributes:
     name: of its module and files.
-    title: what it shows.
-    paper: which figure of which paper.
+    title: of the figure.
+    paper: paper and figure that it reproduces.
     claim: of the paper, in our words.
-    variants: overrides by name, of keys of configs/default.py.
-    tiers: by name; 'pod' is not among them.
-    panels: points to what is drawn.
-    judge: points to verdicts.
+    variants: overrides of configs/default.py, by name.
+    tiers: by name; without 'pod'.
+    panels: points -> panels.
+    judge: points -> findings.
     pod: commands of the paper's own setting.
-    rows: finished runs to points.
+    rows: finished runs -> points.
   """
 
   name: str
@@ -80,13 +80,13 @@ class Figure:
 
 
 def jobs(figure: Figure, tier: Tier) -> list[Job]:
-  """The runs of a tier, seed by seed.
+  """Runs of a tier, grouped by seed.
 
-  So an interrupted figure has whole seeds.
+  So an interrupted figure has complete seeds.
 
   Args:
-    figure: whose variants.
-    tier: of it.
+    figure: has the variants.
+    tier: of the figure.
   """
   names = tier.only or list(figure.variants)
   base = tier.config()
@@ -101,7 +101,7 @@ def check_tier(figure: Figure, name: str) -> None:
   """Checks the name of a tier.
 
   Raises:
-    ValueError: there is none of that name; lists them.
+    ValueError: no such tier; the message lists them.
   """
   known = (*figure.tiers, POD)
   if name not in known:

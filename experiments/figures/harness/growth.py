@@ -1,4 +1,4 @@
-"""Judgements of how fast something grows."""
+"""Findings on growth rates."""
 
 from collections.abc import Mapping
 
@@ -23,11 +23,11 @@ def times(
   *,
   where: Mapping[str, str],
 ) -> Finding:
-  """Whether one variant has a multiple of a column of another, by seed.
+  """Finding that a column of one variant is a multiple of another's, per seed.
 
   Args:
     points: with columns variant and seed.
-    claim: that it has.
+    claim: of the paper.
     column: of numbers.
     high: the variant with more.
     low: the other.
@@ -51,15 +51,15 @@ def times(
 def sooner(
   points: Points, claim: str, column: str, one: str, other: str, level: float
 ) -> Finding:
-  """Whether one variant's column passes a level at an earlier step.
+  """Finding that one variant's column exceeds a level at an earlier step.
 
   Args:
     points: with columns variant, seed and step, in the order of steps.
-    claim: that it does.
+    claim: of the paper.
     column: of numbers.
-    one: the variant that is said to be sooner.
-    other: the one it is compared with.
-    level: to be passed; a run that never does counts one step after its last.
+    one: the variant that is claimed to be earlier.
+    other: the variant it is compared with.
+    level: to exceed; a run that never does counts as one step after its last.
   """
   reached = []
   for variant in (one, other):
@@ -83,7 +83,7 @@ def sooner(
 
 
 def counts(points: Points, slow: str, fast: str, factor: float) -> Finding:
-  """Whether a rule needs a multiple of another's refreshes, start by start.
+  """Finding that a rule needs a multiple of another's refreshes, per label.
 
   Args:
     points: with columns problem, variant, label and refreshes.
@@ -92,7 +92,7 @@ def counts(points: Points, slow: str, fast: str, factor: float) -> Finding:
     factor: of the multiple.
 
   Returns:
-    One case a label, of which its n tells; they are computed, not sampled.
+    Finding with one case per label, which are n; nothing is random.
   """
   labels = points.values('label')
   high, low = (
@@ -122,7 +122,7 @@ def _pairs(
   other: str,
   where: Mapping[str, str],
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The column's means over the seeds that both variants have, f64 [seeds]."""
+  """Means of a column for the seeds that both variants have, f64 [seeds]."""
   chosen = points.where(**where)
   means = [
     {

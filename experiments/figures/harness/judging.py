@@ -1,4 +1,4 @@
-"""Judgements that need more than means of a column."""
+"""Findings that need more than means of a column."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,17 +17,18 @@ Families = Mapping[str, Sequence[str]]
 
 
 def rare_share(points: Points, clip: str, bound: str) -> Finding:
-  """Whether the ratio clip masks rare tokens far oftener than a divergence.
+  """Finding that the ratio clip masks far more rare tokens than a divergence.
 
   Args:
     points: with columns variant, seed, masked and masked_rare, shares of all
-      tokens at a step.
+      tokens of a step.
     clip: variant with the ratio clip.
     bound: variant with the divergence.
 
   Returns:
-    Its differences are share − FACTOR · share, of rare tokens among the
-    masked ones of a run; the opposite is FACTOR times more by the divergence.
+    Finding whose differences are share − FACTOR · share, for rare tokens among
+    the masked ones of a run; the opposite is FACTOR times more by the
+    divergence.
   """
   shares = {v: _rare_among_masked(points, v) for v in (clip, bound)}
   seeds = [seed for seed in shares[clip] if seed in shares[bound]]
@@ -58,7 +59,7 @@ def _rare_among_masked(points: Points, variant: str) -> dict[str, float]:
 
 
 def level(points: Points, claim: str, column: str, least: float) -> Finding:
-  """Whether the mean of a column is above a level, seed by seed."""
+  """Finding that the mean of a column is above a level, per seed."""
   found = points.by_seed(column) - least
   seen = f'{found.mean() + least:.4g}' if found.size else ''
   rule = f'{column} − {least:g} > 0'
@@ -68,7 +69,7 @@ def level(points: Points, claim: str, column: str, least: float) -> Finding:
 def columns_differ(
   points: Points, variant: str, claim: str, high: str, low: str, effect: float
 ) -> Finding:
-  """Whether one column of a variant is above another, seed by seed."""
+  """Finding that one column of a variant is above another, per seed."""
   first = points.by_seed(high, variant=variant)
   second = points.by_seed(low, variant=variant)
   seen = ''
@@ -91,14 +92,14 @@ def less_sensitive(
   other: str,
   effect: float,
 ) -> Finding:
-  """Whether a column spreads less over the variants of one family.
+  """Finding that a column has less spread over the variants of one family.
 
   Args:
     points: with columns variant and seed.
     column: of numbers.
     families: variants by name of the family.
-    one: the family that is said to be less sensitive.
-    other: the one it is compared with.
+    one: the family that is claimed to be less sensitive.
+    other: the family it is compared with.
     effect: least mean difference of the spreads, largest minus least.
   """
   every = [*families[one], *families[other]]
@@ -126,18 +127,18 @@ def at_equal_mask(
   other: str,
   effect: float,
 ) -> Finding:
-  """Whether a family has more of a column where both mask equally much.
+  """Finding that a family has more of a column at equal masked share.
 
-  Each family is a curve of the column against its masked share, with straight
-  lines between its variants; they are compared in the middle of the range of
-  shares that both have. A seed without such a range is left out.
+  Each family is a curve of the column against its masked share, interpolated
+  linearly between its variants; they are compared in the middle of their common
+  range of shares. A seed without such a range is dropped.
 
   Args:
     points: with columns variant, seed and masked.
     column: of numbers.
     families: variants by name of the family.
-    one: the family that is said to be better.
-    other: the one it is compared with.
+    one: the family that is claimed to be better.
+    other: the family it is compared with.
     effect: least mean difference.
   """
   pairs = pairs_at_equal_mask(points, column, families[one], families[other])
@@ -153,18 +154,18 @@ def at_equal_mask(
 def ladder(
   points: Points, claim: str, column: str, variants: Sequence[str], first: float
 ) -> Finding:
-  """Whether a column rises from variant to variant.
+  """Finding that a column increases from variant to variant.
 
   Args:
     points: with columns variant and seed.
-    claim: that it does.
+    claim: of the paper.
     column: of positive numbers.
     variants: in the expected order.
-    first: the most that the first may have.
+    first: upper bound for the first variant.
 
   Returns:
-    Its differences are the least step of a seed, in decades; the opposite is
-    that it falls at every step.
+    Finding whose differences are the least step of a seed, in decades; the
+    opposite is a decrease at every step.
   """
   steps, falls, seen = [], [], []
   for variant in variants:

@@ -1,4 +1,4 @@
-"""What happens along completions: deviation by position, and who masks."""
+"""Deviation and masking by position in the completion."""
 
 from collections.abc import Iterator, Sequence
 import math
@@ -24,19 +24,19 @@ COLUMNS = {
   'masked_by_budget': 'cppo/masked_by_budget',
 }
 _ALONG = ('position', 'tv', 'tv_top', 'masked_here', 'bound')
-_WIDTH = 16  # Positions taken together.
-_FEWEST = 10  # Tokens that such a group must have.
+_WIDTH = 16  # Positions per bin.
+_MIN_TOKENS = 10  # Tokens per bin, at least.
 
 
 def rows(outcomes: Sequence[Outcome]) -> Iterator[Row]:
-  """A row a step of a run, then a row a group of positions of its ledger.
+  """Rows per step of a run, then rows per position bin of its ledger.
 
   Yields:
     Of kind 'step', those of `COLUMNS` and 'budget_share', the share of the
-    masked tokens that the prefix budget alone masked. Of kind 'position', of
-    the middle of 16 positions in all recorded steps: the mean of |pi - mu|
-    ('tv') and that of its largest tenth ('tv_top'), the share masked
-    ('masked_here'), and what a token may diverge by at most ('bound').
+    masked tokens that only the prefix budget masked. Of kind 'position', at the
+    middle of a bin of 16 positions over all recorded steps: the mean of
+    |pi - mu| ('tv') and of its largest tenth ('tv_top'), the masked share
+    ('masked_here'), and the bound on a token's divergence ('bound').
   """
   read = run_tables.step_rows(COLUMNS)
   for outcome in outcomes:
@@ -53,7 +53,7 @@ def rows(outcomes: Sequence[Outcome]) -> Iterator[Row]:
 
 
 def by_position(record: Record) -> Iterator[dict[str, float]]:
-  """The columns of kind 'position' of a record; see `rows`."""
+  """Columns of kind 'position' of a record; see `rows`."""
   log_pi, log_mu = (
     values.astype(np.float64)
     for values in (record.log_probs, record.rollout_log_probs)
@@ -62,7 +62,7 @@ def by_position(record: Record) -> Iterator[dict[str, float]]:
   for begin in range(0, record.num_columns, _WIDTH):
     here = (record.position >= begin) & (record.position < begin + _WIDTH)
     values = np.sort(moved[here])
-    if values.size < _FEWEST:
+    if values.size < _MIN_TOKENS:
       continue
     end = min(begin + _WIDTH, record.num_columns)
     middle = (begin + end - 1) / 2
@@ -76,7 +76,7 @@ def by_position(record: Record) -> Iterator[dict[str, float]]:
 
 
 def _bound(record: Record, position: float) -> float:
-  """delta / w_t of a completion of full width (eq. 9); delta without CPPO."""
+  """delta / w_t at full length (eq. 9); delta without CPPO."""
   section = record.trust_region
   delta = float(section['delta_high'])
   if not str(section['rule']).startswith('cppo'):
@@ -86,13 +86,13 @@ def _bound(record: Record, position: float) -> float:
 
 
 def varies(points: Points, variant: str, column: str, factor: float) -> Finding:
-  """Whether a column at one position is a multiple of that at another.
+  """Finding that a column at one position is a multiple of that at another.
 
-  The most of noisy numbers is above the least of them by chance alone; so which
-  two positions of a seed are compared is told by the other seeds.
+  A maximum of noisy values is above their minimum by chance alone; so the two
+  positions compared in a seed are chosen by the other seeds.
 
   Args:
-    points: of kind 'position'; a position counts that every seed has.
+    points: of kind 'position'; only positions that every seed has are used.
     variant: of the runs.
     column: of positive numbers.
     factor: of the multiple.
@@ -115,7 +115,7 @@ def varies(points: Points, variant: str, column: str, factor: float) -> Finding:
 
 
 def _by_position(points: Points, column: str) -> np.ndarray:
-  """The column where every seed has a number: f64 [seeds, positions]."""
+  """Column at positions with values for all seeds: f64 [seeds, positions]."""
   seeds = points.values('seed')
   found = [
     [points.by_seed(column, seed=s, position=place) for s in seeds]
@@ -130,13 +130,13 @@ def _by_position(points: Points, column: str) -> np.ndarray:
 def early(
   points: Points, claim: str, variant: str, column: str, effect: float
 ) -> Finding:
-  """Whether a column is larger in the first third of a run than in the last.
+  """Finding that a column is larger in the first third of a run than the last.
 
   Args:
     points: of kind 'step', in the order of steps.
-    claim: that it is.
+    claim: of the paper.
     variant: of the runs.
-    column: of numbers; empty cells are left out.
+    column: of numbers; empty cells are dropped.
     effect: least mean difference.
   """
   thirds = []

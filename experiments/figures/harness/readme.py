@@ -1,4 +1,4 @@
-"""README.md of a figure: how it was made, and what it came to."""
+"""README.md of a figure: verdicts, and how it was made."""
 
 from collections.abc import Mapping, Sequence
 import math
@@ -14,12 +14,12 @@ from dppo_jax.runtime.storage import run_folder
 
 
 def figures_version() -> str:
-  """Names the code that runs, collects and judges: 16 hexadecimal digits."""
+  """Hash of the code that runs, collects and judges: 16 hexadecimal digits."""
   return run_folder.code_version(run_folder.ROOT)
 
 
 def commit() -> str:
-  """The commit of the sources, '+ changes' after it where there are some."""
+  """Commit of the sources, followed by '+ changes' if there are any."""
 
   def git(*arguments: str) -> str:
     done = subprocess.run(
@@ -41,7 +41,7 @@ def commit() -> str:
 
 
 def about(facts: Mapping[str, Any]) -> str:
-  """Tier, seeds and device, in a line."""
+  """One line with tier, seeds and device."""
   num_seeds = len(facts['seeds'])
   seeds = f'{num_seeds} seed{"" if num_seeds == 1 else "s"}'
   if not num_seeds:
@@ -50,7 +50,7 @@ def about(facts: Mapping[str, Any]) -> str:
 
 
 def pod_lines(figure: Figure) -> str:
-  """What the tier 'pod' prints: the paper's own setting."""
+  """Text printed by the tier 'pod': the paper's own setting."""
   if not figure.pod:
     return f'{figure.name}, {figure.paper}: the paper reports no run of this.'
   lines = [f'{figure.name}, {figure.paper}, in the setting of the paper:']
@@ -60,7 +60,7 @@ def pod_lines(figure: Figure) -> str:
 
 
 def verdict_lines(figure: Figure, findings: Sequence[Finding]) -> str:
-  """What the command prints of the verdicts."""
+  """Text printed for the verdicts."""
   lines = [
     f'  {one.verdict} (n = {one.num_seeds}, p = {_p(one.p)}): {one.claim}\n'
     f'    {one.seen}'
@@ -75,12 +75,12 @@ def write(
   facts: Mapping[str, Any],
   findings: Sequence[Finding],
 ) -> str:
-  """The text of README.md.
+  """Text of README.md.
 
   Args:
-    figure: which.
+    figure: of this README.
     docs: docstring of its module.
-    facts: of facts.json.
+    facts: from facts.json.
     findings: of its judge.
   """
   table = ['| claim | verdict | n | p | seen | rule |', f'|{"---|" * 6}']
@@ -91,7 +91,7 @@ def write(
   ]
   seeds = ', '.join(map(str, facts['seeds'])) or 'none: nothing is trained'
   if set(facts['seeds']) & set(TUNING_SEEDS):
-    seeds += '; settings were chosen with them, so that they judge nothing'
+    seeds += '; settings were tuned with them, so these are no verdicts'
   made = [
     f'- Command: `python -m experiments.figures.{figure.name}'
     f' --tier={facts["tier"]} --out=DIR`',
@@ -99,21 +99,21 @@ def write(
     f'- Seeds: {seeds}',
     f'- Runs: {facts["num_runs"]}, {len(facts["failed"])} failed',
     f'- Device: {" and ".join(facts["devices"])}',
-    f'- Duration: runs {format_seconds(facts["runs_wall_s"])}, of the processor'
-    f' {format_seconds(facts["runs_cpu_s"])}; the command itself, with runs'
-    f' that were kept from before, {format_seconds(facts["command_wall_s"])}',
-    f'- Points: [{figure.name}.csv]({figure.name}.csv), from which alone'
-    f' [{figure.name}.svg]({figure.name}.svg) is drawn',
+    f'- Duration: runs {format_seconds(facts["runs_wall_s"])}, CPU time'
+    f' {format_seconds(facts["runs_cpu_s"])}; the command itself, reusing'
+    f' earlier runs, {format_seconds(facts["command_wall_s"])}',
+    f'- Points: [{figure.name}.csv]({figure.name}.csv);'
+    f' [{figure.name}.svg]({figure.name}.svg) is drawn from them alone',
   ]
   made += [f'- Failed: {failure}' for failure in facts['failed']]
   parts = [
     f'# {figure.title}',
     f'{figure.paper}: {figure.claim}',
     f'![{figure.title}]({figure.name}.png)',
-    f'{panels.BANDS}; they are no confidence intervals.',
+    f'{panels.BANDS}; they are not confidence intervals.',
     '\n'.join(table),
     (docs or '').strip(),
-    'The words:',
+    'Definitions of the verdicts:',
     f'```\n{_after_title(verdicts.__doc__ or "")}\n```',
     '## How it was made',
     '\n'.join(made),
@@ -128,7 +128,7 @@ def write(
 
 
 def _variants(figure: Figure) -> str:
-  """What all variants set, and a table of what each sets beside it."""
+  """Shared settings of the variants, and a table of each one's own."""
   every = [dict(overrides) for overrides in figure.variants.values()]
   shared = {
     key: value

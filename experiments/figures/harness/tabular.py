@@ -1,15 +1,15 @@
-"""How often mu must be refreshed until a rare good token is likely.
+"""Number of refreshes of mu until a rare good token is likely.
 
-A softmax over V actions, of which one is good and begins with probability p0.
-Under the ratio clip its probability grows by at most 1 + epsilon a refresh of
-mu, under Binary TV by delta, however small it is (DPPO section 4.2):
+A softmax over V actions, of which one is good and has probability p0 at first.
+Per refresh of mu, its probability grows by at most a factor 1 + epsilon under
+the ratio clip, and by at most delta under Binary TV (DPPO section 4.2):
 
   clip   n = ceil( ln(1/2 / p0) / ln(1 + epsilon) )
   TV     n = ceil( (1/2 - p0) / delta )
 
-Both are counts of an ascent that only the mask stops. `by_gradient` is the
-companion with expected gradients of all actions and a weak inner optimizer,
-which may be what limits instead.
+Both count an ascent that only the mask stops. `by_gradient` uses expected
+gradients of all actions and a weak inner optimizer, which may be the limit
+instead.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +22,7 @@ from dppo_jax.analysis.table import Points, Row
 
 EPSILON_LOW, EPSILON_HIGH, DELTA_TV, DELTA_KL = 0.2, 0.28, 0.2, 0.05
 STARTS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-# V, p0, updates between refreshes and their step size.
+# V, p0, updates between refreshes, step size.
 OPTIMIZERS = (
   (100, 1e-2, 200, 0.5),
   (1000, 1e-3, 200, 0.5),
@@ -56,12 +56,12 @@ RULES: Mapping[str, Violated] = {
 
 
 def by_mask(violated: Violated, start: float) -> int:
-  """Refreshes until the good token has probability 1/2, by ascent alone.
+  """Refreshes until the good token has probability 1/2, by direct ascent.
 
   Its logit rises in steps of .005 until the mask binds; mu is then refreshed.
 
   Args:
-    violated: (mu, pi) -> whether a token that rises is masked.
+    violated: (mu, pi) -> whether a token whose probability rises is masked.
     start: p0, in (0, 1/2).
   """
   logit, count = math.log(start) - math.log1p(-start), 0
@@ -75,20 +75,20 @@ def by_mask(violated: Violated, start: float) -> int:
 def by_gradient(
   violated: Violated, num_actions: int, start: float, updates: int, size: float
 ) -> int:
-  """Refreshes by expected policy gradients of all actions.
+  """Refreshes until probability 1/2, by expected policy gradients.
 
-  The reward is 1 for the good action and 0 for the others, which are alike;
-  advantages are divided by the standard deviation.
+  The reward is 1 for the good action and 0 for the others, which have equal
+  logits; advantages are divided by the standard deviation.
 
   Args:
     violated: (mu, pi) -> whether a token that moves away from mu is masked.
     num_actions: V.
     start: p0.
     updates: gradient steps between refreshes.
-    size: of a step.
+    size: step size.
 
   Returns:
-    Refreshes until probability 1/2; at most 1000.
+    Number of refreshes; at most 1000.
   """
   others = num_actions - 1
   # Logits of the good action and of each other one.
@@ -114,7 +114,7 @@ def by_gradient(
 
 
 def rows() -> Iterator[Row]:
-  """A row a rule and start, then a row a rule and optimizer.
+  """Rows per rule and start, then rows per rule and optimizer.
 
   Yields:
     'problem' ('ascent' or 'gradient'), 'variant', 'label', 'start' and
@@ -140,11 +140,11 @@ def rows() -> Iterator[Row]:
 
 
 def beside(trained: Iterable[Row]) -> Iterator[Row]:
-  """Rows of runs, as problem 'transformer', and those of `rows` after them.
+  """Rows of runs, as problem 'transformer', followed by those of `rows`.
 
   Args:
-    trained: without columns of those names; where there are none, nothing is
-      yielded, as runs have failed.
+    trained: without columns of those names; if there are none, because runs
+      failed, nothing is yielded.
   """
   more = {'problem': 'transformer', 'label': '', 'start': '', 'refreshes': ''}
   found = [more | dict(row) for row in trained]
@@ -155,7 +155,7 @@ def beside(trained: Iterable[Row]) -> Iterator[Row]:
 
 
 def counted(points: Points) -> list[Panel]:
-  """Refreshes by start and by optimizer, a panel each."""
+  """Panels of refreshes by start and by optimizer."""
   titles = {
     'ascent': 'Until p = .5, by p0: only the mask limits',
     'gradient': 'Until p = .5, p0 = 1 / V or less: a weak optimizer',
@@ -173,7 +173,7 @@ def _sigmoid(logit: float) -> float:
 
 
 def _two_kinds(good: float, other: float, others: int) -> tuple[float, float]:
-  """Probabilities of the good action and of each other one."""
+  """Probabilities of the good action and of each other action."""
   most = max(good, other)
   first, second = math.exp(good - most), math.exp(other - most)
   total = first + others * second

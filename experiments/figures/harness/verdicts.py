@@ -1,28 +1,28 @@
-"""What was seen against what a paper says, in one of four words.
+"""Verdicts on a paper's claims: one of four words.
 
-A verdict is of differences paired by seed, signed so that the paper expects
-them above 0, and of an effect: the least mean difference that counts, the same
-for 'more' and for 'alike'. p is of an exact, one-sided sign test: how often so
-many seeds or more agree if either sign is as likely. It is 1/32 where all of
-five agree, 1/16 of four and 1/8 of three: from fewer than five seeds every
-word is 'not distinguishable'.
+A verdict depends on differences paired by seed, signed so that the paper
+expects them above 0, and on an effect: the least mean difference that counts,
+the same for 'more' and for 'alike'. p is from an exact, one-sided sign test:
+the probability that at least as many seeds agree if both signs are equally
+likely. It is 1/32 if all of five agree, 1/16 of four and 1/8 of three: with
+fewer than five seeds every verdict is 'not distinguishable'.
 
   reproduced           p <= .05 that differences are above 0, and their mean is
                        at least the effect; for 'alike', p <= .05 that they are
                        above -effect, and also that they are below it
-  opposite             the same of the reversed claim; for 'alike', two-sided
-                       p <= .05 that the sign is one, which takes six seeds,
-                       and a mean of at least the effect either way
+  opposite             the same for the reversed claim; for 'alike', two-sided
+                       p <= .05 for equal signs, which needs six seeds, and a
+                       mean of at least the effect in either direction
   not reproduced       p <= .05 that differences are below the effect; or that
                        they are above 0, while their mean is below the effect
   not distinguishable  none of these
 
-Without a difference 'reproduced' and 'opposite' each come up in at most 5 % of
-such claims, 3 % at five seeds; nothing is corrected for the number of claims.
-A claim of a multiple, or of a level, is one of what is left over it, and its
-opposite is that multiple the other way round. What is computed without chance
-has no p: it is reproduced if every case agrees. Intervals are 95 % t intervals
-of the mean. Settings were chosen with seeds 0, 1 and 2, verdicts are of others.
+Without a true difference, 'reproduced' and 'opposite' each occur in at most 5 %
+of claims, 3 % with five seeds; there is no correction for multiple claims. A
+claim of a multiple, or of a level, is tested by the margin above it; its
+opposite is the multiple with the roles exchanged. Deterministic cases have no
+p: the claim is reproduced if every case agrees. Intervals are 95 % t intervals
+of the mean. Settings were tuned with seeds 0, 1 and 2; verdicts use others.
 """
 
 from collections.abc import Sequence
@@ -41,16 +41,16 @@ WORDS = (REPRODUCED, NOT_REPRODUCED, OPPOSITE, NOT_DISTINGUISHABLE)
 
 
 class Finding(NamedTuple):
-  """A claim and what became of it.
+  """A claim and its verdict.
 
   Attributes:
     claim: of the paper, or of the notes of this repository.
-    rule: what must hold for it to count as reproduced.
-    seen: the numbers.
+    rule: condition for 'reproduced'.
+    seen: measured numbers.
     verdict: one of `WORDS`.
     num_seeds: n.
-    p: of the test that the verdict rests on, or that the claim failed; NaN
-      where nothing is left to chance.
+    p: of the test that decided the verdict, or that the claim failed; NaN for
+      deterministic cases.
   """
 
   claim: str
@@ -65,12 +65,12 @@ Findings = Sequence[Finding]
 
 
 class Evidence(NamedTuple):
-  """Numbers, one a seed, from which a word is found.
+  """Numbers, one per seed, that decide a verdict.
 
   Attributes:
-    claimed: above 0 where the claim holds.
-    reverse: above 0 where the reversed claim holds; () if it has none.
-    short: above 0 where what is claimed is below the effect.
+    claimed: above 0 if the claim holds.
+    reverse: above 0 if the reversed claim holds; () if there is none.
+    short: above 0 if the difference is below the effect.
   """
 
   claimed: Sequence[float] | np.ndarray
@@ -79,7 +79,7 @@ class Evidence(NamedTuple):
 
 
 def of_evidence(found: Evidence, effect: float) -> tuple[str, float]:
-  """The verdict, by the rule of this module, and the p that it rests on.
+  """Verdict, by the rules of this module, and the p that decided it.
 
   Args:
     found: the numbers.
@@ -100,10 +100,10 @@ def of_evidence(found: Evidence, effect: float) -> tuple[str, float]:
 
 
 def of_differences(differences: Sequence[float], effect: float) -> str:
-  """The verdict on one number of one seed against another.
+  """Verdict on paired differences.
 
   Args:
-    differences: one a seed, expected above 0.
+    differences: one per seed, expected above 0.
     effect: least mean that counts, above 0.
   """
   return of_evidence(_plain(differences, effect), effect)[0]
@@ -116,12 +116,12 @@ def difference(
   effect: float,
   seen: str = '',
 ) -> Finding:
-  """A finding about paired differences; shows them after `seen`.
+  """Finding on paired differences, which are listed after `seen`.
 
   Args:
     claim: that they are above 0.
-    rule: what must hold.
-    differences: one a seed; without a difference either sign is as likely.
+    rule: condition for 'reproduced'.
+    differences: one per seed; without an effect both signs are equally likely.
     effect: least mean that counts, above 0.
     seen: further numbers.
   """
@@ -137,14 +137,14 @@ def margin(
   *,
   reverse: Sequence[float] = (),
 ) -> Finding:
-  """A finding about what is left over a multiple or a level.
+  """Finding on margins above a multiple or a level.
 
   Args:
-    claim: that it is above 0.
-    rule: what must hold.
-    margins: what is left, one a seed.
+    claim: that they are above 0.
+    rule: condition for 'reproduced'.
+    margins: one per seed.
     seen: further numbers.
-    reverse: what is left over the same multiple the other way round.
+    reverse: margins above the same multiple with the roles exchanged.
   """
   evidence = Evidence(margins, reverse, -np.asarray(margins, np.float64))
   word, p = of_evidence(evidence, 0.0)
@@ -159,7 +159,7 @@ def computed(
   *,
   reverse: Sequence[float],
 ) -> Finding:
-  """As `margin`, of cases that are computed without chance: all must agree."""
+  """Finding like `margin`, for deterministic cases: all must agree."""
   word = NOT_DISTINGUISHABLE
   if len(margins):
     word = OPPOSITE if np.min(reverse) > 0 else NOT_REPRODUCED
@@ -175,15 +175,15 @@ def finding(
   word: str,
   p: float,
 ) -> Finding:
-  """A finding that shows its differences, their mean and its interval.
+  """Finding that lists its differences, their mean and its interval.
 
   Args:
     claim: see `Finding`.
-    rule: see there.
-    differences: one a seed.
-    seen: what is shown before them.
+    rule: see `Finding`.
+    differences: one per seed.
+    seen: text before them.
     word: the verdict.
-    p: see there.
+    p: see `Finding`.
   """
   listed = ', '.join(f'{d:+.3g}' for d in differences) or 'none'
   mean, low, high = significance.mean_interval(differences)

@@ -103,7 +103,7 @@ def test_the_largest_arrays_are_named():
 
 
 def test_loops_tell_what_they_carry():
-  loops = list(hlo.carried(hlo.Module(_TEXT)))
+  loops = list(hlo.loop_carries(hlo.Module(_TEXT)))
   assert ('bf16[2,4,6,2,8]', (2, 4, 6, 2, 8)) in loops[0]
   assert len(loops) == 3
 

@@ -13,7 +13,7 @@ _PLAN = {
   'capacity': 16 * 2**30,
   'fits': False,
   'step_s': 20.0,
-  'tokens_a_step': 1000,
+  'tokens_per_step': 1000,
   'phases': [
     {
       'name': 'sampling',

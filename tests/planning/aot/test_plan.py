@@ -12,7 +12,7 @@ def _plan(
 ):
   topology = topologies.parse(name)
   return plan.make_plan(
-    runs.config(**settings), topology, names, compiling=False, tell=print
+    runs.config(**settings), topology, names, compiling=False, log=print
   )
 
 
@@ -36,7 +36,7 @@ def test_a_plan_by_shape():
   assert [phase.name for phase in found.phases] == list(programs.PHASES)
   assert [phase.runs for phase in found.phases] == [1, 0, 1]
   assert all(phase.compiled is None for phase in found.phases)
-  assert found.tokens_a_step == 32 * 7
+  assert found.tokens_per_step == 32 * 7
   by_name = {phase.name: phase for phase in found.phases}
   shapes = found.shapes
   state = shapes['parameters'] + shapes['optimizer state']
@@ -101,11 +101,9 @@ def test_compiling_needs_a_machine_to_compile_for(monkeypatch):
   topology = topologies.parse('v5e:2x4')
   config = runs.config()
   with pytest.raises(ValueError, match='needs libtpu'):
-    plan.make_plan(
-      config, topology, programs.PHASES, compiling=True, tell=print
-    )
+    plan.make_plan(config, topology, programs.PHASES, compiling=True, log=print)
   by_shape = plan.make_plan(
-    config, topology, programs.PHASES, compiling=False, tell=print
+    config, topology, programs.PHASES, compiling=False, log=print
   )
   assert by_shape.fits
   assert isinstance(by_shape.phases[0].estimate, roofline.Estimate)

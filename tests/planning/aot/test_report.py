@@ -60,7 +60,7 @@ def _plan(**changed):
     phases=(_phase(),),
     fits=True,
     step_s=2.0,
-    tokens_a_step=1000,
+    tokens_per_step=1000,
   )
   return plan.Plan(**{**settings, **changed})
 
@@ -73,9 +73,9 @@ def test_a_plan_in_words():
     'sampling (compiled in 12 s)',
     '  memory           3.5 GiB',
     '      KV cache     256.0 MiB',
-    '    state beside   512.0 MiB',
+    '    other state    512.0 MiB',
     '       3.0 GiB f32[4,9024,9024] jit(step)/div',
-    '    all-gather                     36 ×    1.0 MiB = 36.0 MiB sent by a'
+    '    all-gather                     36 ×    1.0 MiB = 36.0 MiB sent per'
     ' device',
     '    1 loops counted at their bounds: at most',
     '    1 loops of unknown length counted once: at least',
@@ -94,12 +94,12 @@ def test_what_does_not_fit_is_said_with_its_change():
   flags = '--config.learner.num_microbatches=16'
   phase = _phase(fits=False, change=flags, change_bytes=2**30)
   text = report.show(_plan(phases=(phase,), fits=False, step_s=None))
-  assert f'does not fit     3.5 GiB of 7.0 GiB; {flags} would: an' in text
+  assert f'does not fit     3.5 GiB of 7.0 GiB; {flags} would fit: an' in text
   assert 'estimated 1.0 GiB' in text
   assert text.endswith('\nDoes not fit.')
   hopeless = _phase(fits=False)
   text = report.show(_plan(phases=(hopeless,), fits=False))
-  assert 'take more devices' in text
+  assert 'use more devices' in text
 
 
 def test_a_refusal_is_not_taken_apart():
@@ -121,7 +121,7 @@ def test_a_program_that_cannot_be_read_has_unknown_collectives():
 def test_without_a_compiler_links_are_not_known():
   phase = dataclasses.replace(_phase(), compiled=None, runs=0)
   text = report.show(_plan(phases=(phase,)))
-  assert 'sampling, which this config does not run (by shape alone)' in text
+  assert 'sampling, which this config does not run (from shapes)' in text
   assert 'links not known' in text
 
 

@@ -31,7 +31,7 @@ def test_a_name_says_what_machine_it_is(name, slices, platform, kind, count):
     ('v5litepod:4x4', 1, "unknown 'v5litepod:4x4'; .* Known: .*gpu:8xh100"),
     ('v6p:16x16', 1, "did you mean 'v6e:16x16'"),
     ('gpu:h100', 1, "unknown 'gpu:h100'; gpu:NUMBERxKIND"),
-    ('gpu:8xh900', 1, 'of the kinds a100, h100, h200, b200'),
+    ('gpu:8xh900', 1, 'with the kinds a100, h100, h200, b200'),
     ('gpu:0xh100', 1, 'unknown'),
     ('gpu:8xh100', 2, '--slices: got 2; only TPUs'),
     ('v5e:4x4', 0, '--slices: got 0; at least 1'),

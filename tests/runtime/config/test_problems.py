@@ -66,8 +66,8 @@ def _problems(num_devices=1, **overrides):
     ),
     (
       dict(rewards__verifier='mine:verify'),
-      "rewards.num_workers: got 0 for the verifier 'mine:verify'; one that is"
-      ' not built in needs at least 1',
+      "rewards.num_workers: got 0 for the verifier 'mine:verify'; a user"
+      ' function needs at least 1',
     ),
     (
       dict(learner__num_minibatches=3),

@@ -177,7 +177,7 @@ def test_the_header_tells_of_special_tokens_and_of_what_did_not_travel(
   )
   assert text.splitlines()[0] == (
     'task      rows, 2 prompts, 1 with text of special tokens; field'
-    " 'long' of 1 rows did not travel (too long, or no JSON)"
+    " 'long' of 1 rows was dropped (too long, or not JSON)"
   )
 
 

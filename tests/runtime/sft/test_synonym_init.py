@@ -40,7 +40,7 @@ def test_spellings_of_a_digit_begin_alike(aliases):
   table, own = after.params['embedding'], before.params['embedding']
   first = first_spellings(digits)
   further = first != np.arange(len(digits))
-  assert further.sum() == 10 * (tasks.NUM_SPELLINGS - 1)
+  assert further.sum() == 10 * (tasks.NUM_ALIASES - 1)
   np.testing.assert_array_equal(table[~further], own[~further])
   expected = own[first[further]] + 0.5 * own[further]
   np.testing.assert_allclose(table[further], expected, rtol=1e-6)

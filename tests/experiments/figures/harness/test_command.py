@@ -97,7 +97,7 @@ def test_nothing_but_crashes_is_an_error_and_keeps_what_was(make):
   _, out = make()
   every = [(name, seed) for name in ('PG-IS', 'TV') for seed in range(10, 15)]
   before = (out / 'made_up.csv').read_text()
-  with pytest.raises(ValueError, match='no run left a point'):
+  with pytest.raises(ValueError, match='no run has points'):
     make(broken=every)
   assert (out / 'made_up.csv').read_text() == before
 
@@ -114,7 +114,7 @@ def test_other_results_are_kept_aside(make, capsys, other):
   assert aside.name == 'cpu_one'
   assert (aside / 'made_up.csv').read_bytes() == before
   assert len(list(aside.iterdir())) == 5
-  assert 'kept in' in capsys.readouterr().out
+  assert 'moved to' in capsys.readouterr().out
   assert json.loads((out / 'facts.json').read_text())['tier'] == (
     other.get('tier', 'cpu')
   )

@@ -30,14 +30,14 @@ def test_a_figure_without_training_says_so():
 def test_seeds_that_chose_settings_are_told_of():
   tuned = {**_FACTS, 'seeds': [2, 10, 11]}
   text = readme.write(figures.FIGURE, None, tuned, [])
-  assert '- Seeds: 2, 10, 11; settings were chosen with them' in text
+  assert '- Seeds: 2, 10, 11; settings were tuned with them' in text
   text = readme.write(figures.FIGURE, None, {**_FACTS, 'seeds': [10, 11]}, [])
   assert '- Seeds: 10, 11\n' in text
 
 
 def test_bands_are_named():
   text = readme.write(figures.FIGURE, None, _FACTS, [])
-  assert 'from the least to the most of the seeds; they are no' in text
+  assert 'minimum to maximum over seeds; they are not' in text
 
 
 def test_what_has_no_p_shows_none():

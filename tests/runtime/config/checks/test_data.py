@@ -98,7 +98,7 @@ def test_these_are_fine(overrides):
     ),
     (
       dict(data__fields__extra='prompt'),
-      "data.fields.extra: 'prompt' is what an example calls its own",
+      "data.fields.extra: 'prompt' is reserved",
     ),
     (
       dict(evaluation__fields__extra=','),

@@ -1,6 +1,6 @@
-"""Times a rollout batch with a long tail of lengths, in slots and at once.
+"""Times a rollout batch with long-tailed lengths: slots against all at once.
 
-python -m experiments.bench.waves
+python -m experiments.bench.slot_batching
 """
 
 from collections.abc import Callable, Mapping
@@ -26,14 +26,14 @@ from dppo_jax.runtime import cli
 from dppo_jax.sampling import continuous
 from dppo_jax.sampling.decode import SamplingConfig
 
-# Another benchmark may import this module: flags are of a command alone.
+# Flags are defined only as a command: other benchmarks import this module.
 if __name__ == '__main__':
   _PROMPTS = flags.DEFINE_integer('prompts', 64, 'N.')
   _GROUP = flags.DEFINE_integer('group_size', 16, 'G.')
   _AT_ONCE = flags.DEFINE_integer('num_slots', 16, 'S.')
-  _NEW = flags.DEFINE_integer('new_tokens', 256, 'R, the limit.')
+  _NEW = flags.DEFINE_integer('new_tokens', 256, 'R, the length limit.')
   _MEDIAN = flags.DEFINE_float('median', 32.0, 'Of the lengths, tokens.')
-  _SIGMA = flags.DEFINE_float('sigma', 1.0, 'Deviation of their logarithm.')
+  _SIGMA = flags.DEFINE_float('sigma', 1.0, 'Std of their logarithm.')
   _REPEATS = flags.DEFINE_integer('repeats', 3, 'Rounds.')
   _OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
 
@@ -43,7 +43,7 @@ def main() -> int:
   model = default.get_config().to_dict()['model']
   model |= dict(vocab_size=_NEW.value + 16)
   model.pop('pretrained')
-  shape = WavesShape(
+  shape = SlotBatchingShape(
     model=TransformerConfig(**model),
     prompts=_PROMPTS.value,
     group_size=_GROUP.value,
@@ -74,7 +74,7 @@ def main() -> int:
     'same_tokens': bool((drawn[STATIC].tokens == drawn[REFILLED].tokens).all()),
     'shape': dataclasses.asdict(shape),
   }
-  name = f'waves-b{len(lengths)}-s{shape.num_slots}'
+  name = f'slot_batching-b{len(lengths)}-s{shape.num_slots}'
   print('Result:', timing.write(pathlib.Path(_OUT.value), name, result))
   return 0 if shares[REFILLED] >= 0.9 else 1
 
@@ -85,12 +85,12 @@ if __name__ == '__main__':
 
 STATIC, REFILLED = 'all rows at once', 'slots, refilled'
 _END = 1
-# Ids of prompts are beyond those of lengths: they are never counted down.
+# Prompt ids are above all length ids, so they are never counted down.
 _PROMPT_IDS = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WavesShape:
+class SlotBatchingShape:
   """Sizes of the problem.
 
   Attributes:
@@ -116,23 +116,23 @@ class WavesShape:
   top_k: int
 
 
-def length_law(shape: WavesShape) -> np.ndarray:
-  """Probabilities f64 [R] of lengths 1 … R; those beyond R end there."""
+def length_distribution(shape: SlotBatchingShape) -> np.ndarray:
+  """Probabilities f64 [R] of lengths 1 … R; longer ones count as R."""
   numbers = np.arange(1, 256 * shape.new_tokens)
   score = np.log(numbers / shape.median) / shape.sigma
   mass = np.exp(-(score**2) / 2) / numbers
-  law = mass[: shape.new_tokens].copy()
-  law[-1] += mass[shape.new_tokens :].sum()
-  return law / law.sum()
+  kept = mass[: shape.new_tokens].copy()
+  kept[-1] += mass[shape.new_tokens :].sum()
+  return kept / kept.sum()
 
 
-def counting_down(policy: Policy, law: np.ndarray) -> Policy:
-  """The policy, with what it may draw restricted to the law of lengths.
+def with_lengths(policy: Policy, probabilities: np.ndarray) -> Policy:
+  """Policy whose completions count down from a length with `probabilities`.
 
-  Its states have one more column: the last token, 0 after a prompt.
+  Its hidden states have an additional column: the last token, 0 after a prompt.
   """
   with np.errstate(divide='ignore'):
-    first = jnp.asarray(np.log(law), jnp.float32)
+    first = jnp.asarray(np.log(probabilities), jnp.float32)
 
   def tag(hidden: Array, tokens: Array) -> Array:
     last = tokens.astype(hidden.dtype)[:, None]
@@ -142,7 +142,7 @@ def counting_down(policy: Policy, law: np.ndarray) -> Policy:
     params: Params, prompts: Prompts, group_size: int, columns: int
   ) -> tuple[Array, Any]:
     hidden, cache = policy.prefill(params, prompts, group_size, columns)
-    # 0 for every prompt, but no constant, over which a compiler would brood.
+    # 0 for every prompt, but not a constant, which would slow compilation.
     return tag(hidden, 1 - prompts.mask[:, -1]), cache
 
   def decode(
@@ -162,8 +162,8 @@ def counting_down(policy: Policy, law: np.ndarray) -> Policy:
     last = hidden[:, -1:].astype(jnp.int32)
     ids = jnp.arange(scores.shape[1])[None]
     start = jnp.full(scores.shape[1], -jnp.inf)
-    start = start.at[1 : 1 + len(law)].set(first)
-    # A row that has ended goes on with its end, so that the law stays one.
+    start = start.at[1 : 1 + len(probabilities)].set(first)
+    # A row that has ended repeats its end token, so that some token is allowed.
     follows = ids == jnp.maximum(last - 1, _END)
     return jnp.where(
       last == 0, start[None], jnp.where(follows, scores, -jnp.inf)
@@ -178,10 +178,14 @@ def counting_down(policy: Policy, law: np.ndarray) -> Policy:
   )
 
 
-def make_variants(shape: WavesShape) -> Mapping[str, Callable[[], Rollout]]:
-  """The same rollout by both samplers."""
+def make_variants(
+  shape: SlotBatchingShape,
+) -> Mapping[str, Callable[[], Rollout]]:
+  """The same rollout with both samplers."""
   mesh = parallel.make_mesh(1, 1, 1, jax.devices()[:1])
-  policy = counting_down(make_policy(shape.model, mesh), length_law(shape))
+  policy = with_lengths(
+    make_policy(shape.model, mesh), length_distribution(shape)
+  )
   params = random_params(shape.model)
   axes = VocabularyAxes(mesh, parallel.BATCH_AXES, parallel.VOCAB_AXIS)
   size = (shape.prompts, shape.prompt_length)
@@ -222,7 +226,7 @@ def make_variants(shape: WavesShape) -> Mapping[str, Callable[[], Rollout]]:
 
 
 def useful_share(rollout: Rollout) -> float:
-  """Decode steps that made a token, of those run in any row."""
+  """Decode efficiency: share of slot-steps that produced a kept token."""
   lengths = np.asarray(rollout.completion_mask).sum(axis=1, dtype=np.int64)
   steps = np.sum(np.asarray(rollout.decode_steps), dtype=np.int64)
   return float((lengths - 1).sum() / steps)
