@@ -1,7 +1,6 @@
 """Panels to a PNG and an SVG, in the style of the house."""
 
 from collections.abc import Sequence
-import io
 import math
 import pathlib
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dppo_jax.analysis.panels import Panel, Series, Style
+from dppo_jax.runtime.storage.files import open_atomically
 
 # The methods of the papers look the same in every figure.
 STYLES = {
@@ -98,12 +98,9 @@ def draw(
         frameon=False,
       )
     for ending in ('png', 'svg'):
-      data = io.BytesIO()
       facts = {'Date': None} if ending == 'svg' else {}
-      figure.savefig(data, format=ending, metadata=facts)
-      unfinished = path.with_name(f'.{path.name}.{ending}.tmp')
-      unfinished.write_bytes(data.getvalue())
-      unfinished.replace(path.with_name(f'{path.name}.{ending}'))
+      with open_atomically(path.with_name(f'{path.name}.{ending}')) as file:
+        figure.savefig(file, format=ending, metadata=facts)
 
 
 def _all_styles(panels: Sequence[Panel]) -> dict[str, Style]:

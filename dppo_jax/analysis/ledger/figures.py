@@ -13,6 +13,7 @@ import numpy as np
 from dppo_jax.analysis.ledger import tables
 from dppo_jax.analysis.ledger.replay import Decided
 from dppo_jax.runtime.ledger.record import Record
+from dppo_jax.runtime.storage.files import open_atomically
 
 # Kept tokens drawn at most, masked ones of a sign as many again.
 MAX_POINTS = 8000
@@ -72,9 +73,8 @@ def draw(record: Record, decided: Decided, path: pathlib.Path) -> int:
   _bars(axes[1, 1], ranges, 'Masked by range of μ')
   tenths = tables.by_position(record, decided)
   _bars(axes[1, 2], tenths, 'Masked by position in the completion')
-  unfinished = path.with_name(f'.{path.name}.tmp')
-  figure.savefig(unfinished, format='png')
-  unfinished.replace(path)
+  with open_atomically(path) as file:
+    figure.savefig(file, format='png')
   return sum(len(tokens) for _, _, tokens in groups)
 
 

@@ -17,6 +17,7 @@ import time
 from typing import Any, NamedTuple
 
 from dppo_jax.planning.aot import child, programs
+from dppo_jax.runtime.storage.files import write_atomically
 
 _GIB = 2**30
 
@@ -163,7 +164,7 @@ def merge(
   writer.writeheader()
   writer.writerows(rows)
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(text.getvalue())
+  write_atomically(path, text.getvalue())
   return rows
 
 

@@ -145,7 +145,7 @@ def _read(
   first = _lines([settings])
   if not path.exists():
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(first, encoding='utf-8')
+    write_atomically(path, first)
     return []
   # Not by str.splitlines, which also breaks at signs that JSON may hold.
   text = path.read_text(encoding='utf-8', errors='replace')

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dppo_jax.runtime.storage import metrics_log
+from dppo_jax.runtime.storage.files import open_atomically, write_atomically
 
 SUMMARY_FILE = 'summary.json'
 PICTURE_FILE = 'summary.png'
@@ -107,9 +108,7 @@ def write_summary(
   text = json.dumps(
     _to_json(summary), indent=2, ensure_ascii=False, allow_nan=False
   )
-  unfinished = path.with_name(f'{path.name}.tmp')
-  unfinished.write_text(text + '\n', encoding='utf-8')
-  unfinished.replace(path)
+  write_atomically(path, text + '\n')
 
 
 def read_summary(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -145,9 +144,8 @@ def draw_summary(workdir: str | os.PathLike[str]) -> pathlib.Path:
     _draw_panel(axis, panel, rows)
   _draw_facts(axes.flat[len(PANELS)], workdir / SUMMARY_FILE)
   path = workdir / PICTURE_FILE
-  unfinished = path.with_name(f'{path.name}.tmp')
-  figure.savefig(unfinished, format='png')
-  unfinished.replace(path)
+  with open_atomically(path) as file:
+    figure.savefig(file, format='png')
   return path
 
 

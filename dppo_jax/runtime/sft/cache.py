@@ -7,7 +7,6 @@ damaged is made anew.
 
 import dataclasses
 import hashlib
-import os
 import pathlib
 import zipfile
 
@@ -19,6 +18,7 @@ from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.programs import state
 from dppo_jax.runtime.storage import flat_tree, run_folder
+from dppo_jax.runtime.storage.files import open_atomically
 
 
 def load(experiment: Experiment) -> Params | None:
@@ -62,12 +62,10 @@ def save(experiment: Experiment, params: Params) -> None:
   if path is None:
     return
   named = jax.device_get(flat_tree.flatten(params))
-  unfinished = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with unfinished.open('wb') as file:
+    with open_atomically(path) as file:
       np.savez(file, **named)
-    unfinished.replace(path)
   except OSError as error:
     raise ValueError(
       f'sft.cache: cannot write {path} ({error.strerror}); name a'
