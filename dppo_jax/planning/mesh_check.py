@@ -18,7 +18,7 @@ from dppo_jax.base import Prompts, Rollout, Stream, TrainState, stream_key
 from dppo_jax.learner import state as state_lib
 from dppo_jax.planning import mesh_layouts, missing_files
 from dppo_jax.planning.mesh_layouts import Layout
-from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.config.experiment import Experiment, replace_keys
 from dppo_jax.runtime.hub import load_weights
 from dppo_jax.runtime.programs import base_weights, compiled
 from dppo_jax.runtime.programs import parts as parts_lib
@@ -133,8 +133,8 @@ def run(
       this one.
   """
   devices = mesh_layouts.arrange(layout)
-  if not missing_files.has_weights(experiment.pretrained):
-    experiment = dataclasses.replace(experiment, pretrained='')
+  if not missing_files.has_weights(experiment.model.pretrained):
+    experiment = replace_keys(experiment, {'model.pretrained': ''})
   parts: Any = parts_lib.assemble_model(experiment, devices)
   if experiment.lora is not None:
     base = base_weights.load_base(experiment, devices)
@@ -205,11 +205,11 @@ def random_rewards(experiment: Experiment, step: int) -> np.ndarray:
 def _initial_state(
   experiment: Experiment, parts: parts_lib.ModelParts
 ) -> TrainState:
-  if not experiment.pretrained or experiment.lora is not None:
+  if not experiment.model.pretrained or experiment.lora is not None:
     return state_lib.init_state(
       parts.policy, parts.optimizer, parts.shardings, experiment.seed
     )
-  folder = pathlib.Path(experiment.pretrained).expanduser()
+  folder = pathlib.Path(experiment.model.pretrained).expanduser()
   params = load_weights.load_params(
     folder, programs_state.abstract_state(parts).params
   )

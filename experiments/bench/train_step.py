@@ -102,7 +102,7 @@ def make_variants(experiment: Experiment) -> Mapping[str, Callable[[], Any]]:
     ),
     lambda batch, record: {},
     parts.optimizer,
-    experiment.step,
+    experiment.learner,
     parts.mesh,
     parts.shardings,
   )

@@ -121,7 +121,7 @@ def _command(monkeypatch, settings, folder=None, dry_run=False):
   launch = cluster.make_launch(None, 1, 0, 60, {})
   monkeypatch.setattr(train, '_LAUNCH', lambda: launch)
   monkeypatch.setattr(train.jax, 'device_count', lambda: 1)
-  with runs.devices():
+  with runs.quick_compilation():
     return cli.guard(train.main, ['train'])
 
 

@@ -62,14 +62,14 @@ def trained(tmp_path_factory):
 @functools.cache
 def _state(folder, step='latest'):
   experiment = runs.experiment(_settings())
-  with runs.devices():
+  with runs.quick_compilation():
     parts = base_weights.with_base(experiment, parts_lib.assemble(experiment))
     state = offline.load_policy(parts, experiment.checkpoints, folder, step)
   return experiment, parts, state
 
 
 def _export(folder, out, **given):
-  with runs.devices():
+  with runs.quick_compilation():
     return export_lib.export(
       runs.experiment(_settings()),
       folder,
@@ -191,7 +191,7 @@ def test_an_adapter_begins_another_run(trained, tmp_path):
   assert config['base_model_name_or_path'] == str(_SOURCE)
   _, _, state = _state(trained[0])
   experiment = runs.experiment(_settings(lora__pretrained=str(out)))
-  with runs.devices():
+  with runs.quick_compilation():
     parts = parts_lib.assemble(experiment)
     again = state_lib.initial_state(
       experiment, parts, parts.optimizer, parts.shardings
@@ -207,7 +207,7 @@ def test_an_adapter_of_another_shape_is_refused(trained, tmp_path):
   experiment = runs.experiment(
     _settings(lora__rank=3, lora__pretrained=str(tmp_path / 'out'))
   )
-  with runs.devices():
+  with runs.quick_compilation():
     parts = parts_lib.assemble(experiment)
     with pytest.raises(ValueError, match=r'(?s)^lora\.pretrained: .* r is 2,'):
       state_lib.initial_state(
@@ -229,7 +229,7 @@ def test_a_changed_base_is_refused(trained, tmp_path):
   (folder / workdir.CONFIG).write_text(json.dumps(recorded))
   with pytest.raises(ValueError, match='trained on frozen weights with'):
     runs.run(settings, folder)
-  with runs.devices():
+  with runs.quick_compilation():
     export = (runs.experiment(settings), folder, tmp_path / 'out', 'latest', '')
     with pytest.raises(ValueError, match='trained on frozen weights with'):
       export_lib.export(*export, 10**9)

@@ -33,7 +33,7 @@ def _step(name, sizes, **overrides):
   num_devices = int(np.prod(sizes))
   settings = _settings(name, sizes, **overrides)
   experiment = runs.experiment(settings, num_devices)
-  with runs.devices(num_devices):
+  with runs.quick_compilation():
     parts = base_weights.with_base(experiment, parts_lib.assemble(experiment))
     before = [np.asarray(x).tobytes() for x in jax.tree.leaves(parts.base)]
     rng = np.random.default_rng(0)
@@ -81,7 +81,7 @@ def test_eight_devices_step_like_one(name, targets):
 def test_the_anchor_head_is_that_of_the_base():
   settings = _settings('qwen3_gqa', (1, 1, 1), sampling__precision='fp8')
   experiment = runs.experiment(settings)
-  with runs.devices():
+  with runs.quick_compilation():
     parts = base_weights.with_base(experiment, parts_lib.assemble(experiment))
     state = state_lib.init_state(
       parts.policy, parts.optimizer, parts.shardings, 0

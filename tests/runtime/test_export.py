@@ -115,7 +115,7 @@ def trained(source, tmp_path_factory):
 def _export(trained, out, step='latest', dtype=''):
   config = workdir.overlay(default.get_config(), workdir.read_config(trained))
   experiment = build_experiment(config, 1)
-  with runs.devices():
+  with runs.quick_compilation():
     return export.export(experiment, trained, out, step, dtype, _LARGE)
 
 
@@ -265,7 +265,7 @@ def adapted(source, tmp_path_factory):
 def _export_adapter(run, out, base=''):
   config = workdir.overlay(default.get_config(), workdir.read_config(run))
   experiment = build_experiment(config, 1)
-  with runs.devices():
+  with runs.quick_compilation():
     written = export.export(
       experiment, run, out, 'latest', '', _LARGE, export.ADAPTER, base
     )

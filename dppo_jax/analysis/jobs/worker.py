@@ -30,12 +30,15 @@ from dppo_jax.runtime.storage import files, workdir
 LOG = 'log.txt'
 
 
-def execute(config: Any, folder: pathlib.Path) -> dict[str, Any]:
+def execute(
+  config: Any, folder: pathlib.Path, num_devices: int | None = None
+) -> dict[str, Any]:
   """Trains in `folder`, or goes on training, and leaves the facts there.
 
   Args:
     config: a ConfigDict.
     folder: of the run.
+    num_devices: it trains on the first so many; None: all.
 
   Returns:
     What `job.finished` reads: wall and CPU seconds, and the device.
@@ -45,7 +48,7 @@ def execute(config: Any, folder: pathlib.Path) -> dict[str, Any]:
     Exception: whatever ends a run.
   """
   begin, begin_cpu = time.monotonic(), time.process_time()
-  experiment = build_experiment(config, jax.device_count())
+  experiment = build_experiment(config, num_devices or jax.device_count())
   folder = workdir.open_workdir(folder)
   with (
     workdir.locked(folder),
@@ -74,8 +77,13 @@ def device() -> str:
   return f'{jax.device_count()} × {kind}'
 
 
-def serve(defaults: Any, requests: TextIO, replies: TextIO) -> int:
-  """Executes one job a line until there are no more; returns the exit code.
+def serve(
+  defaults: Any,
+  requests: TextIO,
+  replies: TextIO,
+  num_devices: int | None = None,
+) -> int:
+  """Executes one job per line until there are no more; returns the exit code.
 
   A job that fails is reported, and the next one is waited for.
 
@@ -83,13 +91,14 @@ def serve(defaults: Any, requests: TextIO, replies: TextIO) -> int:
     defaults: returns configs/default.py anew.
     requests: lines of JSON: 'folder' and 'config'.
     replies: lines of JSON: 'error', '' after a job that was finished.
+    num_devices: of `execute`.
   """
   for line in requests:
     request = json.loads(line)
     error = ''
     try:
       config = workdir.overlay(defaults(), request['config'])
-      execute(config, pathlib.Path(request['folder']))
+      execute(config, pathlib.Path(request['folder']), num_devices)
     except Preempted as stopped:
       return stopped.exit_code
     except Exception as failure:

@@ -184,7 +184,9 @@ def _programs(
   reference = state.params if refer else None
   # What is sampled ahead, and the policies it is from.
   kept = weights if weight_sync.keeps_weights(experiment) else None
-  ahead = ((rollout, kept, None if recompute else head),) * experiment.lag
+  ahead = (
+    (rollout, kept, None if recompute else head),
+  ) * experiment.sampling.lag
   bases = parts.base, handed.parts.base
   resting, handed_base = (None, None) if bases[0] is bases[1] else bases
   return {
@@ -287,7 +289,7 @@ def _trips(
   experiment: Experiment, parts: parts_lib.ModelParts
 ) -> Mapping[str, int]:
   """Turns of loops that depend on the data: those of full rows."""
-  step, data = experiment.step, experiment.data
+  step, data = experiment.learner, experiment.data
   rows = data.num_prompts * data.group_size
   rows //= step.num_minibatches * step.num_microbatches
   tokens = rows * experiment.sampling.max_completion_length

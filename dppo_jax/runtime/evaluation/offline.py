@@ -81,7 +81,7 @@ def open_evaluation(
   """
   model = None
   if experiment.evaluation.reward == 'model':
-    model = RewardModel(experiment.reward_model, parts.mesh)
+    model = RewardModel(experiment.rewards.model, parts.mesh)
   return compile_evaluation(parts, experiment.evaluation, pool, model)
 
 

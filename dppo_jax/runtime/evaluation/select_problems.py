@@ -104,7 +104,7 @@ def select(
       size,
       config.stop_strings,
       num_samples,
-      experiment.truncated,
+      experiment.rewards.truncated,
     )
     right = np.sum(answers.rewards() > 0, axis=1).tolist()
     examples = parts.prompts.examples(answers.example_id)

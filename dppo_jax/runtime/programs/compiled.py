@@ -53,7 +53,7 @@ def vocabulary_layout(
   experiment: Experiment, mesh: Mesh, temperature: float
 ) -> VocabularyConfig:
   """How the trainer runs the head over the vocabulary."""
-  rows = experiment.head_chunk_tokens
+  rows = experiment.learner.head_chunk_tokens
   if not rows:
     kind = mesh.devices.flat[0].device_kind
     columns = -(-experiment.model.vocab_size // mesh.shape['tensor'])
@@ -107,7 +107,9 @@ def compile_scorer(parts: ModelParts, experiment: Experiment) -> ScoreFn:
   loss = experiment.loss
   layout = vocabulary_layout(experiment, parts.mesh, loss.temperature)
 
-  count = experiment.step.num_minibatches * experiment.step.num_microbatches
+  count = (
+    experiment.learner.num_minibatches * experiment.learner.num_microbatches
+  )
 
   def score(
     base: Params | None, params: Params, rollout: Rollout
@@ -147,11 +149,11 @@ def compile_batcher(parts: ModelParts, experiment: Experiment) -> BatchFn:
       rollout,
       rewards,
       group_size=group_size,
-      estimator=experiment.estimator,
+      estimator=experiment.advantages.estimator,
       recomputed=recomputed,
       reference=reference,
     )
-    if experiment.truncated == 'mask':
+    if experiment.rewards.truncated == 'mask':
       batch = batches.keep_rows(batch, ~rollout.truncated)
     return batch, batches.rollout_metrics(rollout, rewards, group_size)
 
@@ -242,10 +244,10 @@ def jit_step(
   return compile_train_step(
     loss_fn,
     functools.partial(
-      trust_region_metrics, num_minibatches=experiment.step.num_minibatches
+      trust_region_metrics, num_minibatches=experiment.learner.num_minibatches
     ),
     parts.optimizer,
-    experiment.step,
+    experiment.learner,
     parts.mesh,
     parts.shardings,
     recorded=recording,

@@ -61,7 +61,7 @@ def header(
     workdir: its folder.
     resumed_step: step it resumes from; None if it is new.
   """
-  data, step = experiment.data, experiment.step
+  data, step = experiment.data, experiment.learner
   loss, model = experiment.loss, experiment.model
   updates = step.num_minibatches
   rows = data.num_prompts * data.group_size // updates
@@ -84,7 +84,7 @@ def header(
     'rule': _rule(loss),
     'loss': f'{loss.loss_form} form, pi/mu by {loss.importance}, cap'
     f' {_show(loss.ratio_cap)}, floor {_show(loss.ratio_floor)} ·'
-    f' {step.aggregation} · advantage {experiment.estimator}',
+    f' {step.aggregation} · advantage {experiment.advantages.estimator}',
     'batch': f'{data.num_prompts} prompts × {data.group_size} completions,'
     f' {updates} updates of {rows}; {experiment.num_steps:,} steps',
     'workdir': str(workdir),

@@ -57,7 +57,7 @@ class Recorder:
   ):
     """Opens the files; a resumed run drops the lines after `start_step`."""
     self._config = experiment.writers
-    self._max_nonfinite = experiment.max_nonfinite
+    self._max_nonfinite = experiment.optimizer.max_nonfinite
     self._stack = contextlib.ExitStack()
     kept_step = start_step if resumed else None
     self._metrics: MetricWriter | None = None

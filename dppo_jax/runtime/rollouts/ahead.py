@@ -75,7 +75,7 @@ class RolloutQueue:
   def __init__(self, experiment: Experiment, parts: parts_lib.Parts):
     """Compiles; nothing is sampled yet."""
     self._parts = parts
-    self._lag = experiment.lag
+    self._lag = experiment.sampling.lag
     self._num_steps = experiment.num_steps
     self._num_prompts = experiment.data.num_prompts
     self._prompt_length = experiment.data.max_prompt_length

@@ -46,7 +46,7 @@ def compile_collection(
   """
   ahead = RolloutQueue(experiment, parts) if queue is None else queue
   data = experiment.data
-  width, stop_strings = data.max_prompt_length, experiment.stop_strings
+  width, stop_strings = data.max_prompt_length, experiment.sampling.stop_strings
   cut = stop_strings_lib.compile_cut(
     parts, stop_strings, width, experiment.sampling.pad_id
   )
@@ -91,12 +91,12 @@ def compile_collection(
       on_host,
       width,
       data.group_size,
-      experiment.shaping,
+      experiment.rewards.shaping,
       stop_strings,
       model,
       own,
       num_texts(int(state.step)),
-      experiment.truncated,
+      experiment.rewards.truncated,
     )
     clock.lap('verification')
     ahead.wait()

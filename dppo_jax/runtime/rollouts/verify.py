@@ -1,5 +1,7 @@
 """Rewards of decoded completions, by the verifiers of the run."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -8,8 +10,19 @@ from dppo_jax.data.prompt_stream import PromptStream
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.terms import combine
 from dppo_jax.rewards.verdicts import Verdict
+from dppo_jax.runtime.config.experiment import VerificationConfig
 from dppo_jax.runtime.hosts import host_rows
 from dppo_jax.runtime.rollouts import stop_strings as stop_strings_lib
+
+
+def open_pool(config: VerificationConfig) -> VerifierPool:
+  """The verifiers of a run, to be closed by its caller.
+
+  Args:
+    config: `experiment.rewards`.
+  """
+  names = [field.name for field in dataclasses.fields(VerificationConfig)]
+  return VerifierPool(**{name: getattr(config, name) for name in names})
 
 
 def verify(

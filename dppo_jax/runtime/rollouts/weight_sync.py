@@ -54,7 +54,10 @@ def keeps_weights(experiment: Experiment) -> bool:
   Further attempts for a step are made after the parameters they are from have
   changed.
   """
-  return experiment.lag > 0 and experiment.data.dynamic_sampling == 'resample'
+  return (
+    experiment.sampling.lag > 0
+    and experiment.data.dynamic_sampling == 'resample'
+  )
 
 
 def compile_hand_over(
@@ -67,7 +70,7 @@ def compile_hand_over(
     experiment: the run.
   """
   precision = experiment.sampling.precision
-  layout = _gathered if experiment.gather_fsdp else _unchanged
+  layout = _gathered if experiment.sampling.gather_fsdp else _unchanged
   params = state.abstract_state(parts).params
   adapted = parts.adapter_scale is not None
   # Scaled back to f32: its dtype does not tell.

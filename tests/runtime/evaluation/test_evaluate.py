@@ -59,7 +59,7 @@ def _evaluate(monkeypatch, parts, pool, num_prompts, model=None, **overrides):
 
   monkeypatch.setattr(evaluate_lib, 'compile_sampler', compile_sampler)
   config = runs.experiment(runs.config(**overrides)).evaluation
-  with runs.devices():
+  with runs.quick_compilation():
     state = state_lib.init_state(
       parts.policy, parts.optimizer, parts.shardings, 0
     )

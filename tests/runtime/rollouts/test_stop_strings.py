@@ -45,7 +45,7 @@ def test_rows_end_with_the_token_that_completes_a_stop_string(parts):
   tokenizer = parts.tokenizer
   texts = ['<answer>12</answer> and on', 'no stop here', '3 What is 4', '']
   rollout = _rollout(tokenizer, texts)
-  with runs.devices():
+  with runs.quick_compilation():
     cut = stop_strings.compile_cut(parts, _STOPS, _WIDTH, 0)
     after = cut(rollout, rollout)
   assert after.truncated.tolist() == [False, True, False, True]

@@ -29,7 +29,7 @@ def _prepare(num_devices=1, **overrides):
   """(parts, experiment, parameters, hand-over)."""
   settings = runs.smallest(**overrides)
   experiment = runs.experiment(settings, num_devices)
-  with runs.devices(num_devices):
+  with runs.quick_compilation():
     parts = base_weights.with_base(experiment, parts_lib.assemble(experiment))
     params = state_lib.init_state(
       parts.policy, parts.optimizer, parts.shardings, 0
@@ -88,7 +88,7 @@ def test_narrow_weights_sample_what_rounded_ones_do(dtype, kind):
     sampling__precision='bfloat16', model__dtype=dtype, **kind
   )
   assert handed.config.precision == 'float32'
-  with runs.devices():
+  with runs.quick_compilation():
     got = _sample(handed.parts, handed.config, handed(params))
     expected = _sample(parts, experiment.sampling, params)
   _assert_equal(got, expected)
@@ -127,7 +127,7 @@ def test_an_axis_is_gathered_once():
   module = hlo.Module(handed.move.lower(params).compile().as_text())
   found, _ = hlo.collectives(module, {})
   assert {each.kind for each in found} == {'all-gather'}
-  with runs.devices(8):
+  with runs.quick_compilation():
     got = _sample(handed.parts, handed.config, weights)
     expected = _sample(parts, experiment.sampling, params)
   np.testing.assert_array_equal(got.tokens, expected.tokens)
