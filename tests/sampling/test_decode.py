@@ -75,7 +75,7 @@ def scorer(model):
     shape = (*rollout.tokens.shape, factories.VOCAB_SIZE)
     ids = np.broadcast_to(np.arange(shape[-1]), shape)
     stats = TokenStats(log_probs=rollout.stats.log_probs, top_ids=ids)
-    rollout = dataclasses.replace(rollout, rollout=stats)
+    rollout = dataclasses.replace(rollout, stats=stats)
     return score(model[1], rollout, temperature, shared_rows)
 
   return score_all
