@@ -111,7 +111,7 @@ def make_variants(experiment: Experiment) -> Mapping[str, Callable[[], Any]]:
     token_mask=batch.token_mask,
     completion_mask=batch.completion_mask,
   )
-  reinforce: Any = compiled.compile_step(experiment, parts)
+  reinforce = compiled.compile_step(experiment, parts)
   return {
     RL: _repeat(experiment, parts, functools.partial(_take, reinforce), batch),
     CROSS_ENTROPY: _repeat(

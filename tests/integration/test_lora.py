@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tests.runtime.test_pretrained import like
 
 from dppo_jax.models import policy as policy_lib
 from dppo_jax.runtime import export as export_lib
@@ -81,7 +80,7 @@ def _export(folder, out, **given):
 def test_the_frozen_bits_stay(trained):
   _, held = trained
   assert len(held) == 1  # One copy, of the policy and of the reference.
-  fresh = load_weights.load_params(_SOURCE, like(_SOURCE))
+  fresh = load_weights.load_params(_SOURCE, published.like(_SOURCE))
   for got, expected in zip(
     *map(jax.tree.leaves, (held[0], fresh)), strict=True
   ):
@@ -168,7 +167,9 @@ def _logits(params):
 def test_merged_weights_have_the_logits_of_the_run(trained, tmp_path):
   written = _export(trained[0], tmp_path / 'out')
   assert {'model.safetensors', 'config.json'} <= {p.name for p in written}
-  merged = load_weights.load_params(tmp_path / 'out', like(tmp_path / 'out'))
+  merged = load_weights.load_params(
+    tmp_path / 'out', published.like(tmp_path / 'out')
+  )
   _, parts, state = _state(trained[0])
   own = _logits(parts_lib.complete(parts, parts.base, state.params))
   np.testing.assert_allclose(_logits(merged), own, atol=2e-5 * abs(own).max())

@@ -12,8 +12,7 @@ from dppo_jax import parallel
 from dppo_jax.models.policy import make_policy
 from dppo_jax.models.slot_cache import SlotCache, Slots
 from dppo_jax.sampling import continuous
-from tests.sampling import test_decode
-from tests.support import factories
+from tests.support import factories, toy_policy
 
 _PROMPTS, _WIDTH, _GROUP, _LENGTH = 8, 5, 4, 8
 _ROWS = _PROMPTS * _GROUP
@@ -165,8 +164,8 @@ _CALLS = []
 
 
 def _toy_policy():
-  """That of `test_decode`, in slots: the state is the number of the token."""
-  policy = test_decode._toy_policy()
+  """The toy policy in slots: the state is the number of the token."""
+  policy = toy_policy.make(lambda step: None)
 
   def empty(prompt, num_slots, num_columns):
     del prompt, num_columns
@@ -189,7 +188,7 @@ def test_every_slot_of_every_step_is_counted(prompts, end_after):
   draw = functools.partial(
     continuous.sample, _toy_policy(), factories.vocabulary_axes(), settings
   )
-  law = {'head': np.log(test_decode._FLAT)[None], 'end_after': end_after}
+  law = {'head': np.log(toy_policy.FLAT)[None], 'end_after': end_after}
   _CALLS.clear()
   rollout = jax.jit(draw)(law, prompts, _KEY)
   jax.effects_barrier()

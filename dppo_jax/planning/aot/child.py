@@ -26,7 +26,7 @@ def run(module: str, arguments: list[str]) -> int:
   """Runs a command again with those variables; its exit code.
 
   Args:
-    module: to run, 'experiments.plan' say.
+    module: to run, 'dppo_jax.experiments.plan' say.
     arguments: of the command.
 
   Raises:

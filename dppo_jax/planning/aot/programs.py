@@ -5,6 +5,7 @@ Arguments are shapes with shardings; nothing is placed or run.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
+import functools
 import re
 import time
 from typing import Any
@@ -89,18 +90,18 @@ class Phase:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Program:
-  """A program and its abstract arguments.
+class _Planned:
+  """A program to compile, and what is on the devices while it runs.
 
   Attributes:
-    runs: how often it runs a step.
-    jitted: has `lower`.
-    arguments: of ShapeDtypeStruct, by name, in order.
+    runs: how often it runs per step.
+    lower: makes a `jax.stages.Lowered` of it.
+    arguments: of ShapeDtypeStruct, by name, the base among them.
     beside: parts of the state that it is not given.
   """
 
   runs: int
-  jitted: Any
+  lower: Callable[[], Any]
   arguments: dict[str, Any]
   beside: Any
 
@@ -133,7 +134,7 @@ def compile_phases(
 
 def _programs(
   experiment: Experiment, parts: parts_lib.ModelParts
-) -> dict[str, Program]:
+) -> dict[str, _Planned]:
   data, loss = experiment.data, experiment.loss
   state = state_lib.abstract_state(parts)
   by_rows = parallel.batch_sharding(parts.mesh)
@@ -150,16 +151,14 @@ def _programs(
     mask=rows(shape, jnp.bool_),
     example_id=rows(shape[:1], jnp.int32),
   )
-  # Jitted functions, applied to the base.
   handed = weight_sync.compile_hand_over(parts, experiment)
   weights = handed.abstract_weights
-  sampler: Any = compiled_lib.compile_sampler(handed.parts, handed.config)
-  scorer: Any = compiled_lib.compile_scorer(parts, experiment)
-  drawn = dict(base=handed.parts.base, params=weights, prompts=prompts)
-  drawn['key'] = state.key
-  rollout = spread(jax.eval_shape(sampler.func, *drawn.values()))
-  scored = dict(base=parts.base, params=state.params, rollout=rollout)
-  stats = spread(jax.eval_shape(scorer.func, *scored.values()))
+  sampler = compiled_lib.compile_sampler(handed.parts, handed.config)
+  scorer = compiled_lib.compile_scorer(parts, experiment)
+  drawn = dict(params=weights, prompts=prompts, key=state.key)
+  rollout = spread(sampler.shapes(*drawn.values()))
+  scored = dict(params=state.params, rollout=rollout)
+  stats = spread(scorer.shapes(*scored.values()))
   recompute, refer = loss.anchor == 'recomputed', bool(loss.kl_coefficient)
   batcher = compiled_lib.compile_batcher(parts, experiment)
   batch, _ = jax.eval_shape(
@@ -170,16 +169,17 @@ def _programs(
     stats if refer else None,
   )
   recording = experiment.ledger.every_n_steps > 0
-  step: Any = compiled_lib.jit_step(experiment, parts, recording=recording)
+  step = compiled_lib.compile_step(experiment, parts, recording=recording)
   head = None
   if parts_lib.keeps_hidden(experiment):
     sampled = loss.anchor == 'rollout'
-    copy_head: Any = compiled_lib.compile_anchor_head(
+    copy_head = compiled_lib.compile_anchor_head(
       handed.parts if sampled else parts
     )
-    head = jax.eval_shape(copy_head, weights if sampled else state.params)
+    head = copy_head.shapes(weights if sampled else state.params)
     where = parallel.head_sharding(parts.mesh)
     head = jax.ShapeDtypeStruct(head.shape, head.dtype, sharding=where)
+  trained = dict(state=state, batch=spread(batch))
   # Parameters that the KL penalty pulls toward.
   reference = state.params if refer else None
   # What is sampled ahead, and the policies it is from.
@@ -190,10 +190,10 @@ def _programs(
   bases = parts.base, handed.parts.base
   resting, handed_base = (None, None) if bases[0] is bases[1] else bases
   return {
-    SAMPLING: Program(
+    SAMPLING: _Planned(
       runs=1,
-      jitted=sampler.func,
-      arguments=drawn,
+      lower=functools.partial(sampler.lower, *drawn.values()),
+      arguments=dict(base=sampler.base, **drawn),
       beside=(
         state.opt_state,
         reference,
@@ -202,18 +202,16 @@ def _programs(
         None if handed.move is None else state.params,
       ),
     ),
-    SCORING: Program(
+    SCORING: _Planned(
       runs=recompute + refer,
-      jitted=scorer.func,
-      arguments=scored,
+      lower=functools.partial(scorer.lower, *scored.values()),
+      arguments=dict(base=scorer.base, **scored),
       beside=(state.opt_state, reference, ahead, handed_base),
     ),
-    TRAINING: Program(
+    TRAINING: _Planned(
       runs=1,
-      jitted=step,
-      arguments=dict(
-        state=state, batch=spread(batch), shared=(head, parts.base)
-      ),
+      lower=functools.partial(step.lower, *trained.values(), head),
+      arguments=dict(**trained, shared=(head, step.base)),
       beside=(reference, ahead, handed_base),
     ),
   }
@@ -221,12 +219,12 @@ def _programs(
 
 def _compile(
   name: str,
-  program: Program,
+  program: _Planned,
   experiment: Experiment,
   parts: parts_lib.ModelParts,
 ) -> Phase:
   begin = time.monotonic()
-  lowered = program.jitted.lower(*program.arguments.values())
+  lowered = program.lower()
   beside = bytes_a_device(program.beside)
   common: dict[str, Any] = dict(
     name=name,

@@ -1,10 +1,11 @@
 """Compiled programs of a run: sampler, scorer, batcher, train step."""
 
 from collections.abc import Callable
+import dataclasses
 import functools
 import os
 import pathlib
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,6 @@ from dppo_jax.learner.train_step import compile_train_step
 from dppo_jax.lm_head.chunked_pass import VocabularyConfig
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime.config.experiment import Experiment
-from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs.parts import (
   ModelParts,
   Parts,
@@ -37,11 +37,70 @@ from dppo_jax.runtime.programs.parts import (
 )
 from dppo_jax.sampling import continuous, decode
 
+T = TypeVar('T')
 SampleFn = Callable[[Params, Prompts, Array], Rollout]
-ScoreFn = Callable[[Params, Rollout], TokenStats]
 BatchFn = Callable[
   [Rollout, Array, TokenStats | None, TokenStats | None], tuple[Batch, Metrics]
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program(Generic[T]):
+  """A jitted function whose first argument, the base, is filled in.
+
+  An argument, not a constant of the program: weights of many GiB would be
+  compiled into it.
+
+  Attributes:
+    jitted: (base, *arguments) -> T.
+    base: frozen weights under an adapter, maybe abstract; None without any.
+  """
+
+  jitted: Any
+  base: Params | None
+
+  def __call__(self, *arguments: Any) -> T:
+    """The value at arrays."""
+    return self.jitted(self.base, *arguments)
+
+  def lower(self, *arguments: Any) -> Any:
+    """A `jax.stages.Lowered`, for arrays or for shapes with shardings."""
+    return self.jitted.lower(self.base, *arguments)
+
+  def shapes(self, *arguments: Any) -> T:
+    """Shapes and dtypes of the value, for arrays or for shapes."""
+    return jax.eval_shape(self.jitted, self.base, *arguments)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepProgram:
+  """The compiled train step.
+
+  Attributes:
+    jitted: (state, batch, (anchor's head or None, base)) -> outcome.
+    base: as of a `Program`.
+  """
+
+  jitted: Any
+  base: Params | None
+
+  def __call__(
+    self, state: TrainState, batch: Any, anchor_head: Array | None = None
+  ) -> tuple[Any, ...]:
+    """(state, metrics), and a StepRecord where the step was so compiled.
+
+    Args:
+      state: donated.
+      batch: a Batch, or what the phase before learns from.
+      anchor_head: [V, D], for a divergence of whole distributions.
+    """
+    return self.jitted(state, batch, (anchor_head, self.base))
+
+  def lower(
+    self, state: TrainState, batch: Any, anchor_head: Array | None = None
+  ) -> Any:
+    """A `jax.stages.Lowered`, for arrays or for shapes with shardings."""
+    return self.jitted.lower(state, batch, (anchor_head, self.base))
 
 
 def vocabulary_axes(mesh: Mesh) -> VocabularyAxes:
@@ -63,7 +122,7 @@ def vocabulary_layout(
   )
 
 
-def compile_anchor_head(parts: ModelParts) -> Callable[[Params], Array]:
+def compile_anchor_head(parts: ModelParts) -> Program[Array]:
   """params -> a copy of their head [V, D], split as the trainer reads it."""
 
   def head(base: Params | None, params: Params) -> Array:
@@ -74,12 +133,12 @@ def compile_anchor_head(parts: ModelParts) -> Callable[[Params], Array]:
     in_shardings=(None, parts.shardings.params),
     out_shardings=parallel.head_sharding(parts.mesh),
   )
-  return functools.partial(compiled, parts.base)
+  return Program(compiled, parts.base)
 
 
 def compile_sampler(
   parts: ModelParts, config: decode.SamplingConfig
-) -> SampleFn:
+) -> Program[Rollout]:
   """(params, prompts, key) -> Rollout, compiled and sharded."""
   axes = vocabulary_axes(parts.mesh)
 
@@ -99,10 +158,12 @@ def compile_sampler(
     ),
     out_shardings=parts.batch_sharding,
   )
-  return functools.partial(compiled, parts.base)
+  return Program(compiled, parts.base)
 
 
-def compile_scorer(parts: ModelParts, experiment: Experiment) -> ScoreFn:
+def compile_scorer(
+  parts: ModelParts, experiment: Experiment
+) -> Program[TokenStats]:
   """(params, rollout) -> stats of those parameters at its tokens."""
   loss = experiment.loss
   layout = vocabulary_layout(experiment, parts.mesh, loss.temperature)
@@ -132,7 +193,7 @@ def compile_scorer(parts: ModelParts, experiment: Experiment) -> ScoreFn:
     in_shardings=(None, parts.shardings.params, parts.batch_sharding),
     out_shardings=parts.batch_sharding,
   )
-  return functools.partial(compiled, parts.base)
+  return Program(compiled, parts.base)
 
 
 def compile_batcher(parts: ModelParts, experiment: Experiment) -> BatchFn:
@@ -196,35 +257,18 @@ def use_compilation_cache(folder: str) -> None:
 
 
 def compile_step(
-  experiment: Experiment,
-  parts: parts_lib.ModelParts,
-  *,
-  recording: bool = False,
-) -> Callable[..., tuple[Any, ...]]:
-  """(state, batch) -> (state, metrics), and a StepRecord when `recording`.
+  experiment: Experiment, parts: ModelParts, *, recording: bool = False
+) -> StepProgram:
+  """(state, batch, anchor's head) -> (state, metrics), compiled and sharded.
 
-  For a divergence of whole distributions it takes the anchor's head, too.
-  """
-  compiled = jit_step(experiment, parts, recording=recording)
-
-  def step(
-    state: TrainState, batch: Any, anchor_head: Any = None
-  ) -> tuple[Any, ...]:
-    return compiled(state, batch, (anchor_head, parts.base))
-
-  return step
-
-
-def jit_step(
-  experiment: Experiment, parts: parts_lib.ModelParts, *, recording: bool
-) -> Callable[..., tuple[Any, ...]]:
-  """`compile_step` as a jitted function of (state, batch, (head, base)).
-
-  Head is that of the anchor, or None; base the frozen weights, or None.
+  Args:
+    experiment: the run.
+    parts: its parts, frozen weights loaded.
+    recording: whether the outcome has a StepRecord, for the ledger.
   """
   loss = experiment.loss
   layout = vocabulary_layout(experiment, parts.mesh, loss.temperature)
-  exact = parts_lib.keeps_hidden(experiment)
+  exact = keeps_hidden(experiment)
 
   def loss_fn(
     params: Params, batch: Any, weights: Array, shared: tuple[Any, Any]
@@ -234,14 +278,14 @@ def jit_step(
       parts.policy,
       layout,
       loss,
-      parts_lib.complete(parts, base, params),
+      complete(parts, base, params),
       batch,
       weights,
       anchor_head,
       with_top_k=recording,
     )
 
-  return compile_train_step(
+  compiled = compile_train_step(
     loss_fn,
     functools.partial(
       trust_region_metrics, num_minibatches=experiment.learner.num_minibatches
@@ -253,3 +297,4 @@ def jit_step(
     recorded=recording,
     shared=(parallel.head_sharding(parts.mesh) if exact else None, None),
   )
+  return StepProgram(compiled, parts.base)

@@ -249,12 +249,19 @@ def finish(
 
 
 def _command(name: str, arguments: Sequence[str]) -> str:
-  """A command line to copy, with the interpreter of this process."""
-  python = sys.executable
-  here = os.path.relpath(python)
+  """A command line to copy, of the environment that this process runs in.
+
+  The console command where it is installed, else the package itself; both work
+  in any folder.
+  """
+  script = pathlib.Path(sys.executable).with_name('dppo')
+  installed = script.is_file()
+  program = str(script) if installed else sys.executable
+  here = os.path.relpath(program)
   if not here.startswith(os.pardir):
-    python = here
-  return shlex.join([python, '-m', f'experiments.{name}', *arguments])
+    program = here
+  module = [] if installed else ['-m', 'dppo_jax']
+  return shlex.join([program, *module, name, *arguments])
 
 
 def _show(value: Any) -> str:

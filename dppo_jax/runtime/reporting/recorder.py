@@ -232,8 +232,8 @@ def idle_warning(step: int, count: int) -> str:
     ' earned the same (rewards/zero_variance_groups=1): all advantages were 0'
     ' and the rewards taught nothing. Look at samples.jsonl and'
     ' rewards/reason_…: a wrong rewards.extraction, a limit that cuts every'
-    ' completion, or problems too hard or too easy (experiments.doctor and'
-    ' experiments.select_problems help).'
+    ' completion, or problems too hard or too easy (dppo doctor and'
+    ' dppo select_problems help).'
   )
 
 
