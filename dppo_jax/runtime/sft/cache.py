@@ -17,7 +17,7 @@ from dppo_jax.base import Params
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.programs import state
-from dppo_jax.runtime.storage import flat_tree, run_folder
+from dppo_jax.runtime.storage import code_version, flat_tree
 from dppo_jax.runtime.storage.files import open_atomically
 
 
@@ -106,7 +106,7 @@ def _path(experiment: Experiment) -> pathlib.Path | None:
     data.overlong,
     jax.__version__,
     jax.devices()[0].device_kind,
-    run_folder.code_version(run_folder.ROOT, ('dppo_jax',)),
+    code_version.of_sources(code_version.ROOT, ('dppo_jax',)),
   )
   name = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
   return pathlib.Path(config.cache).expanduser() / f'{name}.npz'

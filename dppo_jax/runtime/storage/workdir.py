@@ -1,4 +1,7 @@
-"""The folder of a run: its config, and who may write to it."""
+"""A workdir as one process uses it: its lock, and the config it holds.
+
+What several hosts agree on about it is in `shared_workdir`.
+"""
 
 from collections.abc import Collection, Iterator
 import contextlib

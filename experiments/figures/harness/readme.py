@@ -10,12 +10,12 @@ from dppo_jax.experiments.figures.harness import verdicts
 from dppo_jax.experiments.figures.harness.figure import TUNING_SEEDS, Figure
 from dppo_jax.experiments.figures.harness.verdicts import Finding
 from dppo_jax.runtime.reporting.progress import format_seconds
-from dppo_jax.runtime.storage import run_folder
+from dppo_jax.runtime.storage import code_version
 
 
 def figures_version() -> str:
   """Names the code that runs, collects and judges: 16 hexadecimal digits."""
-  return run_folder.code_version(run_folder.ROOT)
+  return code_version.of_sources(code_version.ROOT)
 
 
 def commit() -> str:
@@ -23,7 +23,7 @@ def commit() -> str:
 
   def git(*arguments: str) -> str:
     done = subprocess.run(
-      ['git', '-C', str(run_folder.ROOT), *arguments],
+      ['git', '-C', str(code_version.ROOT), *arguments],
       capture_output=True,
       text=True,
       check=False,
