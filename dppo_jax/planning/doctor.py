@@ -20,7 +20,7 @@ from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.rollouts import reference_check
 from dppo_jax.runtime.rollouts.reward import reward
-from dppo_jax.runtime.rollouts.verify import open_pool
+from dppo_jax.runtime.rollouts.verify import CompletionVerifier, open_pool
 
 TellFn = Callable[[str], None]
 
@@ -211,17 +211,16 @@ def check_sample(
   tell('Verifying')
   size = experiment.data.group_size
   with open_pool(experiment.rewards) as pool:
-    verdicts = reward(
-      parts.tokenizer,
-      parts.prompts,
-      pool,
-      host,
-      experiment.data.max_prompt_length,
-      size,
-      experiment.rewards.shaping,
-      experiment.sampling.stop_strings,
+    verifier = CompletionVerifier(
+      tokenizer=parts.tokenizer,
+      stream=parts.prompts,
+      pool=pool,
+      prompt_length=experiment.data.max_prompt_length,
+      stop_strings=experiment.sampling.stop_strings,
       truncated=experiment.rewards.truncated,
-    ).verdicts
+    )
+    shaping = experiment.rewards.shaping
+    verdicts = reward(verifier, host, size, shaping).verdicts
   rewards = np.asarray([v.reward for v in verdicts], np.float32)
   yield findings.check_rewards(rewards.reshape(-1, size), warm_start=warm_start)
   mask = np.asarray(host.completion_mask)

@@ -25,7 +25,7 @@ from dppo_jax.runtime.programs.compiled import SampleFn, compile_sampler
 from dppo_jax.runtime.programs.parts import Parts
 from dppo_jax.runtime.rollouts import stop_strings as stop_strings_lib
 from dppo_jax.runtime.rollouts.reward_model import RewardModel
-from dppo_jax.runtime.rollouts.verify import verify_terms
+from dppo_jax.runtime.rollouts.verify import CompletionVerifier
 from dppo_jax.sampling import truncate
 
 
@@ -215,6 +215,14 @@ def answer(
   """
   num_prompts, width = prompts.tokens.shape
   num_chunks = -(-num_prompts // chunk_size)
+  verifier = CompletionVerifier(
+    tokenizer=parts.tokenizer,
+    stream=parts.held_out,
+    pool=pool,
+    prompt_length=width,
+    stop_strings=stop_strings,
+    truncated=truncated,
+  )
   texts: list[str] = []
   verdicts: list[Verdict] = []
   lengths, cut_short = [], []
@@ -264,17 +272,8 @@ def answer(
         prompt_length=width,
         pad_id=parts.tokenizer.pad_id,
       )
-    read, judged = verify_terms(
-      parts.tokenizer,
-      parts.held_out,
-      pool,
-      rollout,
-      width,
-      stop_strings,
-      own,
-      0 if model is None else len(rollout.example_id),
-      truncated,
-    )
+    num_texts = 0 if model is None else len(rollout.example_id)
+    read, judged = verifier.verify(rollout, own, num_texts)
     texts += read
     found = judged[0]
     if model is not None:

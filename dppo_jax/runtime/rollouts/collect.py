@@ -17,6 +17,7 @@ from dppo_jax.runtime.rollouts import stop_strings as stop_strings_lib
 from dppo_jax.runtime.rollouts.ahead import PendingRollout, RolloutQueue
 from dppo_jax.runtime.rollouts.reward import reward
 from dppo_jax.runtime.rollouts.reward_model import RewardModel
+from dppo_jax.runtime.rollouts.verify import CompletionVerifier
 
 # (state, clock) -> the groups of the state's step, and the head that they were
 # sampled with where the trainer reads it.
@@ -55,6 +56,14 @@ def compile_collection(
   max_attempts = 1 + data.max_resampling if resampling else 1
   num_rows = data.num_prompts * data.group_size
   own = host_rows.own_rows(parts.batch_sharding, num_rows)
+  verifier = CompletionVerifier(
+    tokenizer=parts.tokenizer,
+    stream=parts.prompts,
+    pool=pool,
+    prompt_length=width,
+    stop_strings=stop_strings,
+    truncated=experiment.rewards.truncated,
+  )
 
   def num_texts(step: int) -> int:
     """How many completions somebody reads on other hosts than their own."""
@@ -85,18 +94,13 @@ def compile_collection(
     # After the copy: host collectives queue behind device work.
     ahead.fill(state)
     rewarded = reward(
-      parts.tokenizer,
-      parts.prompts,
-      pool,
+      verifier,
       on_host,
-      width,
       data.group_size,
       experiment.rewards.shaping,
-      stop_strings,
       model,
       own,
       num_texts(int(state.step)),
-      experiment.rewards.truncated,
     )
     clock.lap('verification')
     ahead.wait()

@@ -178,9 +178,14 @@ def test_what_a_completion_cut_by_the_limit_earns(parts, policy):
   )
   width = prompt.tokens.shape[1]
   with VerifierPool('last_word', 'whole', 0, 1.0, 4096, 60.0) as pool:
-    _, ((verdict,),) = verify.verify_terms(
-      parts.tokenizer, parts.held_out, pool, rollout, width, truncated=policy
+    verifier = verify.CompletionVerifier(
+      tokenizer=parts.tokenizer,
+      stream=parts.held_out,
+      pool=pool,
+      prompt_length=width,
+      truncated=policy,
     )
+    _, ((verdict,),) = verifier.verify(rollout)
   right = policy != 'zero'
   assert verdict == ((1.0, 'right') if right else (0.0, 'truncated'))
 
