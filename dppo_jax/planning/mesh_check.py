@@ -45,7 +45,7 @@ class StepResult(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparison:
+class LayoutComparison:
   """A layout against the first one.
 
   Attributes:
@@ -102,15 +102,15 @@ def compare(
   num_prompts: int,
   tell: Callable[[str], None],
   layouts: Sequence[Layout],
-) -> list[Comparison]:
+) -> list[LayoutComparison]:
   """Compares layouts with the first of them; arguments as of `check`."""
-  compared: list[Comparison] = []
+  compared: list[LayoutComparison] = []
   expected: list[StepResult] = []
   for layout, experiment, why in mesh_layouts.choose(
     config, num_prompts, layouts
   ):
     if experiment is None:
-      compared.append(Comparison(layout=layout, left_out=why))
+      compared.append(LayoutComparison(layout=layout, left_out=why))
       if layout == layouts[0]:
         break
       continue
@@ -220,7 +220,7 @@ def _initial_state(
 
 def _compare(
   layout: Layout, expected: Sequence[StepResult], found: Sequence[StepResult]
-) -> Comparison:
+) -> LayoutComparison:
   counts = dict.fromkeys(
     ('num_tokens', 'num_other', 'num_decisions', 'num_masked', 'num_flipped'), 0
   )
@@ -239,7 +239,7 @@ def _compare(
     loss_error = max(loss_error, error if np.isfinite(error) else np.inf)
     gap = np.abs(got.divergence - want.divergence)[decided]
     divergence_error = max(divergence_error, float(gap.max(initial=0.0)))
-  return Comparison(
+  return LayoutComparison(
     layout=layout,
     loss_error=loss_error,
     divergence_error=divergence_error,
@@ -255,7 +255,7 @@ def _flips(want: np.ndarray, got: np.ndarray) -> np.ndarray:
   return ((want == 0) != (got == 0)) | (np.abs(want - got) > LOSS_TOLERANCE)
 
 
-def report(config: Any, compared: Sequence[Comparison]) -> list[str]:
+def report(config: Any, compared: Sequence[LayoutComparison]) -> list[str]:
   """The table, and what it means."""
   header = ('mesh', 'devices', 'other tokens', 'loss', 'flips', 'divergence')
   rows: list[tuple[str, ...]] = [header]
@@ -286,7 +286,7 @@ def report(config: Any, compared: Sequence[Comparison]) -> list[str]:
   return ['', *lines, '', *_verdict(config, compared)]
 
 
-def _verdict(config: Any, compared: Sequence[Comparison]) -> list[str]:
+def _verdict(config: Any, compared: Sequence[LayoutComparison]) -> list[str]:
   ran = [each for each in compared if not each.left_out]
   if len(ran) < 2:
     return [

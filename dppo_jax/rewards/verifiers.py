@@ -33,7 +33,7 @@ _DECIMAL = re.compile(
 Judge = Callable[[str, Mapping[str, Any]], Verdict]
 
 
-class Row(NamedTuple):
+class VerifierSpec(NamedTuple):
   """One row of `VERIFIERS`.
 
   Attributes:
@@ -149,23 +149,23 @@ def math(answer: str, example: Mapping[str, Any]) -> Verdict:
   return RIGHT if right else WRONG
 
 
-VERIFIERS: dict[str, Row] = {
-  'exact_match': Row(exact_match, 'answer', ''),
-  'numeric': Row(numeric, 'answer', ''),
-  'math': Row(math, 'answer', 'dppo_jax.rewards.answers.equivalence'),
-  'countdown': Row(countdown.countdown, 'answer', ''),
-  'countdown_subset': Row(countdown.countdown_subset, 'answer', ''),
-  'last_word': Row(last_word, 'completion', ''),
-  'alias_sort': Row(alias_sort, 'completion', ''),
-  'think_answer': Row(formats.think_answer, 'completion', ''),
-  'thought': Row(formats.thought, 'completion', ''),
-  'one_boxed': Row(formats.one_boxed, 'completion', ''),
-  'none': Row(none, 'completion', ''),
+VERIFIERS: dict[str, VerifierSpec] = {
+  'exact_match': VerifierSpec(exact_match, 'answer', ''),
+  'numeric': VerifierSpec(numeric, 'answer', ''),
+  'math': VerifierSpec(math, 'answer', 'dppo_jax.rewards.answers.equivalence'),
+  'countdown': VerifierSpec(countdown.countdown, 'answer', ''),
+  'countdown_subset': VerifierSpec(countdown.countdown_subset, 'answer', ''),
+  'last_word': VerifierSpec(last_word, 'completion', ''),
+  'alias_sort': VerifierSpec(alias_sort, 'completion', ''),
+  'think_answer': VerifierSpec(formats.think_answer, 'completion', ''),
+  'thought': VerifierSpec(formats.thought, 'completion', ''),
+  'one_boxed': VerifierSpec(formats.one_boxed, 'completion', ''),
+  'none': VerifierSpec(none, 'completion', ''),
 }
 
 
 def make_verifier(
-  row: Row, extractors: Sequence[str], *, read_thoughts: bool = False
+  row: VerifierSpec, extractors: Sequence[str], *, read_thoughts: bool = False
 ) -> Verifier:
   """A verifier of whole completions.
 

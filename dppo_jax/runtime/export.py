@@ -170,7 +170,7 @@ def load_params(
 def _restore(
   experiment: Experiment, workdir: pathlib.Path, step: str
 ) -> tuple[Params, dict[str, Any]]:
-  """What was trained, and the metadata of its checkpoint."""
+  """The trained parameters, and the metadata of their checkpoint."""
   settings = experiment.checkpoints
   store = Checkpoints(
     workdir / CHECKPOINTS, settings.keep, settings.best_metric, read_only=True

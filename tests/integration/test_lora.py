@@ -22,6 +22,8 @@ from dppo_jax.runtime.storage import workdir
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
 from tests.support import factories, published, runs
 
+pytestmark = pytest.mark.slow
+
 _SOURCE = published.MODELS / 'qwen3_gqa'
 
 

@@ -14,6 +14,8 @@ from dppo_jax.runtime.programs import state as programs_state
 from dppo_jax.runtime.rollouts import weight_sync
 from tests.support import factories, published, runs
 
+pytestmark = pytest.mark.slow
+
 _ATTENTION = ('q_proj', 'k_proj', 'v_proj', 'o_proj')
 
 
@@ -86,7 +88,7 @@ def test_the_anchor_head_is_that_of_the_base():
     state = state_lib.init_state(
       parts.policy, parts.optimizer, parts.shardings, 0
     )
-    handed = weight_sync.compile_hand_over(parts, experiment)
+    handed = weight_sync.compile_weight_sync(parts, experiment)
     copy_head = compiled.compile_anchor_head(handed.parts)
     head = copy_head(handed(state.params))
   base = np.asarray(parts.base['head'])

@@ -145,6 +145,8 @@ def test_only_the_first_process_speaks(life):
 _ENDS = """
 import sys
 from dppo_jax.runtime import distributed
+
+pytestmark = pytest.mark.slow
 distributed._POLL_S = 1e-4  # The watch is always about to ask.
 _, port, index, code = sys.argv
 address = f'127.0.0.1:{port}'

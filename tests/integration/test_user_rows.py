@@ -24,7 +24,7 @@ def _even(completion, example):
 
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
-  row = verifiers.Row(_even, 'answer', '')
+  row = verifiers.VerifierSpec(_even, 'answer', '')
   monkeypatch.setitem(verifiers.VERIFIERS, 'even', row)
 
   def write(name, start):

@@ -96,6 +96,7 @@ def test_a_policy_that_never_earns_is_found():
   assert found['zero-variance groups'].level == 'error'
 
 
+@pytest.mark.slow
 def test_a_trainer_at_another_temperature_is_found():
   settings = runs.config(model__init_scale=1.0)
   experiment = runs.experiment(settings)

@@ -22,7 +22,7 @@ from dppo_jax.runtime.storage.files import write_atomically
 _GIB = 2**30
 
 
-class Row(NamedTuple):
+class PodCase(NamedTuple):
   """A run on a machine.
 
   Attributes:
@@ -46,14 +46,14 @@ class Row(NamedTuple):
 
 # From small to large.
 ROWS = (
-  Row(
+  PodCase(
     'sanity_r1_distill_1_5b',
     'v5e:4x4',
     ('--config.learner.num_microbatches=8',),
   ),
-  Row('qwen3_8b_base', 'v5e:16x16', ('--config.mesh.tensor=8',)),
-  Row('qwen3_30b_a3b_base', 'v5p:4x4x8'),
-  Row('qwen3_32b', 'v5p:8x16x16'),
+  PodCase('qwen3_8b_base', 'v5e:16x16', ('--config.mesh.tensor=8',)),
+  PodCase('qwen3_30b_a3b_base', 'v5p:4x4x8'),
+  PodCase('qwen3_32b', 'v5p:8x16x16'),
 )
 
 # Column -> unit or meaning; memory is of a device, bytes sent are a device's.
@@ -76,7 +76,7 @@ COLUMNS = {
 }
 
 
-def compile_row(row: Row, module: str) -> dict[str, str]:
+def compile_row(row: PodCase, module: str) -> dict[str, str]:
   """Compiles a row; its cells, by column.
 
   What fails leaves a row that says why.

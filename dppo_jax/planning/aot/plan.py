@@ -43,7 +43,7 @@ class PhasePlan:
   fits: bool
   compiled: programs.Phase | None
   work: roofline.Work
-  estimate: roofline.Estimate | None
+  estimate: roofline.StepEstimate | None
   change: str
   change_bytes: float
 

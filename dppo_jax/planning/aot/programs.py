@@ -151,7 +151,7 @@ def _programs(
     mask=rows(shape, jnp.bool_),
     example_id=rows(shape[:1], jnp.int32),
   )
-  handed = weight_sync.compile_hand_over(parts, experiment)
+  handed = weight_sync.compile_weight_sync(parts, experiment)
   weights = handed.abstract_weights
   sampler = compiled_lib.compile_sampler(handed.parts, handed.config)
   scorer = compiled_lib.compile_scorer(parts, experiment)

@@ -35,7 +35,7 @@ class Work:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Estimate:
+class StepEstimate:
   """The least time of a phase: devices at their peaks, all of them at work.
 
   Attributes:
@@ -131,7 +131,7 @@ def work(
 
 def estimate(
   done: Work, device_kind: str, num_devices: int, sent: float
-) -> Estimate | None:
+) -> StepEstimate | None:
   """The least time of a phase; None for a device without a data sheet.
 
   Args:
@@ -144,7 +144,7 @@ def estimate(
   link = hardware.find_link(device_kind)
   if device is None or link is None:
     return None
-  return Estimate(
+  return StepEstimate(
     compute_s=done.flops / num_devices / device.peak,
     memory_s=done.num_bytes / device.bandwidth,
     links_s=sent / link,

@@ -53,11 +53,11 @@ class Answers(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-  """What was found: metrics, and every completion behind them.
+  """Metrics, and every completion behind them.
 
   Attributes:
     metrics: `evaluation/…`.
-    sampled: k completions a prompt.
+    sampled: k completions per prompt.
     greedy: the likeliest ones, where they were asked for.
     statistics: avg@k and every pass@k, with intervals.
   """
@@ -85,7 +85,7 @@ def compile_evaluation(
   last chunk and pass are filled up and the filling not counted.
 
   Rewards are those of the first term of `rewards.verifier`, not shaped. The
-  metrics are `evaluation/sampled_accuracy`, mean reward of k samples a prompt
+  metrics are `evaluation/sampled_accuracy`, mean reward of k samples per prompt
   (avg@k), with `_low` and `_high`, its interval; `evaluation/pass_at_k`, share
   of prompts with a reward above 0 among k, and `evaluation/pass_at_1`, `_2`,
   `_4`, … below k, unbiased; `evaluation/length_mean`, tokens;
@@ -202,7 +202,7 @@ def answer(
 
   Args:
     parts: its `held_out` holds the prompts.
-    sampler: of G completions a prompt.
+    sampler: of G completions per prompt.
     pool: the verifier.
     params: of the policy.
     prompts: n of them.

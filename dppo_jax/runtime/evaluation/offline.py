@@ -136,7 +136,7 @@ def load_policy(
 def describe(
   facts: Mapping[str, Any], parts: Parts, found: Evaluation, num_shown: int
 ) -> str:
-  """What was found, to print: metrics and the first completions.
+  """Text to print: metrics and the first completions.
 
   Args:
     facts: 'step', and 'evaluation': the section.

@@ -29,7 +29,7 @@ _SECTIONS = ('seed', 'data', 'model', 'sampling', 'evaluation', 'rewards')
 
 
 class Selection(NamedTuple):
-  """What was kept, of how many, and the file of all of them."""
+  """The number of problems kept, of how many, and the file of all of them."""
 
   num_kept: int
   num_problems: int
@@ -62,7 +62,7 @@ def select(
     params: of the model.
     pool: the verifier.
     stop: looked at after every batch.
-    num_samples: n, samples a problem.
+    num_samples: n, samples per problem.
     low: least share of right samples that is kept.
     high: largest share that is kept.
     path: JSON lines for the source 'rows': 'prompt', 'answer', and 'level',

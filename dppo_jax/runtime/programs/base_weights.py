@@ -116,7 +116,7 @@ def num_parameters(experiment: Experiment) -> int:
 
 
 def metadata(parts: parts_lib.Parts) -> dict[str, str]:
-  """What a checkpoint says of the weights that it lacks."""
+  """Metadata of a checkpoint on the weights that it does not hold."""
   return {_KEY: parts.base_fingerprint} if parts.base is not None else {}
 
 

@@ -1,4 +1,4 @@
-"""What a run keeps of the models it began with, and what an export has of it.
+"""Files of pretrained models that a run keeps, and that its export needs.
 
 The folders that a config names may change or go; a run keeps the config.json
 of its model and every file of its tokenizer, and goes on with no others.
@@ -162,7 +162,7 @@ def write_tokenizer(
 def generation_config(
   experiment: Experiment, published: dict[str, Any]
 ) -> dict[str, Any]:
-  """generation_config.json: the ends and the law that were trained with.
+  """generation_config.json: end tokens and sampling settings of the training.
 
   What a published one holds besides, penalties and a nucleus say, was not.
 
@@ -191,7 +191,7 @@ def ends(experiment: Experiment) -> int | list[int]:
 
 
 def remarks(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
-  """What the files of an export cannot say of how a run showed its prompts.
+  """Lines on how a run showed its prompts that no file of an export can hold.
 
   Args:
     experiment: the run.

@@ -23,14 +23,15 @@ from dppo_jax.runtime.programs import datasets
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelParts:
-  """What needs neither data nor a tokenizer.
+  """The parts that need neither data nor a tokenizer.
 
   Attributes:
     mesh: devices.
     policy: the model.
-    optimizer: of the reinforcement phase.
+    optimizer: of reinforcement learning, not of SFT.
     shardings: where its state lives.
-    base: frozen weights under an adapter; None until `frozen.with_base`, and
+    base: frozen weights under an adapter; None until
+      `base_weights.with_base`, and
       where everything trains.
     base_fingerprint: names their bits; '' where there are none.
     adapter_scale: of what the adapter adds; None where everything trains.
@@ -49,7 +50,7 @@ class ModelParts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parts(ModelParts):
-  """What the phases of a run share.
+  """The parts that the phases of a run share.
 
   Attributes:
     task: of the demonstrations.
@@ -117,7 +118,7 @@ def trained_policy(
 
 
 def complete(parts: ModelParts, base: Params | None, params: Params) -> Params:
-  """What the policy takes: what trains, and the base below it.
+  """Parameters of the policy: those that train, and the base below them.
 
   Args:
     parts: of the run.
@@ -132,7 +133,7 @@ def complete(parts: ModelParts, base: Params | None, params: Params) -> Params:
   if base is None:
     raise ValueError(
       'lora.rank: the frozen weights are not loaded; pass the parts through'
-      ' frozen.with_base first.'
+      ' base_weights.with_base first.'
     )
   return policy_lib.AdaptedParams(
     base=base, adapter=params, scale=parts.adapter_scale

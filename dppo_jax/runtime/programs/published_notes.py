@@ -1,4 +1,4 @@
-"""What the files of published models say that nothing here reads.
+"""Settings in the files of published models that nothing here reads.
 
 Told once, where a run starts and by the doctor: such a key may change what the
 model computes, and then other tools would run another model than trained here.

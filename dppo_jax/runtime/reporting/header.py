@@ -1,4 +1,4 @@
-"""What a run is, before it starts, and what it was, once it is finished."""
+"""The header of a run, printed at its start, and its summary at the end."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ def header(
   workdir: pathlib.Path,
   resumed_step: int | None,
 ) -> str:
-  """What is about to run, in a few lines.
+  """A few lines about the run that is about to start.
 
   Args:
     experiment: the run.

@@ -1,4 +1,4 @@
-"""What a run leaves to be looked at: summary.json and summary.png."""
+"""The summary of a run: summary.json and summary.png."""
 
 from collections.abc import Mapping, Sequence
 import json

@@ -1,4 +1,4 @@
-"""What a train step learns from: prompts sampled, ended, verified, chosen."""
+"""Rollouts of a train step: sampled, truncated at stops, verified, chosen."""
 
 from collections.abc import Callable
 import dataclasses
@@ -33,10 +33,10 @@ def compile_collection(
   model: RewardModel | None = None,
   queue: RolloutQueue | None = None,
 ) -> CollectFn:
-  """Returns the sampling half of a train step.
+  """The sampling half of a train step, compiled.
 
-  What it returns is a function of (parameters, seed, step): keys and prompts
-  of every attempt are.
+  Its rollouts depend on (parameters, seed, step) alone: keys and prompts of
+  every attempt do.
 
   Args:
     experiment: the run.
@@ -124,7 +124,7 @@ def compile_collection(
 
 
 def _on_host(parts: parts_lib.Parts, rollout: Rollout) -> Rollout:
-  """What the host reads of a rollout."""
+  """The fields of a rollout that the host reads."""
   stats = dataclasses.replace(
     rollout.stats,
     top_ids=None,

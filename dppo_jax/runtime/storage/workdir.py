@@ -194,7 +194,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """What a file of a run holds.
+  """The contents of a JSON file of a run.
 
   Raises:
     ValueError: it is damaged.

@@ -7,7 +7,7 @@ import numpy as np
 from dppo_jax.analysis.equal_mask import pairs_at_equal_mask
 from dppo_jax.analysis.table import Points
 from dppo_jax.experiments.figures.harness.verdicts import (
-  Finding,
+  ClaimVerdict,
   difference,
   margin,
 )
@@ -16,7 +16,7 @@ FACTOR = 5.0
 Families = Mapping[str, Sequence[str]]
 
 
-def rare_share(points: Points, clip: str, bound: str) -> Finding:
+def rare_share(points: Points, clip: str, bound: str) -> ClaimVerdict:
   """Whether the ratio clip masks rare tokens far oftener than a divergence.
 
   Args:
@@ -57,7 +57,9 @@ def _rare_among_masked(points: Points, variant: str) -> dict[str, float]:
   return found
 
 
-def level(points: Points, claim: str, column: str, least: float) -> Finding:
+def level(
+  points: Points, claim: str, column: str, least: float
+) -> ClaimVerdict:
   """Whether the mean of a column is above a level, seed by seed."""
   found = points.by_seed(column) - least
   seen = f'{found.mean() + least:.4g}' if found.size else ''
@@ -67,7 +69,7 @@ def level(points: Points, claim: str, column: str, least: float) -> Finding:
 
 def columns_differ(
   points: Points, variant: str, claim: str, high: str, low: str, effect: float
-) -> Finding:
+) -> ClaimVerdict:
   """Whether one column of a variant is above another, seed by seed."""
   first = points.by_seed(high, variant=variant)
   second = points.by_seed(low, variant=variant)
@@ -90,7 +92,7 @@ def less_sensitive(
   one: str,
   other: str,
   effect: float,
-) -> Finding:
+) -> ClaimVerdict:
   """Whether a column spreads less over the variants of one family.
 
   Args:
@@ -125,7 +127,7 @@ def at_equal_mask(
   one: str,
   other: str,
   effect: float,
-) -> Finding:
+) -> ClaimVerdict:
   """Whether a family has more of a column where both mask equally much.
 
   Each family is a curve of the column against its masked share, with straight
@@ -152,7 +154,7 @@ def at_equal_mask(
 
 def ladder(
   points: Points, claim: str, column: str, variants: Sequence[str], first: float
-) -> Finding:
+) -> ClaimVerdict:
   """Whether a column rises from variant to variant.
 
   Args:

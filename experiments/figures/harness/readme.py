@@ -8,7 +8,7 @@ from typing import Any
 from dppo_jax.analysis import panels
 from dppo_jax.experiments.figures.harness import verdicts
 from dppo_jax.experiments.figures.harness.figure import TUNING_SEEDS, Figure
-from dppo_jax.experiments.figures.harness.verdicts import Finding
+from dppo_jax.experiments.figures.harness.verdicts import ClaimVerdict
 from dppo_jax.runtime.reporting.progress import format_seconds
 from dppo_jax.runtime.storage import code_version
 
@@ -59,7 +59,7 @@ def pod_lines(figure: Figure) -> str:
   return '\n'.join(lines)
 
 
-def verdict_lines(figure: Figure, findings: Sequence[Finding]) -> str:
+def verdict_lines(figure: Figure, findings: Sequence[ClaimVerdict]) -> str:
   """What the command prints of the verdicts."""
   lines = [
     f'  {one.verdict} (n = {one.num_seeds}, p = {_p(one.p)}): {one.claim}\n'
@@ -73,7 +73,7 @@ def write(
   figure: Figure,
   docs: str | None,
   facts: Mapping[str, Any],
-  findings: Sequence[Finding],
+  findings: Sequence[ClaimVerdict],
 ) -> str:
   """The text of README.md.
 

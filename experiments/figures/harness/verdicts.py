@@ -40,7 +40,7 @@ NOT_DISTINGUISHABLE = 'not distinguishable'
 WORDS = (REPRODUCED, NOT_REPRODUCED, OPPOSITE, NOT_DISTINGUISHABLE)
 
 
-class Finding(NamedTuple):
+class ClaimVerdict(NamedTuple):
   """A claim and what became of it.
 
   Attributes:
@@ -61,7 +61,7 @@ class Finding(NamedTuple):
   p: float
 
 
-Findings = Sequence[Finding]
+Findings = Sequence[ClaimVerdict]
 
 
 class Evidence(NamedTuple):
@@ -115,7 +115,7 @@ def difference(
   differences: Sequence[float],
   effect: float,
   seen: str = '',
-) -> Finding:
+) -> ClaimVerdict:
   """A finding about paired differences; shows them after `seen`.
 
   Args:
@@ -136,7 +136,7 @@ def margin(
   seen: str = '',
   *,
   reverse: Sequence[float] = (),
-) -> Finding:
+) -> ClaimVerdict:
   """A finding about what is left over a multiple or a level.
 
   Args:
@@ -158,13 +158,13 @@ def computed(
   seen: str,
   *,
   reverse: Sequence[float],
-) -> Finding:
+) -> ClaimVerdict:
   """As `margin`, of cases that are computed without chance: all must agree."""
   word = NOT_DISTINGUISHABLE
   if len(margins):
     word = OPPOSITE if np.min(reverse) > 0 else NOT_REPRODUCED
     word = REPRODUCED if np.min(margins) > 0 else word
-  return Finding(claim, rule, seen, word, len(margins), math.nan)
+  return ClaimVerdict(claim, rule, seen, word, len(margins), math.nan)
 
 
 def finding(
@@ -174,11 +174,11 @@ def finding(
   seen: str,
   word: str,
   p: float,
-) -> Finding:
+) -> ClaimVerdict:
   """A finding that shows its differences, their mean and its interval.
 
   Args:
-    claim: see `Finding`.
+    claim: see `ClaimVerdict`.
     rule: see there.
     differences: one a seed.
     seen: what is shown before them.
@@ -192,7 +192,7 @@ def finding(
     summary += f' [{low:+.3g}, {high:+.3g}]'
   parts = [seen] if seen else []
   parts.append(f'differences by seed {listed}; {summary}')
-  return Finding(claim, rule, '; '.join(parts), word, len(differences), p)
+  return ClaimVerdict(claim, rule, '; '.join(parts), word, len(differences), p)
 
 
 def _plain(differences: Sequence[float], effect: float) -> Evidence:

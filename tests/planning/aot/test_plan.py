@@ -108,4 +108,4 @@ def test_compiling_needs_a_machine_to_compile_for(monkeypatch):
     config, topology, programs.PHASES, compiling=False, tell=print
   )
   assert by_shape.fits
-  assert isinstance(by_shape.phases[0].estimate, roofline.Estimate)
+  assert isinstance(by_shape.phases[0].estimate, roofline.StepEstimate)

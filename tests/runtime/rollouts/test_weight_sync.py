@@ -36,7 +36,7 @@ def _prepare(num_devices=1, **overrides):
     ).params
     if parts.base is not None:  # An adapter that changes something.
       params = jax.tree.map(lambda leaf: leaf + 0.01, params)
-    handed = weight_sync.compile_hand_over(parts, experiment)
+    handed = weight_sync.compile_weight_sync(parts, experiment)
   return parts, experiment, params, handed
 
 
@@ -80,6 +80,7 @@ def test_the_values_are_those_of_rounding(precision):
   assert like == jax.tree.map(lambda leaf: leaf.dtype, weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('dtype', 'kind'), [('float32', _MOE), ('bfloat16', {}), ('float32', _LORA)]
 )
@@ -109,6 +110,7 @@ def test_a_frozen_base_is_handed_over_once():
   assert plain[3].move is None
 
 
+@pytest.mark.slow
 def test_an_axis_is_gathered_once():
   meshes = dict(mesh__fsdp=2, mesh__tensor=2, data__num_prompts=8)
   parts, experiment, params, handed = _prepare(
