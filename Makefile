@@ -24,7 +24,7 @@ SOURCES := dppo_jax configs experiments notebooks tests setup.py
   notebooks doctests tables docs test clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' \
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' \
 	  Makefile
 	@echo 'Variables: WORKDIR=$(WORKDIR) CONFIG=$(CONFIG) ARGS= PYTHON='
 	@echo '           FIGURES=$(FIGURES) TIER=$(TIER)'
