@@ -27,17 +27,19 @@ from dppo_jax.ops.trust_regions import Thresholds
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime import cli
 
-_TOKENS = flags.DEFINE_integer('tokens', 2048, 'N, a multiple of 32.')
-_WIDTH = flags.DEFINE_integer('width', 512, 'D.')
-_VOCABULARY = flags.DEFINE_integer('vocabulary', 151_936, 'V.')
-_TOP_K = flags.DEFINE_integer('top_k', 20, 'K.')
-_CHUNK = flags.DEFINE_integer(
-  'head_chunk_tokens', 0, 'C; 0: that of the device.'
-)
-_DTYPE = flags.DEFINE_string('dtype', 'float32', 'Of the states.')
-_ONLY = flags.DEFINE_list('only', [], 'Variants beside the bare products.')
-_REPEATS = flags.DEFINE_integer('repeats', 5, 'Rounds.')
-_OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
+# Another benchmark may import this module: flags are of a command alone.
+if __name__ == '__main__':
+  _TOKENS = flags.DEFINE_integer('tokens', 2048, 'N, a multiple of 32.')
+  _WIDTH = flags.DEFINE_integer('width', 512, 'D.')
+  _VOCABULARY = flags.DEFINE_integer('vocabulary', 151_936, 'V.')
+  _TOP_K = flags.DEFINE_integer('top_k', 20, 'K.')
+  _CHUNK = flags.DEFINE_integer(
+    'head_chunk_tokens', 0, 'C; 0: that of the device.'
+  )
+  _DTYPE = flags.DEFINE_string('dtype', 'float32', 'Of the states.')
+  _ONLY = flags.DEFINE_list('only', [], 'Variants beside the bare products.')
+  _REPEATS = flags.DEFINE_integer('repeats', 5, 'Rounds.')
+  _OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
 
 
 def main() -> int:

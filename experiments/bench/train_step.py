@@ -27,12 +27,16 @@ from dppo_jax.runtime.programs import compiled
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state as state_lib
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', 'configs/quickstart.py', 'Model and batch.'
-)
-_REPEATS = flags.DEFINE_integer('repeats', 10, 'Rounds.')
-_NAME = flags.DEFINE_string('name', 'quickstart', 'In the name of the result.')
-_OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
+# Another benchmark may import this module: flags are of a command alone.
+if __name__ == '__main__':
+  _CONFIG = config_flags.DEFINE_config_file(
+    'config', 'configs/quickstart.py', 'Model and batch.'
+  )
+  _REPEATS = flags.DEFINE_integer('repeats', 10, 'Rounds.')
+  _NAME = flags.DEFINE_string(
+    'name', 'quickstart', 'In the name of the result.'
+  )
+  _OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
 
 
 def main() -> int:

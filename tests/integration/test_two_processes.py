@@ -14,6 +14,8 @@ from dppo_jax.runtime.storage import metrics_log, workdir
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
 from tests.support import factories, pairs, runs
 
+pytestmark = pytest.mark.slow
+
 _NUM_STEPS = 6
 _SETTINGS = {
   'num_steps': _NUM_STEPS,
@@ -144,13 +146,11 @@ def test_only_the_first_process_speaks(life):
 
 _ENDS = """
 import sys
-from dppo_jax.runtime import distributed
-
-pytestmark = pytest.mark.slow
-distributed._POLL_S = 1e-4  # The watch is always about to ask.
+from dppo_jax.runtime.hosts import cluster
+cluster._POLL_S = 1e-4  # The watch is always about to ask.
 _, port, index, code = sys.argv
 address = f'127.0.0.1:{port}'
-distributed.start(distributed.make_launch(address, 2, int(index), 60, {}))
+cluster.start(cluster.make_launch(address, 2, int(index), 60, {}))
 sys.exit(int(code))
 """
 

@@ -165,7 +165,7 @@ def test_every_rule_is_the_rule_of_the_whole_logits(case, rule):
   got = _one_pass(config)(*case)
   keep = np.asarray(got[0][1].keep)[np.asarray(case[2].mask)]
   assert (keep > 0).any()
-  assert (keep < 1).any() == (rule not in ('none', 'bad_updates'))
+  assert (keep < 1).any() == (rule not in ('none', 'mask_bad_updates'))
   _assert_same(config, case, got)
 
 
@@ -283,11 +283,11 @@ def _errors(head, hidden, tokens, slopes, dtype, mesh=None):
   loss = chunked_pass.HeadLoss(
     divergence_fn=None,
     integrand=None,
-    decide=lambda context, stats, _: (
+    loss_from_stats=lambda context, stats, _: (
       jnp.sum(context * stats.log_probs),
       stats.log_probs,
     ),
-    whole=False,
+    needs_full_sequence=False,
     with_entropy=False,
     with_top_k=False,
   )
@@ -552,8 +552,8 @@ def test_what_crosses_the_vocabulary_axis_of_a_tpu():
   """The same of the compiler for TPUs, for eight chips that are not here."""
   code = (
     'from dppo_jax import parallel\n'
-    'from dppo_jax.runtime.pods import topologies\n'
-    'from tests.ops import test_vocabulary as case\n'
+    'from dppo_jax.planning.aot import topologies\n'
+    'from tests.lm_head import test_fused_loss as case\n'
     "devices = topologies.describe(topologies.parse('v5e:2x4'))\n"
     'mesh = parallel.make_mesh(1, 1, 8, devices)\n'
     'print(case.crossing(case.compiled(8, 32, 64, mesh).as_text()))\n'

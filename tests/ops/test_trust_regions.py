@@ -150,9 +150,9 @@ _BY_HAND = _row(
     ('dual_clip', {'dual_clip': 1.4, 'clip_high': 0.6}, [1] * 4 + [0, 1, 0, 0]),
     ('divergence', {}, [0, 1, 0, 1, 0, 0, 1, 1]),
     ('divergence', {'direction': 'any'}, [0, 1, 0, 0, 0, 0, 1, 0]),
-    ('bad_updates', {}, [1, 1, 1, 1, 0, 1, 0, 1]),
-    ('bad_updates', {'direction': 'any'}, [1, 1, 1, 1, 0, 1, 0, 1]),
-    ('bad_updates', {'delta_low': 0.2}, [1, 1, 1, 1, 1, 1, 1, 1]),
+    ('mask_bad_updates', {}, [1, 1, 1, 1, 0, 1, 0, 1]),
+    ('mask_bad_updates', {'direction': 'any'}, [1, 1, 1, 1, 0, 1, 0, 1]),
+    ('mask_bad_updates', {'delta_low': 0.2}, [1, 1, 1, 1, 1, 1, 1, 1]),
     # The mean of D is .45, its maximum .9; whose bound depends on the sign.
     ('trm_max', {'delta_low': 0.95}, [0, 0, 0, 0, 1, 1, 1, 1]),
     ('trm_max', {'delta_high': 0.95}, [1, 1, 1, 1, 0, 0, 0, 0]),
@@ -516,9 +516,9 @@ def test_a_loss_of_the_bound_is_a_bad_update():
   signals = _row([-1], [-np.inf], [np.log(0.5)], [0])
   lost = float(jnp.exp(signals.anchor_log_probs)[0, 0])
   assert lost == pytest.approx(0.5)
-  assert _keep_exactly('bad_updates', signals, delta_low=lost) == 0.0
+  assert _keep_exactly('mask_bad_updates', signals, delta_low=lost) == 0.0
   above = float(_next(lost, 1))
-  assert _keep_exactly('bad_updates', signals, delta_low=above) == 1.0
+  assert _keep_exactly('mask_bad_updates', signals, delta_low=above) == 1.0
 
 
 @jax.jit
