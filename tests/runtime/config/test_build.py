@@ -13,7 +13,6 @@ from tests.support import runs
 _DERIVED = {
   'evaluation': {'samples_per_pass', 'temperature', 'top_p'},
   'learner': {'router_replay', 'share_prompt_prefix'},
-  'lora': {'alpha'},
   'optimizer': {'num_warmup_steps'},
   'rewards': {
     'model_batch_size',
