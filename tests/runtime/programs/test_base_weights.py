@@ -143,7 +143,7 @@ def test_without_an_adapter_there_is_no_base():
 def test_a_forgotten_base_is_said():
   parts = runs.parts(runs.smallest(lora__rank=2))
   with pytest.raises(
-    ValueError, match=r'lora\.rank: .*base_weights\.with_base'
+    ValueError, match=r'lora\.rank: .*\.with_base'
   ):
     parts_lib.complete(parts, None, {})
 
