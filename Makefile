@@ -20,11 +20,11 @@ STAMP := .venv/.installed-$(EXTRAS)
 PYTEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest $(PYTEST_ARGS)
 SOURCES := dppo_jax configs experiments notebooks tests setup.py
 
-.PHONY: help .venv train figures format lint types layers tests notebooks doctests \
-  tables docs test clean
+.PHONY: help .venv train figures format lint types layers tests test-fast \
+  notebooks doctests tables docs test clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' \
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' \
 	  Makefile
 	@echo 'Variables: WORKDIR=$(WORKDIR) CONFIG=$(CONFIG) ARGS= PYTHON='
 	@echo '           FIGURES=$(FIGURES) TIER=$(TIER)'
@@ -83,6 +83,9 @@ figures: $(STAMP) ## Make all figures into FIGURES=; goes on where it stopped.
 
 tests: $(STAMP) ## Run the tests, in WORKERS processes, a file in one of them.
 	@$(PYTEST) --numprocesses=$(WORKERS) --dist=loadfile
+
+test-fast: $(STAMP) ## Run the tests that are not marked slow.
+	@$(PYTEST) --numprocesses=$(WORKERS) --dist=loadfile -m 'not slow'
 
 notebooks: $(STAMP) ## Run the notebooks.
 	@$(PYTEST) tests/notebooks

@@ -13,11 +13,12 @@ DPPO is arXiv:2602.04879, CPPO arXiv:2606.10968.
 """
 
 from collections.abc import Mapping
-import difflib
 import math
 from typing import Any
 
 import ml_collections
+
+from dppo_jax.suggestions import suggest
 
 Preset = dict[str, Any]
 
@@ -169,11 +170,9 @@ def apply(
   if not preset:
     return config
   if preset not in PRESETS:
-    close = difflib.get_close_matches(preset, PRESETS, n=1)
-    hint = f' did you mean {close[0]!r}?' if close else ''
+    known = sorted(PRESETS)
     raise ValueError(
-      f'--config: unknown preset {preset!r};{hint} Known:'
-      f' {", ".join(sorted(PRESETS))}.'
+      f'--config: unknown preset {preset!r}{suggest(preset, known)}'
     )
   config.update_from_flattened_dict(dict(PRESETS[preset]))
   return config

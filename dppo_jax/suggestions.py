@@ -17,4 +17,4 @@ def suggest(got: str, known: Collection[str]) -> str:
   """
   close = difflib.get_close_matches(str(got), known, n=1)
   hint = f'; did you mean {close[0]!r}?' if close else '.'
-  return f'{hint} Known: {", ".join(known)}.'
+  return f'{hint} Known: {", ".join(known) or "none"}.'

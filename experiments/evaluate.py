@@ -10,11 +10,11 @@ from absl import flags
 import jax
 
 from dppo_jax.configs import default
-from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime import cli
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.evaluation import offline
 from dppo_jax.runtime.programs.base_weights import open_parts
+from dppo_jax.runtime.rollouts.verify import open_pool
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 _STEP = flags.DEFINE_string('step', 'latest', 'best, latest or a number.')
@@ -44,7 +44,7 @@ def main() -> int:
   state = offline.load_policy(
     parts, experiment.checkpoints, folder, _STEP.value
   )
-  with VerifierPool(**vars(experiment.rewards)) as pool:
+  with open_pool(experiment.rewards) as pool:
     evaluate = offline.open_evaluation(experiment, parts, pool)
     found = evaluate(state, experiment.evaluation.final_num_prompts)
   how = config.evaluation.to_dict()

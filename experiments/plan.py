@@ -40,7 +40,7 @@ def main() -> int:
   topology = topologies.parse(name, _SLICES.value)
   compiling = _COMPILE.value and topology.platform == 'tpu'
   if topology.platform == 'tpu' and not _HERE.value:
-    return child.run('experiments.plan', sys.argv[1:])
+    return child.run('dppo_jax.experiments.plan', sys.argv[1:])
   made = plan.make_plan(
     config,
     topology,

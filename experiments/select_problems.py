@@ -13,12 +13,12 @@ from absl import flags
 import jax
 from ml_collections import config_flags
 
-from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime import cli
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.evaluation import select_problems
 from dppo_jax.runtime.hosts.preemption import stop_on_signals
 from dppo_jax.runtime.programs.base_weights import open_parts
+from dppo_jax.runtime.rollouts.verify import open_pool
 from dppo_jax.runtime.sft.warm_start import warm_start
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Model and source.')
@@ -36,7 +36,7 @@ def main() -> int:
   parts = open_parts(experiment)
   with (
     stop_on_signals() as stop,
-    VerifierPool(**vars(experiment.rewards)) as pool,
+    open_pool(experiment.rewards) as pool,
   ):
     found = select_problems.select(
       experiment,

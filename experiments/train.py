@@ -16,7 +16,7 @@ from dppo_jax.runtime import cli, loop
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.hosts import cluster, coordination
 from dppo_jax.runtime.reporting import header
-from dppo_jax.runtime.storage import run_folder
+from dppo_jax.runtime.storage import shared_workdir
 
 _BEGIN = time.monotonic()
 _CONFIG = config_flags.DEFINE_config_file(
@@ -40,11 +40,11 @@ def main() -> int:
     print(dry_run.plan(config, _NUM_DEVICES.value))
     return 0
   cluster.start(_LAUNCH())
-  run_folder.check_hosts(config.to_dict())
+  shared_workdir.check_hosts(config.to_dict())
   experiment = build_experiment(config, jax.device_count())
   named = cli.required('workdir', _WORKDIR.value, 'a folder for the run')
   resolved, extend = experiment.resolved, _EXTEND.value
-  with run_folder.opened(named, resolved, extend=extend) as folder:
+  with shared_workdir.opened(named, resolved, extend=extend) as folder:
     facts = loop.run(experiment, folder)
     facts.setdefault('process_s', round(time.monotonic() - _BEGIN, 1))
     if coordination.is_primary():

@@ -13,3 +13,7 @@ from dppo_jax.suggestions import suggest
 )
 def test_the_nearest_is_named_and_all_are_listed_in_their_order(got, expected):
   assert suggest(got, ('topk', 'binary')) == expected
+
+
+def test_where_nothing_is_known_it_says_so():
+  assert suggest('a', ()) == '. Known: none.'

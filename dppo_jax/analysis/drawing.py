@@ -1,7 +1,6 @@
 """Plots of panels, as PNG and SVG, in one style."""
 
 from collections.abc import Sequence
-import io
 import math
 import pathlib
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from dppo_jax.analysis.panels import Panel, Series, Style
+from dppo_jax.runtime.reporting import plots
+from dppo_jax.runtime.storage.files import open_atomically
 
 # Each method of the papers has one style in all figures.
 STYLES = {
@@ -61,19 +62,15 @@ def draw(
     title: above the panels; may have several lines.
     panels: at least one.
   """
-  # Imported here: it is the slowest import of the package.
-  import matplotlib
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
+  import matplotlib  # Imported here: it is slow.
 
   with matplotlib.rc_context(_RC):
     num_columns = min(len(panels), _MAX_COLUMNS)
     if num_columns > 1 and 2 * (num_columns - 1) >= len(panels):
       num_columns = math.ceil(len(panels) / math.ceil(len(panels) / 4))
     num_rows = math.ceil(len(panels) / num_columns)
-    size = (max(4.4 * num_columns, 7.0), 3.6 * num_rows + 1.2)
-    figure = Figure(figsize=size, dpi=110, layout='constrained')
-    FigureCanvasAgg(figure)
+    width = max(4.4 * num_columns, 7.0)
+    figure = plots.make_figure(width, 3.6 * num_rows + 1.2, dpi=110)
     axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     figure.suptitle(title, fontsize=11)
     chosen = _all_styles(panels)
@@ -98,12 +95,9 @@ def draw(
         frameon=False,
       )
     for ending in ('png', 'svg'):
-      data = io.BytesIO()
       facts = {'Date': None} if ending == 'svg' else {}
-      figure.savefig(data, format=ending, metadata=facts)
-      unfinished = path.with_name(f'.{path.name}.{ending}.tmp')
-      unfinished.write_bytes(data.getvalue())
-      unfinished.replace(path.with_name(f'{path.name}.{ending}'))
+      with open_atomically(path.with_name(f'{path.name}.{ending}')) as file:
+        figure.savefig(file, format=ending, metadata=facts)
 
 
 def _all_styles(panels: Sequence[Panel]) -> dict[str, Style]:
@@ -126,7 +120,7 @@ def _draw_series(axis: Any, series: Series, style: Style, crowded: bool) -> Any:
     if spread:
       reach = [series.y - series.low, series.high - series.y]
       axis.errorbar(
-        series.x, series.y, reach, fmt='none', ecolor='#1a202c', capsize=3
+        series.x, series.y, reach, fmt='none', ecolor=plots.BLACK, capsize=3
       )
     return bar
   if series.kind == 'dots':
@@ -155,13 +149,7 @@ def _draw_series(axis: Any, series: Series, style: Style, crowded: bool) -> Any:
 
 
 def _dress(axis: Any, panel: Panel) -> None:
-  axis.set_title(panel.title, fontsize=10.5, loc='left')
-  axis.set_xlabel(panel.x_label, fontsize=9)
-  axis.set_ylabel(panel.y_label, fontsize=9)
-  axis.tick_params(labelsize=8)
-  axis.grid(color='#e5e7eb', linewidth=0.8)
-  axis.set_axisbelow(True)
-  axis.spines[['top', 'right']].set_visible(False)
+  plots.dress(axis, panel.title, panel.x_label, panel.y_label)
   if panel.x_log:
     axis.set_xscale('log')
   if panel.y_log:

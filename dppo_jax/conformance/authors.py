@@ -27,7 +27,7 @@ _LARGEST, _SMALLEST, _LARGEST_SEQUENCE = (
 ValueFn = Callable[[Array, Array, Array, trust_regions.Thresholds], Array]
 
 
-class Row(NamedTuple):
+class ModeSpec(NamedTuple):
   """Our equivalent of a mode of theirs.
 
   Attributes:
@@ -117,24 +117,24 @@ tiny_other_kl = functools.partial(divergences.topk_kl, other_floor=1e-12)
 
 def _divergence(
   divergence: DivergenceFn, low: float, high: float, **more: Any
-) -> Row:
+) -> ModeSpec:
   bounds = _bounds(delta_low=low, delta_high=high)
-  return Row('divergence', bounds, divergence, **more)
+  return ModeSpec('divergence', bounds, divergence, **more)
 
 
-def _clip(**given: Any) -> Row:
-  return Row('ratio_clip', _bounds(**({'clip_low': 0.2} | given)))
+def _clip(**given: Any) -> ModeSpec:
+  return ModeSpec('ratio_clip', _bounds(**({'clip_low': 0.2} | given)))
 
 
-def _verl_divergence(divergence: DivergenceFn, delta: float) -> Row:
+def _verl_divergence(divergence: DivergenceFn, delta: float) -> ModeSpec:
   bounds = _bounds(delta_low=delta, delta_high=delta)
-  return Row(
+  return ModeSpec(
     'divergence', bounds, divergence, ratio_floor=_SMALLEST, ratio_cap=20.0
   )
 
 
-def _gspo(low: float, high: float) -> Row:
-  return Row(
+def _gspo(low: float, high: float) -> ModeSpec:
+  return ModeSpec(
     'gspo',
     _bounds(clip_low=low, clip_high=high),
     form='surrogate',
@@ -145,12 +145,12 @@ def _gspo(low: float, high: float) -> Row:
   )
 
 
-def _cppo(delta: float, w_min: float, least: float) -> Row:
+def _cppo(delta: float, w_min: float, least: float) -> ModeSpec:
   bounds = _bounds(delta_low=delta, delta_high=delta, w_min=w_min, budget=least)
-  return Row('cppo_dynamic', bounds)
+  return ModeSpec('cppo_dynamic', bounds)
 
 
-STABLE_RL: Mapping[str, Row] = {
+STABLE_RL: Mapping[str, ModeSpec] = {
   'dppo_binary_tv': _divergence(divergences.binary_tv, 0.15, 0.15),
   'dppo_binary_tv_recompute': _divergence(
     divergences.binary_tv, 0.15, 0.15, anchor='recomputed'
@@ -166,18 +166,18 @@ STABLE_RL: Mapping[str, Row] = {
   'ppo_ablation_positive': _clip(clip_high=0.28, alpha_high=0.1),
   'ppo_ablation_negative': _clip(clip_high=0.28, alpha_low=0.1),
   'ppo_ablation_both': _clip(clip_high=0.28, alpha_low=0.1, alpha_high=0.1),
-  'pg_no_mask': Row('none', _bounds()),
+  'pg_no_mask': ModeSpec('none', _bounds()),
 }
-TRL: Mapping[str, Row] = {
+TRL: Mapping[str, ModeSpec] = {
   'binary_tv': _divergence(divergences.binary_tv, 0.15, 0.15),
   'binary_kl': _divergence(_clamped_kl, 0.05, 0.05),
   'topk_tv': _divergence(divergences.topk_tv, 0.15, 0.2),
   'topk_kl': _divergence(tiny_other_kl, 0.05, 0.08),
 }
-VERL: Mapping[str, Row] = {
+VERL: Mapping[str, ModeSpec] = {
   'gspo': _gspo(3e-4, 4e-4),
   'gspo_wide': _gspo(0.05, 0.1),
-  'sapo': Row(
+  'sapo': ModeSpec(
     'sapo',
     _bounds(tau_high=1.0, tau_low=1.05),
     form='surrogate',
@@ -185,23 +185,23 @@ VERL: Mapping[str, Row] = {
     published_value=soft_value,
   ),
   # Its low side, 1 - 10, is below every ratio.
-  'cispo': Row('none', _bounds(), ratio_floor=_SMALLEST, ratio_cap=1.2),
+  'cispo': ModeSpec('none', _bounds(), ratio_floor=_SMALLEST, ratio_cap=1.2),
   'dppo_tv': _verl_divergence(divergences.binary_tv, 0.15),
   'dppo_kl': _verl_divergence(_offset_kl, 0.05),
-  'vanilla_dual_clip': Row(
+  'vanilla_dual_clip': ModeSpec(
     'dual_clip',
     _bounds(clip_low=0.2, clip_high=0.28, dual_clip=3.0),
     form='surrogate',
     published_value=clipped_value,
   ),
 }
-UNIRL: Mapping[str, Row] = {
+UNIRL: Mapping[str, ModeSpec] = {
   'default': _cppo(0.2, 0.8, 0.02),
   'dense': _cppo(0.15, 0.8, 0.015),
   'w1': _cppo(0.15, 1.0, 0.02),
   'tight': _cppo(0.1, 0.6, 0.005),
 }
-MODES: Mapping[str, Mapping[str, Row]] = {
+MODES: Mapping[str, Mapping[str, ModeSpec]] = {
   'stable_rl': STABLE_RL,
   'trl': TRL,
   'verl': VERL,
@@ -241,7 +241,7 @@ class Result(NamedTuple):
   aggregation: str = 'token_mean'
 
   @property
-  def row(self) -> Row:
+  def row(self) -> ModeSpec:
     """Our equivalent of the mode."""
     return MODES[self.implementation][self.mode]
 

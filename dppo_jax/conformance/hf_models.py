@@ -30,7 +30,7 @@ _ARRAYS = ('input_ids', 'attention_mask', 'logits', 'greedy')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ModelComparison:
   """Comparison of one model.
 
   Attributes:
@@ -57,7 +57,7 @@ class Comparison:
     )
 
 
-def compare_folder(root: pathlib.Path) -> list[Comparison]:
+def compare_folder(root: pathlib.Path) -> list[ModelComparison]:
   """Comparisons of every model at or below a folder.
 
   Raises:
@@ -72,11 +72,11 @@ def compare_folder(root: pathlib.Path) -> list[Comparison]:
   return [_compare(folder) for folder in found]
 
 
-def _compare(folder: pathlib.Path) -> Comparison:
+def _compare(folder: pathlib.Path) -> ModelComparison:
   try:
     return compare(folder)
   except ValueError as error:
-    return Comparison(
+    return ModelComparison(
       folder=folder,
       logits_error=float('inf'),
       greedy_differ=0,
@@ -85,7 +85,7 @@ def _compare(folder: pathlib.Path) -> Comparison:
     )
 
 
-def compare(folder: pathlib.Path) -> Comparison:
+def compare(folder: pathlib.Path) -> ModelComparison:
   """Comparison of one model, loaded and run in f32.
 
   Raises:
@@ -127,7 +127,7 @@ def compare(folder: pathlib.Path) -> Comparison:
   continued = np.asarray(drawn.tokens)[:, tokens.shape[1] :]
   differ = (continued != expected['greedy']).any(axis=1)
   error = np.abs(logits - theirs).max() / np.abs(theirs).max()
-  return Comparison(
+  return ModelComparison(
     folder=folder,
     logits_error=float(error),
     greedy_differ=int(differ.sum()),
@@ -175,7 +175,7 @@ def _read_expected(path: pathlib.Path) -> dict[str, np.ndarray]:
     return {name: archive[name] for name in _ARRAYS}
 
 
-def describe(root: pathlib.Path, found: Sequence[Comparison]) -> str:
+def describe(root: pathlib.Path, found: Sequence[ModelComparison]) -> str:
   """Text with one line per model, its problems, and the verdict."""
   names = [
     '.' if c.folder == root else str(c.folder.relative_to(root)) for c in found

@@ -7,12 +7,13 @@ writes too much text, or repeats text or raises powers beyond a bound.
 
 from collections.abc import Callable, Mapping, Sequence, Set
 import datetime
-import difflib
 import json
 from typing import Any, NoReturn
 
 import jinja2
 from jinja2 import ext, meta, nodes, sandbox
+
+from dppo_jax.suggestions import suggest
 
 MAX_TEMPLATE_LENGTH = 200_000  # Characters; published ones have up to 20,000.
 MAX_TEXT_LENGTH = 2_000_000  # Characters that a template may write.
@@ -77,12 +78,9 @@ def _check_arguments(
   for name in given:
     if name in known:
       continue
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f'; did you mean {close[0]!r}?' if close else '.'
-    listed = ', '.join(sorted(known)) or 'none'
     raise ValueError(
-      f'data.chat_template_arguments: {origin} does not read {name!r}{hint} It'
-      f' reads: {listed}.'
+      f'data.chat_template_arguments: {origin} does not read'
+      f' {name!r}{suggest(name, sorted(known))}'
     )
 
 

@@ -34,7 +34,7 @@ def columns(text: str) -> list[str]:
   ]
 
 
-def fill(row: record_files.Row, template: str) -> str | None:
+def fill(row: record_files.RawRecord, template: str) -> str | None:
   """Template filled with the fields of a row; None if the row lacks one.
 
   A list is written with commas between its entries.
@@ -54,7 +54,7 @@ def fill(row: record_files.Row, template: str) -> str | None:
   return _FIELD.sub(lambda found: values[found[1]], template).strip()
 
 
-def text_of(value: Any, row: record_files.Row, meaning: str) -> str:
+def text_of(value: Any, row: record_files.RawRecord, meaning: str) -> str:
   """Text of a value: text, number (3.0 is '3'), or a list of them with commas.
 
   Args:
@@ -113,7 +113,7 @@ def parse_extra(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def keep_extra(
-  row: record_files.Row,
+  row: record_files.RawRecord,
   extra: Sequence[tuple[str, str]],
   own: Sequence[str],
 ) -> tuple[dict[str, Any], list[str]]:

@@ -14,7 +14,7 @@ SUFFIXES = ('.jsonl', '.json', '.parquet')
 _BATCH_SIZE = 4096  # Rows of a parquet file held at once.
 
 
-class Row(NamedTuple):
+class RawRecord(NamedTuple):
   """A row and its location, for error messages.
 
   Attributes:
@@ -70,7 +70,7 @@ def find_files(
 
 def read_rows(
   path: pathlib.Path, columns: Sequence[str] | None
-) -> Iterator[Row]:
+) -> Iterator[RawRecord]:
   """Rows of one file, in order.
 
   Args:
@@ -95,7 +95,7 @@ def read_rows(
     ) from error
 
 
-def lookup(row: Row, path: str) -> Any:
+def lookup(row: RawRecord, path: str) -> Any:
   """Value at a path; None if there is none.
 
   Args:
@@ -103,7 +103,7 @@ def lookup(row: Row, path: str) -> Any:
     path: 'key', 'key.inner', and for a list entry its index from 0: 'key.0' or
       'key[0]'; -1 is the last.
 
-  >>> lookup(Row({'a': [{'b': 7}]}, ''), 'a[0].b')
+  >>> lookup(RawRecord({'a': [{'b': 7}]}, ''), 'a[0].b')
   7
   """
   if path in row.values:
@@ -126,7 +126,7 @@ def split_path(path: str) -> list[str]:
   return re.sub(r'\[(-?[0-9]+)\]', r'.\1', path).split('.')
 
 
-def holds_null(row: Row, path: str) -> bool:
+def holds_null(row: RawRecord, path: str) -> bool:
   """Whether the field exists and is null."""
   if path in row.values:
     return row.values[path] is None
@@ -135,7 +135,7 @@ def holds_null(row: Row, path: str) -> bool:
   return isinstance(value, Mapping) and key in value and value[key] is None
 
 
-def field_names(row: Row) -> str:
+def field_names(row: RawRecord) -> str:
   """Field names of a row, inner ones by path, for error messages."""
   names = []
   for key, value in row.values.items():
@@ -163,7 +163,7 @@ def _object(text: str, where: str, hint: str = '') -> Any:
     ) from error
 
 
-def _row(values: Any, where: str, *, hint: str = '') -> Row:
+def _row(values: Any, where: str, *, hint: str = '') -> RawRecord:
   if not isinstance(values, dict):
     raise ValueError(
       f'data.files: {where} is a {type(values).__name__}; a row is an object'
@@ -178,10 +178,10 @@ def _row(values: Any, where: str, *, hint: str = '') -> Row:
       f'data.files: {where} holds half a character (a lone surrogate,'
       f' \\u{half:04x}); write the full surrogate pair, or remove the row.'
     ) from error
-  return Row(values, where)
+  return RawRecord(values, where)
 
 
-def _read_lines(path: pathlib.Path) -> Iterator[Row]:
+def _read_lines(path: pathlib.Path) -> Iterator[RawRecord]:
   with path.open('rb') as file:
     for number, line in enumerate(file, 1):
       where = f'{path}, line {number}'
@@ -202,7 +202,7 @@ def _read_lines(path: pathlib.Path) -> Iterator[Row]:
       )
 
 
-def _read_json(path: pathlib.Path) -> Iterator[Row]:
+def _read_json(path: pathlib.Path) -> Iterator[RawRecord]:
   """Rows of one object, as MATH was first published, or of a list."""
   data = path.read_bytes()
   for number, line in enumerate(data.splitlines(), 1):
@@ -229,7 +229,7 @@ def _is_object(text: str) -> bool:
 
 def _read_parquet(
   path: pathlib.Path, columns: Sequence[str] | None
-) -> Iterator[Row]:
+) -> Iterator[RawRecord]:
   with parquet.ParquetFile(path) as file:
     there = [
       field.name
@@ -257,7 +257,7 @@ def _read_parquet(
         ) from error
       for values in found:
         number += 1
-        yield Row(values, f'{path}, row {number}', unread)
+        yield RawRecord(values, f'{path}, row {number}', unread)
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

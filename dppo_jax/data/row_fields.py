@@ -5,12 +5,13 @@ from typing import Any
 
 from dppo_jax.data import choices, fields, record_files
 from dppo_jax.data.catalog import Source
+from dppo_jax.data.record_files import RawRecord
 
 # Placeholders for a missing answer, in any case.
 _NO_ANSWERS = ('', 'proof', 'notfound', 'nan', 'null')
 
 
-def problem(row: record_files.Row, source: Source) -> tuple[str, str | None]:
+def problem(row: RawRecord, source: Source) -> tuple[str, str | None]:
   """Prompt of a row, with its multiple-choice options, and reference answer.
 
   Args:
@@ -51,7 +52,7 @@ def problem(row: record_files.Row, source: Source) -> tuple[str, str | None]:
     ) from error
 
 
-def _answer(row: record_files.Row, paths: Sequence[str]) -> Any:
+def _answer(row: RawRecord, paths: Sequence[str]) -> Any:
   """Value of the answer's field; None if it is null."""
   found = [
     value
@@ -63,7 +64,7 @@ def _answer(row: record_files.Row, paths: Sequence[str]) -> Any:
   return _field(row, paths, 'answer')
 
 
-def _read(value: Any, row: record_files.Row, source: Source) -> str | None:
+def _read(value: Any, row: RawRecord, source: Source) -> str | None:
   """Reference answer of a value or a list of values; None if it has none."""
   entries = value if isinstance(value, list) and value else [value]
   read = []
@@ -77,7 +78,7 @@ def _read(value: Any, row: record_files.Row, source: Source) -> str | None:
   return ', '.join(read)
 
 
-def _field(row: record_files.Row, paths: Sequence[str], meaning: str) -> Any:
+def _field(row: RawRecord, paths: Sequence[str], meaning: str) -> Any:
   """Value of the first field present; the text of a template."""
   for path in paths:
     if meaning == 'prompt' and fields.is_template(path):
@@ -98,7 +99,7 @@ def _field(row: record_files.Row, paths: Sequence[str], meaning: str) -> Any:
   )
 
 
-def _only_turn(chat: list[Any], row: record_files.Row) -> Any:
+def _only_turn(chat: list[Any], row: RawRecord) -> Any:
   """Content of the user's turn, in a chat of one turn."""
   place = f'data.fields.prompt: {row.where}'
   turns = [turn for turn in chat if isinstance(turn, Mapping)]
@@ -126,7 +127,7 @@ def _only_turn(chat: list[Any], row: record_files.Row) -> Any:
   return turns[0]['content']
 
 
-def _prompt(row: record_files.Row, paths: Sequence[str]) -> str:
+def _prompt(row: RawRecord, paths: Sequence[str]) -> str:
   """Text of a prompt: a text field, or a chat of one turn."""
   value = _field(row, paths, 'prompt')
   if isinstance(value, list):

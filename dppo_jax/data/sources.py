@@ -179,7 +179,7 @@ def load_source(
     place = f'{name}, split {split}'
     prepared = source.prepared(split, home)
     stream = (
-      record_files.Row(values, f'{place}, row {number}')
+      record_files.RawRecord(values, f'{place}, row {number}')
       for number, values in enumerate(prepared, 1)
     )
     return _collect(source, stream)
@@ -206,7 +206,9 @@ def _columns(source: Source) -> list[str] | None:
   return [name for path in paths for name in fields_lib.columns(path)]
 
 
-def _collect(source: Source, stream: Iterator[record_files.Row]) -> Loaded:
+def _collect(
+  source: Source, stream: Iterator[record_files.RawRecord]
+) -> Loaded:
   """Examples of the rows, the first row of each prompt only."""
   extra = fields_lib.parse_extra(source.extra)
   examples: dict[str, dict[str, Any]] = {}

@@ -12,7 +12,6 @@ from dppo_jax.data.hf_tokenizer import HFTokenizer
 from dppo_jax.ops import products
 from dppo_jax.planning import findings, memory, missing_files, text_findings
 from dppo_jax.planning.findings import ERROR, OK, Finding
-from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.programs import compiled, published_notes
@@ -20,6 +19,7 @@ from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.rollouts import reference_check
 from dppo_jax.runtime.rollouts.reward import reward
+from dppo_jax.runtime.rollouts.verify import CompletionVerifier, open_pool
 
 LogFn = Callable[[str], None]
 
@@ -153,7 +153,7 @@ def check_prompts(
     yield text_findings.check_turn_end(
       *tokenizer.turn_end(),
       experiment.sampling.eos_ids,
-      experiment.stop_strings,
+      experiment.sampling.stop_strings,
     )
 
 
@@ -169,7 +169,7 @@ def check_references(
   Yields:
     References that no verifier accepts, and held-out prompts trained on.
   """
-  with VerifierPool(**vars(experiment.rewards)) as pool:
+  with open_pool(experiment.rewards) as pool:
     found = reference_check.examine(experiment, parts, pool)
   for name, each in found.items():
     limit = experiment.data.max_unverifiable
@@ -211,18 +211,17 @@ def check_sample(
   )
   log('Verifying')
   size = experiment.data.group_size
-  with VerifierPool(**vars(experiment.rewards)) as pool:
-    verdicts = reward(
-      parts.tokenizer,
-      parts.prompts,
-      pool,
-      host,
-      experiment.data.max_prompt_length,
-      size,
-      experiment.shaping,
-      experiment.stop_strings,
-      truncated=experiment.truncated,
-    ).verdicts
+  with open_pool(experiment.rewards) as pool:
+    verifier = CompletionVerifier(
+      tokenizer=parts.tokenizer,
+      stream=parts.prompts,
+      pool=pool,
+      prompt_length=experiment.data.max_prompt_length,
+      stop_strings=experiment.sampling.stop_strings,
+      truncated=experiment.rewards.truncated,
+    )
+    shaping = experiment.rewards.shaping
+    verdicts = reward(verifier, host, size, shaping).verdicts
   rewards = np.asarray([v.reward for v in verdicts], np.float32)
   yield findings.check_rewards(rewards.reshape(-1, size), warm_start=warm_start)
   mask = np.asarray(host.completion_mask)

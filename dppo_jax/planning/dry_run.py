@@ -81,7 +81,11 @@ def _with_words(config: Any) -> Any:
 def describe(experiment: Experiment) -> str:
   """Text of the resolved config, parameters, tokens and memory estimate."""
   parts = parts_lib.assemble_model(experiment)
-  sampling, data, step = experiment.sampling, experiment.data, experiment.step
+  sampling, data, step = (
+    experiment.sampling,
+    experiment.data,
+    experiment.learner,
+  )
   rows = data.num_prompts * data.group_size
   columns = data.max_prompt_length + sampling.max_completion_length
   estimate = memory(experiment, parts)

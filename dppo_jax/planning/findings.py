@@ -219,7 +219,7 @@ def check_rewards(rewards: np.ndarray, *, warm_start: bool) -> Finding:
       if low
       else 'too easy'
     )
-    + '; select problems with experiments.select_problems, raise'
+    + '; select problems with dppo select_problems, raise'
     ' data.group_size, or set data.dynamic_sampling=resample.',
   )
 
@@ -269,5 +269,5 @@ def check_memory(estimate: float, capacity: float | None) -> Finding:
     text,
     'raise learner.num_microbatches or mesh.fsdp, set model.remat=full, lower'
     ' data.num_prompts or sampling.max_completion_length; the plan'
-    ' (experiments.train --dry_run) shows the largest arrays.',
+    ' (dppo train --dry_run) shows the largest arrays.',
   )

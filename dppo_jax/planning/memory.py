@@ -1,6 +1,5 @@
 """Bytes per device: a run's arrays, a device's capacity."""
 
-import dataclasses
 import os
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from dppo_jax import hardware, parallel
 from dppo_jax.models import moe
 from dppo_jax.planning import missing_files
-from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.config.experiment import Experiment, replace_keys
 from dppo_jax.runtime.programs import base_weights, compiled
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state as state_lib
@@ -65,7 +64,7 @@ def memory(
   sampled at once, or of an LM-head chunk; activations are those of a
   microbatch. Temporaries and savings of the compiler are not included.
   """
-  model, step = experiment.model, experiment.step
+  model, step = experiment.model, experiment.learner
   data = experiment.data
   devices = parts.mesh.size
   rows = data.num_prompts * data.group_size
@@ -99,13 +98,11 @@ def memory(
   base = {}
   if experiment.lora is not None:
     # Without the folder: published models are in bfloat16.
-    known_dtype = experiment.base_dtype or not missing_files.has_weights(
-      experiment.pretrained
-    )
-    known = dataclasses.replace(
-      experiment, base_dtype=experiment.base_dtype or 'bfloat16'
-    )
-    abstract = base_weights.abstract_base(known if known_dtype else experiment)
+    dtype = experiment.lora.base_dtype
+    if not dtype and not missing_files.has_weights(experiment.model.pretrained):
+      dtype = 'bfloat16'
+    known = replace_keys(experiment, {'lora.base_dtype': dtype})
+    abstract = base_weights.abstract_base(known)
     base['base weights'] = _bytes_per_device(abstract)
   return {
     **base,

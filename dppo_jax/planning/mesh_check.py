@@ -18,7 +18,7 @@ from dppo_jax.base import Prompts, Rollout, Stream, TrainState, stream_key
 from dppo_jax.learner import state as state_lib
 from dppo_jax.planning import mesh_layouts, missing_files
 from dppo_jax.planning.mesh_layouts import Layout
-from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.config.experiment import Experiment, replace_keys
 from dppo_jax.runtime.hub import load_weights
 from dppo_jax.runtime.programs import base_weights, compiled
 from dppo_jax.runtime.programs import parts as parts_lib
@@ -45,7 +45,7 @@ class StepResult(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparison:
+class LayoutComparison:
   """Comparison of a layout with the first one.
 
   Attributes:
@@ -103,15 +103,15 @@ def compare(
   num_prompts: int,
   log: Callable[[str], None],
   layouts: Sequence[Layout],
-) -> list[Comparison]:
+) -> list[LayoutComparison]:
   """Comparisons of layouts with the first one; arguments as in `check`."""
-  compared: list[Comparison] = []
+  compared: list[LayoutComparison] = []
   expected: list[StepResult] = []
   for layout, experiment, why in mesh_layouts.choose(
     config, num_prompts, layouts
   ):
     if experiment is None:
-      compared.append(Comparison(layout=layout, skipped=why))
+      compared.append(LayoutComparison(layout=layout, skipped=why))
       if layout == layouts[0]:
         break
       continue
@@ -134,8 +134,8 @@ def run(
       this is the first.
   """
   devices = mesh_layouts.arrange(layout)
-  if not missing_files.has_weights(experiment.pretrained):
-    experiment = dataclasses.replace(experiment, pretrained='')
+  if not missing_files.has_weights(experiment.model.pretrained):
+    experiment = replace_keys(experiment, {'model.pretrained': ''})
   parts: Any = parts_lib.assemble_model(experiment, devices)
   if experiment.lora is not None:
     base = base_weights.load_base(experiment, devices)
@@ -206,11 +206,11 @@ def random_rewards(experiment: Experiment, step: int) -> np.ndarray:
 def _initial_state(
   experiment: Experiment, parts: parts_lib.ModelParts
 ) -> TrainState:
-  if not experiment.pretrained or experiment.lora is not None:
+  if not experiment.model.pretrained or experiment.lora is not None:
     return state_lib.init_state(
       parts.policy, parts.optimizer, parts.shardings, experiment.seed
     )
-  folder = pathlib.Path(experiment.pretrained).expanduser()
+  folder = pathlib.Path(experiment.model.pretrained).expanduser()
   params = load_weights.load_params(
     folder, programs_state.abstract_state(parts).params
   )
@@ -221,7 +221,7 @@ def _initial_state(
 
 def _compare(
   layout: Layout, expected: Sequence[StepResult], found: Sequence[StepResult]
-) -> Comparison:
+) -> LayoutComparison:
   counts = dict.fromkeys(
     ('num_tokens', 'num_other', 'num_decisions', 'num_masked', 'num_flipped'), 0
   )
@@ -240,7 +240,7 @@ def _compare(
     loss_error = max(loss_error, error if np.isfinite(error) else np.inf)
     gap = np.abs(got.divergence - want.divergence)[decided]
     divergence_error = max(divergence_error, float(gap.max(initial=0.0)))
-  return Comparison(
+  return LayoutComparison(
     layout=layout,
     loss_error=loss_error,
     divergence_error=divergence_error,
@@ -256,7 +256,7 @@ def _flips(want: np.ndarray, got: np.ndarray) -> np.ndarray:
   return ((want == 0) != (got == 0)) | (np.abs(want - got) > LOSS_TOLERANCE)
 
 
-def report(config: Any, compared: Sequence[Comparison]) -> list[str]:
+def report(config: Any, compared: Sequence[LayoutComparison]) -> list[str]:
   """Lines of the table and its summary."""
   header = ('mesh', 'devices', 'other tokens', 'loss', 'flips', 'divergence')
   rows: list[tuple[str, ...]] = [header]
@@ -287,7 +287,7 @@ def report(config: Any, compared: Sequence[Comparison]) -> list[str]:
   return ['', *lines, '', *_verdict(config, compared)]
 
 
-def _verdict(config: Any, compared: Sequence[Comparison]) -> list[str]:
+def _verdict(config: Any, compared: Sequence[LayoutComparison]) -> list[str]:
   ran = [each for each in compared if not each.skipped]
   if len(ran) < 2:
     return [

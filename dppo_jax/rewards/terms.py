@@ -1,11 +1,11 @@
 """A reward as a weighted sum of verifiers: 'math + 0.1 * think_answer'."""
 
 from collections.abc import Collection, Sequence
-import difflib
 import math
 from typing import NamedTuple
 
 from dppo_jax.rewards.verdicts import Verdict
+from dppo_jax.suggestions import suggest
 
 
 class Term(NamedTuple):
@@ -57,11 +57,9 @@ def parse_terms(
       )
     module, _, function = name.partition(':')
     if name not in known and not (functions and module and function):
-      close = difflib.get_close_matches(name, known, n=1)
-      hint = f' did you mean {close[0]!r}?' if close else ''
       mine = " Or name your own function: 'package.module:function'."
       raise ValueError(
-        f'{path}: unknown {name!r};{hint} Known: {", ".join(sorted(known))}.'
+        f'{path}: unknown {name!r}{suggest(name, sorted(known))}'
         f'{mine if functions else ""}'
       )
     if any(term.name == name for term in terms):

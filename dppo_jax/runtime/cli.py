@@ -169,7 +169,7 @@ def unknown_key(reason: str, argv: list[str]) -> str:
 
 
 def _reason(message: str) -> str:
-  """What a flag refused; of a config file that raised, its last word alone."""
+  """The reason a flag was refused; of a config that raised, its last line."""
   if 'Traceback' not in message:
     return message
   last = message.rstrip().splitlines()[-1].strip()

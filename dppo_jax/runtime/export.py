@@ -122,13 +122,13 @@ def export(
 
 def _base(experiment: Experiment) -> str:
   """Folder of the base of an adapter, which loads wherever it is read."""
-  if not experiment.pretrained:
+  if not experiment.model.pretrained:
     raise ValueError(
       f'--lora: got {ADAPTER!r}, and the base was drawn from the seed and is in'
       f' no folder; write the whole model with --lora={MERGED}, or name its'
       ' folder with --base.'
     )
-  folder = pathlib.Path(experiment.pretrained).expanduser().absolute()
+  folder = pathlib.Path(experiment.model.pretrained).expanduser().absolute()
   try:
     safetensors_io.read_json(folder / hf_config.CONFIG)
     load_weights.check_tensors(
@@ -170,7 +170,7 @@ def load_params(
 def _restore(
   experiment: Experiment, workdir: pathlib.Path, step: str
 ) -> tuple[Params, dict[str, Any]]:
-  """What was trained, and the metadata of its checkpoint."""
+  """The trained parameters, and the metadata of their checkpoint."""
   settings = experiment.checkpoints
   store = Checkpoints(
     workdir / CHECKPOINTS, settings.keep, settings.best_metric, read_only=True

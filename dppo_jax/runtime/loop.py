@@ -37,6 +37,7 @@ from dppo_jax.runtime.rollouts import collect as collect_lib
 from dppo_jax.runtime.rollouts import reference_check
 from dppo_jax.runtime.rollouts.ahead import RolloutQueue, RunState
 from dppo_jax.runtime.rollouts.reward_model import RewardModel
+from dppo_jax.runtime.rollouts.verify import open_pool
 from dppo_jax.runtime.sft.warm_start import warm_start
 from dppo_jax.runtime.storage import workdir as workdir_lib
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
@@ -68,7 +69,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
   schedule = experiment.evaluation
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(stop_on_signals())
-    pool = stack.enter_context(VerifierPool(**vars(experiment.rewards)))
+    pool = stack.enter_context(open_pool(experiment.rewards))
     checkpoints = _open_checkpoints(experiment, workdir)
     stack.enter_context(contextlib.closing(checkpoints))
 
@@ -97,8 +98,8 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       if finished is not None:
         return finished
     model = None
-    if experiment.reward_model.folder:
-      model = RewardModel(experiment.reward_model, parts.mesh)
+    if experiment.rewards.model.folder:
+      model = RewardModel(experiment.rewards.model, parts.mesh)
     evaluate = compile_evaluation(parts, schedule, pool, model)
     if state is None:
       state = warm_start(experiment, parts, stop)
@@ -267,7 +268,7 @@ def _compile_iteration(
       **clock.metrics(
         sampled=collected.num_tokens,
         trained=int(host_rows.total(on_host.token_mask.sum())),
-        ahead=experiment.lag > 0,
+        ahead=experiment.sampling.lag > 0,
       ),
     }
     return state, metrics, rows

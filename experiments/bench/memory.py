@@ -24,10 +24,9 @@ import numpy as np
 from dppo_jax.models import lora
 from dppo_jax.models import policy as policy_lib
 from dppo_jax.models.policy import AdaptedParams
-from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime import cli, export
 from dppo_jax.runtime.config.build import build_experiment
-from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.config.experiment import Experiment, replace_keys
 from dppo_jax.runtime.hub import hf_config, safetensors_io
 from dppo_jax.runtime.hub.safetensors_io import DTYPES, NewTensor
 from dppo_jax.runtime.hub.weight_map import stacks
@@ -36,6 +35,7 @@ from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.reporting.recorder import Stopwatch
 from dppo_jax.runtime.rollouts import collect as collect_lib
+from dppo_jax.runtime.rollouts.verify import open_pool
 
 # Flags are defined only as a command: other benchmarks import this module.
 if __name__ == '__main__':
@@ -205,7 +205,7 @@ def measure(
     ValueError: the weights are not those of the model, or peaks cannot be
       measured here.
   """
-  experiment = dataclasses.replace(experiment, pretrained=str(source))
+  experiment = replace_keys(experiment, {'model.pretrained': str(source)})
   compiled.use_compilation_cache(experiment.compilation_cache)
   parts = parts_lib.assemble(experiment)
   with meter.stage('import'):
@@ -214,7 +214,7 @@ def measure(
       experiment, parts, parts.optimizer, parts.shardings
     )
     jax.block_until_ready((parts.base, state))
-  with VerifierPool(**vars(experiment.rewards)) as pool:
+  with open_pool(experiment.rewards) as pool:
     collect = collect_lib.compile_collection(experiment, parts, pool)
     with meter.stage('sample'):
       drawn = collect(state, Stopwatch())[0].drawn

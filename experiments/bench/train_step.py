@@ -104,7 +104,7 @@ def make_variants(experiment: Experiment) -> Mapping[str, Callable[[], Any]]:
     ),
     metrics_fn=lambda batch, record: {},
     optimizer=parts.optimizer,
-    config=experiment.step,
+    config=experiment.learner,
     mesh=parts.mesh,
   )
   imitate = compile_train_step(learner, parts.shardings)
@@ -113,7 +113,7 @@ def make_variants(experiment: Experiment) -> Mapping[str, Callable[[], Any]]:
     token_mask=batch.token_mask,
     completion_mask=batch.completion_mask,
   )
-  reinforce: Any = compiled.compile_step(experiment, parts)
+  reinforce = compiled.compile_step(experiment, parts)
   return {
     RL: _repeat(experiment, parts, functools.partial(_take, reinforce), batch),
     CROSS_ENTROPY: _repeat(

@@ -27,7 +27,7 @@ def pod(*runs: str, config: str, **overrides: Any) -> tuple[str, ...]:
       if '/' not in key
     ]
     words = [
-      f'python -m experiments.train --config=configs/{config}.py:{preset}',
+      f'dppo train --config={config}:{preset}',
       *(f'--config.{key}' for key in (*shared, *own)),
       f'--workdir=runs/{"-".join([config, preset, *changed])}',
     ]

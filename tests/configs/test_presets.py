@@ -251,7 +251,7 @@ def test_unknown_preset_names_the_nearest(module):
   match = r"--config: unknown preset 'dpo_topk_tv'; did you mean 'dppo_topk_tv'"
   with pytest.raises(ValueError, match=match):
     module.get_config('dpo_topk_tv')
-  with pytest.raises(ValueError, match=r"unknown preset '§'; Known: cispo, "):
+  with pytest.raises(ValueError, match=r"unknown preset '§'\. Known: cispo, "):
     module.get_config('§')
 
 

@@ -53,7 +53,7 @@ def test_arguments_reach_the_template():
     (
       'enable_thinkng',
       r"FILE does not read 'enable_thinkng'; did you mean 'enable_thinking'\?"
-      ' It reads: effort, enable_thinking',
+      ' Known: effort, enable_thinking',
     ),
     ('messages', "does not read 'messages'"),
     ('add_generation_prompt', "does not read 'add_generation_prompt'"),

@@ -4,7 +4,7 @@ from dppo_jax.data import fields, record_files
 
 
 def _row(**values):
-  return record_files.Row(values, 'FILE, line 1')
+  return record_files.RawRecord(values, 'FILE, line 1')
 
 
 def test_templates_and_the_columns_they_read():

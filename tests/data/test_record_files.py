@@ -21,15 +21,15 @@ def _read(path, columns=('a',)):
 def test_json_lines_keep_their_numbers(tmp_path):
   path = _write(tmp_path / 'x.jsonl', b'\xef\xbb\xbf{"a": 1}\n\n{"a": 2}\r\n')
   assert _read(path) == [
-    record_files.Row({'a': 1}, f'{path}, line 1'),
-    record_files.Row({'a': 2}, f'{path}, line 3'),
+    record_files.RawRecord({'a': 1}, f'{path}, line 1'),
+    record_files.RawRecord({'a': 2}, f'{path}, line 3'),
   ]
 
 
 def test_json_is_one_row_or_a_list(tmp_path):
   one = _write(tmp_path / 'one.json', b'{\n "a": 1\n}')
   many = _write(tmp_path / 'many.json', b'[{"a": 1}, {"a": 2}]')
-  assert _read(one) == [record_files.Row({'a': 1}, str(one))]
+  assert _read(one) == [record_files.RawRecord({'a': 1}, str(one))]
   assert [row.where for row in _read(many)] == [
     f'{many}, row 1',
     f'{many}, row 2',
@@ -103,18 +103,18 @@ def test_damaged_files_say_where(tmp_path, name, data, match):
 
 
 def test_lookup_goes_inside():
-  row = record_files.Row({'a': {'b': {'c': 1}}, 'a.b': 2, 'd': 3}, '')
+  row = record_files.RawRecord({'a': {'b': {'c': 1}}, 'a.b': 2, 'd': 3}, '')
   assert record_files.lookup(row, 'a.b') == 2
   assert record_files.lookup(row, 'a.b.c') == 1
   assert record_files.lookup(row, 'd.x') is None
-  inside = record_files.Row({'a': [{'b': [1, 2]}, 3]}, '')
+  inside = record_files.RawRecord({'a': [{'b': [1, 2]}, 3]}, '')
   assert record_files.lookup(inside, 'a.0.b.1') == 2
   assert record_files.lookup(inside, 'a[0].b[-1]') == 2
   assert record_files.lookup(inside, 'a[1]') == 3
   for path in ('a[2]', 'a[-3]', 'a.b', 'a[1].b', 'a[x]'):
     assert record_files.lookup(inside, path) is None
   assert record_files.field_names(row) == 'a.b, a.b, d'
-  row = record_files.Row({'a': {'b': None}, 'c': None, 'd': 0}, '')
+  row = record_files.RawRecord({'a': {'b': None}, 'c': None, 'd': 0}, '')
   there = [
     path
     for path in ('a.b', 'c', 'd', 'a', 'x', 'c.x')

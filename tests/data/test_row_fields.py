@@ -9,7 +9,7 @@ from dppo_jax.data.catalog import SOURCES
 
 
 def _row(**values):
-  return record_files.Row({'q': 'why?', **values}, 'a.jsonl, line 7')
+  return record_files.RawRecord({'q': 'why?', **values}, 'a.jsonl, line 7')
 
 
 def _answer(row, *paths, read=reference_answers.as_is):

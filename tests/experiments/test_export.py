@@ -28,7 +28,7 @@ def command(capsys, monkeypatch):
       values[name].unparse()
     for name, value in given.items():
       values[name].parse(str(value))
-    with runs.devices(8):
+    with runs.quick_compilation():
       code = cli.guard(export.main, ['export'])
     return code, *capsys.readouterr()
 

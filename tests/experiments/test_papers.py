@@ -48,10 +48,9 @@ def _parse(text):
 def _resolve(command):
   """The config that a printed command trains, and its workdir."""
   words = shlex.split(command)
-  assert words[:3] == ['python', '-m', 'experiments.train']
-  flags = dict(word.removeprefix('--').split('=', 1) for word in words[3:])
-  path, _, preset = flags.pop('config').partition(':')
-  name = path.removeprefix('configs/').removesuffix('.py')
+  assert words[:2] == ['dppo', 'train']
+  flags = dict(word.removeprefix('--').split('=', 1) for word in words[2:])
+  name, _, preset = flags.pop('config').partition(':')
   workdir = flags.pop('workdir')
   config = importlib.import_module(f'dppo_jax.configs.{name}').get_config(
     preset

@@ -112,8 +112,8 @@ def test_commands(tmp_path):
   assert printed[0] == 0
   commands = [shlex.split(line) for line in printed[1].splitlines()]
   assert len(commands) == 4
-  assert commands[0][:5] == [
-    *('python', '-m', 'experiments.train', '--config=configs/tiny.py'),
+  assert commands[0][:4] == [
+    *('dppo', 'train', '--config=configs/tiny.py'),
     '--config.num_steps=3',
   ]
   assert 'holds no sweep' in nothing[2]

@@ -97,7 +97,7 @@ def test_the_start_says_what_is_about_to_run(unbroken):
 
 
 def test_the_end_says_how_to_go_on(unbroken):
-  assert f'experiments.evaluate --workdir={unbroken.folder}' in unbroken.out
+  assert f' evaluate --workdir={unbroken.folder}' in unbroken.out
   assert '--config.num_steps=60' in unbroken.out.rpartition('Resume:')[2]
   for name in ('summary.json', 'summary.png', 'samples.jsonl', 'config.json'):
     assert (unbroken.folder / name).stat().st_size
@@ -121,7 +121,7 @@ def _command(monkeypatch, settings, folder=None, dry_run=False):
   launch = cluster.make_launch(None, 1, 0, 60, {})
   monkeypatch.setattr(train, '_LAUNCH', lambda: launch)
   monkeypatch.setattr(train.jax, 'device_count', lambda: 1)
-  with runs.devices():
+  with runs.quick_compilation():
     return cli.guard(train.main, ['train'])
 
 

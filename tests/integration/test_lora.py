@@ -20,8 +20,9 @@ from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.storage import workdir
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
-from tests.runtime.hub.test_load_weights import like
 from tests.support import factories, published, runs
+
+pytestmark = pytest.mark.slow
 
 _SOURCE = published.MODELS / 'qwen3_gqa'
 
@@ -62,14 +63,14 @@ def trained(tmp_path_factory):
 @functools.cache
 def _state(folder, step='latest'):
   experiment = runs.experiment(_settings())
-  with runs.devices():
+  with runs.quick_compilation():
     parts = base_weights.with_base(experiment, parts_lib.assemble(experiment))
     state = offline.load_policy(parts, experiment.checkpoints, folder, step)
   return experiment, parts, state
 
 
 def _export(folder, out, **given):
-  with runs.devices():
+  with runs.quick_compilation():
     return export_lib.export(
       runs.experiment(_settings()),
       folder,
@@ -81,7 +82,7 @@ def _export(folder, out, **given):
 def test_the_frozen_bits_stay(trained):
   _, held = trained
   assert len(held) == 1  # One copy, of the policy and of the reference.
-  fresh = load_weights.load_params(_SOURCE, like(_SOURCE))
+  fresh = load_weights.load_params(_SOURCE, published.like(_SOURCE))
   for got, expected in zip(
     *map(jax.tree.leaves, (held[0], fresh)), strict=True
   ):
@@ -168,7 +169,9 @@ def _logits(params):
 def test_merged_weights_have_the_logits_of_the_run(trained, tmp_path):
   written = _export(trained[0], tmp_path / 'out')
   assert {'model.safetensors', 'config.json'} <= {p.name for p in written}
-  merged = load_weights.load_params(tmp_path / 'out', like(tmp_path / 'out'))
+  merged = load_weights.load_params(
+    tmp_path / 'out', published.like(tmp_path / 'out')
+  )
   _, parts, state = _state(trained[0])
   own = _logits(parts_lib.complete(parts, parts.base, state.params))
   np.testing.assert_allclose(_logits(merged), own, atol=2e-5 * abs(own).max())
@@ -191,7 +194,7 @@ def test_an_adapter_begins_another_run(trained, tmp_path):
   assert config['base_model_name_or_path'] == str(_SOURCE)
   _, _, state = _state(trained[0])
   experiment = runs.experiment(_settings(lora__pretrained=str(out)))
-  with runs.devices():
+  with runs.quick_compilation():
     parts = parts_lib.assemble(experiment)
     again = state_lib.initial_state(
       experiment, parts, parts.optimizer, parts.shardings
@@ -207,7 +210,7 @@ def test_an_adapter_of_another_shape_is_refused(trained, tmp_path):
   experiment = runs.experiment(
     _settings(lora__rank=3, lora__pretrained=str(tmp_path / 'out'))
   )
-  with runs.devices():
+  with runs.quick_compilation():
     parts = parts_lib.assemble(experiment)
     with pytest.raises(ValueError, match=r'(?s)^lora\.pretrained: .* r is 2,'):
       state_lib.initial_state(
@@ -229,7 +232,7 @@ def test_a_changed_base_is_refused(trained, tmp_path):
   (folder / workdir.CONFIG).write_text(json.dumps(recorded))
   with pytest.raises(ValueError, match='trained on frozen weights with'):
     runs.run(settings, folder)
-  with runs.devices():
+  with runs.quick_compilation():
     export = (runs.experiment(settings), folder, tmp_path / 'out', 'latest', '')
     with pytest.raises(ValueError, match='trained on frozen weights with'):
       export_lib.export(*export, 10**9)

@@ -14,6 +14,8 @@ from dppo_jax.runtime.programs import state as programs_state
 from dppo_jax.runtime.rollouts import weight_sync
 from tests.support import factories, published, runs
 
+pytestmark = pytest.mark.slow
+
 _ATTENTION = ('q_proj', 'k_proj', 'v_proj', 'o_proj')
 
 
@@ -33,7 +35,7 @@ def _step(name, sizes, **overrides):
   num_devices = int(np.prod(sizes))
   settings = _settings(name, sizes, **overrides)
   experiment = runs.experiment(settings, num_devices)
-  with runs.devices(num_devices):
+  with runs.quick_compilation():
     parts = base_weights.with_base(experiment, parts_lib.assemble(experiment))
     before = [np.asarray(x).tobytes() for x in jax.tree.leaves(parts.base)]
     rng = np.random.default_rng(0)
@@ -81,12 +83,12 @@ def test_eight_devices_step_like_one(name, targets):
 def test_the_anchor_head_is_that_of_the_base():
   settings = _settings('qwen3_gqa', (1, 1, 1), sampling__precision='fp8')
   experiment = runs.experiment(settings)
-  with runs.devices():
+  with runs.quick_compilation():
     parts = base_weights.with_base(experiment, parts_lib.assemble(experiment))
     state = state_lib.init_state(
       parts.policy, parts.optimizer, parts.shardings, 0
     )
-    handed = weight_sync.compile_hand_over(parts, experiment)
+    handed = weight_sync.compile_weight_sync(parts, experiment)
     copy_head = compiled.compile_anchor_head(handed.parts)
     head = copy_head(handed(state.params))
   base = np.asarray(parts.base['head'])

@@ -14,6 +14,8 @@ from dppo_jax.runtime.storage import metrics_log, workdir
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
 from tests.support import factories, pairs, runs
 
+pytestmark = pytest.mark.slow
+
 _NUM_STEPS = 6
 _SETTINGS = {
   'num_steps': _NUM_STEPS,

@@ -6,10 +6,13 @@ One job with as many options at once as go together; a job takes long to start.
 import pathlib
 
 import numpy as np
+import pytest
 
 from dppo_jax.runtime.ledger import files
 from dppo_jax.runtime.storage import metrics_log
 from tests.support import pairs, runs
+
+pytestmark = pytest.mark.slow
 
 _DATA = pathlib.Path(__file__).parents[1] / 'testdata'
 _SETTINGS = {

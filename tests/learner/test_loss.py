@@ -262,6 +262,7 @@ def test_imitation_is_minus_log_pi(batch, logits):
   assert float(got) == pytest.approx((expected * weights).sum(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_sharing_prompts_changes_no_gradient():
   """A prompt run once for its group, or once for each of its rows."""
   # Small weights: the rounding of large ones alone comes near the bound.
@@ -371,6 +372,7 @@ def balanced():
   return differentiate
 
 
+@pytest.mark.slow
 def test_the_load_balance_is_added_by_its_coefficient(balanced):
   (plain, decisions), gradient = balanced(4, 0.0, False)
   (loss, _), with_balance = balanced(4, 0.5, False)
@@ -384,6 +386,7 @@ def test_the_load_balance_is_added_by_its_coefficient(balanced):
   assert np.abs(moved['layers']['mlp']['router']['kernel']).max() > 1e-5
 
 
+@pytest.mark.slow
 def test_sharing_prompts_balances_alike(balanced):
   ((alone, one), gradient) = balanced(1, 0.5, True)
   ((shared, other), shared_gradient) = balanced(4, 0.5, True)

@@ -218,6 +218,7 @@ def _gaps(rollout, log_probs):
   return np.abs(np.exp(pi) - np.exp(mu)).mean(), np.abs(pi - mu).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shared_rows', [1, _G])
 @pytest.mark.parametrize('precision', ['bfloat16', 'int8'])
 def test_replay_removes_mismatch(routed, precision, shared_rows):
@@ -229,6 +230,7 @@ def test_replay_removes_mismatch(routed, precision, shared_rows):
   assert replayed[1] < 0.5 * free[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shared_rows', [1, _G])
 @pytest.mark.parametrize('replay', [True, False])
 def test_cached_sampling_agrees_with_whole_sequences(
@@ -239,6 +241,7 @@ def test_cached_sampling_agrees_with_whole_sequences(
   assert _gaps(rollout, routed.score(used, shared_rows))[1] < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('replay', [True, False])
 def test_routers_are_counted_alike_where_prompts_are_shared(routed, replay):
   """And where the last token has no routes, which predicts nothing."""

@@ -136,6 +136,7 @@ def test_merged_and_beside_agree(overrides):
   assert np.abs(got - _hidden(model, params.base)).max() > 0.1
 
 
+@pytest.mark.slow
 def test_the_cached_path_agrees():
   model = factories.transformer_config()
   params = _adapted(model, _config())

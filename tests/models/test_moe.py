@@ -209,6 +209,7 @@ def _value_and_gradient(config, params, mesh, shardings):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'sizes',
   [

@@ -245,6 +245,7 @@ def _sharded(config, mesh):
   return *jax.device_get(compiled(params, *arrays)), compiled.as_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('num_experts', [0, 4])
 def test_the_columns_of_the_residual_stream_can_be_split(num_experts):
   mesh = parallel.make_mesh(2, 2, 2)

@@ -15,7 +15,7 @@ _TOKENIZER = pathlib.Path(__file__).parents[1] / 'testdata' / 'tokenizer'
 def _examine(settings):
   """Findings by check, and what was told."""
   told = []
-  with runs.devices():
+  with runs.quick_compilation():
     found = doctor.examine(settings, 1, 8, told.append)
   return {finding.check: finding for finding in found}, told
 
@@ -97,6 +97,7 @@ def test_a_policy_that_never_earns_is_found():
   assert found['zero-variance groups'].level == 'error'
 
 
+@pytest.mark.slow
 def test_a_trainer_at_another_temperature_is_found():
   settings = runs.config(model__init_scale=1.0)
   experiment = runs.experiment(settings)
@@ -107,7 +108,7 @@ def test_a_trainer_at_another_temperature_is_found():
   assert found['temperature'].level == 'error'
   assert 'sampled at 1, trained at 0.5' in found['temperature'].cause
   # And in the numbers, whatever the settings say.
-  with runs.devices():
+  with runs.quick_compilation():
     parts = runs.parts(settings)
     numbers = doctor.check_sample(sick, parts, 8, told.append)
     levels = {finding.check: finding.level for finding in numbers}
@@ -130,7 +131,7 @@ def _chat(folder, tmp_path, template):
   if template:
     (folder / 'chat_template.jinja').write_text(template)
   experiment = runs.experiment(settings)
-  with runs.devices():
+  with runs.quick_compilation():
     parts = runs.parts(settings)
     return {
       finding.check: finding.level

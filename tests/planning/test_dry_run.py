@@ -12,7 +12,7 @@ def test_a_plan_is_for_devices_that_are_not_here():
 
 
 def test_the_plan_counts_tokens():
-  with runs.devices():
+  with runs.quick_compilation():
     text = dry_run.describe(runs.experiment())
   for line in (
     'train steps        6 of 2 updates',

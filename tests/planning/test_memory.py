@@ -26,7 +26,7 @@ def _nbytes_on_first(tree):
 )
 def test_the_memory_of_the_state_is_exact(mesh, num_devices):
   experiment = runs.experiment(runs.config(**mesh), num_devices)
-  with runs.devices(num_devices):
+  with runs.quick_compilation():
     parts = parts_lib.assemble(experiment)
     state = state_lib.init_state(
       parts.policy, parts.optimizer, parts.shardings, 0
@@ -83,7 +83,7 @@ def test_sizes_have_units():
 
 def test_what_is_frozen_costs_no_gradients():
   settings = runs.config(lora__rank=2, lora__base_dtype='bfloat16')
-  with runs.devices():
+  with runs.quick_compilation():
     experiment = runs.experiment(settings)
     memory = memory_lib.memory(experiment, parts_lib.assemble(experiment))
     text = dry_run.describe(experiment)

@@ -22,7 +22,7 @@ _SETTINGS = dict(
 def _compare(*layouts):
   told = []
   settings = runs.config(**_SETTINGS)
-  with runs.devices():
+  with runs.quick_compilation():
     found = mesh_check.compare(settings, 8, told.append, layouts)
   assert len(told) == len(layouts)
   return found, '\n'.join(mesh_check.report(settings, found))
@@ -83,7 +83,7 @@ def test_the_exit_code_says_whether_they_agree(monkeypatch):
     return mesh_check.check(runs.config(), 8, lambda line: None)
 
   one, two = (
-    mesh_check.Comparison(layout=layout) for layout in (Layout(), _WIDE)
+    mesh_check.LayoutComparison(layout=layout) for layout in (Layout(), _WIDE)
   )
   assert outcome(one, two)
   assert not outcome(one, dataclasses.replace(two, num_other=1))
@@ -108,8 +108,8 @@ def test_what_is_too_big_here_is_told_with_what_to_do(monkeypatch):
 )
 def test_advice_depends_on_the_precision(dtype, advice):
   settings = runs.config(model__dtype=dtype)
-  sick = mesh_check.Comparison(layout=_WIDE, num_other=3, num_tokens=9)
-  well = mesh_check.Comparison(layout=Layout(), num_tokens=9)
+  sick = mesh_check.LayoutComparison(layout=_WIDE, num_other=3, num_tokens=9)
+  well = mesh_check.LayoutComparison(layout=Layout(), num_tokens=9)
   assert advice in '\n'.join(mesh_check.report(settings, [well, sick]))
 
 

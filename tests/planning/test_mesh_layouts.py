@@ -74,7 +74,7 @@ def test_the_batch_is_small_and_the_mesh_is_the_layout():
   settings = runs.config(learner__num_minibatches=8, mesh__fsdp=2)
   built = mesh_layouts.build(settings, Layout(data=2, tensor=2), 8)
   assert built.data.num_prompts == 8
-  assert built.step.num_minibatches == 2
+  assert built.learner.num_minibatches == 2
   sizes = (built.mesh.data, built.mesh.fsdp, built.mesh.tensor)
   assert sizes == (2, 1, 2)
   assert settings.mesh.fsdp == 2

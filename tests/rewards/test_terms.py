@@ -31,7 +31,7 @@ def test_functions_of_the_user():
   ('text', 'message'),
   [
     ('maht', "unknown 'maht'; did you mean 'math'? Known: form, math."),
-    ('', "unknown ''; Known"),
+    ('', "unknown ''. Known"),
     ('math + ', "unknown ''"),
     ('math +form', "unknown 'math +form'"),
     ('mine:act', "unknown 'mine:act'"),

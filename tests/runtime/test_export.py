@@ -11,7 +11,6 @@ from dppo_jax.runtime import export
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.hub import hf_config, load_weights
 from dppo_jax.runtime.storage import metrics_log, workdir
-from tests.runtime.hub.test_load_weights import like
 from tests.support import published, runs
 
 _LARGE = 10**9
@@ -30,13 +29,13 @@ def test_in_out_in_is_bit_exact(tmp_path, name, dtype):
   for key in list(arrays):
     arrays[key] = arrays[key].astype(export.DTYPES[export._STORED[dtype]])
   published.rewrite(folder, arrays)
-  params = load_weights.load_params(folder, like(folder))
+  params = load_weights.load_params(folder, published.like(folder))
   out = tmp_path / 'out'
   out.mkdir()
   paths = export.write_params(params, out, dtype, max_bytes=40_000)
   assert len(paths) > 2  # Shards and their index.
   assert _arrays_of(out) == _arrays_of(folder)
-  again = load_weights.load_params(out, like(folder))
+  again = load_weights.load_params(out, published.like(folder))
   for got, expected in zip(
     jax.tree.leaves(again), jax.tree.leaves(params), strict=True
   ):
@@ -45,14 +44,14 @@ def test_in_out_in_is_bit_exact(tmp_path, name, dtype):
 
 def test_sharded_parameters_are_gathered_tensor_by_tensor(tmp_path):
   folder = published.MODELS / 'qwen3_gqa'
-  params = load_weights.load_params(folder, like(folder, (2, 2, 2)))
+  params = load_weights.load_params(folder, published.like(folder, (2, 2, 2)))
   export.write_params(params, tmp_path, 'float32', _LARGE)
   assert _arrays_of(tmp_path) == _arrays_of(folder)
 
 
 def test_a_dtype_that_is_too_narrow(tmp_path):
   folder = published.MODELS / 'qwen2_tied'
-  params = load_weights.load_params(folder, like(folder))
+  params = load_weights.load_params(folder, published.like(folder))
   params['final_norm']['scale'] = params['final_norm']['scale'] * 1e6
   with pytest.raises(
     ValueError, match=r'--dtype: model\.norm\.weight reaches .*use bfloat16'
@@ -115,7 +114,7 @@ def trained(source, tmp_path_factory):
 def _export(trained, out, step='latest', dtype=''):
   config = workdir.overlay(default.get_config(), workdir.read_config(trained))
   experiment = build_experiment(config, 1)
-  with runs.devices():
+  with runs.quick_compilation():
     return export.export(experiment, trained, out, step, dtype, _LARGE)
 
 
@@ -209,7 +208,7 @@ def test_a_run_of_its_own_shape_is_exported(finished, tmp_path):
   assert (config['eos_token_id'], config['pad_token_id']) == (1, 0)
   generation = (tmp_path / 'out' / 'generation_config.json').read_text()
   assert json.loads(generation)['eos_token_id'] == 1
-  load_weights.load_params(tmp_path / 'out', like(tmp_path / 'out'))
+  load_weights.load_params(tmp_path / 'out', published.like(tmp_path / 'out'))
 
 
 @pytest.mark.parametrize(
@@ -265,7 +264,7 @@ def adapted(source, tmp_path_factory):
 def _export_adapter(run, out, base=''):
   config = workdir.overlay(default.get_config(), workdir.read_config(run))
   experiment = build_experiment(config, 1)
-  with runs.devices():
+  with runs.quick_compilation():
     written = export.export(
       experiment, run, out, 'latest', '', _LARGE, export.ADAPTER, base
     )
@@ -282,7 +281,9 @@ def test_an_adapter_names_a_base_that_loads(adapted, tmp_path):
     'tokenizer_config.json',
   ]
   assert base == str(adapted.parent / 'base')
-  load_weights.load_params(pathlib.Path(base), like(pathlib.Path(base)))
+  load_weights.load_params(
+    pathlib.Path(base), published.like(pathlib.Path(base))
+  )
   _, base = _export_adapter(adapted, tmp_path / 'named', 'someone/model')
   assert base == 'someone/model'
 

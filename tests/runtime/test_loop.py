@@ -45,6 +45,7 @@ def test_every_kind_of_loss_runs(tmp_path, divergence):
   _all_finite(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_mesh_of_eight_devices_runs(tmp_path):
   settings = runs.smallest(
     mesh__data=2,
@@ -85,6 +86,7 @@ def _guarded(settings, folder):
   return cli.guard(lambda: runs.run(settings, folder) and 0, [''])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
@@ -204,6 +206,7 @@ def test_a_verifier_that_fails_costs_its_completions(two_steps_short):
   assert last['evaluation/sampled_accuracy'] == np.mean(kinds >= 8)
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_for_more_steps(tmp_path, capsys):
   settings = runs.smallest(optimizer__schedule='constant')
   longer = runs.smallest(optimizer__schedule='constant')
@@ -234,6 +237,7 @@ def test_profile_and_tensorboard_are_written(capsys, two_steps_short, finished):
   runs.assert_same(two_steps_short, finished)
 
 
+@pytest.mark.slow
 def test_routes_are_replayed_for_the_policy_that_sampled(tmp_path, monkeypatch):
   """Not for the reference, whose routers are its own; with a reward model."""
   replayed = []

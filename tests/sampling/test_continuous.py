@@ -12,8 +12,7 @@ from dppo_jax import parallel
 from dppo_jax.models.policy import make_policy
 from dppo_jax.models.slot_cache import SlotCache, Slots
 from dppo_jax.sampling import continuous
-from tests.sampling import test_decode
-from tests.support import factories
+from tests.support import factories, toy_policy
 
 _PROMPTS, _WIDTH, _GROUP, _LENGTH = 8, 5, 4, 8
 _ROWS = _PROMPTS * _GROUP
@@ -66,6 +65,7 @@ def _live(rollout):
   return (np.asarray(rollout.completion_mask).sum(1) - 1).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('num_slots', 'refills', 'size', 'num_prompts'),
   [(1, 16, 1, 1), (8, 4, 2, 1), (16, 2, 8, 2)],
@@ -88,6 +88,7 @@ def test_slots_change_no_completion(
     assert _live(rollout) < steps <= int(base.decode_steps.sum())
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_their_neighbors(base, prompts):
   """Bit for bit, although others end elsewhere and slots are refilled."""
   sample = _compile(_DENSE, num_slots=8)[0]
@@ -120,6 +121,7 @@ def test_as_many_slots_as_rows_are_the_plain_loop(base, prompts):
   assert continuous.plan_for(some, _PROMPTS, 1) is not None
 
 
+@pytest.mark.slow
 def test_states_and_routes_are_recorded(prompts):
   overrides = dict(with_hidden=True, with_routes=True)
   expected = _compile(_SPARSE, **overrides)[0](prompts)
@@ -136,6 +138,7 @@ def test_states_and_routes_are_recorded(prompts):
   assert same.mean() > 0.999  # Ties aside.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('sizes', [(8, 1, 1), (2, 2, 2)], ids=str)
 def test_every_shard_refills_its_own_slots(base, prompts, sizes):
   mesh = parallel.make_mesh(*sizes)
@@ -153,6 +156,7 @@ def test_every_shard_refills_its_own_slots(base, prompts, sizes):
     assert math.prod(map(int, numbers)) <= _WIDTH * _DENSE.d_model, shape
 
 
+@pytest.mark.slow
 def test_experts_over_the_mesh(prompts):
   mesh = parallel.make_mesh(1, 2, 1, jax.devices()[:4], expert=2)
   expected = _compile(_SPARSE)[0](prompts)
@@ -163,8 +167,8 @@ _CALLS = []
 
 
 def _toy_policy():
-  """That of `test_decode`, in slots: the state is the number of the token."""
-  policy = test_decode._toy_policy()
+  """The toy policy in slots: the state is the number of the token."""
+  policy = toy_policy.make(lambda step: None)
 
   def empty(prompt, num_slots, num_columns):
     del prompt, num_columns
@@ -187,7 +191,7 @@ def test_every_slot_of_every_step_is_counted(prompts, end_after):
   draw = functools.partial(
     continuous.sample, _toy_policy(), factories.vocabulary_axes(), settings
   )
-  law = {'head': np.log(test_decode._FLAT)[None], 'end_after': end_after}
+  law = {'head': np.log(toy_policy.FLAT)[None], 'end_after': end_after}
   _CALLS.clear()
   rollout = jax.jit(draw)(law, prompts, _KEY)
   jax.effects_barrier()

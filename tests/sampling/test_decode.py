@@ -1,6 +1,5 @@
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +8,9 @@ import pytest
 
 from dppo_jax.base import TokenStats
 from dppo_jax.learner import scoring
-from dppo_jax.models.policy import Cache, Policy, make_policy
+from dppo_jax.models.policy import make_policy
 from dppo_jax.sampling import decode, weight_rounding
-from tests.support import factories
+from tests.support import factories, toy_policy
 
 _PROMPTS, _WIDTH, _GROUP, _LENGTH = 6, 5, 4, 8
 _ROWS = _PROMPTS * _GROUP
@@ -253,49 +252,6 @@ def test_rounding_of_the_sampler_grows_the_mismatch(
 
 _STEPS_RUN = []
 _LAW = np.array([0.02, 0.02, 0.6, 0.3, 0.02, 0.02, 0.01, 0.01], np.float32)
-# All but the padding and the end, which have no mass to speak of.
-_FLAT = np.where(np.arange(8) < 2, 1e-30, 1 / 6).astype(np.float32)
-
-
-def _toy_policy():
-  """A policy that is its law, until the end is due; it notes its steps.
-
-  The state is the number of tokens drawn before. Parameters: `head` [1, 8],
-  logits at every position; `end_after`, the draw that ends every row.
-  """
-
-  def prefill(params, prompts, group_size, num_columns):
-    del params, num_columns
-    num_prompts = prompts.tokens.shape[0]
-    empty = jnp.zeros((1, num_prompts * group_size, 1, 1, 1))
-    cache = Cache(
-      prompt=(empty, empty), prompt_mask=prompts.mask, completion=(empty, empty)
-    )
-    return jnp.zeros((num_prompts, 1)), cache
-
-  def step_on(params, cache, tokens, step):
-    del params
-    jax.debug.callback(lambda step: _STEPS_RUN.append(int(step)), step)
-    return jnp.full((tokens.shape[0], 1), step + 1.0), cache
-
-  def logits(params, hidden):
-    ends = jnp.arange(8)[None] == factories.EOS_ID
-    ends = jnp.where(ends, 0.0, -jnp.inf)
-    return jnp.where(hidden < params['end_after'] - 1, params['head'], ends)
-
-  missing: Any = None
-  return Policy(
-    init=missing,
-    apply=missing,
-    prefill=prefill,
-    for_decoding=lambda params: params,
-    decode=step_on,
-    head=missing,
-    logits=logits,
-    apply_routed=missing,
-    apply_grouped_routed=missing,
-    slots=missing,
-  )
 
 
 @pytest.fixture(scope='module')
@@ -306,7 +262,9 @@ def toy(prompts):
   def compile_sample(**overrides):
     config = factories.sampling_config(**{'top_k': 2, **overrides})
     return jax.jit(
-      functools.partial(decode.sample, _toy_policy(), _AXES, config)
+      functools.partial(
+        decode.sample, toy_policy.make(_STEPS_RUN.append), _AXES, config
+      )
     )
 
   def sample(end_after, law=_LAW, **overrides):
@@ -330,7 +288,7 @@ def toy(prompts):
   ],
 )
 def test_loop_stops_when_every_row_has_ended(toy, end_after, decoded):
-  rollout = toy(end_after, _FLAT)
+  rollout = toy(end_after, toy_policy.FLAT)
   assert sorted(_STEPS_RUN) == decoded
   mask = np.asarray(rollout.completion_mask)[:, _WIDTH:]
   assert (mask.sum(1) == min(end_after, _LENGTH)).all()
@@ -344,8 +302,8 @@ def test_loop_stops_when_every_row_has_ended(toy, end_after, decoded):
 
 def test_length_limit_does_not_change_the_draws(toy):
   """A draw depends on (key, row, column) alone."""
-  long = np.asarray(toy(99, _FLAT).tokens)
-  short = toy(99, _FLAT, max_completion_length=3).tokens
+  long = np.asarray(toy(99, toy_policy.FLAT).tokens)
+  short = toy(99, toy_policy.FLAT, max_completion_length=3).tokens
   np.testing.assert_array_equal(short, long[:, : _WIDTH + 3])
   drawn = long[:, _WIDTH:]
   # Neither columns nor rows repeat one draw.

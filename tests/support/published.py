@@ -4,9 +4,14 @@ import json
 import pathlib
 import shutil
 
+import flax.linen as nn
+import jax
 import numpy as np
 
-from dppo_jax.runtime.hub import safetensors_io
+from dppo_jax import parallel
+from dppo_jax.models.layers import TransformerConfig
+from dppo_jax.models.policy import make_policy
+from dppo_jax.runtime.hub import hf_config, safetensors_io
 
 MODELS = pathlib.Path(__file__).parents[1] / 'testdata' / 'hf_models'
 DENSE = ('llama3_rope_scaled', 'qwen2_tied', 'qwen3_gqa')
@@ -50,3 +55,24 @@ def rewrite(folder, changed, max_bytes=2**30):
     for name, array in changed.items()
   ]
   return safetensors_io.write_folder(folder, tensors, max_bytes)
+
+
+def like(folder, mesh_sizes=(1, 1, 1), dtype=None):
+  """Abstract parameters of a published model."""
+  config = TransformerConfig(
+    **hf_config.read_shape(folder),
+    dtype='float32',
+    scan_unroll=1,
+    shard_sequence=False,
+    remat='none',
+  )
+  devices = jax.devices()[: int(np.prod(mesh_sizes))]
+  mesh = parallel.make_mesh(*mesh_sizes, devices=devices)
+  boxed = jax.eval_shape(make_policy(config).init, jax.random.PRNGKey(0))
+  return jax.tree.map(
+    lambda leaf, sharding: jax.ShapeDtypeStruct(
+      leaf.shape, dtype or leaf.dtype, sharding=sharding
+    ),
+    nn.unbox(boxed),
+    parallel.tree_shardings(mesh, boxed),
+  )

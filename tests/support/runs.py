@@ -1,7 +1,6 @@
 """Real runs, in this process and in others, that several tests look at."""
 
 import contextlib
-import dataclasses
 import functools
 import os
 import pathlib
@@ -15,11 +14,11 @@ import jax
 import numpy as np
 import pytest
 
-from dppo_jax import parallel
 from dppo_jax.analysis.jobs import pool, worker
 from dppo_jax.configs import default, tiny
 from dppo_jax.runtime import loop
 from dppo_jax.runtime.config.build import build_experiment
+from dppo_jax.runtime.config.experiment import replace_keys
 from dppo_jax.runtime.programs import compiled
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state as state_lib
@@ -71,24 +70,18 @@ def experiment(settings=None, num_devices=1):
 
 def changed(experiment, **changes):
   """An Experiment with fields of its sections replaced: `rewards__verifier`."""
-  for path, value in changes.items():
-    section, key = path.split('__')
-    part = dataclasses.replace(getattr(experiment, section), **{key: value})
-    experiment = dataclasses.replace(experiment, **{section: part})
-  return experiment
+  return replace_keys(
+    experiment, {path.replace('__', '.'): v for path, v in changes.items()}
+  )
 
 
 @contextlib.contextmanager
-def devices(count=1):
-  """Lets every mesh have so many devices, and compilation be quick."""
-  make_mesh = functools.partial(
-    parallel.make_mesh, devices=jax.devices()[:count]
-  )
+def quick_compilation():
+  """Has XLA compile with as little optimization as it can."""
   before = jax.config.read('jax_disable_most_optimizations')
   jax.config.update('jax_disable_most_optimizations', True)
   try:
-    with mock.patch.object(parallel, 'make_mesh', make_mesh):
-      yield
+    yield
   finally:
     jax.config.update('jax_disable_most_optimizations', before)
 
@@ -101,13 +94,12 @@ def jobs_in_process():
     del parallel, show
     for folder, job in missing.items():
       settings = workdir.overlay(default.get_config(), dict(job.config))
-      worker.execute(settings, folder)
+      worker.execute(settings, folder, num_devices=1)
     return {}
 
   with contextlib.ExitStack() as stack:
-    stack.enter_context(devices())
+    stack.enter_context(quick_compilation())
     for target, name, value in (
-      (jax, 'device_count', lambda: 1),
       (compiled, 'use_compilation_cache', lambda folder: None),
       (pool, '_run_missing', run_here),
     ):
@@ -119,13 +111,13 @@ def run(settings, folder, num_devices=1):
   """Trains as `experiments.train` does, but for the picture; the facts."""
   built = experiment(settings, num_devices)
   folder = workdir.open_workdir(folder)
-  with devices(num_devices), workdir.locked(folder):
+  with quick_compilation(), workdir.locked(folder):
     workdir.check_config(folder, built.resolved)
     return loop.run(built, folder)
 
 
 def parts(settings=None):
-  with devices():
+  with quick_compilation():
     return parts_lib.assemble(experiment(settings))
 
 

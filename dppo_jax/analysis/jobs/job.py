@@ -14,7 +14,8 @@ import json
 import pathlib
 from typing import Any
 
-from dppo_jax.runtime.storage import run_folder, workdir
+from dppo_jax.runtime.storage import code_version as code_version_lib
+from dppo_jax.runtime.storage import workdir
 
 FACTS = 'job.json'
 
@@ -93,7 +94,8 @@ def make_job(
 
 def code_version() -> str:
   """Hash of the code that computes a run: 16 hexadecimal digits."""
-  return run_folder.code_version(run_folder.ROOT, ('dppo_jax',), _WITHOUT)
+  root = code_version_lib.ROOT
+  return code_version_lib.of_sources(root, ('dppo_jax',), _WITHOUT)
 
 
 def key(job: Job, code: str) -> str:

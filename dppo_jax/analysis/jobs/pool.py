@@ -25,7 +25,7 @@ from typing import Any
 from dppo_jax.analysis.jobs import job as job_lib
 from dppo_jax.analysis.jobs.job import Job, Outcome
 from dppo_jax.runtime.reporting.progress import format_seconds
-from dppo_jax.runtime.storage import run_folder
+from dppo_jax.runtime.storage import code_version
 
 WORKER = 'dppo_jax.analysis.jobs.worker'
 Show = Callable[[str], None]
@@ -142,7 +142,7 @@ class _Worker:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=run_folder.ROOT,
+        cwd=code_version.ROOT,
         # Ctrl-C comes to us alone; they get the one signal that we send.
         start_new_session=True,
       )

@@ -30,12 +30,15 @@ from dppo_jax.runtime.storage import files, workdir
 LOG = 'log.txt'
 
 
-def execute(config: Any, folder: pathlib.Path) -> dict[str, Any]:
+def execute(
+  config: Any, folder: pathlib.Path, num_devices: int | None = None
+) -> dict[str, Any]:
   """Facts of a run, after training or resuming it in `folder`.
 
   Args:
     config: a ConfigDict.
     folder: of the run.
+    num_devices: it trains on the first so many; None: all.
 
   Returns:
     Facts read by `job.finished`: wall and CPU seconds, and the device.
@@ -45,7 +48,7 @@ def execute(config: Any, folder: pathlib.Path) -> dict[str, Any]:
     Exception: any error of a run.
   """
   begin, begin_cpu = time.monotonic(), time.process_time()
-  experiment = build_experiment(config, jax.device_count())
+  experiment = build_experiment(config, num_devices or jax.device_count())
   folder = workdir.open_workdir(folder)
   with (
     workdir.locked(folder),
@@ -74,7 +77,12 @@ def device() -> str:
   return f'{jax.device_count()} × {kind}'
 
 
-def serve(defaults: Any, requests: TextIO, replies: TextIO) -> int:
+def serve(
+  defaults: Any,
+  requests: TextIO,
+  replies: TextIO,
+  num_devices: int | None = None,
+) -> int:
   """Exit code after running one job per line, until there are no more.
 
   A failed job is reported, and the next one is awaited.
@@ -83,13 +91,14 @@ def serve(defaults: Any, requests: TextIO, replies: TextIO) -> int:
     defaults: returns a new copy of configs/default.py.
     requests: lines of JSON: 'folder' and 'config'.
     replies: lines of JSON: 'error', '' for a finished job.
+    num_devices: of `execute`.
   """
   for line in requests:
     request = json.loads(line)
     error = ''
     try:
       config = workdir.overlay(defaults(), request['config'])
-      execute(config, pathlib.Path(request['folder']))
+      execute(config, pathlib.Path(request['folder']), num_devices)
     except Preempted as stopped:
       return stopped.exit_code
     except Exception as failure:

@@ -12,12 +12,13 @@ import numpy as np
 from dppo_jax.analysis.ledger import tables
 from dppo_jax.analysis.ledger.replay import Decided
 from dppo_jax.runtime.ledger.record import Record
+from dppo_jax.runtime.reporting import plots
+from dppo_jax.runtime.storage.files import open_atomically
 
 # Maximum number of kept tokens plotted, and of masked tokens per sign.
 MAX_POINTS = 8000
 
-_GRAY, _GREEN = '#9ca3af', '#4d7c0f'
-_ORANGE, _BLUE = '#d97706', '#2b6cb0'
+_GRAY = '#9ca3af'  # Lighter than text: kept tokens are the background.
 _RATIO = 'ratio π / μ'
 _TV = 'binary TV |π − μ|'
 _MU = 'μ, probability of the sampler'
@@ -33,12 +34,7 @@ def draw(record: Record, decided: Decided, path: pathlib.Path) -> int:
     decided: decisions of a rule, recorded or replayed.
     path: of the PNG, replaced if it exists.
   """
-  # Imported here: it is the slowest import of the package.
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(15, 8.6), dpi=100, layout='constrained')
-  FigureCanvasAgg(figure)
+  figure = plots.make_figure(15, 8.6, dpi=100)
   axes = figure.subplots(2, 3)
   total = tables.overall(record, decided)
   steps = np.unique(record.step)
@@ -71,9 +67,8 @@ def draw(record: Record, decided: Decided, path: pathlib.Path) -> int:
   _bars(axes[1, 1], ranges, 'Masked by range of μ')
   tenths = tables.by_position(record, decided)
   _bars(axes[1, 2], tenths, 'Masked by position in the completion')
-  unfinished = path.with_name(f'.{path.name}.tmp')
-  figure.savefig(unfinished, format='png')
-  unfinished.replace(path)
+  with open_atomically(path) as file:
+    figure.savefig(file, format='png')
   return sum(len(tokens) for _, _, tokens in groups)
 
 
@@ -85,9 +80,9 @@ def _groups(
   rng = np.random.default_rng(0)
   kinds = (
     ('kept', _GRAY, whole),
-    ('weighed, 0 < M < 1', _GREEN, ~masked & ~whole),
-    ('masked, A < 0', _ORANGE, masked & (record.advantages < 0)),
-    ('masked, A > 0', _BLUE, masked & (record.advantages > 0)),
+    ('weighed, 0 < M < 1', plots.GREEN, ~masked & ~whole),
+    ('masked, A < 0', plots.ORANGE, masked & (record.advantages < 0)),
+    ('masked, A > 0', plots.BLUE, masked & (record.advantages > 0)),
     ('masked, A = 0', 'black', masked & (record.advantages == 0)),
   )
   groups = []
@@ -115,13 +110,13 @@ def _scatter(
     axis.scatter(
       x[tokens], y[tokens], s=7, alpha=0.5, lw=0, color=color, label=label
     )
-  _dress(axis, title, x_label, y_label)
+  plots.dress(axis, title, x_label, y_label)
 
 
 def _bars(axis: Any, shares: Sequence[tables.Share], title: str) -> None:
   """Draws masked shares per sign of A, with token counts above."""
   places = np.arange(len(shares))
-  for shift, color, sign in ((-0.2, _ORANGE, '<'), (0.2, _BLUE, '>')):
+  for shift, color, sign in ((-0.2, plots.ORANGE, '<'), (0.2, plots.BLUE, '>')):
     if sign == '<':
       parts = [(s.masked_negative, s.negative) for s in shares]
     else:
@@ -133,15 +128,5 @@ def _bars(axis: Any, shares: Sequence[tables.Share], title: str) -> None:
     axis.bar_label(bars, counts, fontsize=7, color=color, padding=1)
   axis.margins(y=0.3)  # Room for the legend.
   axis.set_xticks(places, [s.label for s in shares], rotation=30, ha='right')
-  _dress(axis, title, '', '% masked (above: tokens)')
+  plots.dress(axis, title, '', '% masked (above: tokens)')
   axis.legend(fontsize=9, frameon=False)
-
-
-def _dress(axis: Any, title: str, x_label: str, y_label: str) -> None:
-  axis.set_title(title, fontsize=11, loc='left')
-  axis.set_xlabel(x_label, fontsize=9)
-  axis.set_ylabel(y_label, fontsize=9)
-  axis.tick_params(labelsize=8)
-  axis.grid(color='#e5e7eb', linewidth=0.8)
-  axis.set_axisbelow(True)
-  axis.spines[['top', 'right']].set_visible(False)

@@ -21,6 +21,7 @@ from dppo_jax.analysis.ledger.replay import Decided
 from dppo_jax.data.prompt_stream import subset_order
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.runtime.ledger.record import Record
+from dppo_jax.runtime.storage.files import write_atomically
 
 # Maximum rows and tokens of a page: a few megabytes.
 MAX_ROWS = 300
@@ -50,9 +51,7 @@ def write(
   chosen = choose_rows(record, decided)
   page = render(record, decided, chosen, about)
   path.parent.mkdir(parents=True, exist_ok=True)
-  unfinished = path.with_name(f'.{path.name}.tmp')
-  unfinished.write_text(page, encoding='utf-8')
-  unfinished.replace(path)
+  write_atomically(path, page)
   return len(chosen)
 
 

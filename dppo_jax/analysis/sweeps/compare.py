@@ -86,8 +86,8 @@ def read(folders: Sequence[str]) -> list[Run]:
   """
   if not 2 <= len(folders) <= MAX_RUNS:
     raise ValueError(
-      f'got {len(folders)} run folders; name 2 to {MAX_RUNS}: python -m'
-      ' experiments.compare RUN RUN.'
+      f'got {len(folders)} run folders; name 2 to {MAX_RUNS}: dppo'
+      ' compare RUN RUN.'
     )
   paths = [pathlib.Path(name).expanduser().resolve() for name in folders]
   twice = [str(path) for path in paths if paths.count(path) > 1]

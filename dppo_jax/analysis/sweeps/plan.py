@@ -179,7 +179,7 @@ def outcomes(
   for job in wanted:
     place = job_lib.folder_of(job, folder / RUNS, sweep.code)
     done = job_lib.finished(job, place)
-    # A run of experiments.train, as `lines` names them.
+    # A run of `dppo train`, as `lines` names them.
     if done is None and summary.read_summary(place) is not None:
       done = Outcome(job=job, folder=place, error='')
     error = failures.get(place.name, 'not finished')
@@ -204,7 +204,7 @@ def _read_failures(folder: pathlib.Path) -> dict[str, Any]:
 def lines(
   sweep: Sweep, folder: pathlib.Path, wanted: Sequence[Job]
 ) -> Iterator[str]:
-  """A command line of experiments.train for every run, for a shell."""
+  """Command lines of `dppo train`, one per run, for a shell."""
   overrides = {variant.name: variant.overrides for variant in sweep.variants}
   for job in wanted:
     place = job_lib.folder_of(job, folder / RUNS, sweep.code)
@@ -214,7 +214,7 @@ def lines(
       *(f'--config.{path}={value}' for path, value in settings.items()),
       f'--workdir={place}',
     ]
-    yield shlex.join(['python', '-m', 'experiments.train', *arguments])
+    yield shlex.join(['dppo', 'train', *arguments])
 
 
 def config_arguments(argv: Sequence[str]) -> list[str]:

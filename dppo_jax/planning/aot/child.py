@@ -26,7 +26,7 @@ def run(module: str, arguments: list[str]) -> int:
   """Exit code of a command, run again with this environment.
 
   Args:
-    module: to run, such as 'experiments.plan'.
+    module: to run, such as 'dppo_jax.experiments.plan'.
     arguments: of the command.
 
   Raises:

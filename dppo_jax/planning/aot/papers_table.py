@@ -17,11 +17,12 @@ import time
 from typing import Any, NamedTuple
 
 from dppo_jax.planning.aot import child, programs
+from dppo_jax.runtime.storage.files import write_atomically
 
 _GIB = 2**30
 
 
-class Row(NamedTuple):
+class PodCase(NamedTuple):
   """A run on a machine.
 
   Attributes:
@@ -45,14 +46,14 @@ class Row(NamedTuple):
 
 # From small to large.
 ROWS = (
-  Row(
+  PodCase(
     'sanity_r1_distill_1_5b',
     'v5e:4x4',
     ('--config.learner.num_microbatches=8',),
   ),
-  Row('qwen3_8b_base', 'v5e:16x16', ('--config.mesh.tensor=8',)),
-  Row('qwen3_30b_a3b_base', 'v5p:4x4x8'),
-  Row('qwen3_32b', 'v5p:8x16x16'),
+  PodCase('qwen3_8b_base', 'v5e:16x16', ('--config.mesh.tensor=8',)),
+  PodCase('qwen3_30b_a3b_base', 'v5p:4x4x8'),
+  PodCase('qwen3_32b', 'v5p:8x16x16'),
 )
 
 # Column -> unit or meaning; memory and bytes sent are per device.
@@ -75,7 +76,7 @@ COLUMNS = {
 }
 
 
-def compile_row(row: Row, module: str) -> dict[str, str]:
+def compile_row(row: PodCase, module: str) -> dict[str, str]:
   """Cells of a compiled row, by column; on failure, with the problem."""
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'plan.json'
@@ -160,7 +161,7 @@ def merge(
   writer.writeheader()
   writer.writerows(rows)
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(text.getvalue())
+  write_atomically(path, text.getvalue())
   return rows
 
 

@@ -10,7 +10,7 @@ import jax
 from dppo_jax import hardware
 from dppo_jax.planning import dry_run, memory
 from dppo_jax.planning.aot import programs, remedies, roofline, topologies
-from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.config.experiment import Experiment, replace_keys
 from dppo_jax.runtime.programs import parts as parts_lib
 
 _STATE = ('base weights', 'parameters', 'optimizer state')
@@ -43,7 +43,7 @@ class PhasePlan:
   fits: bool
   compiled: programs.Phase | None
   work: roofline.Work
-  estimate: roofline.Estimate | None
+  estimate: roofline.StepEstimate | None
   change: str
   change_bytes: float
 
@@ -171,11 +171,11 @@ def _capacity(topology: topologies.Topology) -> float:
 
 def _for_device(experiment: Experiment, kind: str) -> Experiment:
   """Experiment with the LM-head chunk of the device."""
-  if experiment.head_chunk_tokens or hardware.find_device(kind) is None:
+  if experiment.learner.head_chunk_tokens or hardware.find_device(kind) is None:
     return experiment
   columns = experiment.model.vocab_size // max(1, experiment.mesh.tensor)
   rows = hardware.head_chunk_tokens(kind, columns)
-  return dataclasses.replace(experiment, head_chunk_tokens=rows)
+  return replace_keys(experiment, {'learner.head_chunk_tokens': rows})
 
 
 def _by_shape(shapes: dict[str, float], name: str) -> float:

@@ -5,6 +5,7 @@ Arguments are shapes with shardings; nothing is allocated or run.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
+import functools
 import re
 import time
 from typing import Any
@@ -88,18 +89,18 @@ class Phase:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Program:
-  """A program and its abstract arguments.
+class _Planned:
+  """A program to compile, and what is on the devices while it runs.
 
   Attributes:
     runs: executions per step.
-    jitted: has `lower`.
+    lower: makes a `jax.stages.Lowered` of it.
     arguments: trees of ShapeDtypeStruct, by name, in order.
     beside: other state on the device.
   """
 
   runs: int
-  jitted: Any
+  lower: Callable[[], Any]
   arguments: dict[str, Any]
   beside: Any
 
@@ -132,7 +133,7 @@ def compile_phases(
 
 def _programs(
   experiment: Experiment, parts: parts_lib.ModelParts
-) -> dict[str, Program]:
+) -> dict[str, _Planned]:
   data, loss = experiment.data, experiment.loss
   state = state_lib.abstract_state(parts)
   by_rows = parallel.batch_sharding(parts.mesh)
@@ -149,16 +150,14 @@ def _programs(
     mask=rows(shape, jnp.bool_),
     example_id=rows(shape[:1], jnp.int32),
   )
-  # Jitted functions, applied to the base weights.
-  handed = weight_sync.compile_hand_over(parts, experiment)
+  handed = weight_sync.compile_weight_sync(parts, experiment)
   weights = handed.abstract_weights
-  sampler: Any = compiled_lib.compile_sampler(handed.parts, handed.config)
-  scorer: Any = compiled_lib.compile_scorer(parts, experiment)
-  drawn = dict(base=handed.parts.base, params=weights, prompts=prompts)
-  drawn['key'] = state.key
-  rollout = spread(jax.eval_shape(sampler.func, *drawn.values()))
-  scored = dict(base=parts.base, params=state.params, rollout=rollout)
-  stats = spread(jax.eval_shape(scorer.func, *scored.values()))
+  sampler = compiled_lib.compile_sampler(handed.parts, handed.config)
+  scorer = compiled_lib.compile_scorer(parts, experiment)
+  drawn = dict(params=weights, prompts=prompts, key=state.key)
+  rollout = spread(sampler.shapes(*drawn.values()))
+  scored = dict(params=state.params, rollout=rollout)
+  stats = spread(scorer.shapes(*scored.values()))
   recompute, refer = loss.anchor == 'recomputed', bool(loss.kl_coefficient)
   batcher = compiled_lib.compile_batcher(parts, experiment)
   batch, _ = jax.eval_shape(
@@ -169,28 +168,31 @@ def _programs(
     stats if refer else None,
   )
   recording = experiment.ledger.every_n_steps > 0
-  step: Any = compiled_lib.jit_step(experiment, parts, recording=recording)
+  step = compiled_lib.compile_step(experiment, parts, recording=recording)
   head = None
   if parts_lib.keeps_hidden(experiment):
     sampled = loss.anchor == 'rollout'
-    copy_head: Any = compiled_lib.compile_anchor_head(
+    copy_head = compiled_lib.compile_anchor_head(
       handed.parts if sampled else parts
     )
-    head = jax.eval_shape(copy_head, weights if sampled else state.params)
+    head = copy_head.shapes(weights if sampled else state.params)
     where = parallel.head_sharding(parts.mesh)
     head = jax.ShapeDtypeStruct(head.shape, head.dtype, sharding=where)
+  trained = dict(state=state, batch=spread(batch))
   # Reference policy of the KL penalty.
   reference = state.params if refer else None
   # Rollouts sampled ahead, and their policies.
   kept = weights if weight_sync.keeps_weights(experiment) else None
-  ahead = ((rollout, kept, None if recompute else head),) * experiment.lag
+  ahead = (
+    (rollout, kept, None if recompute else head),
+  ) * experiment.sampling.lag
   bases = parts.base, handed.parts.base
   resting, handed_base = (None, None) if bases[0] is bases[1] else bases
   return {
-    SAMPLING: Program(
+    SAMPLING: _Planned(
       runs=1,
-      jitted=sampler.func,
-      arguments=drawn,
+      lower=functools.partial(sampler.lower, *drawn.values()),
+      arguments=dict(base=sampler.base, **drawn),
       beside=(
         state.opt_state,
         reference,
@@ -199,18 +201,16 @@ def _programs(
         None if handed.move is None else state.params,
       ),
     ),
-    SCORING: Program(
+    SCORING: _Planned(
       runs=recompute + refer,
-      jitted=scorer.func,
-      arguments=scored,
+      lower=functools.partial(scorer.lower, *scored.values()),
+      arguments=dict(base=scorer.base, **scored),
       beside=(state.opt_state, reference, ahead, handed_base),
     ),
-    TRAINING: Program(
+    TRAINING: _Planned(
       runs=1,
-      jitted=step,
-      arguments=dict(
-        state=state, batch=spread(batch), shared=(head, parts.base)
-      ),
+      lower=functools.partial(step.lower, *trained.values(), head),
+      arguments=dict(**trained, shared=(head, step.base)),
       beside=(reference, ahead, handed_base),
     ),
   }
@@ -218,12 +218,12 @@ def _programs(
 
 def _compile(
   name: str,
-  program: Program,
+  program: _Planned,
   experiment: Experiment,
   parts: parts_lib.ModelParts,
 ) -> Phase:
   begin = time.monotonic()
-  lowered = program.jitted.lower(*program.arguments.values())
+  lowered = program.lower()
   beside = bytes_per_device(program.beside)
   common: dict[str, Any] = dict(
     name=name,
@@ -286,7 +286,7 @@ def _trips(
   experiment: Experiment, parts: parts_lib.ModelParts
 ) -> Mapping[str, int]:
   """Trip counts of data-dependent loops, for completions at full length."""
-  step, data = experiment.step, experiment.data
+  step, data = experiment.learner, experiment.data
   rows = data.num_prompts * data.group_size
   rows //= step.num_minibatches * step.num_microbatches
   tokens = rows * experiment.sampling.max_completion_length

@@ -34,7 +34,7 @@ class Work:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Estimate:
+class StepEstimate:
   """Lower bound of a phase's time: all devices at their peaks.
 
   Attributes:
@@ -130,7 +130,7 @@ def work(
 
 def estimate(
   done: Work, device_kind: str, num_devices: int, sent: float
-) -> Estimate | None:
+) -> StepEstimate | None:
   """Lower bound of a phase's time; None for a device without a data sheet.
 
   Args:
@@ -143,7 +143,7 @@ def estimate(
   link = hardware.find_link(device_kind)
   if device is None or link is None:
     return None
-  return Estimate(
+  return StepEstimate(
     compute_s=done.flops / num_devices / device.peak,
     memory_s=done.num_bytes / device.bandwidth,
     links_s=sent / link,

@@ -7,7 +7,6 @@ allowed.
 
 from collections.abc import Mapping
 import dataclasses
-from dataclasses import fields
 import json
 import math
 import pathlib
@@ -16,11 +15,11 @@ from typing import Any
 import ml_collections
 
 from dppo_jax import parallel
+from dppo_jax.base import Tokenizer
 from dppo_jax.data import mixture
 from dppo_jax.learner.loss import LossConfig
 from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
-from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import Thresholds
 from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
@@ -28,18 +27,26 @@ from dppo_jax.runtime.config import problems as problems_lib
 from dppo_jax.runtime.config import tokenizer as tokenizer_lib
 from dppo_jax.runtime.config.checks.model import lora_config
 from dppo_jax.runtime.config.experiment import (
+  AdapterConfig,
+  AdvantagesConfig,
   CheckpointsConfig,
   DataConfig,
   EvaluationConfig,
   Experiment,
+  LearnerConfig,
   LedgerConfig,
   MeshConfig,
+  ModelConfig,
+  PolicyOptimizerConfig,
   ProfileConfig,
   RewardModelConfig,
   RewardsConfig,
+  RolloutConfig,
   SftConfig,
+  VerificationConfig,
   WritersConfig,
 )
+from dppo_jax.runtime.config.paths import config_path
 from dppo_jax.runtime.hub import hf_config, published_keys
 from dppo_jax.sampling.decode import SamplingConfig
 
@@ -65,30 +72,8 @@ def build_experiment(
     listed = '\n'.join(f'  {problem}' for problem in problems)
     raise ValueError(f'{count} in the config:\n{listed}')
 
-  row = DIVERGENCES[c.trust_region.divergence]
   published_keys.check_tokenizer(c.data.tokenizer)
-  tokenizer = tokenizer_lib.open_tokenizer(c.data)
-  sampled = dict(c.sampling)
-  # What is a token of its own ends a completion as the end token does.
-  stop_strings, stop_ids = tokenizer_lib.split_stops(
-    tokenizer, sampled.pop('stop_strings')
-  )
-  lag, gather_fsdp = sampled.pop('lag'), sampled.pop('gather_fsdp')
-  sampling = SamplingConfig(
-    group_size=c.data.group_size,
-    top_p=1.0,  # The trainer's law is the whole softmax.
-    greedy=False,
-    pad_id=tokenizer.pad_id,
-    eos_ids=tuple(dict.fromkeys((*tokenizer.eos_ids, *stop_ids))),
-    with_hidden=row.records == 'hidden' and c.trust_region.anchor == 'rollout',
-    with_routes=c.learner.router_replay,
-    **sampled,
-  )
-  data, fsdp, _, expert = parallel.axis_sizes(**c.mesh, num_devices=num_devices)
-  rows = c.data.num_prompts * c.data.group_size // c.learner.num_minibatches
-  rows_a_shard = rows // c.learner.num_microbatches // (data * fsdp * expert)
-  shared_rows = math.gcd(c.data.group_size, rows_a_shard)
-  region = c.trust_region
+  sampling = _sampling(c, tokenizer_lib.open_tokenizer(c.data))
   return Experiment(
     seed=c.seed,
     num_steps=c.num_steps,
@@ -100,67 +85,26 @@ def build_experiment(
         'chat_template_arguments': tokenizer_lib.template_arguments(c.data),
       }
     ),
-    rewards=RewardsConfig(
-      **{field.name: c.rewards[field.name] for field in fields(RewardsConfig)}
-    ),
-    truncated=c.rewards.truncated,
-    shaping=ShapingConfig(
-      terms=parse_shaping(c.rewards.shaping),
-      max_length=c.sampling.max_completion_length,
-      cache=c.rewards.overlong_cache,
-    ),
-    reward_model=from_section(c.rewards),
+    rewards=_rewards(c),
     model=_model(c, tokenizer_lib.vocabulary_size(c)),
-    pretrained=c.model.pretrained,
-    lora=lora_config(c.lora),
-    adapter=c.lora.pretrained,
-    base_dtype=c.lora.base_dtype,
+    lora=_adapter(c),
     sampling=sampling,
-    stop_strings=stop_strings,
-    lag=lag,
-    gather_fsdp=gather_fsdp,
-    estimator=c.advantages.estimator,
-    loss=LossConfig(
-      prompt_length=c.data.max_prompt_length,
-      shared_rows=shared_rows if c.learner.share_prompt_prefix else 1,
-      temperature=c.sampling.temperature,
-      rule=region.rule,
-      divergence=region.divergence,
-      anchor=region.anchor,
-      top_k_set=region.top_k_set,
-      bounds=Thresholds(
-        **{field.name: region[field.name] for field in fields(Thresholds)}
-      ),
-      loss_form=c.objective.loss_form,
-      importance=c.objective.importance,
-      ratio_cap=c.objective.ratio_cap,
-      ratio_floor=c.objective.ratio_floor,
-      kl_coefficient=c.objective.kl_coefficient,
-      kl_estimator=c.objective.kl_estimator,
-      entropy_coefficient=c.objective.entropy_coefficient,
-      # Each microbatch has a balance of its own; the loss is their mean.
-      load_balance_coefficient=c.objective.load_balance_coefficient
-      / c.learner.num_microbatches,
+    advantages=AdvantagesConfig(**c.advantages),
+    loss=_loss(c, num_devices),
+    optimizer=PolicyOptimizerConfig(
+      **vars(_optimizer(c, c.learner.num_minibatches)),
+      max_nonfinite=c.optimizer.max_nonfinite,
     ),
-    step=StepConfig(
-      num_minibatches=c.learner.num_minibatches,
-      num_microbatches=c.learner.num_microbatches,
-      group_size=c.data.group_size,
-      prompt_length=c.data.max_prompt_length,
-      aggregation=c.objective.aggregation,
-      length_norm=c.objective.length_norm or c.sampling.max_completion_length,
-    ),
-    head_chunk_tokens=c.learner.head_chunk_tokens,
-    optimizer=_optimizer(c, c.learner.num_minibatches),
-    max_nonfinite=c.optimizer.max_nonfinite,
+    learner=_learner(c),
     sft=_sft(c),
     mesh=MeshConfig(**c.mesh),
-    evaluation=_evaluation(c, sampling, stop_strings),
+    evaluation=_evaluation(c, sampling),
     checkpoints=CheckpointsConfig(**c.checkpoints),
     writers=WritersConfig(**c.writers),
     ledger=LedgerConfig(**c.ledger),
     profile=ProfileConfig(**c.profile),
     compilation_cache=c.compilation_cache,
+    num_devices=num_devices,
     resolved=json.loads(json.dumps(config.to_dict())),  # No tuples.
   )
 
@@ -175,30 +119,111 @@ def _with_shape(config: ml_collections.ConfigDict) -> Any:
   recorded = section.vocab_size and not folder.exists()
   if not section.pretrained or recorded:
     return config
-  try:
+  with config_path('model.pretrained'):
     shape = hf_config.read_shape(folder)
-  except ValueError as error:
-    raise ValueError(f'model.pretrained: {error}') from error
   resolved: Any = config.copy_and_resolve_references()
   resolved.model.update(shape)
   return resolved
 
 
-def _model(c: Any, vocab_size: int) -> TransformerConfig:
+def _rewards(c: Any) -> RewardsConfig:
+  return RewardsConfig(
+    **{name: c.rewards[name] for name in _names(VerificationConfig)},
+    truncated=c.rewards.truncated,
+    shaping=ShapingConfig(
+      terms=parse_shaping(c.rewards.shaping),
+      max_length=c.sampling.max_completion_length,
+      cache=c.rewards.overlong_cache,
+    ),
+    model=from_section(c.rewards),
+  )
+
+
+def _model(c: Any, vocab_size: int) -> ModelConfig:
   section = dict(c.model)
-  section.pop('pretrained')
   section['vocab_size'] = vocab_size
   section['mlp_only_layers'] = tuple(section['mlp_only_layers'])
-  return TransformerConfig(**section)
+  return ModelConfig(**section)
 
 
-def _optimizer(c: Any, updates_a_step: int) -> OptimizerConfig:
+def _adapter(c: Any) -> AdapterConfig | None:
+  config = lora_config(c.lora)
+  if config is None:
+    return None
+  return AdapterConfig(
+    **vars(config),
+    pretrained=c.lora.pretrained,
+    base_dtype=c.lora.base_dtype,
+  )
+
+
+def _sampling(c: Any, tokenizer: Tokenizer) -> RolloutConfig:
+  section = dict(c.sampling)
+  # What is a token of its own ends a completion as the end token does.
+  stop_strings, stop_ids = tokenizer_lib.split_stops(
+    tokenizer, section.pop('stop_strings')
+  )
+  records = DIVERGENCES[c.trust_region.divergence].records
+  return RolloutConfig(
+    group_size=c.data.group_size,
+    top_p=1.0,  # The trainer normalizes over the whole vocabulary.
+    greedy=False,
+    pad_id=tokenizer.pad_id,
+    eos_ids=tuple(dict.fromkeys((*tokenizer.eos_ids, *stop_ids))),
+    with_hidden=records == 'hidden' and c.trust_region.anchor == 'rollout',
+    with_routes=c.learner.router_replay,
+    stop_strings=stop_strings,
+    **section,
+  )
+
+
+def _loss(c: Any, num_devices: int) -> LossConfig:
+  data, fsdp, _, expert = parallel.axis_sizes(**c.mesh, num_devices=num_devices)
+  rows = c.data.num_prompts * c.data.group_size // c.learner.num_minibatches
+  rows_a_shard = rows // c.learner.num_microbatches // (data * fsdp * expert)
+  shared_rows = math.gcd(c.data.group_size, rows_a_shard)
+  region = c.trust_region
+  return LossConfig(
+    prompt_length=c.data.max_prompt_length,
+    shared_rows=shared_rows if c.learner.share_prompt_prefix else 1,
+    temperature=c.sampling.temperature,
+    rule=region.rule,
+    divergence=region.divergence,
+    anchor=region.anchor,
+    top_k_set=region.top_k_set,
+    bounds=Thresholds(**{name: region[name] for name in _names(Thresholds)}),
+    loss_form=c.objective.loss_form,
+    importance=c.objective.importance,
+    ratio_cap=c.objective.ratio_cap,
+    ratio_floor=c.objective.ratio_floor,
+    kl_coefficient=c.objective.kl_coefficient,
+    kl_estimator=c.objective.kl_estimator,
+    entropy_coefficient=c.objective.entropy_coefficient,
+    # Each microbatch has a balance of its own; the loss is their mean.
+    load_balance_coefficient=c.objective.load_balance_coefficient
+    / c.learner.num_microbatches,
+  )
+
+
+def _learner(c: Any) -> LearnerConfig:
+  return LearnerConfig(
+    num_minibatches=c.learner.num_minibatches,
+    num_microbatches=c.learner.num_microbatches,
+    group_size=c.data.group_size,
+    prompt_length=c.data.max_prompt_length,
+    aggregation=c.objective.aggregation,
+    length_norm=c.objective.length_norm or c.sampling.max_completion_length,
+    head_chunk_tokens=c.learner.head_chunk_tokens,
+  )
+
+
+def _optimizer(c: Any, updates_per_step: int) -> OptimizerConfig:
   section = dict(c.optimizer)
   section.pop('max_nonfinite')
   num_warmup_steps = section.pop('num_warmup_steps')
   return OptimizerConfig(
-    num_updates=c.num_steps * updates_a_step,
-    num_warmup_updates=num_warmup_steps * updates_a_step,
+    num_updates=c.num_steps * updates_per_step,
+    num_warmup_updates=num_warmup_steps * updates_per_step,
     **section,
   )
 
@@ -227,11 +252,12 @@ def _sft(c: Any) -> SftConfig:
   )
 
 
-def _evaluation(
-  c: Any, sampling: SamplingConfig, stop_strings: tuple[str, ...]
-) -> EvaluationConfig:
+def _evaluation(c: Any, rollouts: RolloutConfig) -> EvaluationConfig:
   """Evaluation samples from the master weights and records nothing."""
   section = c.evaluation
+  sampling = SamplingConfig(
+    **{name: getattr(rollouts, name) for name in _names(SamplingConfig)}
+  )
   sampled = dataclasses.replace(
     sampling,
     group_size=min(section.num_samples, section.samples_per_pass),
@@ -260,7 +286,7 @@ def _evaluation(
     seed=c.seed,
     sampled=sampled,
     greedy=greedy if section.greedy else None,
-    stop_strings=stop_strings,
+    stop_strings=rollouts.stop_strings,
   )
 
 
@@ -272,3 +298,8 @@ def from_section(section: Mapping[str, Any]) -> RewardModelConfig:
     batch_size=section['model_batch_size'],
     max_length=section['model_max_length'],
   )
+
+
+def _names(kind: Any) -> list[str]:
+  """Names of a dataclass's fields."""
+  return [field.name for field in dataclasses.fields(kind)]

@@ -1,5 +1,6 @@
 """The checked config of a run: frozen dataclasses without defaults."""
 
+from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
@@ -20,7 +21,7 @@ class RewardModelConfig:
   Attributes:
     folder: of the model; '' for none.
     weight: of its score in the reward.
-    batch_size: rows a pass.
+    batch_size: completions per forward pass.
     max_length: tokens of a prompt with its completion.
   """
 
@@ -55,8 +56,8 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RewardsConfig:
-  """Section `rewards`, what the verifier pool reads of it."""
+class VerificationConfig:
+  """Keys of section `rewards` that the verifier pool reads."""
 
   verifier: str
   extraction: str
@@ -68,8 +69,96 @@ class RewardsConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RewardsConfig(VerificationConfig):
+  """Section `rewards`.
+
+  Attributes:
+    truncated: a key of `TRUNCATED_POLICIES`.
+    shaping: what lengths add to rewards.
+    model: what a reward model adds to them: keys `model…`.
+  """
+
+  truncated: str
+  shaping: ShapingConfig
+  model: RewardModelConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig(TransformerConfig):
+  """Section `model`: the policy.
+
+  Attributes:
+    pretrained: folder of its initial weights, or ''.
+  """
+
+  pretrained: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdapterConfig(LoraConfig):
+  """Section `lora`: the adapter that trains.
+
+  Attributes:
+    pretrained: folder of its initial weights, or ''.
+    base_dtype: of the weights below it, or '': as published.
+  """
+
+  pretrained: str
+  base_dtype: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolloutConfig(SamplingConfig):
+  """Section `sampling`: how rollouts are sampled.
+
+  Attributes:
+    stop_strings: texts that end a completion; those that are tokens are among
+      `eos_ids`.
+    lag: train steps between the parameters sampled from and those trained.
+    gather_fsdp: the sampler's weights are whole over that axis of the mesh.
+  """
+
+  stop_strings: tuple[str, ...]
+  lag: int
+  gather_fsdp: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdvantagesConfig:
+  """Section `advantages`.
+
+  Attributes:
+    estimator: a key of `ADVANTAGES`.
+  """
+
+  estimator: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LearnerConfig(StepConfig):
+  """Section `learner`: how a batch is split into updates.
+
+  Attributes:
+    head_chunk_tokens: tokens per LM-head chunk; 0 derives it from the device.
+  """
+
+  head_chunk_tokens: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PolicyOptimizerConfig(OptimizerConfig):
+  """Section `optimizer`: of the policy.
+
+  Attributes:
+    max_nonfinite: skipped updates in a row that stop the run.
+  """
+
+  max_nonfinite: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SftConfig:
-  """Section `supervised`: the warm start."""
+  """Section `sft`: the warm start."""
 
   num_steps: int
   batch_size: int
@@ -148,65 +237,49 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-  """A checked config, by reader; `resolved` is what is written to the workdir.
+  """A checked config, with the sections and keys of configs/default.py.
+
+  An override `--config.sampling.lag=1` is read as `experiment.sampling.lag`.
+  One section is not there under its name: `loss` holds `trust_region` and
+  `objective`, which the policy loss reads together.
 
   Attributes:
     seed: every key derives from it.
     num_steps: train steps.
     data: prompts.
-    rewards: verification.
-    truncated: a key of `TRUNCATED_POLICIES`.
-    shaping: what lengths add to rewards.
-    reward_model: what a model adds to them.
+    rewards: verification, and what is added to its rewards.
     model: the policy.
-    pretrained: folder of its initial weights, or ''.
     lora: the adapter that trains, or None: every weight does.
-    adapter: folder of its initial weights, or ''.
-    base_dtype: of the weights below it, or '': as published.
     sampling: rollouts.
-    stop_strings: texts that end a completion; those that are tokens are
-      among `sampling.eos_ids`.
-    lag: train steps between the parameters sampled from and those trained.
-    gather_fsdp: the sampler's weights are whole over that axis of the mesh.
-    estimator: a key of `ADVANTAGES`.
-    loss: the policy loss.
-    step: how a batch is cut into updates.
-    head_chunk_tokens: tokens a chunk of the head; 0 derives it from the device.
+    advantages: how rewards become advantages.
+    loss: sections `trust_region` and `objective`.
     optimizer: of the policy.
-    max_nonfinite: skipped updates in a row that stop the run.
+    learner: how a batch is split into updates.
     sft: the warm start.
-    mesh: devices.
+    mesh: sizes of the mesh's axes.
     evaluation: held-out accuracy.
     checkpoints: what is kept.
     writers: what is logged.
     ledger: which steps are recorded.
     profile: which steps are traced.
     compilation_cache: folder, or ''.
-    resolved: the config as plain nested dicts.
+    num_devices: devices that the config was checked for; the mesh is laid over
+      the first so many. No key of the config.
+    resolved: the config as plain nested dicts, as the workdir keeps it. No key
+      either.
   """
 
   seed: int
   num_steps: int
   data: DataConfig
   rewards: RewardsConfig
-  truncated: str
-  shaping: ShapingConfig
-  reward_model: RewardModelConfig
-  model: TransformerConfig
-  pretrained: str
-  lora: LoraConfig | None
-  adapter: str
-  base_dtype: str
-  sampling: SamplingConfig
-  stop_strings: tuple[str, ...]
-  lag: int
-  gather_fsdp: bool
-  estimator: str
+  model: ModelConfig
+  lora: AdapterConfig | None
+  sampling: RolloutConfig
+  advantages: AdvantagesConfig
   loss: LossConfig
-  step: StepConfig
-  head_chunk_tokens: int
-  optimizer: OptimizerConfig
-  max_nonfinite: int
+  optimizer: PolicyOptimizerConfig
+  learner: LearnerConfig
   sft: SftConfig
   mesh: MeshConfig
   evaluation: EvaluationConfig
@@ -215,4 +288,24 @@ class Experiment:
   ledger: LedgerConfig
   profile: ProfileConfig
   compilation_cache: str
+  num_devices: int
   resolved: dict[str, Any]
+
+
+def replace_keys(
+  experiment: Experiment, changes: Mapping[str, Any]
+) -> Experiment:
+  """The experiment with other values of some keys; checks nothing.
+
+  Args:
+    experiment: is not changed, nor is its `resolved`.
+    changes: by path: {'sampling.lag': 1}.
+  """
+  for path, value in changes.items():
+    section, _, key = path.rpartition('.')
+    if section:
+      part = dataclasses.replace(getattr(experiment, section), **{key: value})
+      experiment = dataclasses.replace(experiment, **{section: part})
+    else:
+      experiment = dataclasses.replace(experiment, **{key: value})
+  return experiment

@@ -24,7 +24,7 @@ class Estimate(NamedTuple):
 
 
 class Statistics(NamedTuple):
-  """What k samples a problem say.
+  """Statistics of k samples per problem.
 
   Attributes:
     average: avg@k, the mean reward.

@@ -25,7 +25,7 @@ from dppo_jax.runtime.programs.compiled import SampleFn, compile_sampler
 from dppo_jax.runtime.programs.parts import Parts
 from dppo_jax.runtime.rollouts import stop_strings as stop_strings_lib
 from dppo_jax.runtime.rollouts.reward_model import RewardModel
-from dppo_jax.runtime.rollouts.verify import verify_terms
+from dppo_jax.runtime.rollouts.verify import CompletionVerifier
 from dppo_jax.sampling import truncate
 
 
@@ -53,11 +53,11 @@ class Answers(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-  """What was found: metrics, and every completion behind them.
+  """Metrics, and every completion behind them.
 
   Attributes:
     metrics: `evaluation/…`.
-    sampled: k completions a prompt.
+    sampled: k completions per prompt.
     greedy: the likeliest ones, where they were asked for.
     statistics: avg@k and every pass@k, with intervals.
   """
@@ -85,7 +85,7 @@ def compile_evaluation(
   last chunk and pass are filled up and the filling not counted.
 
   Rewards are those of the first term of `rewards.verifier`, not shaped. The
-  metrics are `evaluation/sampled_accuracy`, mean reward of k samples a prompt
+  metrics are `evaluation/sampled_accuracy`, mean reward of k samples per prompt
   (avg@k), with `_low` and `_high`, its interval; `evaluation/pass_at_k`, share
   of prompts with a reward above 0 among k, and `evaluation/pass_at_1`, `_2`,
   `_4`, … below k, unbiased; `evaluation/length_mean`, tokens;
@@ -202,7 +202,7 @@ def answer(
 
   Args:
     parts: its `held_out` holds the prompts.
-    sampler: of G completions a prompt.
+    sampler: of G completions per prompt.
     pool: the verifier.
     params: of the policy.
     prompts: n of them.
@@ -215,6 +215,14 @@ def answer(
   """
   num_prompts, width = prompts.tokens.shape
   num_chunks = -(-num_prompts // chunk_size)
+  verifier = CompletionVerifier(
+    tokenizer=parts.tokenizer,
+    stream=parts.held_out,
+    pool=pool,
+    prompt_length=width,
+    stop_strings=stop_strings,
+    truncated=truncated,
+  )
   texts: list[str] = []
   verdicts: list[Verdict] = []
   lengths, cut_short = [], []
@@ -264,17 +272,8 @@ def answer(
         prompt_length=width,
         pad_id=parts.tokenizer.pad_id,
       )
-    read, judged = verify_terms(
-      parts.tokenizer,
-      parts.held_out,
-      pool,
-      rollout,
-      width,
-      stop_strings,
-      own,
-      0 if model is None else len(rollout.example_id),
-      truncated,
-    )
+    num_texts = 0 if model is None else len(rollout.example_id)
+    read, judged = verifier.verify(rollout, own, num_texts)
     texts += read
     found = judged[0]
     if model is not None:

@@ -81,7 +81,7 @@ def open_evaluation(
   """
   model = None
   if experiment.evaluation.reward == 'model':
-    model = RewardModel(experiment.reward_model, parts.mesh)
+    model = RewardModel(experiment.rewards.model, parts.mesh)
   return compile_evaluation(parts, experiment.evaluation, pool, model)
 
 
@@ -136,7 +136,7 @@ def load_policy(
 def describe(
   facts: Mapping[str, Any], parts: Parts, found: Evaluation, num_shown: int
 ) -> str:
-  """What was found, to print: metrics and the first completions.
+  """Text to print: metrics and the first completions.
 
   Args:
     facts: 'step', and 'evaluation': the section.

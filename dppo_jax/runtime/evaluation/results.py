@@ -48,7 +48,7 @@ def results_path(
 def problem_rows(
   stream: PromptStream, found: Evaluation
 ) -> list[dict[str, Any]]:
-  """What each problem came to, as JSON can hold it.
+  """The outcome of each problem, as JSON can hold it.
 
   Returns:
     n rows: 'example_id', 'prompt' where its example has one, 'num_samples',

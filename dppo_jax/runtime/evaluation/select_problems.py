@@ -29,7 +29,7 @@ _SECTIONS = ('seed', 'data', 'model', 'sampling', 'evaluation', 'rewards')
 
 
 class Selection(NamedTuple):
-  """What was kept, of how many, and the file of all of them."""
+  """The number of problems kept, of how many, and the file of all of them."""
 
   num_kept: int
   num_problems: int
@@ -62,7 +62,7 @@ def select(
     params: of the model.
     pool: the verifier.
     stop: looked at after every batch.
-    num_samples: n, samples a problem.
+    num_samples: n, samples per problem.
     low: least share of right samples that is kept.
     high: largest share that is kept.
     path: JSON lines for the source 'rows': 'prompt', 'answer', and 'level',
@@ -104,7 +104,7 @@ def select(
       size,
       config.stop_strings,
       num_samples,
-      experiment.truncated,
+      experiment.rewards.truncated,
     )
     right = np.sum(answers.rewards() > 0, axis=1).tolist()
     examples = parts.prompts.examples(answers.example_id)
@@ -145,7 +145,7 @@ def _read(
   first = _lines([settings])
   if not path.exists():
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(first, encoding='utf-8')
+    write_atomically(path, first)
     return []
   # Not by str.splitlines, which also breaks at signs that JSON may hold.
   text = path.read_text(encoding='utf-8', errors='replace')

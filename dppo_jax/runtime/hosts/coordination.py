@@ -1,4 +1,4 @@
-"""What the processes of a job tell each other besides arrays.
+"""Messages between the processes of a job, besides arrays.
 
 Texts go through the key-value store of JAX's coordination service, and bytes
 of every step through the devices. With one process every function here is

@@ -144,7 +144,7 @@ def total(tree: Any) -> Any:
 
 
 def share(mine: Sequence[Any], rows: np.ndarray | None, count: int) -> list:
-  """What every process found out about its rows, for all rows.
+  """Values of all rows, each found by the process that owns the row.
 
   Args:
     mine: one entry a row of `rows`, as JSON can hold it.

@@ -24,7 +24,7 @@ _GENERATOR, _CLASSIFIER = 'ForCausalLM', 'ForSequenceClassification'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
-  """What its class implies and its config.json need not say.
+  """Settings that a class implies and its config.json need not say.
 
   Attributes:
     model_type: of config.json.
@@ -237,7 +237,7 @@ def _rope_shape(rope: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _problems(raw: Mapping[str, Any]) -> Iterator[str]:
-  """What keeps a config.json from being loaded."""
+  """The problem that keeps a config.json from being loaded."""
   names = raw.get('architectures') or ['']
   if names[0] not in ARCHITECTURES:
     yield (
@@ -272,7 +272,7 @@ def _problems(raw: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_one_form(rope: Mapping[str, Any]) -> dict[str, Any]:
-  """What a rotary embedding says besides theta, which may stand apart."""
+  """Settings of a rotary embedding besides theta, which may stand apart."""
   kind = rope.get('rope_type', rope.get('type', 'default'))
   rest = {
     key: value

@@ -80,7 +80,7 @@ def load_adapter(
 
 
 def _differences(folder: pathlib.Path, config: LoraConfig) -> list[str]:
-  """What adapter_config.json says, where it says something else."""
+  """Differences between adapter_config.json and the config."""
   stored = safetensors_io.read_json(folder / CONFIG)
   found = [
     text + _CHANGES_BASE if text.startswith('init_lora_weights') else text

@@ -33,7 +33,7 @@ class Table:
   endings: tuple[str, ...] = ()
 
   def problems(self, raw: Mapping[str, Any]) -> Iterator[str]:
-    """What keeps a file from being read."""
+    """The problem that keeps a file from being read."""
     for key, allowed in self.only.items():
       # 0 is not False, nor 1 True.
       if key in raw and not any(_same(raw[key], value) for value in allowed):
@@ -57,7 +57,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 # How transformers generates: section `sampling` says it here, and training
-# needs the law of the model itself, without penalties or forced tokens.
+# needs the distribution of the model, without penalties or forced tokens.
 _GENERATION = (
   *('max_length', 'max_new_tokens', 'min_length', 'min_new_tokens'),
   *('early_stopping', 'max_time', 'stop_strings', 'do_sample', 'num_beams'),

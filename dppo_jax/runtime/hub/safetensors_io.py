@@ -19,6 +19,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from dppo_jax.runtime.storage.files import open_atomically, write_atomically
+
 SINGLE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
 # Name in a header -> dtype.
@@ -378,8 +380,7 @@ def write_file(path: pathlib.Path, tensors: Sequence[NewTensor]) -> None:
     begin += tensor.num_bytes
   text = json.dumps(header, separators=(',', ':')).encode()
   text += b' ' * (-len(text) % _PREFIX)  # So that the arrays are aligned.
-  unfinished = path.with_name(f'.{path.name}.tmp')
-  with unfinished.open('wb') as file:
+  with open_atomically(path) as file:
     file.write(len(text).to_bytes(_PREFIX, 'little'))
     file.write(text)
     for tensor in tensors:
@@ -389,10 +390,9 @@ def write_file(path: pathlib.Path, tensors: Sequence[NewTensor]) -> None:
           f'{tensor.name}: made {array.shape}, announced {tensor.shape}.'
         )
       array.tofile(file)
-  unfinished.replace(path)
 
 
 def write_json(path: pathlib.Path, table: Mapping[str, Any]) -> None:
   """Writes a table as others write it: sorted, indented by two."""
   text = json.dumps(table, indent=2, sort_keys=True, ensure_ascii=False)
-  path.write_text(text + '\n', encoding='utf-8')
+  write_atomically(path, text + '\n')

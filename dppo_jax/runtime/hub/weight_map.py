@@ -17,7 +17,7 @@ from dppo_jax.models.lora import TARGETS
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class TensorSpec:
   """Where a parameter comes from.
 
   Attributes:
@@ -35,45 +35,49 @@ _IN_BLOCK = 'layer_'  # A layer of a block, where layers are of two kinds.
 _LAYER = 'model.layers.{layer}.'
 # Path of a parameter -> its tensor; paths of a layer without what holds it.
 TABLE = {
-  'embedding': Row('model.embed_tokens.weight', 0, flat=False),
-  'final_norm/scale': Row('model.norm.weight', 0),
-  'head': Row('lm_head.weight', 0, flat=False),
-  'score': Row('score.weight', 0, flat=False),  # Of a sequence classifier.
-  'attention_norm/scale': Row(_LAYER + 'input_layernorm.weight', 0),
-  'mlp_norm/scale': Row(_LAYER + 'post_attention_layernorm.weight', 0),
-  'attention/query/kernel': Row(_LAYER + 'self_attn.q_proj.weight', 1),
-  'attention/query/bias': Row(_LAYER + 'self_attn.q_proj.bias', 0),
-  'attention/key/kernel': Row(_LAYER + 'self_attn.k_proj.weight', 1),
-  'attention/key/bias': Row(_LAYER + 'self_attn.k_proj.bias', 0),
-  'attention/value/kernel': Row(_LAYER + 'self_attn.v_proj.weight', 1),
-  'attention/value/bias': Row(_LAYER + 'self_attn.v_proj.bias', 0),
-  'attention/output/kernel': Row(_LAYER + 'self_attn.o_proj.weight', 2),
-  'attention/query_norm/scale': Row(_LAYER + 'self_attn.q_norm.weight', 0),
-  'attention/key_norm/scale': Row(_LAYER + 'self_attn.k_norm.weight', 0),
-  'mlp/gate/kernel': Row(_LAYER + 'mlp.gate_proj.weight', 1),
-  'mlp/up/kernel': Row(_LAYER + 'mlp.up_proj.weight', 1),
-  'mlp/down/kernel': Row(_LAYER + 'mlp.down_proj.weight', 1),
-  'mlp/router/kernel': Row(_LAYER + 'mlp.gate.weight', 1),
-  'mlp/experts/gate/kernel': Row(
+  'embedding': TensorSpec('model.embed_tokens.weight', 0, flat=False),
+  'final_norm/scale': TensorSpec('model.norm.weight', 0),
+  'head': TensorSpec('lm_head.weight', 0, flat=False),
+  'score': TensorSpec(
+    'score.weight', 0, flat=False
+  ),  # Of a sequence classifier.
+  'attention_norm/scale': TensorSpec(_LAYER + 'input_layernorm.weight', 0),
+  'mlp_norm/scale': TensorSpec(_LAYER + 'post_attention_layernorm.weight', 0),
+  'attention/query/kernel': TensorSpec(_LAYER + 'self_attn.q_proj.weight', 1),
+  'attention/query/bias': TensorSpec(_LAYER + 'self_attn.q_proj.bias', 0),
+  'attention/key/kernel': TensorSpec(_LAYER + 'self_attn.k_proj.weight', 1),
+  'attention/key/bias': TensorSpec(_LAYER + 'self_attn.k_proj.bias', 0),
+  'attention/value/kernel': TensorSpec(_LAYER + 'self_attn.v_proj.weight', 1),
+  'attention/value/bias': TensorSpec(_LAYER + 'self_attn.v_proj.bias', 0),
+  'attention/output/kernel': TensorSpec(_LAYER + 'self_attn.o_proj.weight', 2),
+  'attention/query_norm/scale': TensorSpec(
+    _LAYER + 'self_attn.q_norm.weight', 0
+  ),
+  'attention/key_norm/scale': TensorSpec(_LAYER + 'self_attn.k_norm.weight', 0),
+  'mlp/gate/kernel': TensorSpec(_LAYER + 'mlp.gate_proj.weight', 1),
+  'mlp/up/kernel': TensorSpec(_LAYER + 'mlp.up_proj.weight', 1),
+  'mlp/down/kernel': TensorSpec(_LAYER + 'mlp.down_proj.weight', 1),
+  'mlp/router/kernel': TensorSpec(_LAYER + 'mlp.gate.weight', 1),
+  'mlp/experts/gate/kernel': TensorSpec(
     _LAYER + 'mlp.experts.{expert}.gate_proj.weight', 1
   ),
-  'mlp/experts/up/kernel': Row(
+  'mlp/experts/up/kernel': TensorSpec(
     _LAYER + 'mlp.experts.{expert}.up_proj.weight', 1
   ),
-  'mlp/experts/down/kernel': Row(
+  'mlp/experts/down/kernel': TensorSpec(
     _LAYER + 'mlp.experts.{expert}.down_proj.weight', 1
   ),
 }
 _ADAPTED = 'base_model.model.'  # What PEFT puts before every name.
 
 
-def _adapter_rows() -> Iterator[tuple[str, Row]]:
+def _adapter_rows() -> Iterator[tuple[str, TensorSpec]]:
   for path, row in TABLE.items():
     part, _, leaf = path.rpartition('/')
     if leaf == 'kernel' and part.rpartition('/')[2] in TARGETS:
       name = _ADAPTED + row.template.removesuffix('weight')
-      yield f'{part}/lora_a', Row(f'{name}lora_A.weight', row.num_in)
-      yield f'{part}/lora_b', Row(f'{name}lora_B.weight', 1)
+      yield f'{part}/lora_a', TensorSpec(f'{name}lora_A.weight', row.num_in)
+      yield f'{part}/lora_b', TensorSpec(f'{name}lora_B.weight', 1)
 
 
 TABLE |= dict(_adapter_rows())

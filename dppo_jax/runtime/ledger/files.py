@@ -8,7 +8,6 @@ resumed drops the steps it repeats.
 
 from collections.abc import Sequence
 import json
-import os
 import pathlib
 import re
 import zipfile
@@ -18,6 +17,7 @@ import numpy as np
 
 from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.ledger import record as record_lib
+from dppo_jax.runtime.storage.files import open_atomically
 
 FOLDER = 'ledger'
 FORMAT = 1
@@ -76,12 +76,8 @@ def save(path: pathlib.Path, record: record_lib.Record) -> None:
     values = getattr(record, name)
     if values is not None:
       columns[name] = np.asarray(values, dtype)
-  unfinished = path.with_name(f'.{path.name}.tmp')
-  with unfinished.open('wb') as file:
+  with open_atomically(path) as file:
     np.savez_compressed(file, allow_pickle=False, **columns)
-    file.flush()
-    os.fsync(file.fileno())
-  unfinished.replace(path)
 
 
 def load(path: pathlib.Path) -> record_lib.Record:

@@ -22,6 +22,7 @@ from dppo_jax import parallel
 from dppo_jax.base import Array, Params, Stream, stream_key
 from dppo_jax.models.policy import make_policy
 from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.config.paths import config_path
 from dppo_jax.runtime.hub import load_weights
 from dppo_jax.runtime.programs import compiled, state
 from dppo_jax.runtime.programs import parts as parts_lib
@@ -70,16 +71,14 @@ def abstract_base(
     ValueError: the folder of the pretrained model is gone or damaged.
   """
   like = state.abstract_policy(experiment, devices)
-  if experiment.base_dtype:
-    dtype = jnp.dtype(experiment.base_dtype)
+  if experiment.lora is not None and experiment.lora.base_dtype:
+    dtype = jnp.dtype(experiment.lora.base_dtype)
     return jax.tree.map(lambda leaf: leaf.update(dtype=dtype), like)
-  if not experiment.pretrained:
+  if not experiment.model.pretrained:
     return like
-  folder = pathlib.Path(experiment.pretrained).expanduser()
-  try:
+  folder = pathlib.Path(experiment.model.pretrained).expanduser()
+  with config_path('model.pretrained'):
     return load_weights.as_stored(folder, like)
-  except ValueError as error:
-    raise ValueError(f'model.pretrained: {error}') from error
 
 
 def load_base(
@@ -95,12 +94,10 @@ def load_base(
     ValueError: the pretrained weights are not those of the model, or damaged.
   """
   like = abstract_base(experiment, devices)
-  if experiment.pretrained:
-    folder = pathlib.Path(experiment.pretrained).expanduser()
-    try:
+  if experiment.model.pretrained:
+    folder = pathlib.Path(experiment.model.pretrained).expanduser()
+    with config_path('model.pretrained'):
       return load_weights.load_params(folder, like)
-    except ValueError as error:
-      raise ValueError(f'model.pretrained: {error}') from error
   policy = make_policy(experiment.model)
 
   def draw(key: Array) -> Params:
@@ -119,7 +116,7 @@ def num_parameters(experiment: Experiment) -> int:
 
 
 def metadata(parts: parts_lib.Parts) -> dict[str, str]:
-  """What a checkpoint says of the weights that it lacks."""
+  """Metadata of a checkpoint on the weights that it does not hold."""
   return {_KEY: parts.base_fingerprint} if parts.base is not None else {}
 
 

@@ -1,10 +1,11 @@
 """Compiled programs of a run: sampler, scorer, batcher, train step."""
 
 from collections.abc import Callable
+import dataclasses
 import functools
 import os
 import pathlib
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,6 @@ from dppo_jax.learner.train_step import Learner, compile_train_step
 from dppo_jax.lm_head.chunked_pass import VocabularyConfig
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime.config.experiment import Experiment
-from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs.parts import (
   ModelParts,
   Parts,
@@ -37,11 +37,70 @@ from dppo_jax.runtime.programs.parts import (
 )
 from dppo_jax.sampling import continuous, decode
 
+T = TypeVar('T')
 SampleFn = Callable[[Params, Prompts, Array], Rollout]
-ScoreFn = Callable[[Params, Rollout], TokenStats]
 BatchFn = Callable[
   [Rollout, Array, TokenStats | None, TokenStats | None], tuple[Batch, Metrics]
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program(Generic[T]):
+  """A jitted function whose first argument, the base, is filled in.
+
+  An argument, not a constant of the program: weights of many GiB would be
+  compiled into it.
+
+  Attributes:
+    jitted: (base, *arguments) -> T.
+    base: frozen weights under an adapter, maybe abstract; None without any.
+  """
+
+  jitted: Any
+  base: Params | None
+
+  def __call__(self, *arguments: Any) -> T:
+    """The value at arrays."""
+    return self.jitted(self.base, *arguments)
+
+  def lower(self, *arguments: Any) -> Any:
+    """A `jax.stages.Lowered`, for arrays or for shapes with shardings."""
+    return self.jitted.lower(self.base, *arguments)
+
+  def shapes(self, *arguments: Any) -> T:
+    """Shapes and dtypes of the value, for arrays or for shapes."""
+    return jax.eval_shape(self.jitted, self.base, *arguments)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepProgram:
+  """The compiled train step.
+
+  Attributes:
+    jitted: (state, batch, (anchor's head or None, base)) -> outcome.
+    base: as of a `Program`.
+  """
+
+  jitted: Any
+  base: Params | None
+
+  def __call__(
+    self, state: TrainState, batch: Any, anchor_head: Array | None = None
+  ) -> tuple[Any, ...]:
+    """(state, metrics), and a StepRecord where the step was so compiled.
+
+    Args:
+      state: donated.
+      batch: a Batch, or what the phase before learns from.
+      anchor_head: [V, D], for a divergence of whole distributions.
+    """
+    return self.jitted(state, batch, (anchor_head, self.base))
+
+  def lower(
+    self, state: TrainState, batch: Any, anchor_head: Array | None = None
+  ) -> Any:
+    """A `jax.stages.Lowered`, for arrays or for shapes with shardings."""
+    return self.jitted.lower(state, batch, (anchor_head, self.base))
 
 
 def vocabulary_axes(mesh: Mesh) -> VocabularyAxes:
@@ -53,7 +112,7 @@ def vocabulary_layout(
   experiment: Experiment, mesh: Mesh, temperature: float
 ) -> VocabularyConfig:
   """How the trainer runs the head over the vocabulary."""
-  rows = experiment.head_chunk_tokens
+  rows = experiment.learner.head_chunk_tokens
   if not rows:
     kind = mesh.devices.flat[0].device_kind
     columns = -(-experiment.model.vocab_size // mesh.shape['tensor'])
@@ -63,7 +122,7 @@ def vocabulary_layout(
   )
 
 
-def compile_anchor_head(parts: ModelParts) -> Callable[[Params], Array]:
+def compile_anchor_head(parts: ModelParts) -> Program[Array]:
   """params -> a copy of their head [V, D], split as the trainer reads it."""
 
   def head(base: Params | None, params: Params) -> Array:
@@ -74,12 +133,12 @@ def compile_anchor_head(parts: ModelParts) -> Callable[[Params], Array]:
     in_shardings=(None, parts.shardings.params),
     out_shardings=parallel.head_sharding(parts.mesh),
   )
-  return functools.partial(compiled, parts.base)
+  return Program(compiled, parts.base)
 
 
 def compile_sampler(
   parts: ModelParts, config: decode.SamplingConfig
-) -> SampleFn:
+) -> Program[Rollout]:
   """(params, prompts, key) -> Rollout, compiled and sharded."""
   axes = vocabulary_axes(parts.mesh)
 
@@ -99,15 +158,19 @@ def compile_sampler(
     ),
     out_shardings=parts.batch_sharding,
   )
-  return functools.partial(compiled, parts.base)
+  return Program(compiled, parts.base)
 
 
-def compile_scorer(parts: ModelParts, experiment: Experiment) -> ScoreFn:
+def compile_scorer(
+  parts: ModelParts, experiment: Experiment
+) -> Program[TokenStats]:
   """(params, rollout) -> stats of those parameters at its tokens."""
   loss = experiment.loss
   layout = vocabulary_layout(experiment, parts.mesh, loss.temperature)
 
-  count = experiment.step.num_minibatches * experiment.step.num_microbatches
+  count = (
+    experiment.learner.num_minibatches * experiment.learner.num_microbatches
+  )
 
   def score(
     base: Params | None, params: Params, rollout: Rollout
@@ -130,7 +193,7 @@ def compile_scorer(parts: ModelParts, experiment: Experiment) -> ScoreFn:
     in_shardings=(None, parts.shardings.params, parts.batch_sharding),
     out_shardings=parts.batch_sharding,
   )
-  return functools.partial(compiled, parts.base)
+  return Program(compiled, parts.base)
 
 
 def compile_batcher(parts: ModelParts, experiment: Experiment) -> BatchFn:
@@ -147,11 +210,11 @@ def compile_batcher(parts: ModelParts, experiment: Experiment) -> BatchFn:
       rollout,
       rewards,
       group_size=group_size,
-      estimator=experiment.estimator,
+      estimator=experiment.advantages.estimator,
       recomputed=recomputed,
       reference=reference,
     )
-    if experiment.truncated == 'mask':
+    if experiment.rewards.truncated == 'mask':
       batch = batches.keep_rows(batch, ~rollout.truncated)
     return batch, batches.rollout_metrics(rollout, rewards, group_size)
 
@@ -194,34 +257,17 @@ def use_compilation_cache(folder: str) -> None:
 
 
 def compile_step(
-  experiment: Experiment,
-  parts: parts_lib.ModelParts,
-  *,
-  recording: bool = False,
-) -> Callable[..., tuple[Any, ...]]:
-  """(state, batch) -> (state, metrics), and a StepRecord when `recording`.
+  experiment: Experiment, parts: ModelParts, *, recording: bool = False
+) -> StepProgram:
+  """(state, batch, anchor's head) -> (state, metrics), compiled and sharded.
 
-  For a divergence of whole distributions it takes the anchor's head, too.
-  """
-  compiled = jit_step(experiment, parts, recording=recording)
-
-  def step(
-    state: TrainState, batch: Any, anchor_head: Any = None
-  ) -> tuple[Any, ...]:
-    return compiled(state, batch, (anchor_head, parts.base))
-
-  return step
-
-
-def jit_step(
-  experiment: Experiment, parts: parts_lib.ModelParts, *, recording: bool
-) -> Callable[..., tuple[Any, ...]]:
-  """`compile_step` as a jitted function of (state, batch, (head, base)).
-
-  Head is that of the anchor, or None; base the frozen weights, or None.
+  Args:
+    experiment: the run.
+    parts: its parts, frozen weights loaded.
+    recording: whether the outcome has a StepRecord, for the ledger.
   """
   loss = experiment.loss
-  exact = parts_lib.keeps_hidden(experiment)
+  exact = keeps_hidden(experiment)
   learner = Learner(
     loss_fn=functools.partial(
       policy_loss,
@@ -232,15 +278,16 @@ def jit_step(
       with_top_k=recording,
     ),
     metrics_fn=functools.partial(
-      trust_region_metrics, num_minibatches=experiment.step.num_minibatches
+      trust_region_metrics, num_minibatches=experiment.learner.num_minibatches
     ),
     optimizer=parts.optimizer,
-    config=experiment.step,
+    config=experiment.learner,
     mesh=parts.mesh,
   )
-  return compile_train_step(
+  compiled = compile_train_step(
     learner,
     parts.shardings,
     recorded=recording,
     shared=(parallel.head_sharding(parts.mesh) if exact else None, None),
   )
+  return StepProgram(compiled, parts.base)

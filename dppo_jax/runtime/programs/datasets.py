@@ -38,7 +38,7 @@ class Prepared(NamedTuple):
 
 
 def training(data: DataConfig) -> Prepared:
-  """What a run trains on.
+  """The examples that a run trains on.
 
   Raises:
     ValueError: a file is missing or cannot be read.
@@ -50,7 +50,7 @@ def training(data: DataConfig) -> Prepared:
 
 
 def held_out(experiment: Experiment) -> Prepared:
-  """What a run is evaluated on: one source, or several that are listed.
+  """The examples that a run is evaluated on, of one source or of several.
 
   Raises:
     ValueError: a file is missing or cannot be read.
@@ -166,7 +166,7 @@ def _prepare(
 
 
 def prepare(experiment: Experiment) -> tuple[Prepared, Prepared]:
-  """What a run trains on, and what it is evaluated on, compared.
+  """The training and held-out examples, compared.
 
   Raises:
     ValueError: see `training`, `held_out` and `compare`.

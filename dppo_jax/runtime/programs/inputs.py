@@ -1,4 +1,4 @@
-"""What a run reads, by content: its examples, and folders of published files.
+"""Inputs of a run by content: its examples, and folders of published files.
 
 A path says where something lay once; whether a run that goes on reads the same
 things is a matter of what lies there now. The folder of a run keeps digests.

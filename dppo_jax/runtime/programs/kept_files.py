@@ -1,4 +1,4 @@
-"""What a run keeps of the models it began with, and what an export has of it.
+"""Files of pretrained models that a run keeps, and that its export needs.
 
 The folders that a config names may change or go; a run keeps the config.json
 of its model and every file of its tokenizer, and goes on with no others.
@@ -44,7 +44,7 @@ def keep(experiment: Experiment, workdir: pathlib.Path) -> None:
   Raises:
     ValueError: the tokenizer is not the one that the run began with.
   """
-  folder, kept = _folder(experiment.pretrained), workdir / MODEL
+  folder, kept = _folder(experiment.model.pretrained), workdir / MODEL
   if folder is not None and not kept.exists():
     _copy(folder, kept, (hf_config.CONFIG, GENERATION))
   folder, kept = _folder(experiment.data.tokenizer), workdir / TOKENIZER
@@ -115,7 +115,10 @@ def find_tokenizer(
   older = workdir / MODEL  # Once kept there, where it was the model's own.
   if (workdir / TOKENIZER).is_dir():
     return workdir / TOKENIZER
-  if named == experiment.pretrained and (older / 'tokenizer.json').is_file():
+  if (
+    named == experiment.model.pretrained
+    and (older / 'tokenizer.json').is_file()
+  ):
     return older
   folder = _folder(named)
   if folder is None:
@@ -159,7 +162,7 @@ def write_tokenizer(
 def generation_config(
   experiment: Experiment, published: dict[str, Any]
 ) -> dict[str, Any]:
-  """generation_config.json: the ends and the law that were trained with.
+  """generation_config.json: end tokens and sampling settings of the training.
 
   What a published one holds besides, penalties and a nucleus say, was not.
 
@@ -188,7 +191,7 @@ def ends(experiment: Experiment) -> int | list[int]:
 
 
 def remarks(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
-  """What the files of an export cannot say of how a run showed its prompts.
+  """Lines on how a run showed its prompts that no file of an export can hold.
 
   Args:
     experiment: the run.
@@ -215,6 +218,6 @@ def remarks(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
     yield f'prompts were written into {data.prompt_template!r}.'
   if data.system_prompt:
     yield f'prompts came after the system prompt {data.system_prompt!r}.'
-  if experiment.stop_strings:
-    shown = ', '.join(map(repr, experiment.stop_strings))
+  if experiment.sampling.stop_strings:
+    shown = ', '.join(map(repr, experiment.sampling.stop_strings))
     yield f'completions ended at {shown}, too.'

@@ -1,8 +1,8 @@
 """The parts of a run, built once from an Experiment."""
 
 import dataclasses
-from typing import Any
 
+import jax
 from jax.sharding import Mesh, NamedSharding
 import optax
 
@@ -23,12 +23,12 @@ from dppo_jax.runtime.programs import datasets
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelParts:
-  """What needs neither data nor a tokenizer.
+  """The parts that need neither data nor a tokenizer.
 
   Attributes:
     mesh: devices.
     policy: the model.
-    optimizer: of the reinforcement phase.
+    optimizer: of reinforcement learning, not of SFT.
     shardings: where its state lives.
     base: frozen weights under an adapter; None until
       `base_weights.with_base`, and where everything trains.
@@ -49,7 +49,7 @@ class ModelParts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parts(ModelParts):
-  """What the phases of a run share.
+  """The parts that the phases of a run share.
 
   Attributes:
     task: of the demonstrations.
@@ -83,8 +83,16 @@ def assemble_model(
   )
 
 
-def assemble(experiment: Experiment) -> Parts:
-  """Prepares the data and builds the policy; places nothing on a device."""
+def assemble(experiment: Experiment, devices: Devices = None) -> Parts:
+  """Prepares the data and builds the policy; places nothing on a device.
+
+  Args:
+    experiment: the run.
+    devices: of `mesh_of`.
+
+  Raises:
+    ValueError: the data or the tokenizer cannot be used.
+  """
   tokenizer = open_tokenizer(vars(experiment.data), experiment.model.vocab_size)
 
   def stream(prepared: datasets.Prepared) -> PromptStream:
@@ -92,7 +100,7 @@ def assemble(experiment: Experiment) -> Parts:
 
   trained, held_out = datasets.prepare(experiment)
   return Parts(
-    **vars(assemble_model(experiment)),
+    **vars(assemble_model(experiment, devices)),
     task=tasks.find_task(experiment.data.task),
     tokenizer=tokenizer,
     prompts=stream(trained),
@@ -123,9 +131,21 @@ def complete(parts: ModelParts, base: Params | None, params: Params) -> Params:
 
 
 def mesh_of(experiment: Experiment, devices: Devices) -> Mesh:
-  """The mesh of a run, over all devices or the given ones."""
-  where: Any = {} if devices is None else {'devices': devices}
-  return parallel.make_mesh(**dataclasses.asdict(experiment.mesh), **where)
+  """The mesh of a run.
+
+  Args:
+    experiment: the run.
+    devices: to lay it over, which need not be here; None for the first
+      `experiment.num_devices` of those that are.
+
+  Raises:
+    ValueError: there are fewer.
+  """
+  if devices is None:
+    devices = jax.devices()[: experiment.num_devices]
+  return parallel.make_mesh(
+    **dataclasses.asdict(experiment.mesh), devices=devices
+  )
 
 
 def keeps_hidden(experiment: Experiment) -> bool:

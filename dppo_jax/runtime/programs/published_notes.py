@@ -1,4 +1,4 @@
-"""What the files of published models say that nothing here reads.
+"""Settings in the files of published models that nothing here reads.
 
 Told once, where a run starts and by the doctor: such a key may change what the
 model computes, and then other tools would run another model than trained here.
@@ -34,9 +34,9 @@ def notes(experiment: Experiment, tokenizer: Any) -> Iterator[str]:
     ValueError: a file is damaged.
   """
   for named, is_adapter in (
-    (experiment.pretrained, False),
-    (experiment.reward_model.folder, False),
-    (experiment.adapter, True),
+    (experiment.model.pretrained, False),
+    (experiment.rewards.model.folder, False),
+    (experiment.lora.pretrained if experiment.lora else '', True),
   ):
     folder = pathlib.Path(named).expanduser()
     if named and is_adapter:

@@ -12,6 +12,7 @@ from dppo_jax.learner import state as state_lib
 from dppo_jax.models import policy as policy_lib
 from dppo_jax.parallel import Devices
 from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.config.paths import config_path
 from dppo_jax.runtime.hub import load_weights, peft_io
 from dppo_jax.runtime.programs.parts import ModelParts, mesh_of, trained_policy
 
@@ -35,22 +36,19 @@ def initial_state(
   Raises:
     ValueError: the pretrained weights are not those of the model, or damaged.
   """
-  adapted = experiment.lora is not None
-  source = experiment.adapter if adapted else experiment.pretrained
+  source = (experiment.lora or experiment.model).pretrained
   if not source:
     return state_lib.init_state(
       parts.policy, optimizer, shardings, experiment.seed
     )
   folder = pathlib.Path(source).expanduser()
   like = abstract_params(experiment)
-  try:
-    if experiment.lora is not None:
+  if experiment.lora is not None:
+    with config_path('lora.pretrained'):
       params = peft_io.load_adapter(folder, experiment.lora, like)
-    else:
+  else:
+    with config_path('model.pretrained'):
       params = load_weights.load_params(folder, like)
-  except ValueError as error:
-    section = 'lora' if adapted else 'model'
-    raise ValueError(f'{section}.pretrained: {error}') from error
   return state_lib.adopt(optimizer, params, shardings, experiment.seed)
 
 

@@ -1,1 +1,1 @@
-"""What a run tells: header, progress, metrics, summary."""
+"""Output of a run: header, progress, metrics, summary."""

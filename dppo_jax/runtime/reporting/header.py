@@ -1,4 +1,4 @@
-"""What a run is, before it starts, and what it was, once it is finished."""
+"""The header of a run, printed at its start, and its summary at the end."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ def header(
   workdir: pathlib.Path,
   resumed_step: int | None,
 ) -> str:
-  """What is about to run, in a few lines.
+  """A few lines about the run that is about to start.
 
   Args:
     experiment: the run.
@@ -59,7 +59,7 @@ def header(
     workdir: its folder.
     resumed_step: step it resumes from; None if it is new.
   """
-  data, step = experiment.data, experiment.step
+  data, step = experiment.data, experiment.learner
   loss, model = experiment.loss, experiment.model
   updates = step.num_minibatches
   rows = data.num_prompts * data.group_size // updates
@@ -82,7 +82,7 @@ def header(
     'rule': _rule(loss),
     'loss': f'{loss.loss_form} form, pi/mu by {loss.importance}, cap'
     f' {_show(loss.ratio_cap)}, floor {_show(loss.ratio_floor)} ·'
-    f' {step.aggregation} · advantage {experiment.estimator}',
+    f' {step.aggregation} · advantage {experiment.advantages.estimator}',
     'batch': f'{data.num_prompts} prompts × {data.group_size} completions,'
     f' {updates} updates of {rows}; {experiment.num_steps:,} steps',
     'workdir': str(workdir),
@@ -247,12 +247,19 @@ def finish(
 
 
 def _command(name: str, arguments: Sequence[str]) -> str:
-  """A command line to copy, with the interpreter of this process."""
-  python = sys.executable
-  here = os.path.relpath(python)
+  """A command line to copy, of the environment that this process runs in.
+
+  The console command where it is installed, else the package itself; both work
+  in any folder.
+  """
+  script = pathlib.Path(sys.executable).with_name('dppo')
+  installed = script.is_file()
+  program = str(script) if installed else sys.executable
+  here = os.path.relpath(program)
   if not here.startswith(os.pardir):
-    python = here
-  return shlex.join([python, '-m', f'experiments.{name}', *arguments])
+    program = here
+  module = [] if installed else ['-m', 'dppo_jax']
+  return shlex.join([program, *module, name, *arguments])
 
 
 def _show(value: Any) -> str:

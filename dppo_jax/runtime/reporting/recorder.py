@@ -1,4 +1,4 @@
-"""What a run tells while it runs: metrics, samples, console, timings, traces.
+"""Recorder of a run: metrics, samples, console, timings, traces.
 
 Metrics are written one step late, while the device works on the next one.
 Before a checkpoint they are written at once, so that a resumed run finds every
@@ -57,7 +57,7 @@ class Recorder:
   ):
     """Opens the files; a resumed run drops the lines after `start_step`."""
     self._config = experiment.writers
-    self._max_nonfinite = experiment.max_nonfinite
+    self._max_nonfinite = experiment.optimizer.max_nonfinite
     self._stack = contextlib.ExitStack()
     kept_step = start_step if resumed else None
     self._metrics: MetricWriter | None = None
@@ -150,14 +150,14 @@ class Stopwatch:
   def lap(self, name: str) -> None:
     """Ends the part `name`."""
     now = time.perf_counter()
-    # A part may come several times a step.
+    # A part may come several times per step.
     self._laps[name] = self._laps.get(name, 0.0) + now - self._last
     self._last = now
 
   def metrics(
     self, sampled: int, trained: int, *, ahead: bool = False
   ) -> dict[str, float]:
-    """`time/…_s` of every part and of the step, and tokens a second.
+    """`time/…_s` of every part and of the step, and tokens per second.
 
     Args:
       sampled: tokens drawn, the ends included.
@@ -226,14 +226,14 @@ def is_idle(metrics: Mapping[str, Any]) -> bool:
 
 
 def idle_warning(step: int, count: int) -> str:
-  """What to say of so many idle steps in a row, the last of them `step`."""
+  """A warning of `count` idle steps in a row, the last of them `step`."""
   return (
     f'in steps {step - count + 1} to {step} all completions of every prompt'
     ' earned the same (rewards/zero_variance_groups=1): all advantages were 0'
     ' and the rewards taught nothing. Look at samples.jsonl and'
     ' rewards/reason_…: a wrong rewards.extraction, a limit that cuts every'
-    ' completion, or problems too hard or too easy (experiments.doctor and'
-    ' experiments.select_problems help).'
+    ' completion, or problems too hard or too easy (dppo doctor and'
+    ' dppo select_problems help).'
   )
 
 
@@ -252,7 +252,7 @@ def longest_idle(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
 
 
 def bar_facts(metrics: Mapping[str, Any]) -> dict[str, str]:
-  """What the progress bar shows of a step."""
+  """A line about a step for the progress bar."""
   facts = {
     'reward': f'{float(metrics["rewards/mean"]):.3f}',
     'masked': f'{float(metrics["trust_region/fraction_masked"]):.2%}',

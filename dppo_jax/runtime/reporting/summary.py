@@ -1,4 +1,4 @@
-"""What a run leaves to be looked at: summary.json and summary.png."""
+"""The summary of a run: summary.json and summary.png."""
 
 from collections.abc import Mapping, Sequence
 import json
@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dppo_jax.runtime.reporting import plots
 from dppo_jax.runtime.storage import metrics_log
+from dppo_jax.runtime.storage.files import open_atomically, write_atomically
 
 SUMMARY_FILE = 'summary.json'
 PICTURE_FILE = 'summary.png'
 
-_BLUE, _ORANGE, _GRAY = '#2b6cb0', '#d97706', '#6b7280'
 _MAX_FACTS = 12
 
 
@@ -34,8 +35,8 @@ class Curve(NamedTuple):
   sparse: bool = False
 
 
-class Panel(NamedTuple):
-  """A plot of the picture.
+class MetricPlot(NamedTuple):
+  """The metrics of one plot of summary.png.
 
   Attributes:
     title: what it shows.
@@ -52,9 +53,9 @@ class Panel(NamedTuple):
   limits: tuple[float, float] | None = None
 
 
-PANELS = (
-  Panel('Reward of the rollouts', 'mean reward', (Curve('rewards/mean'),)),
-  Panel(
+PLOTS = (
+  MetricPlot('Reward of the rollouts', 'mean reward', (Curve('rewards/mean'),)),
+  MetricPlot(
     'Held-out accuracy',
     'share correct',
     (
@@ -63,22 +64,22 @@ PANELS = (
     ),
     limits=(-0.03, 1.03),
   ),
-  Panel(
+  MetricPlot(
     'Trainer against sampler',
     'mean |π − μ|, probability',
     (Curve('mismatch/mean_abs'),),
     wide=True,
   ),
-  Panel(
+  MetricPlot(
     'Divergence from the anchor',
-    'a token (TV: probability, KL: nats)',
+    'per token (TV: probability, KL: nats)',
     (
       Curve('trust_region/divergence_mean', 'mean'),
       Curve('trust_region/divergence_max', 'max'),
     ),
     wide=True,
   ),
-  Panel(
+  MetricPlot(
     'Masked by the trust region',
     '% of tokens',
     (
@@ -88,8 +89,12 @@ PANELS = (
       ),
     ),
   ),
-  Panel('Completion length', 'tokens, mean', (Curve('rollout/length_mean'),)),
-  Panel('Entropy', 'nats a token, mean', (Curve('rollout/entropy_mean'),)),
+  MetricPlot(
+    'Completion length', 'tokens, mean', (Curve('rollout/length_mean'),)
+  ),
+  MetricPlot(
+    'Entropy', 'nats per token, mean', (Curve('rollout/entropy_mean'),)
+  ),
 )
 
 
@@ -107,9 +112,7 @@ def write_summary(
   text = json.dumps(
     _to_json(summary), indent=2, ensure_ascii=False, allow_nan=False
   )
-  unfinished = path.with_name(f'{path.name}.tmp')
-  unfinished.write_text(text + '\n', encoding='utf-8')
-  unfinished.replace(path)
+  write_atomically(path, text + '\n')
 
 
 def read_summary(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -124,7 +127,7 @@ def read_summary(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
 def draw_summary(workdir: str | os.PathLike[str]) -> pathlib.Path:
   """Draws metrics.jsonl, and the facts of summary.json beside it.
 
-  A metric that is not there leaves a panel that says so.
+  A metric that is not there leaves a plot that says so.
 
   Args:
     workdir: folder of the run.
@@ -132,22 +135,16 @@ def draw_summary(workdir: str | os.PathLike[str]) -> pathlib.Path:
   Returns:
     Path of summary.png.
   """
-  # Only here: the import takes longer than any other of the package.
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
   workdir = pathlib.Path(workdir)
   rows = metrics_log.read_rows(workdir / metrics_log.METRICS_FILE)
-  figure = Figure(figsize=(15, 6.6), dpi=100, layout='constrained')
-  FigureCanvasAgg(figure)
+  figure = plots.make_figure(15, 6.6, dpi=100)
   axes = figure.subplots(2, 4)
-  for panel, axis in zip(PANELS, axes.flat, strict=False):
-    _draw_panel(axis, panel, rows)
-  _draw_facts(axes.flat[len(PANELS)], workdir / SUMMARY_FILE)
+  for plot, axis in zip(PLOTS, axes.flat, strict=False):
+    _draw_plot(axis, plot, rows)
+  _draw_facts(axes.flat[len(PLOTS)], workdir / SUMMARY_FILE)
   path = workdir / PICTURE_FILE
-  unfinished = path.with_name(f'{path.name}.tmp')
-  figure.savefig(unfinished, format='png')
-  unfinished.replace(path)
+  with open_atomically(path) as file:
+    figure.savefig(file, format='png')
   return path
 
 
@@ -180,13 +177,15 @@ def _to_json(value: Any) -> Any:
   return metrics_log.to_json(value)
 
 
-def _draw_panel(
-  axis: Any, panel: Panel, rows: Sequence[Mapping[str, Any]]
+def _draw_plot(
+  axis: Any, plot: MetricPlot, rows: Sequence[Mapping[str, Any]]
 ) -> None:
-  axis.set_title(panel.title, fontsize=11, loc='left')
+  plots.dress(axis, plot.title, 'train step', plot.unit)
   missing: list[str] = []
   drawn: list[np.ndarray] = []
-  for curve, color in zip(panel.curves, (_BLUE, _ORANGE), strict=False):
+  for curve, color in zip(
+    plot.curves, (plots.BLUE, plots.ORANGE), strict=False
+  ):
     steps, values = series(rows, curve.metric)
     finite = np.isfinite(values)
     steps, values = steps[finite], curve.scale * values[finite]
@@ -195,12 +194,6 @@ def _draw_panel(
       drawn.append(values)
     else:
       missing.append(curve.metric)
-  axis.set_xlabel('train step', fontsize=9)
-  axis.set_ylabel(panel.unit, fontsize=9)
-  axis.tick_params(labelsize=8)
-  axis.grid(color='#e5e7eb', linewidth=0.8)
-  axis.set_axisbelow(True)
-  axis.spines[['top', 'right']].set_visible(False)
   if missing:
     # Below the curves of the others, if there are any.
     axis.text(
@@ -211,14 +204,14 @@ def _draw_panel(
       ha='center',
       va='center' if not drawn else 'bottom',
       fontsize=9,
-      color=_GRAY,
+      color=plots.GRAY,
     )
   if not drawn:
     axis.set_xticks([])
     axis.set_yticks([])
     return
-  _scale(axis, panel, np.concatenate(drawn))
-  if len(panel.curves) > 1:
+  _scale(axis, plot, np.concatenate(drawn))
+  if len(plot.curves) > 1:
     axis.legend(fontsize=9, frameon=False, loc='best')
 
 
@@ -234,15 +227,15 @@ def _draw_curve(
   axis.plot(steps, smooth, lw=1.8, color=color, label=label)
 
 
-def _scale(axis: Any, panel: Panel, values: np.ndarray) -> None:
+def _scale(axis: Any, plot: MetricPlot, values: np.ndarray) -> None:
   positive = values[values > 0]
-  if panel.wide and positive.size and positive.max() > 30 * positive.min():
+  if plot.wide and positive.size and positive.max() > 30 * positive.min():
     axis.set_yscale('log', nonpositive='mask')
     return
   # A common power of ten would stand on the title.
   axis.yaxis.set_major_formatter('{x:.4g}')
-  if panel.limits is not None:
-    axis.set_ylim(*panel.limits)
+  if plot.limits is not None:
+    axis.set_ylim(*plot.limits)
   elif np.ptp(values) == 0:
     # Or the axis would magnify rounding around a constant.
     margin = 0.5 * abs(values[0]) or 0.5
@@ -271,7 +264,7 @@ def _draw_facts(axis: Any, path: pathlib.Path) -> None:
   axis.set_title('Summary', fontsize=11, loc='left')
   for number, (name, text) in enumerate(lines[:_MAX_FACTS]):
     y = 0.95 - number / _MAX_FACTS
-    axis.text(0.0, y, name, fontsize=8.5, color=_GRAY, va='top')
+    axis.text(0.0, y, name, fontsize=8.5, color=plots.GRAY, va='top')
     axis.text(1.0, y, text, fontsize=8.5, ha='right', va='top')
 
 

@@ -34,7 +34,7 @@ from dppo_jax.runtime.hosts import host_rows
 from dppo_jax.runtime.programs import compiled
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.reporting.recorder import Stopwatch
-from dppo_jax.runtime.rollouts.weight_sync import compile_hand_over
+from dppo_jax.runtime.rollouts.weight_sync import compile_weight_sync
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -54,7 +54,7 @@ class PendingRollout:
 
 @flax.struct.dataclass(kw_only=True)
 class RunState(TrainState):
-  """What a checkpoint holds: a state, and what is sampled for later steps.
+  """The contents of a checkpoint: a state, and rollouts of later steps.
 
   Attributes:
     queue: of the steps from `step` on.
@@ -75,14 +75,14 @@ class RolloutQueue:
   def __init__(self, experiment: Experiment, parts: parts_lib.Parts):
     """Compiles; nothing is sampled yet."""
     self._parts = parts
-    self._lag = experiment.lag
+    self._lag = experiment.sampling.lag
     self._num_steps = experiment.num_steps
     self._num_prompts = experiment.data.num_prompts
     self._prompt_length = experiment.data.max_prompt_length
     self._resampling = experiment.data.dynamic_sampling == 'resample'
-    self._hand_over = compile_hand_over(parts, experiment)
-    sampling = self._hand_over.parts
-    self._sample = compiled.compile_sampler(sampling, self._hand_over.config)
+    self._weight_sync = compile_weight_sync(parts, experiment)
+    sampling = self._weight_sync.parts
+    self._sample = compiled.compile_sampler(sampling, self._weight_sync.config)
     self._copy_head: Any = None
     anchored = experiment.loss.anchor == 'rollout'
     if anchored and parts_lib.keeps_hidden(experiment):
@@ -97,7 +97,7 @@ class RolloutQueue:
     self._queue = collections.deque(pending)
 
   def pending(self) -> tuple[PendingRollout, ...]:
-    """What is sampled ahead, of the next step first."""
+    """Rollouts sampled ahead, that of the next step first."""
     return tuple(self._queue)
 
   def lag_of(self, step: int) -> int:
@@ -112,8 +112,8 @@ class RolloutQueue:
     self._end = step + 1 + max(0, ahead)  # Beyond the last step only its own.
     self._weights, self.num_bytes = None, 0.0
     if self._next < self._end:
-      self._weights = jax.block_until_ready(self._hand_over(state.params))
-      self.num_bytes = self._hand_over.num_bytes
+      self._weights = jax.block_until_ready(self._weight_sync(state.params))
+      self.num_bytes = self._weight_sync.num_bytes
     clock.lap('weight_sync')
 
   def take(self, state: TrainState) -> PendingRollout:
@@ -176,7 +176,7 @@ class RolloutQueue:
       example_id=jax.ShapeDtypeStruct(shape[:1], jnp.int32),
     )
     prompts = Prompts(**fields)
-    weights = self._hand_over.abstract_weights
+    weights = self._weight_sync.abstract_weights
     rollout = jax.eval_shape(self._sample, weights, prompts, state.key)
     head: Any = None
     if self._copy_head is not None:

@@ -1,4 +1,4 @@
-"""What a train step learns from: prompts sampled, ended, verified, chosen."""
+"""Rollouts of a train step: sampled, truncated at stops, verified, chosen."""
 
 from collections.abc import Callable
 import dataclasses
@@ -17,6 +17,7 @@ from dppo_jax.runtime.rollouts import stop_strings as stop_strings_lib
 from dppo_jax.runtime.rollouts.ahead import PendingRollout, RolloutQueue
 from dppo_jax.runtime.rollouts.reward import reward
 from dppo_jax.runtime.rollouts.reward_model import RewardModel
+from dppo_jax.runtime.rollouts.verify import CompletionVerifier
 
 # (state, clock) -> the groups of the state's step, and the head that they were
 # sampled with where the trainer reads it.
@@ -32,10 +33,10 @@ def compile_collection(
   model: RewardModel | None = None,
   queue: RolloutQueue | None = None,
 ) -> CollectFn:
-  """Returns the sampling half of a train step.
+  """The sampling half of a train step, compiled.
 
-  What it returns is a function of (parameters, seed, step): keys and prompts
-  of every attempt are.
+  Its rollouts depend on (parameters, seed, step) alone: keys and prompts of
+  every attempt do.
 
   Args:
     experiment: the run.
@@ -46,7 +47,7 @@ def compile_collection(
   """
   ahead = RolloutQueue(experiment, parts) if queue is None else queue
   data = experiment.data
-  width, stop_strings = data.max_prompt_length, experiment.stop_strings
+  width, stop_strings = data.max_prompt_length, experiment.sampling.stop_strings
   cut = stop_strings_lib.compile_cut(
     parts, stop_strings, width, experiment.sampling.pad_id
   )
@@ -55,6 +56,14 @@ def compile_collection(
   max_attempts = 1 + data.max_resampling if resampling else 1
   num_rows = data.num_prompts * data.group_size
   own = host_rows.own_rows(parts.batch_sharding, num_rows)
+  verifier = CompletionVerifier(
+    tokenizer=parts.tokenizer,
+    stream=parts.prompts,
+    pool=pool,
+    prompt_length=width,
+    stop_strings=stop_strings,
+    truncated=experiment.rewards.truncated,
+  )
 
   def num_texts(step: int) -> int:
     """How many completions somebody reads on other hosts than their own."""
@@ -85,18 +94,13 @@ def compile_collection(
     # After the copy: host collectives queue behind device work.
     ahead.fill(state)
     rewarded = reward(
-      parts.tokenizer,
-      parts.prompts,
-      pool,
+      verifier,
       on_host,
-      width,
       data.group_size,
-      experiment.shaping,
-      stop_strings,
+      experiment.rewards.shaping,
       model,
       own,
       num_texts(int(state.step)),
-      experiment.truncated,
     )
     clock.lap('verification')
     ahead.wait()
@@ -120,7 +124,7 @@ def compile_collection(
 
 
 def _on_host(parts: parts_lib.Parts, rollout: Rollout) -> Rollout:
-  """What the host reads of a rollout."""
+  """The fields of a rollout that the host reads."""
   stats = dataclasses.replace(
     rollout.stats,
     top_ids=None,

@@ -42,7 +42,7 @@ class Drawn(NamedTuple):
 
 
 class Collected(NamedTuple):
-  """What a step trains on, and what it took to find it.
+  """The groups that a step trains on, and the attempts they took.
 
   Attributes:
     drawn: N groups.

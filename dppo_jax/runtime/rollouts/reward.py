@@ -1,12 +1,11 @@
 """Rewards of a rollout: verifiers' sum, lengths, a model's score; metrics."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from dppo_jax.base import Rollout
-from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.shaping import ShapingConfig, shape
 from dppo_jax.rewards.terms import Term, combine
 from dppo_jax.rewards.verdicts import (
@@ -17,11 +16,11 @@ from dppo_jax.rewards.verdicts import (
 )
 from dppo_jax.runtime.hosts import host_rows
 from dppo_jax.runtime.rollouts.reward_model import RewardModel
-from dppo_jax.runtime.rollouts.verify import verify_terms
+from dppo_jax.runtime.rollouts.verify import CompletionVerifier
 
 
 class Rewarded(NamedTuple):
-  """What a rollout earned.
+  """Rewards of a rollout, and what they were made of.
 
   Attributes:
     texts: B completions.
@@ -35,57 +34,38 @@ class Rewarded(NamedTuple):
 
 
 def reward(
-  tokenizer: Any,
-  stream: Any,
-  pool: VerifierPool,
+  verifier: CompletionVerifier,
   rollout: Rollout,
-  prompt_length: int,
   group_size: int,
   shaping: ShapingConfig,
-  stop_strings: tuple[str, ...] = (),
   model: RewardModel | None = None,
   own: np.ndarray | None = None,
   num_texts: int = 0,
-  truncated: str = 'zero',
 ) -> Rewarded:
-  """Has a rollout verified, and adds what its lengths and a model give.
+  """Rewards of a rollout: the verdicts, shaping and the model's scores added.
 
   Args:
-    tokenizer: of the policy.
-    stream: where the prompts came from.
-    pool: the verifiers.
+    verifier: of its completions.
     rollout: on the host, B rows.
-    prompt_length: P.
     group_size: G.
     shaping: what lengths add.
-    stop_strings: a text ends with the first of them.
-    model: reads the prompts as their rows have them, and the completions.
-    own: rows to verify here, of `host_rows.own_rows`; None for all.
-    num_texts: completions of other hosts to return, from the first row on.
-    truncated: a key of `TRUNCATED_POLICIES`.
+    model: reads the prompts as their records have them, and the completions.
+    own: as of `CompletionVerifier.verify`.
+    num_texts: as there.
   """
-  texts, found = verify_terms(
-    tokenizer,
-    stream,
-    pool,
-    rollout,
-    prompt_length,
-    stop_strings,
-    own,
-    num_texts,
-    truncated,
-  )
-  verdicts = combine(pool.terms, found)
+  texts, found = verifier.verify(rollout, own, num_texts)
+  terms = verifier.pool.terms
+  verdicts = combine(terms, found)
   lengths = np.asarray(rollout.completion_mask).sum(axis=1)
   lengths = host_rows.total(lengths)
   # Of the first term alone: a reward for the format makes no answer right.
   right = [is_right(verdict) for verdict in found[0]]
   added = shape(lengths, right, group_size, shaping)
-  metrics = verdict_metrics(pool.terms, found)
+  metrics = verdict_metrics(terms, found)
   if any(term.name != 'none' for term in shaping.terms):
     metrics['rewards/shaping'] = float(np.mean(added))
   if model is not None:
-    examples = stream.examples(rollout.example_id)
+    examples = verifier.stream.examples(rollout.example_id)
     prompts = [str(example['prompt']) for example in examples]
     scored = model.score(prompts, texts)
     added = added + model.weight * scored.scores

@@ -30,7 +30,7 @@ _MIN_COLUMNS = 32  # Widths are powers of two from here: few programs.
 
 
 class Scored(NamedTuple):
-  """What a reward model says of B completions.
+  """Scores of a reward model for B completions.
 
   Attributes:
     scores: f64 [B], finite, not weighted.

@@ -1,6 +1,6 @@
-"""Weights for the sampler: those that train, rounded and laid out for decoding.
+"""Weight sync: parameters cast and resharded on the devices for the sampler.
 
-One program casts and moves them. Nothing leaves the devices, and where neither
+One program does both. Nothing leaves the devices, and where neither
 precision nor layout differ the sampler reads the parameters themselves.
 """
 
@@ -25,8 +25,8 @@ _GATHERED = 'fsdp'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HandOver:
-  """How parameters become the sampler's weights.
+class WeightSync:
+  """The compiled weight sync: parameters to the sampler's weights.
 
   Attributes:
     parts: of the run as the sampler has them: its frozen weights, and its
@@ -54,20 +54,23 @@ def keeps_weights(experiment: Experiment) -> bool:
   Further attempts for a step are made after the parameters they are from have
   changed.
   """
-  return experiment.lag > 0 and experiment.data.dynamic_sampling == 'resample'
+  return (
+    experiment.sampling.lag > 0
+    and experiment.data.dynamic_sampling == 'resample'
+  )
 
 
-def compile_hand_over(
+def compile_weight_sync(
   parts: parts_lib.ModelParts, experiment: Experiment
-) -> HandOver:
-  """Prepares the hand-over; frozen weights are handed over here, once.
+) -> WeightSync:
+  """The weight sync of a run, compiled; frozen weights are synced here, once.
 
   Args:
     parts: of the run; frozen weights may be abstract, and then stay so.
     experiment: the run.
   """
   precision = experiment.sampling.precision
-  layout = _gathered if experiment.gather_fsdp else _unchanged
+  layout = _gathered if experiment.sampling.gather_fsdp else _unchanged
   params = state.abstract_state(parts).params
   adapted = parts.adapter_scale is not None
   # Scaled back to f32: its dtype does not tell.
@@ -93,7 +96,7 @@ def compile_hand_over(
   shardings = dataclasses.replace(
     parts.shardings, params=jax.tree.map(lambda leaf: leaf.sharding, weights)
   )
-  return HandOver(
+  return WeightSync(
     parts=dataclasses.replace(parts, base=base, shardings=shardings),
     config=dataclasses.replace(experiment.sampling, precision='float32'),
     move=move,

@@ -7,7 +7,6 @@ damaged is made anew.
 
 import dataclasses
 import hashlib
-import os
 import pathlib
 import zipfile
 
@@ -18,7 +17,8 @@ from dppo_jax.base import Params
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.programs import state
-from dppo_jax.runtime.storage import flat_tree, run_folder
+from dppo_jax.runtime.storage import code_version, flat_tree
+from dppo_jax.runtime.storage.files import open_atomically
 
 
 def load(experiment: Experiment) -> Params | None:
@@ -62,12 +62,10 @@ def save(experiment: Experiment, params: Params) -> None:
   if path is None:
     return
   named = jax.device_get(flat_tree.flatten(params))
-  unfinished = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with unfinished.open('wb') as file:
+    with open_atomically(path) as file:
       np.savez(file, **named)
-    unfinished.replace(path)
   except OSError as error:
     raise ValueError(
       f'sft.cache: cannot write {path} ({error.strerror}); name a'
@@ -97,12 +95,10 @@ def _path(experiment: Experiment) -> pathlib.Path | None:
       optimizer=dataclasses.replace(config.optimizer, num_updates=0),
     ),
     experiment.model,
-    experiment.pretrained,
     experiment.lora,
-    experiment.adapter,
-    experiment.base_dtype,
-    experiment.head_chunk_tokens,
+    experiment.learner.head_chunk_tokens,
     experiment.mesh,
+    experiment.num_devices,
     experiment.sampling.max_completion_length,
     data.task,
     data.tokenizer,
@@ -110,7 +106,7 @@ def _path(experiment: Experiment) -> pathlib.Path | None:
     data.overlong,
     jax.__version__,
     jax.devices()[0].device_kind,
-    run_folder.code_version(run_folder.ROOT, ('dppo_jax',)),
+    code_version.of_sources(code_version.ROOT, ('dppo_jax',)),
   )
   name = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
   return pathlib.Path(config.cache).expanduser() / f'{name}.npz'

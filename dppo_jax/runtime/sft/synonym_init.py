@@ -31,7 +31,7 @@ def shared_start(
   """
   first = first_spellings(task.digits)
   unchanged = np.array_equal(first, np.arange(first.size))
-  if unchanged or experiment.pretrained or experiment.data.tokenizer:
+  if unchanged or experiment.model.pretrained or experiment.data.tokenizer:
     return state
   further = np.flatnonzero(first != np.arange(first.size))
 

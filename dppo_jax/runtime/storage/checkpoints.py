@@ -44,7 +44,7 @@ class Checkpoints:
   """The checkpoints of one run; close them before the process ends.
 
   Attributes:
-    directory: folder that holds them, one folder a step.
+    directory: folder that holds them, one folder per step.
     best_metric: name of the metric whose largest value is kept, too.
   """
 

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from dppo_jax.runtime.storage.files import write_atomically
+
 METRICS_FILE = 'metrics.jsonl'
 SAMPLES_FILE = 'samples.jsonl'
 
@@ -193,9 +195,4 @@ def _cut_back(path: pathlib.Path, last_step: int) -> None:
     elif row['step'] <= last_step:
       kept.append(line)
   if len(kept) < len(lines):
-    unfinished = path.with_name(f'{path.name}.tmp')
-    with unfinished.open('wb') as file:
-      file.writelines(kept)
-      file.flush()
-      os.fsync(file.fileno())
-    unfinished.replace(path)
+    write_atomically(path, b''.join(kept))

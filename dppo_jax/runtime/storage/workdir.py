@@ -1,4 +1,7 @@
-"""The folder of a run: its config, and who may write to it."""
+"""A workdir as one process uses it: its lock, and the config it holds.
+
+What several hosts agree on about it is in `shared_workdir`.
+"""
 
 from collections.abc import Collection, Iterator
 import contextlib
@@ -191,7 +194,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """What a file of a run holds.
+  """The contents of a JSON file of a run.
 
   Raises:
     ValueError: it is damaged.

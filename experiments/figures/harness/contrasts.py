@@ -8,7 +8,7 @@ import numpy as np
 from dppo_jax.analysis import significance
 from dppo_jax.analysis.table import Points
 from dppo_jax.experiments.figures.harness import verdicts
-from dppo_jax.experiments.figures.harness.verdicts import Evidence, Finding
+from dppo_jax.experiments.figures.harness.verdicts import ClaimVerdict, Evidence
 
 GROUPINGS: Mapping[str, Callable[..., np.ndarray]] = {
   'least': np.min,
@@ -29,7 +29,7 @@ def contrast(
   *,
   where: Mapping[str, str] | None = None,
   levels: tuple[float, float] = (-math.inf, math.inf),
-) -> Finding:
+) -> ClaimVerdict:
   """Finding on two groups of variants: a column's mean over a run, per seed.
 
   Args:
@@ -90,7 +90,7 @@ def contrast(
 
 def alike(
   points: Points, claim: str, column: str, one: str, other: str, effect: float
-) -> Finding:
+) -> ClaimVerdict:
   """Finding on two variants that are claimed to be equivalent.
 
   Args:

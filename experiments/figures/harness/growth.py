@@ -6,7 +6,7 @@ import numpy as np
 
 from dppo_jax.analysis.table import Points
 from dppo_jax.experiments.figures.harness.verdicts import (
-  Finding,
+  ClaimVerdict,
   computed,
   difference,
   margin,
@@ -22,7 +22,7 @@ def times(
   factor: float,
   *,
   where: Mapping[str, str],
-) -> Finding:
+) -> ClaimVerdict:
   """Finding that a column of one variant is a multiple of another's, per seed.
 
   Args:
@@ -50,7 +50,7 @@ def times(
 
 def sooner(
   points: Points, claim: str, column: str, one: str, other: str, level: float
-) -> Finding:
+) -> ClaimVerdict:
   """Finding that one variant's column exceeds a level at an earlier step.
 
   Args:
@@ -82,7 +82,7 @@ def sooner(
   return difference(claim, rule, (late - early).tolist(), 1.0, seen)
 
 
-def counts(points: Points, slow: str, fast: str, factor: float) -> Finding:
+def counts(points: Points, slow: str, fast: str, factor: float) -> ClaimVerdict:
   """Finding that a rule needs a multiple of another's refreshes, per label.
 
   Args:

@@ -7,7 +7,7 @@ import numpy as np
 from dppo_jax.analysis.equal_mask import pairs_at_equal_mask
 from dppo_jax.analysis.table import Points
 from dppo_jax.experiments.figures.harness.verdicts import (
-  Finding,
+  ClaimVerdict,
   difference,
   margin,
 )
@@ -16,7 +16,7 @@ FACTOR = 5.0
 Families = Mapping[str, Sequence[str]]
 
 
-def rare_share(points: Points, clip: str, bound: str) -> Finding:
+def rare_share(points: Points, clip: str, bound: str) -> ClaimVerdict:
   """Finding that the ratio clip masks far more rare tokens than a divergence.
 
   Args:
@@ -58,7 +58,9 @@ def _rare_among_masked(points: Points, variant: str) -> dict[str, float]:
   return found
 
 
-def level(points: Points, claim: str, column: str, least: float) -> Finding:
+def level(
+  points: Points, claim: str, column: str, least: float
+) -> ClaimVerdict:
   """Finding that the mean of a column is above a level, per seed."""
   found = points.by_seed(column) - least
   seen = f'{found.mean() + least:.4g}' if found.size else ''
@@ -68,7 +70,7 @@ def level(points: Points, claim: str, column: str, least: float) -> Finding:
 
 def columns_differ(
   points: Points, variant: str, claim: str, high: str, low: str, effect: float
-) -> Finding:
+) -> ClaimVerdict:
   """Finding that one column of a variant is above another, per seed."""
   first = points.by_seed(high, variant=variant)
   second = points.by_seed(low, variant=variant)
@@ -91,7 +93,7 @@ def less_sensitive(
   one: str,
   other: str,
   effect: float,
-) -> Finding:
+) -> ClaimVerdict:
   """Finding that a column has less spread over the variants of one family.
 
   Args:
@@ -126,7 +128,7 @@ def at_equal_mask(
   one: str,
   other: str,
   effect: float,
-) -> Finding:
+) -> ClaimVerdict:
   """Finding that a family has more of a column at equal masked share.
 
   Each family is a curve of the column against its masked share, interpolated
@@ -153,7 +155,7 @@ def at_equal_mask(
 
 def ladder(
   points: Points, claim: str, column: str, variants: Sequence[str], first: float
-) -> Finding:
+) -> ClaimVerdict:
   """Finding that a column increases from variant to variant.
 
   Args:

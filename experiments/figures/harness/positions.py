@@ -9,7 +9,7 @@ from dppo_jax.analysis import run_tables
 from dppo_jax.analysis.jobs.job import Outcome
 from dppo_jax.analysis.table import Points, Row
 from dppo_jax.experiments.figures.harness.verdicts import (
-  Finding,
+  ClaimVerdict,
   difference,
   margin,
 )
@@ -85,7 +85,9 @@ def _bound(record: Record, position: float) -> float:
   return delta / (1.0 - (1.0 - float(section['w_min'])) * fraction)
 
 
-def varies(points: Points, variant: str, column: str, factor: float) -> Finding:
+def varies(
+  points: Points, variant: str, column: str, factor: float
+) -> ClaimVerdict:
   """Finding that a column at one position is a multiple of that at another.
 
   A maximum of noisy values is above their minimum by chance alone; so the two
@@ -129,7 +131,7 @@ def _by_position(points: Points, column: str) -> np.ndarray:
 
 def early(
   points: Points, claim: str, variant: str, column: str, effect: float
-) -> Finding:
+) -> ClaimVerdict:
   """Finding that a column is larger in the first third of a run than the last.
 
   Args:

@@ -8,14 +8,14 @@ from typing import Any
 from dppo_jax.analysis import panels
 from dppo_jax.experiments.figures.harness import verdicts
 from dppo_jax.experiments.figures.harness.figure import TUNING_SEEDS, Figure
-from dppo_jax.experiments.figures.harness.verdicts import Finding
+from dppo_jax.experiments.figures.harness.verdicts import ClaimVerdict
 from dppo_jax.runtime.reporting.progress import format_seconds
-from dppo_jax.runtime.storage import run_folder
+from dppo_jax.runtime.storage import code_version
 
 
 def figures_version() -> str:
   """Hash of the code that runs, collects and judges: 16 hexadecimal digits."""
-  return run_folder.code_version(run_folder.ROOT)
+  return code_version.of_sources(code_version.ROOT)
 
 
 def commit() -> str:
@@ -23,7 +23,7 @@ def commit() -> str:
 
   def git(*arguments: str) -> str:
     done = subprocess.run(
-      ['git', '-C', str(run_folder.ROOT), *arguments],
+      ['git', '-C', str(code_version.ROOT), *arguments],
       capture_output=True,
       text=True,
       check=False,
@@ -59,7 +59,7 @@ def pod_lines(figure: Figure) -> str:
   return '\n'.join(lines)
 
 
-def verdict_lines(figure: Figure, findings: Sequence[Finding]) -> str:
+def verdict_lines(figure: Figure, findings: Sequence[ClaimVerdict]) -> str:
   """Text printed for the verdicts."""
   lines = [
     f'  {one.verdict} (n = {one.num_seeds}, p = {_p(one.p)}): {one.claim}\n'
@@ -73,7 +73,7 @@ def write(
   figure: Figure,
   docs: str | None,
   facts: Mapping[str, Any],
-  findings: Sequence[Finding],
+  findings: Sequence[ClaimVerdict],
 ) -> str:
   """Text of README.md.
 

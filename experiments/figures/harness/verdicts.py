@@ -40,7 +40,7 @@ NOT_DISTINGUISHABLE = 'not distinguishable'
 WORDS = (REPRODUCED, NOT_REPRODUCED, OPPOSITE, NOT_DISTINGUISHABLE)
 
 
-class Finding(NamedTuple):
+class ClaimVerdict(NamedTuple):
   """A claim and its verdict.
 
   Attributes:
@@ -61,7 +61,7 @@ class Finding(NamedTuple):
   p: float
 
 
-Findings = Sequence[Finding]
+Findings = Sequence[ClaimVerdict]
 
 
 class Evidence(NamedTuple):
@@ -115,7 +115,7 @@ def difference(
   differences: Sequence[float],
   effect: float,
   seen: str = '',
-) -> Finding:
+) -> ClaimVerdict:
   """Finding on paired differences, which are listed after `seen`.
 
   Args:
@@ -136,7 +136,7 @@ def margin(
   seen: str = '',
   *,
   reverse: Sequence[float] = (),
-) -> Finding:
+) -> ClaimVerdict:
   """Finding on margins above a multiple or a level.
 
   Args:
@@ -158,13 +158,13 @@ def computed(
   seen: str,
   *,
   reverse: Sequence[float],
-) -> Finding:
+) -> ClaimVerdict:
   """Finding like `margin`, for deterministic cases: all must agree."""
   word = NOT_DISTINGUISHABLE
   if len(margins):
     word = OPPOSITE if np.min(reverse) > 0 else NOT_REPRODUCED
     word = REPRODUCED if np.min(margins) > 0 else word
-  return Finding(claim, rule, seen, word, len(margins), math.nan)
+  return ClaimVerdict(claim, rule, seen, word, len(margins), math.nan)
 
 
 def finding(
@@ -174,7 +174,7 @@ def finding(
   seen: str,
   word: str,
   p: float,
-) -> Finding:
+) -> ClaimVerdict:
   """Finding that lists its differences, their mean and its interval.
 
   Args:
@@ -192,7 +192,7 @@ def finding(
     summary += f' [{low:+.3g}, {high:+.3g}]'
   parts = [seen] if seen else []
   parts.append(f'differences by seed {listed}; {summary}')
-  return Finding(claim, rule, '; '.join(parts), word, len(differences), p)
+  return ClaimVerdict(claim, rule, '; '.join(parts), word, len(differences), p)
 
 
 def _plain(differences: Sequence[float], effect: float) -> Evidence:

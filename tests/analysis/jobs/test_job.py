@@ -4,6 +4,7 @@ import pytest
 
 from dppo_jax.analysis.jobs import job as job_lib
 from dppo_jax.configs import presets, tiny
+from dppo_jax.runtime.storage import code_version
 
 
 def _job(seed=0, **overrides):
@@ -58,16 +59,15 @@ def test_the_key_ignores_what_changes_no_number():
 def test_the_version_is_of_what_computes(monkeypatch, tmp_path):
   for path, text in {
     'dppo_jax/a.py': '1',
-    'dppo_jax/runtime/figures/b.py': '2',
+    'dppo_jax/planning/b.py': '2',
     'dppo_jax/analysis/jobs/job.py': '3',
     'experiments/c.py': '4',
   }.items():
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_text(text)
-  here = tmp_path / 'dppo_jax' / 'runtime' / 'jobs' / 'job.py'
-  monkeypatch.setattr(job_lib, '__file__', str(here))
+  monkeypatch.setattr(code_version, 'ROOT', tmp_path)
   before = job_lib.code_version()
-  (tmp_path / 'dppo_jax/runtime/figures/b.py').write_text('other')
+  (tmp_path / 'dppo_jax/planning/b.py').write_text('other')
   (tmp_path / 'experiments/c.py').write_text('other')
   assert job_lib.code_version() == before
   (tmp_path / 'dppo_jax/a.py').write_text('other')

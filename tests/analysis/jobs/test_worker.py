@@ -2,9 +2,7 @@ import io
 import json
 import subprocess
 import sys
-from unittest import mock
 
-import jax
 import pytest
 
 from dppo_jax.analysis.jobs import job as job_lib
@@ -17,8 +15,8 @@ from tests.support import runs
 def _serve(*requests):
   replies = io.StringIO()
   lines = io.StringIO(''.join(json.dumps(r) + '\n' for r in requests))
-  with runs.devices(), mock.patch.object(jax, 'device_count', return_value=1):
-    code = worker.serve(tiny.get_config, lines, replies)
+  with runs.quick_compilation():
+    code = worker.serve(tiny.get_config, lines, replies, num_devices=1)
   return code, [json.loads(line) for line in replies.getvalue().splitlines()]
 
 

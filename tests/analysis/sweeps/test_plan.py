@@ -122,7 +122,7 @@ def test_lines_name_the_folders_that_outcomes_look_into(tmp_path):
   jobs = plan.jobs(sweep, made_up_sweeps.defaults())
   _, line = plan.lines(sweep, tmp_path / 'a b', jobs)
   assert shlex.split(line) == [
-    *('python', '-m', 'experiments.train', '--config=configs/tiny.py'),
+    *('dppo', 'train', '--config=configs/tiny.py'),
     '--config.trust_region.delta_low=0.1',
     '--config.trust_region.delta_high=0.1',
     '--config.seed=1',

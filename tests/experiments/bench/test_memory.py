@@ -52,7 +52,7 @@ def test_every_stage_and_what_is_exported(experiment, tmp_path):
   source, out = tmp_path / 'in', tmp_path / 'out'
   memory.write_random_model(experiment, source)
   meter = memory.Meter(lambda line: None)
-  with runs.devices():
+  with runs.quick_compilation():
     memory.measure(experiment, source, out, meter=meter)
   names = ['import', 'sample', 'train', 'export']
   assert [stage.name for stage in meter.stages] == names

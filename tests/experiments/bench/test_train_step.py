@@ -11,12 +11,12 @@ def experiment():
   config = tiny.get_config()
   config.compilation_cache = ''
   config.data.update(num_prompts=2, group_size=2)
-  with runs.devices():
+  with runs.quick_compilation():
     return train_step.build(config)
 
 
 def test_both_steps_go_on_from_where_they_were(experiment):
-  with runs.devices():
+  with runs.quick_compilation():
     variants = train_step.make_variants(experiment)
     for run in variants.values():
       assert [int(run()), int(run())] == [1, 2]
@@ -25,7 +25,7 @@ def test_both_steps_go_on_from_where_they_were(experiment):
 
 def test_useful_flop_by_hand(experiment):
   model = experiment.model
-  with runs.devices():
+  with runs.quick_compilation():
     found = train_step.useful_flop(experiment)
   heads = model.num_heads * model.head_dim
   shared = model.num_kv_heads * model.head_dim

@@ -55,7 +55,7 @@ def compiled(monkeypatch, tmp_path):
       ),
     )
     return papers_table.compile_row(
-      papers_table.Row('a', 'v5e:4x4', ('--b=c',), 2), 'plan'
+      papers_table.PodCase('a', 'v5e:4x4', ('--b=c',), 2), 'plan'
     )
 
   return compile_with

@@ -1,5 +1,3 @@
-import dataclasses
-
 import pytest
 
 from dppo_jax import hardware
@@ -55,8 +53,10 @@ def test_the_chunk_is_that_of_the_device():
   kind = 'TPU v6 lite'
   changed = plan._for_device(experiment, kind)
   columns = experiment.model.vocab_size
-  assert changed.head_chunk_tokens == hardware.head_chunk_tokens(kind, columns)
-  fixed = dataclasses.replace(experiment, head_chunk_tokens=7)
+  assert changed.learner.head_chunk_tokens == hardware.head_chunk_tokens(
+    kind, columns
+  )
+  fixed = runs.changed(experiment, learner__head_chunk_tokens=7)
   assert plan._for_device(fixed, kind) is fixed
   assert plan._for_device(experiment, 'cpu') is experiment
 
@@ -106,4 +106,4 @@ def test_compiling_needs_a_machine_to_compile_for(monkeypatch):
     config, topology, programs.PHASES, compiling=False, log=print
   )
   assert by_shape.fits
-  assert isinstance(by_shape.phases[0].estimate, roofline.Estimate)
+  assert isinstance(by_shape.phases[0].estimate, roofline.StepEstimate)

@@ -44,7 +44,7 @@ def _phase(**changed):
     fits=True,
     compiled=dataclasses.replace(compiled, **changed.pop('compiled', {})),
     work=roofline.Work(useful=3e15, flops=4e15, num_bytes=0),
-    estimate=roofline.Estimate(compute_s=2.0, memory_s=0.5, links_s=0.01),
+    estimate=roofline.StepEstimate(compute_s=2.0, memory_s=0.5, links_s=0.01),
     change='',
     change_bytes=0,
   )

@@ -5,8 +5,25 @@ import pytest
 
 from dppo_jax.configs import default
 from dppo_jax.runtime.config.build import build_experiment
+from dppo_jax.runtime.config.experiment import replace_keys
 from dppo_jax.runtime.storage import workdir
 from tests.support import runs
+
+# Keys that a value of several keys is made of.
+_DERIVED = {
+  'evaluation': {'samples_per_pass', 'temperature', 'top_p'},
+  'learner': {'router_replay', 'share_prompt_prefix'},
+  'optimizer': {'num_warmup_steps'},
+  'rewards': {
+    'model_batch_size',
+    'model_max_length',
+    'model_weight',
+    'overlong_cache',
+  },
+  'sft': {'learning_rate'},
+}
+# Keys whose text or number stands for more.
+_PARSED = ('greedy', 'model', 'shaping', 'vocab_size')
 
 
 def test_every_section_reaches_its_reader():
@@ -15,17 +32,56 @@ def test_every_section_reaches_its_reader():
   assert built.resolved == json.loads(json.dumps(settings.to_dict()))
   for name in ('mesh', 'checkpoints', 'writers', 'profile'):
     assert dataclasses.asdict(getattr(built, name)) == built.resolved[name]
-  rewards = dict(built.resolved['rewards'])
-  assert built.shaping.cache == rewards.pop('overlong_cache')
-  assert built.truncated == rewards.pop('truncated')
-  assert [term.name for term in built.shaping.terms] == [rewards.pop('shaping')]
-  model = dataclasses.asdict(built.reward_model)
-  assert model.pop('folder') == rewards.pop('model')
+  rewards = built.resolved['rewards']
+  assert built.rewards.shaping.cache == rewards['overlong_cache']
+  assert [t.name for t in built.rewards.shaping.terms] == [rewards['shaping']]
+  model = dataclasses.asdict(built.rewards.model)
+  assert model.pop('folder') == rewards['model']
   for name, value in model.items():
-    assert value == rewards.pop(f'model_{name}')
-  assert dataclasses.asdict(built.rewards) == rewards
+    assert value == rewards[f'model_{name}']
   for name, value in dataclasses.asdict(built.loss.bounds).items():
     assert built.resolved['trust_region'][name] == value
+
+
+def test_a_key_is_read_under_the_name_of_its_override():
+  built = runs.experiment(
+    runs.config(
+      lora__rank=2,
+      lora__base_dtype='bfloat16',
+      sampling__lag=1,
+      optimizer__max_nonfinite=7,
+      rewards__truncated='score',
+      learner__head_chunk_tokens=32,
+    )
+  )
+  assert built.lora.base_dtype == 'bfloat16'
+  assert built.sampling.lag == 1
+  assert built.optimizer.max_nonfinite == 7
+  assert built.rewards.truncated == 'score'
+  assert built.learner.head_chunk_tokens == 32
+  assert built.num_devices == 1
+  for section, recorded in built.resolved.items():
+    if section in ('trust_region', 'objective'):
+      continue  # Read together: `loss`.
+    assert hasattr(built, section)
+    if isinstance(recorded, dict):
+      got = getattr(built, section)
+      told = {key for key in recorded if not hasattr(got, key)}
+      assert told == _DERIVED.get(section, set())
+      for key in recorded.keys() - told:
+        value = json.loads(json.dumps(getattr(got, key), default=vars))
+        assert value == recorded[key] or key in _PARSED
+
+
+def test_keys_are_replaced_by_their_paths():
+  built = runs.experiment()
+  other = replace_keys(built, {'sampling.lag': 3, 'num_steps': 9})
+  assert (other.sampling.lag, other.num_steps) == (3, 9)
+  assert built.sampling.lag == 0
+  assert (
+    replace_keys(other, {'sampling.lag': 0, 'num_steps': built.num_steps})
+    == built
+  )
 
 
 def test_the_resolved_config_survives_json():

@@ -57,7 +57,7 @@ def test_a_stop_token_reaches_sampling_and_evaluation():
   ends = (3, 4, start['<|im_start|>'])
   assert experiment.sampling.eos_ids == ends
   assert experiment.evaluation.sampled.eos_ids == ends
-  assert experiment.stop_strings == ('Q:',)
+  assert experiment.sampling.stop_strings == ('Q:',)
   assert experiment.evaluation.stop_strings == ('Q:',)
 
 

@@ -59,7 +59,7 @@ def _evaluate(monkeypatch, parts, pool, num_prompts, model=None, **overrides):
 
   monkeypatch.setattr(evaluate_lib, 'compile_sampler', compile_sampler)
   config = runs.experiment(runs.config(**overrides)).evaluation
-  with runs.devices():
+  with runs.quick_compilation():
     state = state_lib.init_state(
       parts.policy, parts.optimizer, parts.shardings, 0
     )
@@ -178,9 +178,14 @@ def test_what_a_completion_cut_by_the_limit_earns(parts, policy):
   )
   width = prompt.tokens.shape[1]
   with VerifierPool('last_word', 'whole', 0, 1.0, 4096, 60.0) as pool:
-    _, ((verdict,),) = verify.verify_terms(
-      parts.tokenizer, parts.held_out, pool, rollout, width, truncated=policy
+    verifier = verify.CompletionVerifier(
+      tokenizer=parts.tokenizer,
+      stream=parts.held_out,
+      pool=pool,
+      prompt_length=width,
+      truncated=policy,
     )
+    _, ((verdict,),) = verifier.verify(rollout)
   right = policy != 'zero'
   assert verdict == ((1.0, 'right') if right else (0.0, 'truncated'))
 

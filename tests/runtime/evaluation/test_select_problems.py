@@ -57,7 +57,7 @@ def select(source):
       evaluation__split='train',
     )
     parts = runs.parts(settings)
-    with runs.devices():
+    with runs.quick_compilation():
       state = state_lib.init_state(
         parts.policy, parts.optimizer, parts.shardings, 0
       )
@@ -65,7 +65,7 @@ def select(source):
 
   def run(path, pool=None, stop=None, seed=0, **overrides):
     options = dict(num_samples=6, low=0.1, high=0.9, note=lambda *_: None)
-    with runs.devices():
+    with runs.quick_compilation():
       return select_problems.select(
         *prepare(seed),
         pool or _Pool(),

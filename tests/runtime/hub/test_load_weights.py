@@ -1,35 +1,10 @@
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dppo_jax import parallel
-from dppo_jax.models.layers import TransformerConfig
-from dppo_jax.models.policy import make_policy
-from dppo_jax.runtime.hub import hf_config, load_weights, safetensors_io
+from dppo_jax.runtime.hub import load_weights, safetensors_io
 from tests.support import published
-
-
-def like(folder, mesh_sizes=(1, 1, 1), dtype=None):
-  """Abstract parameters of a published model."""
-  config = TransformerConfig(
-    **hf_config.read_shape(folder),
-    dtype='float32',
-    scan_unroll=1,
-    shard_sequence=False,
-    remat='none',
-  )
-  devices = jax.devices()[: int(np.prod(mesh_sizes))]
-  mesh = parallel.make_mesh(*mesh_sizes, devices=devices)
-  boxed = jax.eval_shape(make_policy(config).init, jax.random.PRNGKey(0))
-  return jax.tree.map(
-    lambda leaf, sharding: jax.ShapeDtypeStruct(
-      leaf.shape, dtype or leaf.dtype, sharding=sharding
-    ),
-    nn.unbox(boxed),
-    parallel.tree_shardings(mesh, boxed),
-  )
 
 
 @pytest.mark.parametrize('name', published.DENSE)
@@ -37,7 +12,7 @@ def like(folder, mesh_sizes=(1, 1, 1), dtype=None):
 def test_every_shard_holds_its_part(name, sizes):
   folder = published.MODELS / name
   stored = published.arrays(folder)
-  wanted = like(folder, sizes)
+  wanted = published.like(folder, sizes)
   params = load_weights.load_params(folder, wanted)
   for leaf, expected in zip(
     jax.tree.leaves(params), jax.tree.leaves(wanted), strict=True
@@ -71,7 +46,9 @@ def test_narrow_weights_become_what_is_asked_for(tmp_path, stored):
   published.rewrite(folder, narrow)
   key = 'model.embed_tokens.weight'
   for dtype in (np.dtype(np.float32), jnp.dtype(stored)):
-    params = load_weights.load_params(folder, like(folder, dtype=dtype))
+    params = load_weights.load_params(
+      folder, published.like(folder, dtype=dtype)
+    )
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {dtype}
     got = np.asarray(params['embedding'])
     np.testing.assert_array_equal(got, narrow[key].astype(dtype))
@@ -88,7 +65,7 @@ def test_a_shard_is_read_once_and_alone(monkeypatch):
     return shard
 
   monkeypatch.setattr(load_weights, '_read', counting)
-  load_weights.load_params(folder, like(folder, (2, 2, 2)))
+  load_weights.load_params(folder, published.like(folder, (2, 2, 2)))
   total = sum(a.nbytes for a in published.arrays(folder).values())
   assert sum(seen) == total
   # The head, split in four, is the largest.
@@ -97,7 +74,7 @@ def test_a_shard_is_read_once_and_alone(monkeypatch):
 
 def test_loaded_parameters_can_be_donated():
   folder = published.MODELS / 'qwen2_tied'
-  params = load_weights.load_params(folder, like(folder))
+  params = load_weights.load_params(folder, published.like(folder))
   jax.jit(lambda p: jax.tree.map(jnp.add, p, p), donate_argnums=0)(params)
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
 
@@ -105,7 +82,7 @@ def test_loaded_parameters_can_be_donated():
 def _refused(folder, changed):
   published.rewrite(folder, changed)
   with pytest.raises(ValueError, match='Use the config') as caught:
-    load_weights.load_params(folder, like(folder))
+    load_weights.load_params(folder, published.like(folder))
   return str(caught.value)
 
 
@@ -150,7 +127,7 @@ def test_a_tied_head_may_be_stored_again_if_it_is_the_same(tmp_path):
     4, np.float32
   )
   published.rewrite(folder, arrays)
-  load_weights.load_params(folder, like(folder))
+  load_weights.load_params(folder, published.like(folder))
   arrays['lm_head.weight'][319, 0] += 1
   assert "'lm_head.weight' [320, 48] belongs to nothing" in _refused(
     folder, arrays
@@ -162,5 +139,5 @@ def test_a_truncated_shard_is_named(tmp_path):
   path = folder / 'model-00006-of-00007.safetensors'
   path.write_bytes(path.read_bytes()[:-8])
   with pytest.raises(ValueError, match=r'00006-of-00007.*cut off'):
-    load_weights.load_params(folder, like(folder))
+    load_weights.load_params(folder, published.like(folder))
   assert safetensors_io.INDEX in {p.name for p in folder.iterdir()}

@@ -1,5 +1,3 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +20,7 @@ def _bits(tree):
 
 
 def test_the_base_of_a_seed_is_that_of_a_whole_run():
-  with runs.devices():
+  with runs.quick_compilation():
     base = base_weights.load_base(_experiment())
     whole = runs.experiment(runs.smallest())
     parts = parts_lib.assemble(whole)
@@ -48,7 +46,7 @@ def mixed(tmp_path_factory):
 
 def test_every_weight_keeps_its_published_dtype(mixed):
   experiment = _experiment(model__pretrained=str(mixed))
-  with runs.devices():
+  with runs.quick_compilation():
     base = base_weights.load_base(experiment)
   assert base['embedding'].dtype == jnp.bfloat16
   assert base['layers']['mlp']['up']['kernel'].dtype == jnp.bfloat16
@@ -62,7 +60,7 @@ def test_every_weight_keeps_its_published_dtype(mixed):
 def test_unless_another_is_asked_for(mixed, dtype, is_published):
   source = {'model__pretrained': str(mixed)} if is_published else {}
   experiment = _experiment(lora__base_dtype=dtype, **source)
-  with runs.devices():
+  with runs.quick_compilation():
     base = base_weights.load_base(experiment)
     like = base_weights.abstract_base(experiment)
   assert {str(leaf.dtype) for leaf in jax.tree.leaves(base)} == {dtype}
@@ -71,9 +69,9 @@ def test_unless_another_is_asked_for(mixed, dtype, is_published):
 
 def test_a_missing_folder_is_named(tmp_path, mixed):
   experiment = _experiment(model__pretrained=str(mixed))
-  experiment = dataclasses.replace(experiment, pretrained=str(tmp_path / 'x'))
+  experiment = runs.changed(experiment, model__pretrained=str(tmp_path / 'x'))
   with (
-    runs.devices(),
+    runs.quick_compilation(),
     pytest.raises(ValueError, match=r'^model\.pretrained: .*neither model'),
   ):
     base_weights.load_base(experiment)
@@ -121,7 +119,7 @@ def test_the_name_is_stable():
 
 
 def test_another_base_is_refused():
-  with runs.devices():
+  with runs.quick_compilation():
     experiment = _experiment()
     parts = parts_lib.assemble(experiment)
     assert base_weights.metadata(parts) == {}
@@ -150,7 +148,7 @@ def test_a_forgotten_base_is_said():
 
 def test_parameters_are_counted():
   experiment = _experiment()
-  with runs.devices():
+  with runs.quick_compilation():
     like = base_weights.abstract_base(experiment)
     assert base_weights.num_parameters(experiment) == sum(
       leaf.size for leaf in jax.tree.leaves(like)

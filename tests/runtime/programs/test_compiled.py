@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import pytest
 
 from dppo_jax.runtime.programs import compiled
@@ -38,3 +39,24 @@ def test_a_cache_that_cannot_be_made_says_so(tmp_path):
   (tmp_path / 'file').touch()
   with pytest.raises(ValueError, match=r'^compilation_cache: cannot make .*/x'):
     compiled.use_compilation_cache(str(tmp_path / 'file' / 'x'))
+
+
+def test_a_program_is_given_its_base_and_tells_its_shapes():
+  program = compiled.Program(
+    jax.jit(lambda base, x, y: base * x + y), jnp.float32(2)
+  )
+  assert float(program(3.0, 1.0)) == 7.0
+  shape = jax.ShapeDtypeStruct((4,), jnp.float32)
+  assert program.shapes(shape, shape).shape == (4,)
+  lowered = program.lower(shape, shape)
+  base, x, _ = lowered.in_avals[0]
+  assert (base.shape, x.shape) == ((), (4,))
+  assert lowered.compile().memory_analysis() is not None
+
+
+def test_the_base_of_a_program_may_be_abstract():
+  shape = jax.ShapeDtypeStruct((4,), jnp.float32)
+  program = compiled.StepProgram(
+    jax.jit(lambda state, batch, shared: (state + batch + shared[1],)), shape
+  )
+  assert program.lower(shape, shape).out_info[0].shape == (4,)

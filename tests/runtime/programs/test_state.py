@@ -7,7 +7,7 @@ from tests.support import runs
 
 def test_the_abstract_state_is_the_state():
   parts = runs.parts()
-  with runs.devices():
+  with runs.quick_compilation():
     state = state_lib.init_state(
       parts.policy, parts.optimizer, parts.shardings, 0
     )

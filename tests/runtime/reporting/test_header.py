@@ -1,6 +1,7 @@
 import json
 import pathlib
 import shlex
+import sys
 
 import pytest
 
@@ -44,7 +45,9 @@ def test_the_end_writes_and_tells(finished, tmp_path):
   resume = lines[-1].removeprefix('Resume:').strip()
   python, *rest = shlex.split(resume)
   assert pathlib.Path(python).is_file()
-  assert rest == ['-m', 'experiments.train', '--config=a b.py']
+  installed = pathlib.Path(python).name == 'dppo'
+  module = [] if installed else ['-m', 'dppo_jax']
+  assert rest == [*module, 'train', '--config=a b.py']
   assert f'--workdir={tmp_path}' in lines[-2]
   assert summary.read_summary(tmp_path) == facts
   assert (tmp_path / summary.PICTURE_FILE).read_bytes()[:4] == b'\x89PNG'
@@ -126,3 +129,20 @@ def test_parameters_are_those_of_the_model():
   norms = 2 * model.d_model + 2 * model.head_dim
   layer = attention + 3 * model.d_model * model.d_ff + norms
   assert more - header.num_parameters(runs.parts()) == layer
+
+
+@pytest.mark.parametrize('installed', [True, False])
+def test_commands_are_those_of_this_environment(
+  installed, tmp_path, monkeypatch
+):
+  python, script = tmp_path / 'python', tmp_path / 'dppo'
+  python.touch()
+  if installed:
+    script.touch()
+  monkeypatch.setattr(sys, 'executable', str(python))
+  (tmp_path / 'run').mkdir()
+  text = header.finish(tmp_path / 'run', {'steps': 1}, ['--config=tiny'])
+  start = [str(script)] if installed else [str(python), '-m', 'dppo_jax']
+  evaluate, resume = (line.split()[1:] for line in text.splitlines()[-2:])
+  assert resume == [*start, 'train', '--config=tiny']
+  assert evaluate == [*start, 'evaluate', f'--workdir={tmp_path / "run"}']

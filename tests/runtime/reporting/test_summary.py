@@ -9,7 +9,7 @@ from dppo_jax.runtime.reporting import summary
 from dppo_jax.runtime.storage import metrics_log
 from tests.support import runs
 
-_METRICS = [curve.metric for panel in summary.PANELS for curve in panel.curves]
+_METRICS = [curve.metric for panel in summary.PLOTS for curve in panel.curves]
 
 
 def _write_metrics(workdir, metrics=tuple(_METRICS), num_steps=40):
@@ -70,7 +70,7 @@ def test_every_panel_is_drawn(tmp_path):
   empty = _panels(summary.draw_summary(tmp_path))
   for drawn, blank in zip(full[:7], empty[:7], strict=True):
     assert drawn > 1.3 * blank
-  assert not (tmp_path / 'summary.png.tmp').exists()
+  assert not list(tmp_path.glob('*.tmp'))
 
 
 @pytest.mark.parametrize('metric', ['rollout/entropy_mean', 'rewards/mean'])
@@ -79,7 +79,7 @@ def test_a_missing_metric_leaves_its_panel_empty(tmp_path, metric):
   full = _panels(summary.draw_summary(tmp_path))
   _write_metrics(tmp_path, [name for name in _METRICS if name != metric])
   found = _panels(summary.draw_summary(tmp_path))
-  index = [panel.curves[0].metric for panel in summary.PANELS].index(metric)
+  index = [panel.curves[0].metric for panel in summary.PLOTS].index(metric)
   assert found[index] < 0.8 * full[index]
 
 
@@ -110,7 +110,7 @@ class _Anything:
 def test_an_empty_panel_says_so():
   axis = _Axis()
   rows = [{'step': 1, 'rollout/entropy_mean': 'NaN'}]
-  summary._draw_panel(axis, summary.PANELS[-1], rows)
+  summary._draw_plot(axis, summary.PLOTS[-1], rows)
   assert axis.texts == ['metrics.jsonl has no finite\nrollout/entropy_mean']
 
 

@@ -171,7 +171,7 @@ def test_a_checkpoint_of_another_lag(tmp_path, whole):
   with pytest.raises(ValueError, match=r'sampling\.lag: 2 -> 1'):
     runs.run(_settings(**_KINDS['recomputed'], sampling__lag=1), folder)
   experiment = runs.experiment(settings)
-  with runs.devices():
+  with runs.quick_compilation():
     parts = parts_lib.assemble(experiment)
     ahead = ahead_lib.RolloutQueue(experiment, parts)
     like = state_lib.abstract_state(parts)

@@ -35,7 +35,7 @@ def collect():
     settings = runs.smallest(data__num_prompts=8, **overrides)
     parts = runs.parts(settings)
     pool = _Pool()
-    with runs.devices():
+    with runs.quick_compilation():
       state = state_lib.init_state(
         parts.policy, parts.optimizer, parts.shardings, 0
       )

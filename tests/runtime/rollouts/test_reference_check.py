@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.references import Unverifiable
 from dppo_jax.runtime.rollouts import reference_check
+from dppo_jax.runtime.rollouts.verify import open_pool
 from tests.support import runs
 
 _FEW = Unverifiable(1000, {'no': 'malformed', 'A: 1': "'1' is wrong"}, 40)
@@ -57,7 +57,7 @@ def _settings(folder, answers, **overrides):
 
 def test_the_tasks_of_this_package_are_not_asked():
   experiment = runs.experiment()
-  with VerifierPool(**vars(experiment.rewards)) as pool:
+  with open_pool(experiment.rewards) as pool:
     assert reference_check.examine(experiment, runs.parts(), pool) == {}
 
 
@@ -76,7 +76,7 @@ def test_a_run_refuses_data_that_it_cannot_judge(tmp_path):
 def test_both_parts_are_examined(tmp_path):
   settings = _settings(tmp_path, ['1', 'two', '3', '4'])
   experiment = runs.experiment(settings)
-  with VerifierPool(**vars(experiment.rewards)) as pool:
+  with open_pool(experiment.rewards) as pool:
     found = reference_check.examine(experiment, runs.parts(settings), pool)
   assert {name: each.share for name, each in found.items()} == {
     'training': 0.25,

@@ -11,6 +11,7 @@ from dppo_jax.rewards.terms import Term
 from dppo_jax.rewards.verdicts import Verdict
 from dppo_jax.runtime.rollouts import reward
 from dppo_jax.runtime.rollouts.reward_model import Scored
+from dppo_jax.runtime.rollouts.verify import CompletionVerifier
 
 _TERMS = (Term(1.0, 'math'), Term(0.5, 'mine.verify:form'))
 _REASONS = [
@@ -66,13 +67,20 @@ class _Model:
     return Scored(scores, {'rewards/model_mean': 0.625})
 
 
+def _verifier(pool, truncated='zero'):
+  return CompletionVerifier(
+    tokenizer=_Tokenizer(),
+    stream=_Stream(),
+    pool=pool,
+    prompt_length=2,
+    truncated=truncated,
+  )
+
+
 def _reward(rollout, shaping, model=None):
   return reward.reward(
-    _Tokenizer(),
-    _Stream(),
-    _Pool(),
+    _verifier(_Pool()),
     rollout,
-    2,
     4,
     ShapingConfig(terms=parse_shaping(shaping), max_length=8, cache=4),
     model=model,
@@ -138,12 +146,8 @@ def test_verifiers_are_told_of_what_was_cut_or_not(rollout, truncated, told):
 
   flags = np.array([False, True, False, True])
   reward.reward(
-    _Tokenizer(),
-    _Stream(),
-    _Told(),
+    _verifier(_Told(), truncated),
     dataclasses.replace(rollout, truncated=flags),
-    2,
     4,
     ShapingConfig(terms=parse_shaping('none'), max_length=8, cache=4),
-    truncated=truncated,
   )

@@ -45,7 +45,7 @@ def test_rows_end_with_the_token_that_completes_a_stop_string(parts):
   tokenizer = parts.tokenizer
   texts = ['<answer>12</answer> and on', 'no stop here', '3 What is 4', '']
   rollout = _rollout(tokenizer, texts)
-  with runs.devices():
+  with runs.quick_compilation():
     cut = stop_strings.compile_cut(parts, _STOPS, _WIDTH, 0)
     after = cut(rollout, rollout)
   assert after.truncated.tolist() == [False, True, False, True]
@@ -81,8 +81,13 @@ def test_the_verifier_reads_up_to_the_stop_string(parts):
       return list(ids)
 
   rollout = _rollout(parts.tokenizer, ['1 What is', '2'])
-  texts, (seen,) = verify.verify_terms(
-    parts.tokenizer, Stream(), Pool(), rollout, _WIDTH, ('Wh', 'What i')
+  verifier = verify.CompletionVerifier(
+    tokenizer=parts.tokenizer,
+    stream=Stream(),
+    pool=Pool(),
+    prompt_length=_WIDTH,
+    stop_strings=('Wh', 'What i'),
   )
+  texts, (seen,) = verifier.verify(rollout)
   assert texts == seen == ['1 Wh', '2']
   assert stop_strings.trim('abc', ()) == 'abc'

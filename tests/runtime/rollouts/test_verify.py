@@ -22,6 +22,15 @@ class _Decoder:
     return ['1 \ud800'] * len(ids)
 
 
+def _verifier(parts, pool, tokenizer):
+  return verify.CompletionVerifier(
+    tokenizer=tokenizer,
+    stream=parts.held_out,
+    pool=pool,
+    prompt_length=6,
+  )
+
+
 def test_texts_that_are_no_utf8_are_mended(parts):
   prompt = parts.held_out.first(1)
   rollout = Rollout(
@@ -34,9 +43,7 @@ def test_texts_that_are_no_utf8_are_mended(parts):
     truncated=np.array([False]),
   )
   with VerifierPool('numeric', 'whole', 1, 5.0, 1024, 60.0) as pool:
-    texts, (verdict,) = verify.verify(
-      _Decoder(), parts.held_out, pool, rollout, 6
-    )
+    texts, ((verdict,),) = _verifier(parts, pool, _Decoder()).verify(rollout)
   assert texts == ['1 ?']
   assert verdict == (0.0, 'malformed')
 
@@ -54,13 +61,10 @@ def test_completions_are_read_without_their_prompts(parts):
     truncated=np.array([False]),
   )
   with VerifierPool('last_word', 'whole', 0, 1.0, 4096, 60.0) as pool:
-    texts, (verdict,) = verify.verify(
-      parts.tokenizer, parts.held_out, pool, rollout, 6
-    )
+    verifier = _verifier(parts, pool, parts.tokenizer)
+    texts, ((verdict,),) = verifier.verify(rollout)
     cut = dataclasses.replace(rollout, truncated=np.array([True]))
-    _, (cut_verdict,) = verify.verify(
-      parts.tokenizer, parts.held_out, pool, cut, 6
-    )
+    _, ((cut_verdict,),) = verifier.verify(cut)
   assert texts == ['1 2']
   assert verdict.reason in ('right', 'wrong')
   assert cut_verdict.reason == 'truncated'

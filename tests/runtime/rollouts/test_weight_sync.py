@@ -29,14 +29,14 @@ def _prepare(num_devices=1, **overrides):
   """(parts, experiment, parameters, hand-over)."""
   settings = runs.smallest(**overrides)
   experiment = runs.experiment(settings, num_devices)
-  with runs.devices(num_devices):
+  with runs.quick_compilation():
     parts = base_weights.with_base(experiment, parts_lib.assemble(experiment))
     params = state_lib.init_state(
       parts.policy, parts.optimizer, parts.shardings, 0
     ).params
     if parts.base is not None:  # An adapter that changes something.
       params = jax.tree.map(lambda leaf: leaf + 0.01, params)
-    handed = weight_sync.compile_hand_over(parts, experiment)
+    handed = weight_sync.compile_weight_sync(parts, experiment)
   return parts, experiment, params, handed
 
 
@@ -80,6 +80,7 @@ def test_the_values_are_those_of_rounding(precision):
   assert like == jax.tree.map(lambda leaf: leaf.dtype, weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('dtype', 'kind'), [('float32', _MOE), ('bfloat16', {}), ('float32', _LORA)]
 )
@@ -88,7 +89,7 @@ def test_narrow_weights_sample_what_rounded_ones_do(dtype, kind):
     sampling__precision='bfloat16', model__dtype=dtype, **kind
   )
   assert handed.config.precision == 'float32'
-  with runs.devices():
+  with runs.quick_compilation():
     got = _sample(handed.parts, handed.config, handed(params))
     expected = _sample(parts, experiment.sampling, params)
   _assert_equal(got, expected)
@@ -109,6 +110,7 @@ def test_a_frozen_base_is_handed_over_once():
   assert plain[3].move is None
 
 
+@pytest.mark.slow
 def test_an_axis_is_gathered_once():
   meshes = dict(mesh__fsdp=2, mesh__tensor=2, data__num_prompts=8)
   parts, experiment, params, handed = _prepare(
@@ -127,7 +129,7 @@ def test_an_axis_is_gathered_once():
   module = hlo.Module(handed.move.lower(params).compile().as_text())
   found, _ = hlo.collectives(module, {})
   assert {each.kind for each in found} == {'all-gather'}
-  with runs.devices(8):
+  with runs.quick_compilation():
     got = _sample(handed.parts, handed.config, weights)
     expected = _sample(parts, experiment.sampling, params)
   np.testing.assert_array_equal(got.tokens, expected.tokens)

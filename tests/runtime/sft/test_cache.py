@@ -13,7 +13,7 @@ def _settings(folder, **more):
 
 
 def _start(settings):
-  with runs.devices():
+  with runs.quick_compilation():
     return warm_start(
       runs.experiment(settings), runs.parts(settings), StopRequest()
     )
@@ -50,7 +50,7 @@ def test_the_next_run_begins_with_the_same_bits(kept, capsys):
 )
 def test_another_warm_start_is_not_taken(kept, change):
   folder, _ = kept
-  with runs.devices():
+  with runs.quick_compilation():
     assert cache.load(runs.experiment(_settings(folder))) is not None
     other = runs.experiment(_settings(folder, **change))
     assert cache.load(other) is None
@@ -63,7 +63,7 @@ def test_a_damaged_file_is_made_anew(kept, tmp_path, damage):
   whole = path.read_bytes()
   copy = tmp_path / path.name
   copy.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
-  with runs.devices():
+  with runs.quick_compilation():
     assert cache.load(runs.experiment(_settings(tmp_path))) is None
 
 
@@ -72,7 +72,7 @@ def test_arrays_of_another_shape_are_not_taken(kept, tmp_path):
   (path,) = folder.iterdir()
   wrong = jax.tree.map(lambda leaf: np.asarray(leaf)[..., :1], state.params)
   settings = _settings(tmp_path)
-  with runs.devices():
+  with runs.quick_compilation():
     experiment = runs.experiment(settings)
     cache.save(experiment, wrong)
     assert (tmp_path / path.name).is_file()
@@ -82,7 +82,7 @@ def test_arrays_of_another_shape_are_not_taken(kept, tmp_path):
 def test_a_folder_that_cannot_be_made_is_an_error(kept, tmp_path):
   (tmp_path / 'file').touch()
   settings = _settings(tmp_path / 'file' / 'x')
-  with runs.devices():
+  with runs.quick_compilation():
     experiment = runs.experiment(settings)
     with pytest.raises(ValueError, match=r'^sft\.cache: cannot write'):
       cache.save(experiment, kept[1].params)

@@ -18,7 +18,7 @@ def _states(**overrides):
       experiment, parts, parts.optimizer, parts.shardings
     )
 
-  with runs.devices():
+  with runs.quick_compilation():
     after = shared_start(experiment, parts.task, begin(), parts.shardings)
     return jax.device_get((begin(), after)), parts.task.digits
 

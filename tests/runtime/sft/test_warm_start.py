@@ -9,7 +9,7 @@ from tests.support import runs
 
 
 def _start(settings, stop=None):
-  with runs.devices():
+  with runs.quick_compilation():
     return warm_start(
       runs.experiment(settings), runs.parts(settings), stop or StopRequest()
     )
@@ -22,7 +22,7 @@ def _same(a, b):
 def test_no_steps_is_the_initial_state():
   settings = runs.config(sft__num_steps=0, seed=3)
   parts = runs.parts(settings)
-  with runs.devices():
+  with runs.quick_compilation():
     initial = state_lib.init_state(
       parts.policy, parts.optimizer, parts.shardings, 3
     )
@@ -39,7 +39,7 @@ def test_it_learns_and_begins_anew(capsys):
   assert losses[-1] < losses[0] - 0.3
   assert int(state.step) == 0
   parts = runs.parts(settings)
-  with runs.devices():
+  with runs.quick_compilation():
     moments = parts.optimizer.init(state.params)
   assert all(jax.tree.leaves(_same(state.opt_state, moments)))
 

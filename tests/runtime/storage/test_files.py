@@ -1,8 +1,41 @@
+import os
+
+import pytest
+
 from dppo_jax.runtime.storage import files
 
 
-def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
+@pytest.mark.parametrize('content', ['π ≤ μ\n', b'\xff\x00\r\n'])
+def test_a_file_is_the_old_one_or_the_new_one(tmp_path, content):
   path = tmp_path / 'file'
   files.write_atomically(path, 'old')
-  files.write_atomically(path, 'new')
-  assert [p.read_text() for p in tmp_path.iterdir()] == ['new']
+  files.write_atomically(path, content)
+  new = content.encode() if isinstance(content, str) else content
+  assert [p.read_bytes() for p in tmp_path.iterdir()] == [new]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+  path = tmp_path / 'file'
+  files.write_atomically(path, 'old')
+
+  def write_half():
+    with files.open_atomically(path) as file:
+      file.write(b'half of the n')
+      assert path.read_text() == 'old'
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    write_half()
+  assert [p.read_text() for p in tmp_path.iterdir()] == ['old']
+
+
+def test_bytes_reach_the_disk_before_the_name_does(tmp_path, monkeypatch):
+  path = tmp_path / 'file'
+  done = []
+  monkeypatch.setattr(
+    os, 'fsync', lambda number: done.append(os.fstat(number).st_size)
+  )
+  with files.open_atomically(path) as file:
+    file.write(b'12345')
+    assert not path.exists()
+  assert done == [5]

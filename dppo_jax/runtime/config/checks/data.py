@@ -1,4 +1,4 @@
-"""What can be wrong with sections that say where prompts come from."""
+"""Problems of the sections that say where prompts come from."""
 
 from collections.abc import Iterator
 import math
@@ -43,7 +43,7 @@ def find_problems(config: Config) -> list[str]:
 
 
 def find_unknown_sources(config: Config) -> Iterator[str]:
-  """What `evaluation.source` may not hold: sentences as of `find_problems`."""
+  """Problems of `evaluation.source`, as of `find_problems`."""
   got = config['evaluation']['source']
   if not isinstance(got, str):
     yield f'evaluation.source: got {got!r}; names of sources, as text.'

@@ -1,4 +1,4 @@
-"""What the sizes of a mesh must divide, and the nearest that do."""
+"""Problems of a mesh: sizes that do not divide, and the nearest that do."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ Config = Mapping[str, Any]
 
 
 def mesh_problems(config: Config, num_devices: int) -> Iterator[str]:
-  """What of a model or a batch the mesh does not divide.
+  """Sizes of a model or a batch that the mesh does not divide.
 
   Args:
     config: plain nested dicts with the keys of configs/default.py, whose values
@@ -62,7 +62,7 @@ def _split(config: Config) -> dict[str, dict[str, int]]:
 def _misfits(
   axis: str, size: int, arrays: Mapping[str, int], num_devices: int
 ) -> Iterator[str]:
-  """What an axis does not divide, and the nearest sizes that divide all."""
+  """Sizes that an axis does not divide, and the nearest that divides all."""
   legal = [
     n
     for n in range(1, num_devices + 1)
@@ -135,7 +135,7 @@ def _batch(config: Config, shards: int) -> Iterator[str]:
 
 
 def slot_problems(config: Mapping[str, Any], num_devices: int) -> Iterator[str]:
-  """What is wrong with `sampling.num_slots`, a whole number of at least 0.
+  """Problems of `sampling.num_slots`, a whole number of at least 0.
 
   Args:
     config: plain nested dicts with the keys of configs/default.py.

@@ -1,4 +1,4 @@
-"""What the keys of sections `model` and `lora` must be to each other."""
+"""Problems among the keys of sections `model` and `lora`."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from dppo_jax.models.lora import ATTENTION_TARGETS, TARGETS, LoraConfig
 
 
 def model_problems(config: Mapping[str, Any]) -> Iterator[str]:
-  """What is wrong with section `model`, whose values are in their ranges.
+  """Problems of section `model`, whose values are in their ranges.
 
   Args:
     config: plain nested dicts with the keys of configs/default.py.
@@ -96,7 +96,7 @@ def lora_config(section: Mapping[str, Any]) -> LoraConfig | None:
 
 
 def lora_problems(config: Mapping[str, Any]) -> Iterator[str]:
-  """What is wrong with section `lora`; arguments as of `model_problems`."""
+  """Problems of section `lora`; arguments as of `model_problems`."""
   section, model = config['lora'], config['model']
   if not section['rank']:
     if section['pretrained']:

@@ -1,4 +1,4 @@
-"""What can be wrong with section `rewards` of a config."""
+"""Problems of section `rewards` of a config."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -2,7 +2,7 @@ import math
 import re
 
 from dppo_jax.experiments.figures.harness import readme
-from dppo_jax.experiments.figures.harness.verdicts import Finding
+from dppo_jax.experiments.figures.harness.verdicts import ClaimVerdict
 from tests.support import figures
 
 _FACTS = {
@@ -41,14 +41,16 @@ def test_bands_are_named():
 
 
 def test_what_has_no_p_shows_none():
-  found = Finding('A claim.', 'a rule', 'numbers', 'reproduced', 5, math.nan)
+  found = ClaimVerdict(
+    'A claim.', 'a rule', 'numbers', 'reproduced', 5, math.nan
+  )
   assert '(n = 5, p = –)' in readme.verdict_lines(figures.FIGURE, [found])
   text = readme.write(figures.FIGURE, None, _FACTS, [found])
   assert '| A claim. | **reproduced** | 5 | – | numbers | a rule |' in text
 
 
 def test_verdicts_are_printed_with_n():
-  found = Finding('A claim.', 'a rule', 'numbers', 'opposite', 3, 0.125)
+  found = ClaimVerdict('A claim.', 'a rule', 'numbers', 'opposite', 3, 0.125)
   text = readme.verdict_lines(figures.FIGURE, [found])
   assert '  opposite (n = 3, p = 0.12): A claim.\n    numbers' in text
 

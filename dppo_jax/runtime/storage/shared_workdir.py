@@ -1,12 +1,12 @@
-"""The folder of a run and the command it came from, for all hosts at once.
+"""Collectives around a workdir: what all hosts of a run do at once.
 
-Process 0 makes, locks and writes the folder; the others wait for what comes of
-it, and fail with its error.
+Process 0 makes, locks and writes the folder with the functions of `workdir`,
+which know of one process only; the others wait for what comes of it, and fail
+with its error.
 """
 
 from collections.abc import Iterator, Sequence
 import contextlib
-import hashlib
 import pathlib
 import secrets
 import sys
@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from dppo_jax.runtime.hosts import coordination
-from dppo_jax.runtime.storage import workdir
+from dppo_jax.runtime.storage import code_version, workdir
 
 # Keys that may differ from host to host: where each keeps its own files.
 HOST_KEYS = (
@@ -25,9 +25,6 @@ HOST_KEYS = (
   'sft.cache',
 )
 _TOKEN = 'hosts'
-# Of a clone, or of the folder that holds the installed package.
-ROOT = pathlib.Path(__file__).parents[3]
-_SOURCES = ('dppo_jax', 'configs', 'experiments')
 
 
 def check_hosts(config: dict[str, Any]) -> None:
@@ -43,7 +40,7 @@ def check_hosts(config: dict[str, Any]) -> None:
     return
   facts = {
     'config': config,
-    'code': code_version(ROOT),
+    'code': code_version.of_sources(code_version.ROOT),
     'jax': jax.__version__,
   }
   coordination.compare(facts, _differences, 'config and code')
@@ -59,28 +56,6 @@ def _differences(mine: dict[str, Any], theirs: dict[str, Any]) -> Sequence[str]:
     mine['config'], theirs['config'], free_keys=HOST_KEYS
   )
   return [*lines, *changes]
-
-
-def code_version(
-  root: pathlib.Path,
-  folders: Sequence[str] = _SOURCES,
-  without: Sequence[str] = (),
-) -> str:
-  """Names the sources below `root`: 16 hexadecimal digits.
-
-  Args:
-    root: of the repository.
-    folders: of it that count.
-    without: folders below them that do not.
-  """
-  digest = hashlib.sha256()
-  for folder in folders:
-    for path in sorted((root / folder).rglob('*.py')):
-      if any(path.is_relative_to(root / other) for other in without):
-        continue
-      digest.update(str(path.relative_to(root)).encode())
-      digest.update(path.read_bytes())
-  return digest.hexdigest()[:16]
 
 
 @contextlib.contextmanager

@@ -3,12 +3,12 @@ import json
 import pytest
 
 from dppo_jax.runtime.hosts import coordination
-from dppo_jax.runtime.storage import run_folder, workdir
+from dppo_jax.runtime.storage import shared_workdir, workdir
 
 
 def test_a_folder_is_made_locked_and_given_its_config(tmp_path):
   folder = tmp_path / 'run'
-  with run_folder.opened(str(folder), {'seed': 1}) as path:
+  with shared_workdir.opened(str(folder), {'seed': 1}) as path:
     assert path == folder
     assert json.loads((folder / workdir.CONFIG).read_text()) == {'seed': 1}
     with (
@@ -32,17 +32,17 @@ def test_hosts_must_share_the_folder(tmp_path, monkeypatch):
   monkeypatch.setattr(coordination, 'from_primary', lambda make, what: found)
   with (
     pytest.raises(ValueError, match=r'cannot be read .* on process 1 \(b\)'),
-    run_folder.opened('run', {}),
+    shared_workdir.opened('run', {}),
   ):
     pass
   found[0] = str(tmp_path)
   (tmp_path / 'hosts').write_text('token')
-  with run_folder.opened('run', {}) as path:
+  with shared_workdir.opened('run', {}) as path:
     assert path == tmp_path
   (tmp_path / 'hosts').write_text('of another job')
   with (
     pytest.raises(ValueError, match='holds files of another job'),
-    run_folder.opened('run', {}),
+    shared_workdir.opened('run', {}),
   ):
     pass
 
@@ -51,7 +51,7 @@ def test_what_must_be_equal_on_all_hosts(monkeypatch):
   asked = []
   monkeypatch.setattr(coordination, 'is_single_process', lambda: False)
   monkeypatch.setattr(coordination, 'compare', lambda *args: asked.append(args))
-  run_folder.check_hosts({'seed': 0, 'data': {'data_dir': 'a'}})
+  shared_workdir.check_hosts({'seed': 0, 'data': {'data_dir': 'a'}})
   mine, differences, _ = asked[0]
   theirs = {
     'config': {'seed': 1, 'data': {'data_dir': 'b'}},
@@ -63,16 +63,3 @@ def test_what_must_be_equal_on_all_hosts(monkeypatch):
     f'code: {mine["code"]} -> another',
     'seed: 0 -> 1',
   ]
-
-
-def test_every_source_counts_as_code(tmp_path):
-  source = tmp_path / 'dppo_jax' / 'a.py'
-  source.parent.mkdir()
-  source.write_text('x = 1\n')
-  before = run_folder.code_version(tmp_path)
-  assert run_folder.code_version(tmp_path) == before
-  source.write_text('x = 2\n')
-  assert run_folder.code_version(tmp_path) != before
-  source.rename(source.with_name('b.py'))
-  source.with_name('b.py').write_text('x = 1\n')
-  assert run_folder.code_version(tmp_path) != before
