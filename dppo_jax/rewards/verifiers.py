@@ -167,7 +167,7 @@ VERIFIERS: dict[str, VerifierSpec] = {
 
 def make_verifier(
   row: VerifierSpec, extractors: Sequence[str], *, read_thoughts: bool = False
-) -> Verifier:
+) -> 'Verifier':
   """Verifier of full completions, with extraction.
 
   Args:
