@@ -3,23 +3,28 @@
 Prompts --sample--> Rollout --verify--> rewards --make_batch--> Batch
         --train_step(TrainState)--> TrainState', Metrics
 
-Alignment law: every `[B, T]` array is indexed by the token it is *about*.
+Alignment: every `[B, T]` array is indexed by the token it is *about*.
 `log_probs[b, t]` scores `tokens[b, t]` given `tokens[b, :t]`; column 0 is 0.0
-and masked. Sizes: N prompts, G completions a prompt, B = N·G sequences, P
+and masked. Sizes: N prompts, G completions per prompt, B = N·G sequences, P
 prompt columns, R completion columns, T = P + R, V vocabulary, K recorded
-entries a token, D hidden width.
+entries per token, D hidden width.
 """
 
 from collections.abc import Mapping
+import dataclasses
+from dataclasses import field
 import enum
-from typing import Any, Protocol
+import math
+from typing import Any, Literal, Protocol
 
 import flax.struct
 import jax
+import numpy as np
 
 Array = jax.Array
 Params = Any  # Nested dict of arrays with stable names.
 OptState = Any  # Whatever the optax chain holds.
+Example = Mapping[str, Any]  # One data row: 'example_id', 'prompt', 'answer'.
 Metrics = dict[str, Array]  # 'group/name' -> f32 [].
 
 
@@ -40,7 +45,7 @@ class Prompts:
 
 @flax.struct.dataclass(kw_only=True)
 class TokenStats:
-  """What one policy says of each token of a rollout.
+  """Stats of one policy at each token of a rollout.
 
   Attributes:
     log_probs: f32 [B, T], log-prob of the token in nats, <= 0; 0.0 where
@@ -92,7 +97,7 @@ class Rollout:
 
 @flax.struct.dataclass(kw_only=True)
 class Batch:
-  """What the loss needs of a rollout.
+  """Rollout arrays that the loss reads.
 
   Attributes:
     tokens: i32 [B, T].
@@ -131,8 +136,91 @@ class Demonstrations:
 
 
 @flax.struct.dataclass(kw_only=True)
+class Signals:
+  """Measurements that a trust region decides by; f32 [B, T] unless said.
+
+  Attributes:
+    advantages: A.
+    log_probs: log pi of the sampled token.
+    anchor_log_probs: the anchor's log-prob of it.
+    divergence: D between the anchor and pi, unit of its row.
+    mask: bool [B, T], completion tokens.
+  """
+
+  advantages: Array
+  log_probs: Array
+  anchor_log_probs: Array
+  divergence: Array
+  mask: Array
+
+
+def number(
+  opened: float, low: float, high: float = math.inf, *, closed: bool = True
+) -> dict[str, Any]:
+  """Metadata of a field of `Thresholds` that is a number.
+
+  `opened` masks nothing, see `trust_regions.open_thresholds`; a config allows
+  numbers from `low`, itself where `closed`, to `high`.
+  """
+  return {'open': opened, 'range': (low, closed, high)}
+
+
+def one_of(opened: str, *others: str) -> dict[str, Any]:
+  """Metadata of a field of `Thresholds` that is a name; the open one first."""
+  return {'open': opened, 'choices': (opened, *others)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Thresholds:
+  """Thresholds of the rules, and the tokens they apply to.
+
+  A field says which values it may have and which one masks nothing; the checks
+  of a config read it. `trust_region.NAME` of the config is the field NAME.
+
+  Attributes:
+    direction: 'away' applies to tokens that move from the anchor, 'any' to all
+      of them (sign-blind).
+    advantage_sign: applies to tokens with A of that sign: 'both', 'negative' or
+      'positive'.
+    alpha_low: tokens with A < 0 whose anchor probability is below this are
+      exempt (relax-low); 0 exempts none.
+    alpha_high: the same for A > 0 (relax-high).
+    delta_low: bound on the divergence for A < 0.
+    delta_high: bound on the divergence for A > 0.
+    clip_low: ratio clip: a token is masked below 1 - clip_low.
+    clip_high: a token is masked above 1 + clip_high.
+    dual_clip: dual clip: a token with A < 0 is masked above this ratio.
+    w_min: CPPO: weight of the last position.
+    weight_order: CPPO: 'linear' or 'shuffled' position weights.
+    budget: CPPO: delta_b per position, or the least one where it is dynamic;
+      inf switches the prefix budget off. TRM-Max and -Avg: bound on the mean.
+    tau_low: SAPO: temperature for A < 0.
+    tau_high: SAPO: temperature for A > 0.
+  """
+
+  direction: Literal['away', 'any'] = field(metadata=one_of('away', 'any'))
+  advantage_sign: Literal['both', 'negative', 'positive'] = field(
+    metadata=one_of('both', 'negative', 'positive')
+  )
+  alpha_low: float = field(metadata=number(0.0, 0.0, 1.0))
+  alpha_high: float = field(metadata=number(0.0, 0.0, 1.0))
+  delta_low: float = field(metadata=number(math.inf, 0.0))
+  delta_high: float = field(metadata=number(math.inf, 0.0))
+  clip_low: float = field(metadata=number(1.0, 0.0, 1.0))
+  clip_high: float = field(metadata=number(math.inf, 0.0))
+  dual_clip: float = field(metadata=number(math.inf, 1.0, closed=False))
+  w_min: float = field(metadata=number(1.0, 0.0, 1.0, closed=False))
+  weight_order: Literal['linear', 'shuffled'] = field(
+    metadata=one_of('linear', 'shuffled')
+  )
+  budget: float = field(metadata=number(math.inf, 0.0))
+  tau_low: float = field(metadata=number(0.0, 0.0, closed=False))
+  tau_high: float = field(metadata=number(0.0, 0.0, closed=False))
+
+
+@flax.struct.dataclass(kw_only=True)
 class Decisions:
-  """What the trust region did with each token, at the update that used it.
+  """Decisions of the trust region per token, at the update that used it.
 
   Attributes:
     log_probs: f32 [B, R], log pi.
@@ -204,7 +292,7 @@ class Tokenizer(Protocol):
     ...
 
   def encode_prompt(self, text: str) -> list[int]:
-    """What the policy is shown of a prompt, its template included."""
+    """The ids of a prompt as the policy is shown it, its template included."""
     ...
 
   def decode(self, ids: Any) -> str:
@@ -230,10 +318,77 @@ class AdvantageFn(Protocol):
   def __call__(self, rewards: Array) -> Array: ...
 
 
-class LogitsFn(Protocol):
-  """Filters logits f32 [B, V] before the draw."""
+class Integrand(Protocol):
+  """Term of a divergence that is summed over the vocabulary.
 
-  def __call__(self, logits: Array) -> Array: ...
+  mu, pi and log(mu / pi) of any one shape to the same shape. The logarithm is
+  an argument of its own: it is known better than from the quotient.
+  """
+
+  def __call__(self, mu: Array, pi: Array, log_ratio: Array) -> Array: ...
+
+
+class KeepFn(Protocol):
+  """Keep weight M of every token, in [0, 1]: f32 [B, T]."""
+
+  def __call__(self, signals: Signals, bounds: Thresholds, /) -> Array: ...
+
+
+class LossFn(Protocol):
+  """Loss of a train step: f32 [], and a record with leaves [b, ...].
+
+  The batch is a pytree of [b, T] arrays, the weights are f32 [b, R], of each
+  completion token; `shared` is the same for all rows, not differentiated.
+  """
+
+  def __call__(
+    self, params: Params, batch: Any, weights: Array, shared: Any, /
+  ) -> tuple[Array, Any]: ...
+
+
+class LossFromStatsFn(Protocol):
+  """Loss f32 [] from pi's stats [B, R], and a record with leaves [B, ...].
+
+  The context, [B, ...] leaves, is fixed; the divergence is f32 [B, R].
+  """
+
+  def __call__(
+    self, context: Any, current: TokenStats, divergence: Array, /
+  ) -> tuple[Array, Any]: ...
+
+
+class LossFormFn(Protocol):
+  """Loss per token from log pi, importance weight, A and M: all f32 [B, T]."""
+
+  def __call__(
+    self, log_probs: Array, weight: Array, advantages: Array, keep: Array, /
+  ) -> Array: ...
+
+
+class Verifier(Protocol):
+  """Reward of a completion, 1.0 right and 0.0 wrong, and a short reason.
+
+  Args:
+    completion: text without the end token.
+    example: the data row, with 'answer'.
+    truncated: whether the length limit cut the completion.
+  """
+
+  def __call__(
+    self, completion: str, example: Example, truncated: bool, /
+  ) -> tuple[float, str]: ...
+
+
+class RewardFn(Protocol):
+  """Shaping added to rewards in training: f64 [N, G].
+
+  From lengths i [N, G], tokens with the end; which answers are right, bool
+  [N, G]; and a `rewards/shaping.py: ShapingConfig`.
+  """
+
+  def __call__(
+    self, lengths: np.ndarray, right: np.ndarray, config: Any, /
+  ) -> np.ndarray: ...
 
 
 class PolicyApply(Protocol):
@@ -242,6 +397,3 @@ class PolicyApply(Protocol):
   def __call__(
     self, params: Params, tokens: Array, mask: Array, /
   ) -> Array: ...
-
-
-Example = Mapping[str, Any]  # One data row: 'example_id', 'prompt', 'answer'.

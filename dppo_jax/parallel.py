@@ -69,6 +69,11 @@ MESH_AXES = ('data', 'fsdp', 'expert', 'tensor')
 # What the rows of a batch are split over. Devices that share out experts have
 # tokens of their own, and exchange them at a sparse layer only.
 BATCH_AXES = ('data', 'fsdp', 'expert')
+# What the rows of a sparse layer are split over: every expert shard sees them
+# all. Experts, and the width of each, are split over the two axes below.
+EXPERT_ROW_AXES = ('data', 'fsdp')
+EXPERT_AXIS = 'expert'
+EXPERT_WIDTH_AXIS = 'tensor'
 # What columns of the vocabulary are split over.
 VOCAB_AXIS = 'tensor'
 # What columns of the residual stream may be split over: there each device of
@@ -84,7 +89,7 @@ AXIS_RULES = (
   ('kv_heads', 'tensor'),
   ('head_dim', None),
   ('mlp', 'tensor'),
-  ('expert', 'expert'),
+  ('expert', EXPERT_AXIS),
   ('router', None),
   ('rank', None),
   ('vocab', VOCAB_AXIS),

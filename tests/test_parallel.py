@@ -220,7 +220,7 @@ def test_no_slice_shares_a_row_of_the_mesh_with_another(sizes):
   data, fsdp, tensor = sizes
   code = (
     'from dppo_jax import parallel\n'
-    'from dppo_jax.runtime.pods import topologies as t\n'
+    'from dppo_jax.planning.aot import topologies as t\n'
     "devices = t.describe(t.parse('v5e:4x4', 2))\n"
     f'grid = parallel.make_mesh({data}, {fsdp}, {tensor}, devices).devices\n'
     'outer = grid if grid.shape[0] > 1 else grid[0]\n'

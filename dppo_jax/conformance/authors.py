@@ -56,24 +56,9 @@ class Row(NamedTuple):
   published_value: ValueFn | None = None
 
 
-# Thresholds so wide that they mask nothing.
-_WIDE = trust_regions.Thresholds(
-  direction='away',
-  advantage_sign='both',
-  alpha_low=0.0,
-  alpha_high=0.0,
-  delta_low=math.inf,
-  delta_high=math.inf,
-  clip_low=math.inf,
-  clip_high=math.inf,
-  dual_clip=math.inf,
-  w_min=1.0,
-  weight_order='linear',
-  budget=math.inf,
-  tau_low=1.0,
-  tau_high=1.0,
+_bounds = functools.partial(
+  dataclasses.replace, trust_regions.open_thresholds()
 )
-_bounds = functools.partial(dataclasses.replace, _WIDE)
 
 
 def offset_complement(log_probs: Array) -> Array:

@@ -91,12 +91,12 @@ def keep_rows(batch: Batch, kept: Array) -> Batch:
 def rollout_metrics(
   rollout: Rollout, rewards: Array, group_size: int
 ) -> Metrics:
-  """What the batch looks like before any update.
+  """Metrics of the batch before any update.
 
   Returns:
     `rewards/mean`, `rewards/std`; `rewards/zero_variance_groups`, share of
     prompts that teach nothing; `rollout/length_mean` and `_max`, tokens;
-    `rollout/truncated`, share; `rollout/entropy_mean`, nats a token;
+    `rollout/truncated`, share; `rollout/entropy_mean`, nats per token;
     `rollout/topk_mass`, mean mass of the K recorded tokens.
   """
   mask = rollout.completion_mask

@@ -1,4 +1,8 @@
-"""The policy loss of a batch, and what was decided about each token."""
+"""The policy loss of a batch, and the decision about each token.
+
+`reference_loss` is the definition, `policy_loss` what trains: the same loss
+from hidden states, fused with the LM head.
+"""
 
 import dataclasses
 import functools
@@ -13,6 +17,7 @@ from dppo_jax.base import (
   Batch,
   Decisions,
   Demonstrations,
+  DivergenceFn,
   Params,
   TokenStats,
 )
@@ -20,8 +25,9 @@ from dppo_jax.learner import scoring
 from dppo_jax.lm_head.chunked_pass import HeadLoss, Targets, VocabularyConfig
 from dppo_jax.lm_head.fused_loss import head_loss
 from dppo_jax.models import moe
-from dppo_jax.models.policy import Policy
+from dppo_jax.models.policy import Policy, with_base
 from dppo_jax.ops import divergences, objectives, trust_regions
+from dppo_jax.ops.log_probs import token_stats
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +46,7 @@ class LossConfig:
     bounds: thresholds of the rule.
     loss_form: a key of `FORMS`.
     importance: 'token', pi / mu of each token; 'sequence', its geometric mean
-      over the response; or 'least_prefix', that of the token times the least
+      over the completion; or 'least_prefix', that of the token times the least
       one before it.
     ratio_cap: C, truncation of pi / mu above.
     ratio_floor: truncation below, 0 for none.
@@ -71,7 +77,7 @@ class LossConfig:
 
 @flax.struct.dataclass(kw_only=True)
 class Context:
-  """What the decisions read beside the policy's own stats; all [B, R].
+  """Input of the decisions beside the policy's own stats; all [B, R].
 
   Attributes:
     weights: f32, of each token in the loss, 0.0 where masked.
@@ -90,6 +96,10 @@ class Context:
   reference_log_probs: Array | None
 
 
+# (head of the anchor [V, D] or None, frozen weights below an adapter or None).
+Shared = tuple[Array | None, Params | None] | None
+
+
 def policy_loss(
   policy: Policy,
   layout: VocabularyConfig,
@@ -97,8 +107,9 @@ def policy_loss(
   params: Params,
   batch: Batch,
   weights: Array,
-  anchor_head: Array | None = None,
+  shared: Shared = None,
   *,
+  adapter_scale: float | None = None,
   with_top_k: bool = False,
 ) -> tuple[Array, Decisions]:
   """Surrogate, KL penalty and entropy bonus, by weight; and load balance.
@@ -112,12 +123,103 @@ def policy_loss(
     params: parameters to differentiate with respect to.
     batch: B rows.
     weights: f32 [B, R], of each completion token; 0.0 where masked.
-    anchor_head: [V, D], the head that `anchor.hidden` was read by; only for a
-      divergence of whole distributions.
+    shared: (anchor head [V, D], that `anchor.hidden` was read by, for a
+      divergence of whole distributions; frozen weights below an adapter).
+    adapter_scale: of what the adapter adds; None where everything trains.
     with_top_k: whether the decisions hold pi's log-probs of the recorded ids.
 
   Returns:
     f32 []; and the decisions.
+
+  Raises:
+    ValueError: the batch lacks stats that the config needs.
+  """
+  anchor_head, base = (None, None) if shared is None else shared
+  params = with_base(base, params, adapter_scale)
+  targets = make_targets(config, batch, weights, anchor_head)
+  hidden, routing = scoring.completion_hidden(
+    policy,
+    params,
+    batch.tokens,
+    batch.token_mask,
+    batch.routes,
+    prompt_length=config.prompt_length,
+    shared_rows=config.shared_rows,
+  )
+  loss = make_head_loss(config, with_top_k=with_top_k)
+  found: Any = head_loss(layout, loss, policy.head(params), hidden, targets)
+  if routing is None:
+    return found
+  total, decisions = found
+  if config.load_balance_coefficient:
+    total += config.load_balance_coefficient * moe.load_balance(routing)
+  measured = jax.lax.stop_gradient(moe.router_metrics(routing))
+  router = {
+    name: jnp.broadcast_to(value, weights.shape[:1])
+    for name, value in measured.items()
+  }
+  return total, dataclasses.replace(decisions, router=router)
+
+
+def reference_loss(
+  config: LossConfig,
+  logits: Array,
+  targets: Targets,
+  anchor_logits: Array | None = None,
+) -> tuple[Array, Decisions]:
+  """Loss of a batch from its logits: the definition, which holds [B, R, V].
+
+  logits -> stats -> divergence -> loss. `head_loss` of `make_head_loss` gives
+  the same from hidden states, without an array of tokens x V.
+
+  Args:
+    config: which loss.
+    logits: [B, R, V], entry r predicts `targets.tokens[:, r]`; differentiable.
+    targets: see `make_targets`.
+    anchor_logits: [B, R, V], for a divergence of whole distributions.
+
+  Returns:
+    f32 [], and the decisions without a gradient.
+  """
+  stats = functools.partial(
+    token_stats, tokens=targets.tokens, temperature=config.temperature
+  )
+  anchor, ids = targets.anchor, targets.anchor.top_ids
+  if anchor_logits is not None:  # All ids are recorded.
+    ids = jnp.arange(logits.shape[-1], dtype=jnp.int32)
+    ids = jnp.broadcast_to(ids, logits.shape)
+    anchor = stats(anchor_logits, top_ids=ids, with_entropy=False)
+  entropy = config.entropy_coefficient != 0
+  current = stats(logits, top_ids=ids, with_entropy=entropy)
+  divergence = divergence_of(config)(targets.tokens, anchor, current)
+  return loss_from_stats(config, targets.context, current, divergence)
+
+
+def make_head_loss(config: LossConfig, *, with_top_k: bool = False) -> HeadLoss:
+  """The loss in the form that the fused LM head takes."""
+  return HeadLoss(
+    divergence_fn=divergence_of(config),
+    integrand=divergences.DIVERGENCES[config.divergence].integrand,
+    loss_from_stats=functools.partial(loss_from_stats, config),
+    needs_full_sequence=needs_full_sequence(config),
+    with_entropy=config.entropy_coefficient != 0,
+    with_top_k=with_top_k,
+  )
+
+
+def make_targets(
+  config: LossConfig,
+  batch: Batch,
+  weights: Array,
+  anchor_head: Array | None = None,
+) -> Targets:
+  """Completion columns [B, R] of a batch, and what their loss reads.
+
+  Args:
+    config: which loss.
+    batch: B rows.
+    weights: f32 [B, R], of each completion token; 0.0 where masked.
+    anchor_head: [V, D], for a divergence of whole distributions.
 
   Raises:
     ValueError: the batch lacks stats that the config needs.
@@ -139,9 +241,8 @@ def policy_loss(
       )
     reference = batch.reference.log_probs[:, first:]
   anchor = scoring.completion_columns(anchor, first)
-  row = divergences.DIVERGENCES[config.divergence]
   mask = batch.completion_mask[:, first:]
-  targets = Targets(
+  return Targets(
     tokens=batch.tokens[:, first:],
     mask=mask,
     anchor=anchor,
@@ -155,35 +256,6 @@ def policy_loss(
       reference_log_probs=reference,
     ),
   )
-  loss = HeadLoss(
-    divergence_fn=functools.partial(measure_divergence, config),
-    integrand=row.integrand,
-    loss_from_stats=functools.partial(loss_from_stats, config),
-    needs_full_sequence=needs_full_sequence(config),
-    with_entropy=config.entropy_coefficient != 0,
-    with_top_k=with_top_k,
-  )
-  hidden, routing = scoring.completion_hidden(
-    policy,
-    params,
-    batch.tokens,
-    batch.token_mask,
-    batch.routes,
-    prompt_length=first,
-    shared_rows=config.shared_rows,
-  )
-  found: Any = head_loss(layout, loss, policy.head(params), hidden, targets)
-  if routing is None:
-    return found
-  total, decisions = found
-  if config.load_balance_coefficient:
-    total += config.load_balance_coefficient * moe.load_balance(routing)
-  measured = jax.lax.stop_gradient(moe.router_metrics(routing))
-  router = {
-    name: jnp.broadcast_to(value, mask.shape[:1])
-    for name, value in measured.items()
-  }
-  return total, dataclasses.replace(decisions, router=router)
 
 
 def needs_full_sequence(config: LossConfig) -> bool:
@@ -195,7 +267,7 @@ def needs_full_sequence(config: LossConfig) -> bool:
 def loss_from_stats(
   config: LossConfig, context: Context, current: TokenStats, divergence: Array
 ) -> tuple[Array, Decisions]:
-  """The loss, given what pi says of each token.
+  """Loss of a batch, given pi's stats of each token.
 
   Args:
     config: which loss.
@@ -245,15 +317,12 @@ def loss_from_stats(
   return jnp.sum(jnp.where(mask, losses, 0.0) * context.weights), decisions
 
 
-def measure_divergence(
-  config: LossConfig, tokens: Array, anchor: TokenStats, current: TokenStats
-) -> Array:
-  """The configured divergence of every token: f32, the shape of `tokens`."""
+def divergence_of(config: LossConfig) -> DivergenceFn:
+  """The configured divergence, a function of recorded stats."""
   row = divergences.DIVERGENCES[config.divergence]
   if row.records == 'top_k' and config.top_k_set == 'replace_kth':
-    anchor = divergences.replace_kth(tokens, anchor)
-    current = divergences.replace_kth(tokens, current)
-  return row.fn(tokens, anchor, current)
+    return functools.partial(divergences.on_k_atoms, row.fn)
+  return row.fn
 
 
 def imitation_loss(
@@ -263,13 +332,16 @@ def imitation_loss(
   params: Params,
   batch: Demonstrations,
   weights: Array,
-  anchor_head: None = None,
+  shared: Shared = None,
+  *,
+  adapter_scale: float | None = None,
 ) -> tuple[Array, Array]:
-  """-log pi of the demonstrated tokens by weight: f32 [], and by token.
+  """-log pi of the demonstrated tokens by weight: f32 [], and per token.
 
   Arguments as in `policy_loss`; there is no anchor.
   """
-  del anchor_head
+  base = None if shared is None else shared[1]
+  params = with_base(base, params, adapter_scale)
   mask = batch.completion_mask[:, prompt_length:]
   hidden, _ = scoring.completion_hidden(
     policy,

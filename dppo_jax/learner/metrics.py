@@ -1,4 +1,4 @@
-"""What a train step reports of its decisions.
+"""Metrics of a train step's decisions.
 
 Signs refer to the advantage, tokens to completion tokens, and mu to the
 policy that sampled. Shares are of all completion tokens.
@@ -33,10 +33,11 @@ def trust_region_metrics(
     rule of zeros and ones, and what a soft rule takes away;
     `trust_region/divergence_mean` and `…_max`, unit of the divergence;
     `trust_region/bad_updates`, share with A < 0 and mu - pi >= .5;
-    `mismatch/mean_abs`, `…_max`, `…_min` of pi - mu at the update;
+    `mismatch/mean_abs`, `mismatch/max` and `mismatch/min` of pi - mu at the
+    update;
     `mismatch/first_update_mean_abs`, before any parameter changed, so the
     sampler's own; `ratio/mean` and `…_max` of pi / mu; and the means of the
-    rule's own diagnostics (CPPO: `cppo/budget_effective`, delta_b a position
+    rule's own diagnostics (CPPO: `cppo/budget_effective`, delta_b per position
     in the unit of the divergence, and `cppo/masked_by_budget`, share of
     tokens that only the prefix budget masked). Of a model with experts, means
     over microbatches of `moe.router_metrics`, `router/…`.

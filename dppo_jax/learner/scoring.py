@@ -1,4 +1,4 @@
-"""What a policy says of tokens already sampled: the forward pass of training.
+"""Stats of tokens already sampled: the forward pass of training.
 
 Everything here works on completion columns [B, R], R = T - P; the columns of
 the prompt are never put through the head.
@@ -35,7 +35,7 @@ def completion_hidden(
   prompt_length: int,
   shared_rows: int,
 ) -> tuple[Array, Routing | None]:
-  """States that predict the completion columns, and what routers did for it.
+  """States that predict the completion columns, and the routing.
 
   Args:
     policy: the model.

@@ -1,6 +1,5 @@
 """The pass over the vocabulary on one device, chunk by chunk."""
 
-from collections.abc import Callable
 import dataclasses
 import functools
 from typing import Any, Literal, NamedTuple
@@ -9,14 +8,17 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dppo_jax.base import Array, DivergenceFn, TokenStats
+from dppo_jax.base import (
+  Array,
+  DivergenceFn,
+  Integrand,
+  LossFromStatsFn,
+  TokenStats,
+)
 from dppo_jax.lm_head import vocabulary_shard
 from dppo_jax.lm_head.vocabulary_shard import Chunks, ChunkStats, Shard
-from dppo_jax.ops.divergences import Integrand
 from dppo_jax.parallel import VocabularyAxes
 
-# (context, stats, divergence), all [B, R] -> loss f32 [], record [B, ...].
-LossFromStatsFn = Callable[[Any, TokenStats, Array], tuple[Array, Any]]
 # dL / dlog pi and, with an entropy term, dL / dH of every token, [B·R].
 Slopes = tuple[Array, Array | None]
 # Gradients to compute, and those of the head and of the states.
@@ -26,11 +28,11 @@ Gradients = tuple[Array | None, Array | None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VocabularyConfig:
-  """How the pass is laid out.
+  """Layout of the pass.
 
   Attributes:
     axes: where rows and columns of the vocabulary live.
-    head_chunk_tokens: C, tokens a chunk on a device.
+    head_chunk_tokens: C, tokens per chunk and device.
     temperature: divides the logits.
   """
 
@@ -40,15 +42,15 @@ class VocabularyConfig:
 
 
 class HeadLoss(NamedTuple):
-  """A loss as the pass needs it.
+  """Loss in the form that the pass over the vocabulary takes.
 
   Attributes:
     divergence_fn: divergence of the tokens of a chunk, each from its own stats
       alone. None where `integrand` measures.
     integrand: what is summed over the vocabulary, for a divergence of whole
       distributions; needs `Targets.anchor.hidden`.
-    loss_from_stats: the loss of a batch and what to record of it. It is called
-      after every chunk with what is known by then, zeros elsewhere.
+    loss_from_stats: the loss of a batch, and its record. It is called after
+      every chunk with the stats known by then, zeros elsewhere.
     needs_full_sequence: gradient coefficients depend on later tokens; otherwise
       on a token and those before it only.
     with_entropy: whether `loss_from_stats` reads the entropy.
@@ -65,13 +67,13 @@ class HeadLoss(NamedTuple):
 
 @flax.struct.dataclass(kw_only=True)
 class Targets:
-  """What the pass is asked about; rows are sharded like the batch.
+  """Tokens whose loss the pass computes; rows are sharded like the batch.
 
   Attributes:
     tokens: i32 [B, R].
     mask: bool [B, R]; the head runs on these tokens only.
     anchor: stats of the anchor [B, R], with the ids to gather.
-    context: what `loss_from_stats` reads besides, [B, ...] leaves.
+    context: further input of `loss_from_stats`, [B, ...] leaves.
     anchor_head: [V, D], of the anchor's own logits; for an integrand.
   """
 
@@ -102,7 +104,7 @@ def run_on_device(
   *,
   wrt: Wrt,
 ) -> tuple[Array, Any, Gradients]:
-  """The pass on one device: its rows, and its columns of the vocabulary.
+  """Loss and gradients on one device: its rows, its part of the vocabulary.
 
   Args:
     config: layout.
@@ -114,7 +116,7 @@ def run_on_device(
     wrt: which gradients.
 
   Returns:
-    Loss f32 [] of all devices, record, and (dhead, dhidden) as asked.
+    Loss f32 [] of all devices, record, and (dhead, dhidden) by `wrt`.
   """
   axes = config.axes
   shard = Shard.of(axes, head.shape[0], size)
@@ -132,7 +134,7 @@ def run_on_device(
   known = _nothing_known(loss, targets)
   if wrt == 'none':
     known = run.chunks.loop(run.forward, known)
-    value, record = run.decide(known)
+    value, record = run.loss_so_far(known)
     return axes.sum_rows(value), record, (None, None)
 
   settled = None
@@ -145,7 +147,7 @@ def run_on_device(
     weights = jnp.zeros(run.weights.shape, jnp.float32)
   step = functools.partial(run.forward_and_back, settled)
   known, d_hidden, d_head = run.chunks.loop(step, (known, states, weights))
-  value, record = run.decide(known)
+  value, record = run.loss_so_far(known)
   if d_head is not None:
     d_head = axes.sum_rows(d_head[: head.shape[0]]).astype(head.dtype)
   d_hidden = d_hidden.reshape(hidden.shape)
@@ -158,7 +160,7 @@ _Carry = tuple[PartialStats, Array, Array | None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Pass:
-  """What the chunks of a pass on one device share."""
+  """State that the chunks of a pass on one device share."""
 
   config: VocabularyConfig
   loss: HeadLoss
@@ -171,7 +173,7 @@ class _Pass:
   targets: Targets
 
   def forward(self, index: Any, known: PartialStats) -> PartialStats:
-    """Learns the stats of a chunk."""
+    """Stats known after a chunk."""
     return self._forward(index, known)[0]
 
   def forward_and_back(
@@ -180,8 +182,8 @@ class _Pass:
     """A chunk's stats, and its share of both gradients.
 
     Args:
-      settled: slopes of all tokens, or None to work them out from what is known
-        after this chunk.
+      settled: slopes of all tokens, or None to compute them from the stats
+        known after this chunk.
       index: of the chunk.
       carry: what is known, d_hidden [B·R, D] and d_head f32 [width, D], the
         last one None for a frozen head.
@@ -212,8 +214,8 @@ class _Pass:
       )
     return known, d_hidden, d_head
 
-  def decide(self, known: PartialStats) -> tuple[Array, Any]:
-    """The loss, and its record, by what is known."""
+  def loss_so_far(self, known: PartialStats) -> tuple[Array, Any]:
+    """Loss and record, from the stats known so far."""
 
     def by_rows(leaf: Array) -> Array:
       return leaf.reshape(*self.targets.mask.shape, *leaf.shape[1:])
@@ -229,11 +231,11 @@ class _Pass:
     )
 
   def dloss_dlogp(self, known: PartialStats) -> Slopes:
-    """dL / dlog pi and dL / dH, right for every token that can be decided."""
+    """dL / dlog pi and dL / dH, right for every token whose stats suffice."""
 
     def value(log_probs: Array, entropy: Array | None) -> Array:
       moved = dataclasses.replace(known, log_probs=log_probs, entropy=entropy)
-      return self.decide(moved)[0]
+      return self.loss_so_far(moved)[0]
 
     if known.entropy is None:
       return jax.grad(value)(known.log_probs, None), None
@@ -307,7 +309,7 @@ def _nothing_known(loss: HeadLoss, targets: Targets) -> PartialStats:
   if loss.with_top_k:
     if targets.anchor.top_ids is None:
       raise ValueError(
-        'sampling.top_k: log-probs of the recorded ids are asked for and none'
+        'sampling.top_k: log-probs of the recorded ids are needed and none'
         ' were recorded; set sampling.top_k > 0'
       )
     top = jnp.zeros((num_rows, targets.anchor.top_ids.shape[-1]), jnp.float32)

@@ -7,15 +7,16 @@ and h = dL / dH, the gradient of a token's logits z is
   dL/dz = a (onehot(y) - p) - h p (log p + H),      p = softmax(z)
 
 and a, h are known as soon as the token's log-sum-exp and its K gathered
-logits are. So tokens are taken C at a time: three matrix products a chunk
-(logits, dX, dW), nothing computed twice and no array of tokens x V. A rule that
-must know whole responses first costs a fourth product, the logits twice.
+logits are. So tokens are taken C at a time: three matrix products per chunk
+(logits, dX, dW), nothing computed twice and no array of tokens x V.
+Sequence-level rules need the logits twice: four products instead of three.
 
 Over a mesh every device holds its own rows and V / T columns. Three reductions
-over the vocabulary axis a chunk: the maximum, K + 2 sums a token (one more with
-the entropy), and dX in f32. Logits never leave their device.
+over the vocabulary axis per chunk: the maximum, K + 2 sums per token (one more
+with the entropy), and dX in f32. Logits never leave their device.
 """
 
+from collections.abc import Callable
 import dataclasses
 import functools
 from typing import Any
@@ -63,8 +64,20 @@ def head_loss(
   states; for bf16 states .0020, where plain autodiff of the same products has
   .0017 to .0021.
   """
-  loss_value, record, _ = _run(config, loss, head, hidden, targets, 'none')
-  return loss_value, record
+  return _value_and_record(config, loss, head, hidden, targets)
+
+
+def _value_and_record(
+  config: VocabularyConfig,
+  loss: HeadLoss,
+  head: Array,
+  hidden: Array,
+  targets: Targets,
+) -> tuple[Array, Any]:
+  """`head_loss` where nothing is differentiated."""
+  padded, targets = _pad(config, head, hidden, targets)
+  run = _on_devices(config, loss, head.shape[0], targets, 'none')
+  return run(padded, hidden, targets)[:2]
 
 
 def _forward(
@@ -81,10 +94,13 @@ def _forward(
     return jax.tree.map(_value, tree, is_leaf=_is_primal)
 
   wrt = 'both' if head.perturbed else 'hidden'
-  value, record, gradients = _run(
-    config, loss, plain(head), plain(hidden), plain(targets), wrt
-  )
-  return (value, record), gradients
+  weights, hidden, targets = plain(head), plain(hidden), plain(targets)
+  size = weights.shape[0]
+  weights, targets = _pad(config, weights, hidden, targets)
+  run = _on_devices(config, loss, size, targets, wrt)
+  value, record, (d_head, d_hidden) = run(weights, hidden, targets)
+  d_head = None if d_head is None else d_head[:size]
+  return (value, record), (d_head, d_hidden)
 
 
 def _is_primal(leaf: Any) -> bool:
@@ -104,7 +120,7 @@ def _backward(
   del config, loss
   scale = cotangent[0]
   if isinstance(scale, jax.custom_derivatives.SymbolicZero):
-    scale = jnp.zeros(())  # Only the record was asked about.
+    scale = jnp.zeros(())  # Only the record is used.
 
   def scaled(gradient: Array | None) -> Any:
     if gradient is None:
@@ -164,34 +180,22 @@ def head_stats(
     with_entropy=with_entropy,
     with_top_k=top_ids is not None,
   )
-  _, stats, _ = _run(config, loss, head, hidden, targets, 'none')
+  _, stats = _value_and_record(config, loss, head, hidden, targets)
   return dataclasses.replace(stats, top_ids=top_ids)
 
 
-def _run(
+def _on_devices(
   config: VocabularyConfig,
   loss: HeadLoss,
-  head: Array,
-  hidden: Array,
+  size: int,
   targets: Targets,
   wrt: Wrt,
-) -> tuple[Array, Any, Gradients]:
-  """The pass on every device: loss, record, (dhead, dhidden) as asked."""
-  chex.assert_rank([head, hidden, targets.tokens], [2, 3, 2])
-  chex.assert_equal_shape([targets.tokens, targets.mask])
-  size = head.shape[0]
+) -> Callable[[Array, Array, Targets], tuple[Array, Any, Gradients]]:
+  """`run_on_device` on every device of the mesh, as a function of arrays."""
   axes = config.axes
-  if axes.num_shards > 1:
-    # Whole shards; a device pads its own to whole lanes.
-    padding = ((0, -size % axes.num_shards), (0, 0))
-    head = jnp.pad(head, padding)
-    if targets.anchor_head is not None:
-      padded = jnp.pad(targets.anchor_head, padding)
-      targets = dataclasses.replace(targets, anchor_head=padded)
-
   local = functools.partial(run_on_device, config, loss, size, wrt=wrt)
   if axes.mesh.size == 1:
-    return local(head, hidden, targets)
+    return local
   columns: Any = PartitionSpec(axes.vocabulary)
   rows: Any = PartitionSpec(axes.rows)
   whole = PartitionSpec()
@@ -204,12 +208,25 @@ def _run(
     columns if wrt == 'both' else None,
     None if wrt == 'none' else rows,
   )
-  value, record, gradients = jax.shard_map(
+  return jax.shard_map(
     local,
     mesh=axes.mesh,
     in_specs=(columns, rows, spread),
     out_specs=(whole, rows, spread_gradients),
-    check_vma=False,  # The reductions are written out below.
-  )(head, hidden, targets)
-  d_head, d_hidden = gradients
-  return value, record, (None if d_head is None else d_head[:size], d_hidden)
+    check_vma=False,  # The reductions are written out in the pass.
+  )
+
+
+def _pad(
+  config: VocabularyConfig, head: Array, hidden: Array, targets: Targets
+) -> tuple[Array, Targets]:
+  """Heads of whole shards; a device pads its own to whole lanes."""
+  chex.assert_rank([head, hidden, targets.tokens], [2, 3, 2])
+  chex.assert_equal_shape([targets.tokens, targets.mask])
+  if config.axes.num_shards == 1:
+    return head, targets
+  padding = ((0, -head.shape[0] % config.axes.num_shards), (0, 0))
+  if targets.anchor_head is not None:
+    padded = jnp.pad(targets.anchor_head, padding)
+    targets = dataclasses.replace(targets, anchor_head=padded)
+  return jnp.pad(head, padding), targets

@@ -1,15 +1,15 @@
 """One chunk of tokens against one device's columns of the vocabulary."""
 
 from collections.abc import Callable
+import functools
 import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from dppo_jax.base import Array, TokenStats
+from dppo_jax.base import Array, Integrand, TokenStats
 from dppo_jax.ops import products
-from dppo_jax.ops.divergences import Integrand
 from dppo_jax.ops.log_probs import LOWEST_LOG_PROB
 from dppo_jax.parallel import VocabularyAxes
 
@@ -97,11 +97,12 @@ class Chunks(NamedTuple):
       return values
     return buffer.at[self._positions(index)].set(values, mode='drop')
 
-  def loop(self, body: Callable[[Any, Any], Any], carry: Any) -> Any:
-    """(index, carry) -> carry, once for every chunk in use."""
+  @property
+  def loop(self) -> Callable[[Callable[[Any, Any], Any], Any], Any]:
+    """(body, carry) -> carry after body(index, carry) of all chunks in use."""
     if self.rows is None:
-      return body(0, carry)
-    return jax.lax.fori_loop(0, self.used, body, carry)
+      return lambda body, carry: body(0, carry)
+    return functools.partial(jax.lax.fori_loop, 0, self.used)
 
   def _positions(self, index: Any) -> Array:
     rows: Any = self.rows
@@ -109,10 +110,10 @@ class Chunks(NamedTuple):
 
 
 class ChunkStats(NamedTuple):
-  """What is known of a chunk after its forward pass.
+  """Results of a chunk's forward pass.
 
   Attributes:
-    stats: TokenStats of [C]; the top log-probs are of the ids asked for.
+    stats: TokenStats of [C]; the top log-probs are of the ids given.
     logits: f32 [C, width], divided by the temperature.
     others: f32 [C, width], exp(logits - largest), 0.0 at the token itself.
     own_below: f32 [C], logit - largest of the token itself; very low where it
@@ -121,7 +122,7 @@ class ChunkStats(NamedTuple):
     largest: f32 [C], of all devices.
     log_sum: f32 [C], log(own + rest), >= 0; own is exp(own_below).
     mean_below: f32 [C], mean of logits - largest under pi; None where the
-      entropy is not asked for.
+      entropy is not computed.
   """
 
   stats: TokenStats

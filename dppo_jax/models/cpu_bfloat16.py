@@ -53,7 +53,7 @@ def bits(weights: Array, platform: str) -> Array:
 
 
 def unpack(weights: Array) -> Array:
-  """What `bits` made of bfloat16; all else as it is."""
+  """Arrays as before `bits`: bfloat16 again; all else as it is."""
   if weights.dtype != _BITS:
     return weights
   return jax.lax.bitcast_convert_type(weights, jnp.bfloat16)

@@ -31,7 +31,7 @@ class TransformerConfig:
     head_dim: width of a head, even; independent of D / H.
     d_ff: width of the gated feed-forward layer.
     num_experts: E, experts of a sparse layer; 0 for none.
-    num_experts_per_tok: k, experts that a token is given.
+    num_experts_per_tok: k, experts per token.
     moe_intermediate_size: width of an expert.
     norm_topk_prob: the k gates of a token sum to 1.
     decoder_sparse_step: layers step, 2 · step, … are sparse, counted from 1.

@@ -22,20 +22,20 @@ from dppo_jax.models import layers
 from dppo_jax.models.ragged_dot import grouped_dot
 from dppo_jax.ops import products
 
-_TOKENS = PartitionSpec(('data', 'fsdp'))  # Every expert shard sees them all.
+_TOKENS = PartitionSpec(parallel.EXPERT_ROW_AXES)
 
 
 @flax.struct.dataclass(kw_only=True)
 class Routing:
-  """What the routers of M sparse layers did.
+  """Assignments of the routers of M sparse layers.
 
   Attributes:
     routes: for each stream, i32 [B, S, M, k], expert ids of each token, the
       likeliest first (or as given).
     expert_share: f32 [M, E], share of the real tokens that each expert got;
       sums to k.
-    expert_probability: f32 [M, E], the router's mean law; sums to 1.
-    entropy: f32 [M], mean entropy of that law at a token, nats.
+    expert_probability: f32 [M, E], mean router probabilities; sums to 1.
+    entropy: f32 [M], mean entropy of the router per token, nats.
   """
 
   routes: tuple[Array, ...]
@@ -48,7 +48,7 @@ def load_balance(routing: Routing) -> Array:
   """E · sum_e f_e · P_e, f and P averaged over layers: f32 [].
 
   f_e is the share of tokens that expert e got, P_e its mean probability
-  (Switch, arXiv:2101.03961, eq. 4, with k experts a token and all layers
+  (Switch, arXiv:2101.03961, eq. 4, with k experts per token and all layers
   pooled, as Qwen3-MoE has it); k where the load is even.
   """
   share = jnp.mean(routing.expert_share, axis=0)
@@ -218,12 +218,12 @@ def _statistics(
     weight = jnp.ones(row.shape[:2])
     if token_masks is not None:
       weight = token_masks[i].astype(jnp.float32)
-    law = jax.nn.log_softmax(row, axis=-1)
+    log_probs = jax.nn.log_softmax(row, axis=-1)
     hits = jnp.zeros(size).at[chosen].add(weight[..., None])
     share = share + hits
-    law_sum = products.einsum('bs,bse->e', weight, jnp.exp(law))
-    probability = probability + law_sum
-    own = -jnp.sum(jnp.exp(law) * law, axis=-1)
+    total = products.einsum('bs,bse->e', weight, jnp.exp(log_probs))
+    probability = probability + total
+    own = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
     entropy, count = entropy + jnp.sum(weight * own), count + jnp.sum(weight)
   count = jnp.maximum(count, 1.0)
   return Routing(
@@ -244,6 +244,7 @@ def _run_experts(
   """Outputs of all streams, each device running its experts on its tokens."""
   if mesh is None or mesh.size == 1 or not _fits(mesh, streams):
     return _local(streams, ids, gates, kernels, 0)
+  experts, width = parallel.EXPERT_AXIS, parallel.EXPERT_WIDTH_AXIS
 
   def shard(
     streams: tuple[Array, ...],
@@ -251,11 +252,11 @@ def _run_experts(
     gates: tuple[Array, ...],
     kernels: tuple[Array, Array, Array],
   ) -> tuple[Array, ...]:
-    first = jax.lax.axis_index('expert') * kernels[0].shape[0]
+    first = jax.lax.axis_index(experts) * kernels[0].shape[0]
     outputs = _local(streams, ids, gates, kernels, first)
-    return jax.lax.psum(outputs, ('expert', 'tensor'))
+    return jax.lax.psum(outputs, (experts, width))
 
-  wide = PartitionSpec('expert', None, 'tensor')
+  wide = PartitionSpec(experts, None, width)
   return jax.shard_map(
     shard,
     mesh=mesh,
@@ -263,7 +264,7 @@ def _run_experts(
       _TOKENS,
       _TOKENS,
       _TOKENS,
-      (wide, wide, PartitionSpec('expert', 'tensor', None)),
+      (wide, wide, PartitionSpec(experts, width, None)),
     ),
     out_specs=_TOKENS,
     check_vma=False,  # Of loops inside it cannot know what differs.
@@ -283,7 +284,7 @@ def _local(
   kernels: tuple[Array, Array, Array],
   first: Array | int,
 ) -> tuple[Array, ...]:
-  """What experts first, first + 1, … add to every token: as `streams`."""
+  """Outputs of experts first, first + 1, … at every token: as `streams`."""
   width, top_k = streams[0].shape[-1], ids[0].shape[-1]
   tokens = jnp.concatenate([x.reshape(-1, width) for x in streams])
   chosen = jnp.concatenate([i.reshape(-1) for i in ids]) - first

@@ -35,6 +35,29 @@ class AdaptedParams:
   scale: float = flax.struct.field(pytree_node=False)
 
 
+def with_base(
+  base: Params | None, params: Params, scale: float | None
+) -> Params:
+  """Parameters that a policy takes: those that train, over a frozen base.
+
+  Args:
+    base: frozen weights below an adapter.
+    params: parameters that train.
+    scale: of what the adapter adds; None where everything trains.
+
+  Raises:
+    ValueError: there is an adapter, and no base was loaded.
+  """
+  if scale is None:
+    return params
+  if base is None:
+    raise ValueError(
+      'lora.rank: the frozen weights are not loaded; pass the parts through'
+      ' base_weights.with_base first.'
+    )
+  return AdaptedParams(base=base, adapter=params, scale=scale)
+
+
 @flax.struct.dataclass(kw_only=True)
 class Cache:
   """Keys and values of N prompts and of the B = N·G completions so far.
@@ -65,12 +88,9 @@ class Policy(NamedTuple):
     init: key -> parameters, each leaf boxed with its logical axis names
       (`flax.linen.unbox` gives the plain nested dict the others take).
     apply: (params, tokens i32 [B, T], mask bool [B, T]) -> hidden [B, T, D].
-    apply_grouped: (params, prompts, prompt_mask, completions) -> hidden
-      [B, R, D] that predict the completions i32 [B, R]; each of the N prompts
-      [N, P] is run once for its B / N completions.
     prefill: (params, prompts, group_size, R) -> hidden [N, D] after the last
       prompt token, and the cache.
-    for_decoding: params -> the weights as `decode` reads them, made once a
+    for_decoding: params -> the weights as `decode` reads them, made once per
       rollout.
     decode: (those, cache, tokens i32 [B], step i32 []) -> hidden [B, D] after
       the token, which is the completion's token number `step`, and the cache.
@@ -78,19 +98,19 @@ class Policy(NamedTuple):
     logits: (params, hidden [..., D]) -> f32 [..., V] = hidden @ head.T.
     apply_routed: (params, tokens, mask, routes) -> (hidden, Routing); as
       `apply`, replaying `routes`, integers [B, T, M, k], or None to let the
-      routers choose. The Routing says what they did at real tokens; None for a
-      dense model.
+      routers choose. The Routing is of real tokens; None for a dense model.
     apply_grouped_routed: (params, prompts, prompt_mask, completions,
-      completion_mask, routes) -> (hidden, Routing); as `apply_grouped`, with
-      routes of (prompts [N, P, M, k], completions [B, R, M, k]) or None. A
-      sampler finds both in its cache. The Routing counts a prompt as often as
-      it is shared, as if it were run for every row.
+      completion_mask, routes) -> (hidden, Routing): hidden [B, R, D] that
+      predict the completions i32 [B, R]; each of the N prompts [N, P] is run
+      once for its B / N completions. Routes of (prompts [N, P, M, k],
+      completions [B, R, M, k]) or None; a sampler finds both in its cache. The
+      Routing counts a prompt as often as it is shared, as if it were run for
+      every row.
     slots: decoding where rows begin and end one by one.
   """
 
   init: Callable[[Array], Any]
   apply: PolicyApply
-  apply_grouped: Callable[[Params, Array, Array, Array], Array]
   prefill: Callable[[Params, Prompts, int, int], tuple[Array, Cache]]
   for_decoding: Callable[[Params], Any]
   decode: Callable[[Any, Cache, Array, Array], tuple[Array, Cache]]
@@ -116,14 +136,14 @@ def positions_of(mask: Array) -> Array:
 
 
 def causal_mask(mask: Array) -> Array:
-  """What each column sees of a padded sequence: bool [B, T, T]."""
+  """Attention mask of a padded sequence: bool [B, T, T]."""
   size = mask.shape[1]
   causal = jnp.tril(jnp.ones((1, size, size), bool))
   return causal & mask[:, None, :]
 
 
 def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
-  """Builds the functions of a transformer.
+  """Functions of a transformer.
 
   Args:
     config: its shape.
@@ -131,12 +151,35 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
       is one device of those here.
   """
   platform = cpu_bfloat16.platform_of(mesh)
-  model = Transformer(config, mesh, platform)
+  model = _Model(config, platform, Transformer(config, mesh, platform))
+  return Policy(
+    init=model.init,
+    apply=model.apply,
+    prefill=model.prefill,
+    for_decoding=model.for_decoding,
+    decode=model.decode,
+    head=model.head,
+    logits=model.logits,
+    apply_routed=model.apply_routed,
+    apply_grouped_routed=model.apply_grouped_routed,
+    slots=make_slots(mesh, model.run_token),
+  )
 
-  def run(params: Params, *args: Any, **options: Any) -> Any:
-    return model.apply(_collections(params, platform), *args, **options)
 
-  def init(key: Array) -> Any:
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Model:
+  """A transformer for one platform; its methods are a policy's functions."""
+
+  config: TransformerConfig
+  platform: str
+  module: Transformer
+
+  def run(self, params: Params, *args: Any, **options: Any) -> Any:
+    return self.module.apply(
+      _collections(params, self.platform), *args, **options
+    )
+
+  def init(self, key: Array) -> Any:
     token = jnp.zeros((1, 1), jnp.int32)
     see = jnp.ones((1, 1, 1), bool)
 
@@ -144,17 +187,17 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
       streams, *_ = module((token,), (token,), (see,))
       return products.matmul(streams[0], module.head().T)
 
-    return nn.init(everything, model)(key)['params']
+    return nn.init(everything, self.module)(key)['params']
 
-  def apply(params: Params, tokens: Array, mask: Array, /) -> Array:
-    return apply_routed(params, tokens, mask, None)[0]
+  def apply(self, params: Params, tokens: Array, mask: Array, /) -> Array:
+    return self.apply_routed(params, tokens, mask, None)[0]
 
   def apply_routed(
-    params: Params, tokens: Array, mask: Array, routes: Array | None
+    self, params: Params, tokens: Array, mask: Array, routes: Array | None
   ) -> tuple[Array, Routing | None]:
     chex.assert_rank([tokens, mask], 2)
     chex.assert_equal_shape([tokens, mask])
-    streams, _, routing = run(
+    streams, _, routing = self.run(
       params,
       (tokens,),
       (positions_of(mask),),
@@ -164,14 +207,8 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
     )
     return streams[0], routing
 
-  def apply_grouped(
-    params: Params, prompts: Array, prompt_mask: Array, completions: Array
-  ) -> Array:
-    return apply_grouped_routed(
-      params, prompts, prompt_mask, completions, None, None
-    )[0]
-
   def apply_grouped_routed(
+    self,
     params: Params,
     prompts: Array,
     prompt_mask: Array,
@@ -184,7 +221,7 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
     own = jnp.tril(jnp.ones((1,) + (completions.shape[1],) * 2, bool))
     if completion_mask is None:
       completion_mask = jnp.ones(completions.shape, bool)
-    streams, _, routing = run(
+    streams, _, routing = self.run(
       params,
       (prompts, completions),
       (positions_of(prompt_mask), positions),
@@ -199,30 +236,35 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
     return jnp.concatenate([last, streams[1][:, :-1]], axis=1), routing
 
   def prefill(
-    params: Params, prompts: Prompts, group_size: int, num_columns: int
+    self, params: Params, prompts: Prompts, group_size: int, num_columns: int
   ) -> tuple[Array, Cache]:
-    streams, key_values, routing = run(
+    streams, key_values, routing = self.run(
       params,
       (prompts.tokens,),
       (positions_of(prompts.mask),),
       (causal_mask(prompts.mask),),
     )
     num_rows = prompts.tokens.shape[0] * group_size
-    shape = (num_rows, config.num_kv_heads, num_columns, config.head_dim)
-    if unrolls(params):
-      empty = jnp.zeros(shape, config.dtype)
+    shape = (
+      num_rows,
+      self.config.num_kv_heads,
+      num_columns,
+      self.config.head_dim,
+    )
+    if self.unrolls(params):
+      empty = jnp.zeros(shape, self.config.dtype)
       cache = Cache(
         prompt=cpu_decode.split_layers(key_values),
         prompt_mask=prompts.mask,
-        completion=((empty, empty),) * config.num_layers,
+        completion=((empty, empty),) * self.config.num_layers,
       )
     else:
-      empty = jnp.zeros((config.num_layers, *shape), config.dtype)
+      empty = jnp.zeros((self.config.num_layers, *shape), self.config.dtype)
       cache = Cache(
         prompt=key_values, prompt_mask=prompts.mask, completion=(empty, empty)
       )
     if routing is not None:
-      ran = routing.routes[0].astype(moe.route_dtype(config.num_experts))
+      ran = routing.routes[0].astype(moe.route_dtype(self.config.num_experts))
       cache = dataclasses.replace(
         cache,
         prompt_routes=ran,
@@ -232,23 +274,25 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
       )
     return streams[0][:, -1], cache
 
-  def unrolls(params: Params) -> bool:
+  def unrolls(self, params: Params) -> bool:
     # A frozen base of 16 bits is widened layer by layer, which takes a loop.
-    return platform == 'cpu' and not isinstance(params, AdaptedParams)
+    return self.platform == 'cpu' and not isinstance(params, AdaptedParams)
 
-  def for_decoding(params: Params) -> Any:
-    return cpu_decode.unroll(config, params) if unrolls(params) else params
+  def for_decoding(self, params: Params) -> Any:
+    return (
+      cpu_decode.unroll(self.config, params) if self.unrolls(params) else params
+    )
 
   def run_token(
-    weights: Any, tokens: Array, positions: Array, cached: Any, masks: Any
+    self, weights: Any, tokens: Array, positions: Array, cached: Any, masks: Any
   ) -> tuple[Array, Any, Array | None]:
-    """One token a row: hidden, keys and values, and experts if any."""
+    """One token per row: hidden, keys and values, and experts if any."""
     if isinstance(weights, cpu_decode.UnrolledParams):
       hidden, own, routes = cpu_decode.decode(
-        model, weights, tokens[:, None], positions, cached, masks
+        self.module, weights, tokens[:, None], positions, cached, masks
       )
     else:
-      (hidden,), own, routing = run(
+      (hidden,), own, routing = self.run(
         weights,
         (tokens[:, None],),
         (positions,),
@@ -258,18 +302,18 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
       )
       routes = None if routing is None else routing.routes[0]
     if routes is not None:
-      routes = routes[:, 0].astype(moe.route_dtype(config.num_experts))
+      routes = routes[:, 0].astype(moe.route_dtype(self.config.num_experts))
     return hidden[:, 0], own, routes
 
   def decode(
-    weights: Any, cache: Cache, tokens: Array, step: Array
+    self, weights: Any, cache: Cache, tokens: Array, step: Array
   ) -> tuple[Array, Cache]:
     num_columns = jax.tree.leaves(cache.completion)[0].shape[-2]
     group_size = tokens.shape[0] // cache.prompt_mask.shape[0]
     lengths = jnp.sum(cache.prompt_mask, axis=1, dtype=jnp.int32)
     positions = jnp.repeat(lengths, group_size)[:, None] + step
     written = (jnp.arange(num_columns) < step)[None, None, :]
-    hidden, own, routes = run_token(
+    hidden, own, routes = self.run_token(
       weights,
       tokens,
       positions,
@@ -296,31 +340,21 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
       )
     return hidden, cache
 
-  def head(params: Params) -> Array:
-    weights: Any = model.apply(_collections(params, platform), method='head')
+  def head(self, params: Params) -> Array:
+    weights: Any = self.module.apply(
+      _collections(params, self.platform), method='head'
+    )
     return weights
 
-  def logits(params: Params, hidden: Array) -> Array:
-    weights = head(params).astype(hidden.dtype)
+  def logits(self, params: Params, hidden: Array) -> Array:
+    weights = self.head(params).astype(hidden.dtype)
     if (
-      platform == 'cpu' and hidden.ndim == 2 and len(hidden) <= cpu_kernels.FEW
+      self.platform == 'cpu'
+      and hidden.ndim == 2
+      and len(hidden) <= cpu_kernels.FEW
     ):
       return cpu_kernels.product(weights, hidden)
     return products.einsum_f32('...d,vd->...v', hidden, weights)
-
-  return Policy(
-    init,
-    apply,
-    apply_grouped,
-    prefill,
-    for_decoding,
-    decode,
-    head,
-    logits,
-    apply_routed,
-    apply_grouped_routed,
-    make_slots(mesh, run_token),
-  )
 
 
 def _collections(params: Params, platform: str) -> dict[str, Any]:

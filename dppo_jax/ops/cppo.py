@@ -1,6 +1,6 @@
 """CPPO's position weights and cumulative prefix budget.
 
-Equations 8, 9 and 22, and Algorithm 1, of arXiv:2606.10968. For a response
+Equations 8, 9 and 22, and Algorithm 1, of arXiv:2606.10968. For a completion
 of its own length T, t = 1..T:
 
   Z_t = w_t D_t            S_t = sum_{j<=t} Z_j        W_t = sum_{j<=t} w_j
@@ -25,7 +25,7 @@ _SHUFFLE_SEED = 20260610
 
 
 class Prefix(NamedTuple):
-  """Where each token of a response stands; every array f32 [B, T].
+  """Running sums at each token of a completion; every array f32 [B, T].
 
   Attributes:
     weighted: Z_t, the divergence times the position weight.
@@ -55,7 +55,7 @@ def position_weights(
       an order that depends on T alone (an ablation).
 
   Returns:
-    f32 [B, T'], 0.0 where masked; 1.0 in a response of one token.
+    f32 [B, T'], 0.0 where masked; 1.0 in a completion of one token.
 
   >>> weights = position_weights(jnp.array([[1, 1, 1, 0]], bool), 0.8, 'linear')
   >>> [round(float(w), 2) for w in weights[0]]
@@ -71,7 +71,7 @@ def position_weights(
 
 
 def accumulate(divergence: Array, weights: Array, mask: Array) -> Prefix:
-  """Running sums along the response (section 3.3); arguments [B, T]."""
+  """Running sums along the completion (section 3.3); arguments [B, T]."""
   weighted = jnp.where(mask, weights * divergence, 0.0)
   spent = jnp.cumsum(weighted, axis=1)
   weight = jnp.cumsum(weights, axis=1)
@@ -79,7 +79,7 @@ def accumulate(divergence: Array, weights: Array, mask: Array) -> Prefix:
 
 
 def dynamic_budget(divergence: Array, mask: Array, least: float) -> Array:
-  """delta_b = clamp(P90(D_1..T), least, 2 least) of each response (eq. 22).
+  """delta_b = clamp(P90(D_1..T), least, 2 least) of each completion (eq. 22).
 
   Args:
     divergence: f32 [B, T].
@@ -133,7 +133,7 @@ def soft_gate(prefix: Prefix, delta: Array, budget: Array | float) -> Array:
 
 
 def _shuffled(mask: Array, index: Array) -> Array:
-  """Ranks of the positions by a fixed hash, among those of the response."""
+  """Ranks of the positions by a fixed hash, among those of the completion."""
   key = jax.random.PRNGKey(_SHUFFLE_SEED)
   width = mask.shape[1]
   # One number a position, whatever the width: padding cannot change the order.

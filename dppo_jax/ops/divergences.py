@@ -13,12 +13,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from dppo_jax.base import Array, DivergenceFn, TokenStats
+from dppo_jax.base import Array, DivergenceFn, Integrand, TokenStats
 from dppo_jax.ops.log_probs import COMPLEMENT_FLOOR, log_complement
-
-# (mu, pi, log(mu / pi)), any one shape -> what is summed over the vocabulary.
-# The logarithm comes apart, for it is known better than from the quotient.
-Integrand = Callable[[Array, Array, Array], Array]
 
 
 def binary_tv(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
@@ -146,6 +142,14 @@ def replace_kth(tokens: Array, stats: TokenStats) -> TokenStats:
   )
 
 
+def on_k_atoms(
+  fn: DivergenceFn, tokens: Array, anchor: TokenStats, current: TokenStats
+) -> Array:
+  """A Top-K row on the authors' K atoms, see `replace_kth`: f32 [B, T]."""
+  anchor = replace_kth(tokens, anchor)
+  return fn(tokens, anchor, replace_kth(tokens, current))
+
+
 def _recorded(stats: TokenStats) -> Array:
   if stats.top_log_probs is None:
     raise ValueError(
@@ -172,7 +176,7 @@ def _other_mass(atoms: Array) -> Array:
   """1 - sum of the atoms' probabilities, >= 0: [B, T].
 
   Numerics: the largest atom is taken off by expm1 and the rest of them after
-  it, so that a sharp law keeps the small mass it leaves over.
+  it, so that a sharp distribution keeps the small mass it leaves over.
   """
   largest = jax.nn.one_hot(jnp.argmax(atoms, axis=-1), atoms.shape[-1])
   rest = jnp.sum(jnp.where(largest > 0, 0.0, jnp.exp(atoms)), axis=-1)

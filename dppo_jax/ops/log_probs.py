@@ -50,7 +50,7 @@ def token_stats(
   temperature: float,
   with_entropy: bool,
 ) -> TokenStats:
-  """What a policy says of `tokens`, and of the ids the sampler recorded.
+  """Stats of `tokens`, and of the ids that the sampler recorded.
 
   log pi(a) = z_a / temperature - logsumexp(z / temperature)
 
@@ -64,13 +64,14 @@ def token_stats(
   Returns:
     TokenStats of [B, S]; the entropy carries a gradient.
 
-  Numerics: f32 inside. The maximum is subtracted before the logarithm of the
-  sum, which is then >= 0, so that no log-prob exceeds 0; none is below
-  `LOWEST_LOG_PROB`. Holds [B, S, V]: the definition. `lm_head/fused_loss.py`
-  gives the same from hidden states without that array.
+  Numerics: f32 inside, or f64 where the logits are. The maximum is subtracted
+  before the logarithm of the sum, which is then >= 0, so that no log-prob
+  exceeds 0; none is below `LOWEST_LOG_PROB`. Holds [B, S, V]: the definition.
+  `lm_head/fused_loss.py` gives the same from hidden states without that array.
   """
   chex.assert_rank([logits, tokens], [3, 2])
-  log_probs = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
+  dtype = jnp.promote_types(logits.dtype, jnp.float32)
+  log_probs = jax.nn.log_softmax(logits.astype(dtype) / temperature)
 
   def at(ids: Array) -> Array:
     found = jnp.take_along_axis(log_probs, ids, axis=-1)

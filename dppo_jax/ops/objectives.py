@@ -11,7 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from dppo_jax.base import Array
+from dppo_jax.base import Array, LossFormFn
 from dppo_jax.ops.trust_regions import ratio
 
 
@@ -112,7 +112,7 @@ def k3(log_probs: Array, reference_log_probs: Array) -> Array:
   return r - 1.0 - (reference_log_probs - log_probs)
 
 
-FORMS: Mapping[str, Callable[..., Array]] = {
+FORMS: Mapping[str, LossFormFn] = {
   'score': score_form,
   'surrogate': surrogate_form,
 }

@@ -1,8 +1,8 @@
 """Which tokens an update may use: rows of `TRUST_REGIONS`.
 
-A row takes what was measured and the thresholds and returns the keep weight
-M, f32 [B, T]. It knows nothing of losses. Which tokens a rule is asked about
-at all is an axis of its own, the same for every gated row (`applies_to`):
+A row takes the signals and the thresholds and returns the keep weight
+M, f32 [B, T]. It knows nothing of losses. Which tokens a rule applies to at all
+is an axis of its own, the same for every gated row (`applies_to`):
 
   away = A * (pi - anchor) > 0
 
@@ -12,87 +12,37 @@ one-sided rule and is kept. Thresholds are strict: masked when D > delta.
 
 from collections.abc import Callable, Mapping
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import chex
-import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dppo_jax.base import Array
+from dppo_jax.base import Array, KeepFn, Signals, Thresholds
 from dppo_jax.ops import cppo
 from dppo_jax.ops.masking import row_max, row_mean
 
 # e**80 is finite in f32; beyond it a ratio says nothing more.
 MAX_LOG_RATIO = 80.0
 
-DIRECTIONS = ('away', 'any')
-ADVANTAGE_SIGNS = ('both', 'negative', 'positive')
+# Fields that say which tokens a gated rule applies to.
+APPLIES_TO = ('direction', 'advantage_sign', 'alpha_low', 'alpha_high')
 
-
-@flax.struct.dataclass(kw_only=True)
-class Signals:
-  """What a rule may look at; every array f32 [B, T] unless said.
-
-  Attributes:
-    advantages: A.
-    log_probs: log pi of the sampled token.
-    anchor_log_probs: the anchor's log-prob of it.
-    divergence: D between the anchor and pi, unit of its row.
-    mask: bool [B, T], completion tokens.
-  """
-
-  advantages: Array
-  log_probs: Array
-  anchor_log_probs: Array
-  divergence: Array
-  mask: Array
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Thresholds:
-  """Thresholds of the rules, and the tokens they are asked about.
-
-  Attributes:
-    direction: 'away' asks about tokens that move from the anchor only, 'any'
-      about all of them (sign-blind).
-    advantage_sign: applies to tokens with A of that sign: 'both', 'negative' or
-      'positive'.
-    alpha_low: tokens with A < 0 whose anchor probability is below this are
-      exempt (relax-low); 0 exempts none.
-    alpha_high: the same for A > 0 (relax-high).
-    delta_low: bound on the divergence for A < 0.
-    delta_high: bound on the divergence for A > 0.
-    clip_low: ratio clip: a token is masked below 1 - clip_low.
-    clip_high: a token is masked above 1 + clip_high.
-    dual_clip: dual clip: a token with A < 0 is masked above this ratio.
-    w_min: CPPO: weight of the last position, in (0, 1].
-    weight_order: CPPO: 'linear' or 'shuffled' position weights.
-    budget: CPPO: delta_b a position, or the least one where it is dynamic;
-      inf switches the prefix budget off. TRM-Max and -Avg: bound on the mean.
-    tau_low: SAPO: temperature for A < 0.
-    tau_high: SAPO: temperature for A > 0.
-  """
-
-  direction: Literal['away', 'any']
-  advantage_sign: Literal['both', 'negative', 'positive']
-  alpha_low: float
-  alpha_high: float
-  delta_low: float
-  delta_high: float
-  clip_low: float
-  clip_high: float
-  dual_clip: float
-  w_min: float
-  weight_order: Literal['linear', 'shuffled']
-  budget: float
-  tau_low: float
-  tau_high: float
-
-
-KeepFn = Callable[[Signals, Thresholds], Array]
 Diagnostics = dict[str, Array]
 DiagnoseFn = Callable[[Signals, Thresholds], Diagnostics]
+
+
+def open_thresholds() -> Thresholds:
+  """Thresholds that mask nothing, to be narrowed by `dataclasses.replace`.
+
+  >>> open_thresholds().delta_high
+  inf
+  """
+  opened: Any = {
+    field.name: field.metadata['open']
+    for field in dataclasses.fields(Thresholds)
+  }
+  return Thresholds(**opened)
 
 
 def ratio(log_probs: Array, anchor_log_probs: Array) -> Array:
@@ -104,7 +54,7 @@ def ratio(log_probs: Array, anchor_log_probs: Array) -> Array:
 def sequence_ratio(
   log_probs: Array, anchor_log_probs: Array, mask: Array
 ) -> Array:
-  """Length-normalized ratio of whole responses (GSPO, arXiv:2507.18071).
+  """Length-normalized ratio of whole completions (GSPO, arXiv:2507.18071).
 
   s = exp( 1/T sum_t log(pi_t / anchor_t) ), the same for every token.
 
@@ -128,21 +78,21 @@ def moves_away(signals: Signals) -> Array:
 
 
 def applies_to(signals: Signals, bounds: Thresholds) -> Array:
-  """Tokens a gated rule is asked about; the others are kept; bool [B, T]."""
+  """Tokens that a gated rule applies to; others are kept; bool [B, T]."""
   negative, positive = signals.advantages < 0, signals.advantages > 0
   if bounds.direction == 'away':
-    asked = moves_away(signals)
+    applied = moves_away(signals)
   else:
-    asked = jnp.ones_like(negative)
+    applied = jnp.ones_like(negative)
   if bounds.advantage_sign == 'negative':
-    asked &= negative
+    applied &= negative
   elif bounds.advantage_sign == 'positive':
-    asked &= positive
+    applied &= positive
   anchor = jnp.exp(signals.anchor_log_probs)
   exempt = (negative & (anchor < bounds.alpha_low)) | (
     positive & (anchor < bounds.alpha_high)
   )
-  return asked & ~exempt
+  return applied & ~exempt
 
 
 def _delta(signals: Signals, bounds: Thresholds) -> Array:
@@ -163,7 +113,7 @@ def keep_all(signals: Signals, bounds: Thresholds) -> Array:
 def keep_by_ratio(signals: Signals, bounds: Thresholds) -> Array:
   """PPO's clip: M = 0 where r leaves [1 - clip_low, 1 + clip_high].
 
-  Asked about tokens that move away, this is the clip of either sign: r can
+  Applied to tokens that move away, this is the clip of either sign: r can
   only be too high for A > 0 and too low for A < 0.
   """
   r = ratio(signals.log_probs, signals.anchor_log_probs)
@@ -173,8 +123,8 @@ def keep_by_ratio(signals: Signals, bounds: Thresholds) -> Array:
 def keep_by_dual_clip(signals: Signals, bounds: Thresholds) -> Array:
   """Dual clip (arXiv:1912.09729): PPO's, and M = 0 where A < 0 and r > c.
 
-  The second test asks about tokens that move *toward* the anchor, so the row
-  gates both tests itself; a side or an exemption holds for either.
+  The second test applies to tokens that move *toward* the anchor, so the row
+  gates both tests itself; a sign or an exemption holds for either.
   """
   r = ratio(signals.log_probs, signals.anchor_log_probs)
   clipped = applies_to(signals, bounds) & _outside(r, bounds)
@@ -231,7 +181,7 @@ def keep_by_mean(signals: Signals, bounds: Thresholds) -> Array:
 
 
 def keep_by_max_and_mean(signals: Signals, bounds: Thresholds) -> Array:
-  """TRM-Max and -Avg: it goes where max_t D > delta or mean_t D > budget."""
+  """TRM-Max and -Avg: drops it if max_t D > delta or mean_t D > budget."""
   mean = row_mean(signals.divergence, signals.mask)[:, None]
   return keep_by_max(signals, bounds) * ~(mean > bounds.budget)
 
@@ -276,7 +226,7 @@ def _diagnose(
 ) -> Diagnostics:
   """`cppo/budget_effective` and `cppo/masked_by_budget`.
 
-  The budget a position has, and tokens masked by the prefix budget alone,
+  The budget per position, and tokens masked by the prefix budget alone,
   which the bound of a single token would have kept.
   """
   prefix, delta = _prefix(signals, bounds), _delta(signals, bounds)
@@ -309,10 +259,10 @@ class TrustRegion(NamedTuple):
       are read as well.
     scope: what must be known before a token is decided: 'token', 'prefix' (the
       tokens before it, and how many there are in all) or 'sequence' (the whole
-      response).
+      completion).
     reads_divergence: whether D decides, so that its record is needed.
-    gated: whether `applies_to` says which tokens it is asked about.
-    diagnose: metrics of the rule's own, [B, T] each, averaged over tokens.
+    gated: whether `applies_to` says which tokens it applies to.
+    diagnose: the rule's own metrics, [B, T] each, averaged over tokens.
   """
 
   fn: KeepFn
@@ -323,7 +273,6 @@ class TrustRegion(NamedTuple):
   diagnose: DiagnoseFn | None = None
 
 
-_SUBJECT = ('direction', 'advantage_sign', 'alpha_low', 'alpha_high')
 _DELTAS = ('delta_low', 'delta_high')
 _CLIPS = ('clip_low', 'clip_high')
 _CPPO = (*_DELTAS, 'w_min', 'weight_order', 'budget')
@@ -333,7 +282,7 @@ TRUST_REGIONS: Mapping[str, TrustRegion] = {
   'ratio_clip': TrustRegion(keep_by_ratio, _CLIPS, 'token', False),
   'dual_clip': TrustRegion(
     keep_by_dual_clip,
-    (*_SUBJECT, *_CLIPS, 'dual_clip'),
+    (*APPLIES_TO, *_CLIPS, 'dual_clip'),
     'token',
     False,
     gated=False,
@@ -368,7 +317,7 @@ def keep_weights(rule: str, signals: Signals, bounds: Thresholds) -> Array:
 
   Args:
     rule: a key of `TRUST_REGIONS`.
-    signals: what was measured; nothing of it is differentiated.
+    signals: measurements; nothing of it is differentiated.
     bounds: thresholds.
 
   >>> one = jnp.ones((1, 1))
@@ -376,11 +325,7 @@ def keep_weights(rule: str, signals: Signals, bounds: Thresholds) -> Array:
   ...   advantages=one, log_probs=jnp.log(0.9 * one),
   ...   anchor_log_probs=jnp.log(0.5 * one), divergence=0.4 * one,
   ...   mask=one > 0)
-  >>> bounds = Thresholds(
-  ...   direction='away', advantage_sign='both', alpha_low=0.0, alpha_high=0.0,
-  ...   delta_low=0.2, delta_high=0.2, clip_low=0.2, clip_high=0.2,
-  ...   dual_clip=3.0, w_min=1.0, weight_order='linear', budget=float('inf'),
-  ...   tau_low=1.05, tau_high=1.0)
+  >>> bounds = dataclasses.replace(open_thresholds(), delta_high=0.2)
   >>> keep_weights('divergence', signals, bounds).tolist()
   [[0.0]]
   """

@@ -225,7 +225,7 @@ def check_sample(
   rewards = np.asarray([v.reward for v in verdicts], np.float32)
   yield findings.check_rewards(rewards.reshape(-1, size), warm_start=warm_start)
   mask = np.asarray(host.completion_mask)
-  top = host.rollout.top_log_probs
+  top = host.stats.top_log_probs
   mass = None if top is None else np.exp(top[mask]).sum(axis=-1).mean()
   yield findings.check_recorded(
     experiment, None if mass is None else float(mass)
@@ -235,7 +235,7 @@ def check_sample(
     compiled.compile_scorer(parts, experiment)(params, rollout).log_probs
   )
   yield findings.check_agreement(
-    experiment, np.asarray(host.rollout.log_probs)[mask], scored[mask]
+    experiment, np.asarray(host.stats.log_probs)[mask], scored[mask]
   )
 
 

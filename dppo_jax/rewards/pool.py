@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import math
 import selectors
 import time
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from dppo_jax.rewards import process, verifiers
 from dppo_jax.rewards.answers.extraction import parse_extraction
@@ -23,15 +23,17 @@ from dppo_jax.rewards.verdicts import (
   CRASHED,
   TIMEOUT,
   Verdict,
-  Verifier,
   verify_safely,
 )
+
+if TYPE_CHECKING:  # It imports JAX, which a verifier process must not.
+  from dppo_jax.base import Verifier
 
 CHUNK_SIZE = 32  # Items sent at once, at most.
 MIN_MEMORY_MB = 256
 
 
-def _name(verifier: Verifier) -> str:
+def _name(verifier: 'Verifier') -> str:
   """The name under which a worker finds a function."""
   module = getattr(verifier, '__module__', None)
   qualified = getattr(verifier, '__qualname__', '<locals>')
@@ -77,7 +79,7 @@ class VerifierPool:
 
   def __init__(
     self,
-    verifier: str | Verifier,
+    verifier: 'str | Verifier',
     extraction: str,
     num_workers: int,
     time_limit_s: float,

@@ -4,12 +4,16 @@ Lengths are tokens, the end token included. Each function takes i [N, G]
 lengths and bool [N, G], which answers are right, and returns f64 [N, G] to add.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dppo_jax.rewards.terms import Term, parse_terms
+
+if TYPE_CHECKING:  # It imports JAX, which a verifier process must not.
+  from dppo_jax.base import RewardFn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,9 +69,11 @@ def brief(
   return np.where(right, rate, np.minimum(rate, 0.0))
 
 
-SHAPINGS: dict[
-  str, Callable[[np.ndarray, np.ndarray, ShapingConfig], np.ndarray]
-] = {'none': none, 'overlong': overlong, 'brief': brief}
+SHAPINGS: dict[str, 'RewardFn'] = {
+  'none': none,
+  'overlong': overlong,
+  'brief': brief,
+}
 
 
 def parse_shaping(text: str) -> tuple[Term, ...]:

@@ -1,15 +1,18 @@
-"""What is said of a completion: a reward, and the reason for it."""
+"""Verdicts on completions: a reward, and the reason for it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import math
 import numbers
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:  # It imports JAX, which a verifier process must not.
+  from dppo_jax.base import Verifier
 
 MAX_REASON_LENGTH = 200  # Characters; reasons are logged and counted.
 
 
 class Verdict(NamedTuple):
-  """What a verifier says of a completion.
+  """Verdict of a verifier on a completion.
 
   Attributes:
     reward: finite; 1.0 is right and 0.0 wrong for every verifier here.
@@ -35,8 +38,6 @@ def is_right(verdict: Verdict) -> bool:
   """
   return verdict.reward > 0
 
-
-Verifier = Callable[[str, Mapping[str, Any], bool], Verdict]
 
 # Every reason of this package, and what it says.
 REASONS = {
@@ -73,7 +74,7 @@ def error_verdict(message: str) -> Verdict:
 
 
 def verify_safely(
-  verifier: Verifier,
+  verifier: 'Verifier',
   completion: str,
   example: Mapping[str, Any],
   truncated: bool,

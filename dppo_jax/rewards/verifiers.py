@@ -6,7 +6,7 @@ Worker processes import this module, so it needs the standard library only.
 from collections.abc import Callable, Mapping, Sequence
 import importlib
 import re
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dppo_jax.rewards import countdown, formats
 from dppo_jax.rewards.answers import extraction, matching, quantities
@@ -21,8 +21,10 @@ from dppo_jax.rewards.verdicts import (
   UNJUDGED,
   WRONG,
   Verdict,
-  Verifier,
 )
+
+if TYPE_CHECKING:  # It imports JAX, which a verifier process must not.
+  from dppo_jax.base import Verifier
 
 MAX_ANSWER_LENGTH = 1000  # Characters of an answer that sympy may see.
 # Digits that nothing but zeros after the point can spell otherwise.
@@ -166,7 +168,7 @@ VERIFIERS: dict[str, Row] = {
 
 def make_verifier(
   row: Row, extractors: Sequence[str], *, read_thoughts: bool = False
-) -> Verifier:
+) -> 'Verifier':
   """A verifier of whole completions.
 
   Args:

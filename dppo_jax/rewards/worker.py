@@ -13,10 +13,13 @@ import json
 import os
 import signal
 import sys
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from dppo_jax.rewards import verifiers
-from dppo_jax.rewards.verdicts import Verifier, verify_safely
+from dppo_jax.rewards.verdicts import verify_safely
+
+if TYPE_CHECKING:  # It imports JAX, which a verifier process must not.
+  from dppo_jax.base import Verifier
 
 # An orphan that waits is ended by its own timer, this much after the parent
 # would have ended it.
@@ -28,7 +31,7 @@ _FIRST_ITEM = ('\\boxed{\\frac{x}{2}, [1, 2)}', {'answer': '[1,2),x/2'}, False)
 
 def load_verifier(
   name: str, extraction: Sequence[str], *, read_thoughts: bool = False
-) -> Verifier:
+) -> 'Verifier':
   """Makes a verifier of a row, or imports 'package.module:function'.
 
   Args:
@@ -57,7 +60,7 @@ def load_verifier(
     ) from error
   if not callable(verifier):
     raise ValueError(f'rewards.verifier: {name!r} is not callable.')
-  return cast(Verifier, verifier)
+  return cast('Verifier', verifier)
 
 
 def limit_memory(num_bytes: int) -> None:
@@ -80,7 +83,7 @@ def heed_timers() -> None:
 def serve(
   requests: Iterable[str],
   replies: TextIO,
-  terms: Sequence[Verifier],
+  terms: 'Sequence[Verifier]',
   time_limit_s: float,
   wall_limit_s: float,
 ) -> None:

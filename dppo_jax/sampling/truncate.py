@@ -45,7 +45,7 @@ def cut(
     tokens=jnp.where(kept, rollout.tokens, pad_id),
     token_mask=rollout.token_mask & kept,
     completion_mask=rollout.completion_mask & kept,
-    rollout=jax.tree.map(clear, rollout.stats),
+    stats=jax.tree.map(clear, rollout.stats),
     routes=jax.tree.map(clear, rollout.routes),
     truncated=rollout.truncated & ~stopped,
   )

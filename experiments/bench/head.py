@@ -17,27 +17,28 @@ from dppo_jax import hardware, parallel
 from dppo_jax.base import Array, TokenStats
 from dppo_jax.experiments.bench import timing
 from dppo_jax.learner import loss as loss_lib
-from dppo_jax.lm_head.chunked_pass import HeadLoss, Targets, VocabularyConfig
+from dppo_jax.lm_head.chunked_pass import Targets, VocabularyConfig
 from dppo_jax.lm_head.fused_loss import head_loss
 from dppo_jax.lm_head.vocabulary_shard import product
 from dppo_jax.ops import products
 from dppo_jax.ops.divergences import DIVERGENCES
-from dppo_jax.ops.log_probs import token_stats
-from dppo_jax.ops.trust_regions import Thresholds
+from dppo_jax.ops.trust_regions import open_thresholds
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime import cli
 
-_TOKENS = flags.DEFINE_integer('tokens', 2048, 'N, a multiple of 32.')
-_WIDTH = flags.DEFINE_integer('width', 512, 'D.')
-_VOCABULARY = flags.DEFINE_integer('vocabulary', 151_936, 'V.')
-_TOP_K = flags.DEFINE_integer('top_k', 20, 'K.')
-_CHUNK = flags.DEFINE_integer(
-  'head_chunk_tokens', 0, 'C; 0: that of the device.'
-)
-_DTYPE = flags.DEFINE_string('dtype', 'float32', 'Of the states.')
-_ONLY = flags.DEFINE_list('only', [], 'Variants beside the bare products.')
-_REPEATS = flags.DEFINE_integer('repeats', 5, 'Rounds.')
-_OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
+# Another benchmark may import this module: flags are of a command alone.
+if __name__ == '__main__':
+  _TOKENS = flags.DEFINE_integer('tokens', 2048, 'N, a multiple of 32.')
+  _WIDTH = flags.DEFINE_integer('width', 512, 'D.')
+  _VOCABULARY = flags.DEFINE_integer('vocabulary', 151_936, 'V.')
+  _TOP_K = flags.DEFINE_integer('top_k', 20, 'K.')
+  _CHUNK = flags.DEFINE_integer(
+    'head_chunk_tokens', 0, 'C; 0: that of the device.'
+  )
+  _DTYPE = flags.DEFINE_string('dtype', 'float32', 'Of the states.')
+  _ONLY = flags.DEFINE_list('only', [], 'Variants beside the bare products.')
+  _REPEATS = flags.DEFINE_integer('repeats', 5, 'Rounds.')
+  _OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
 
 
 def main() -> int:
@@ -85,21 +86,8 @@ if __name__ == '__main__':
 _LENGTH = 32
 BARE = 'three bare products'
 MATERIALIZED = 'materialized'
-_BOUNDS = Thresholds(
-  direction='away',
-  advantage_sign='both',
-  alpha_low=0.0,
-  alpha_high=0.0,
-  delta_low=0.2,
-  delta_high=0.2,
-  clip_low=0.2,
-  clip_high=0.2,
-  dual_clip=3.0,
-  w_min=0.8,
-  weight_order='linear',
-  budget=0.015,
-  tau_low=1.05,
-  tau_high=1.0,
+_BOUNDS = dataclasses.replace(
+  open_thresholds(), delta_low=0.2, delta_high=0.2, clip_low=0.2, clip_high=0.2
 )
 
 
@@ -270,14 +258,7 @@ def _bare(shape: HeadShape) -> Variant:
 
 def _one_pass(shape: HeadShape, k: int, config: loss_lib.LossConfig) -> Variant:
   row = DIVERGENCES[config.divergence]
-  loss = HeadLoss(
-    divergence_fn=functools.partial(loss_lib.measure_divergence, config),
-    integrand=row.integrand,
-    loss_from_stats=functools.partial(loss_lib.loss_from_stats, config),
-    needs_full_sequence=loss_lib.needs_full_sequence(config),
-    with_entropy=config.entropy_coefficient != 0,
-    with_top_k=False,
-  )
+  loss = loss_lib.make_head_loss(config)
   run = functools.partial(head_loss, layout(shape), loss)
   differentiate = jax.value_and_grad(run, argnums=(0, 1), has_aux=True)
   return _compiled(
@@ -292,17 +273,7 @@ def _materialized(shape: HeadShape) -> Variant:
   def total(head: Array, hidden: Array, targets: Targets) -> Any:
     weights = head.astype(hidden.dtype)
     logits = products.einsum_f32('brd,vd->brv', hidden, weights)
-    stats = token_stats(
-      logits,
-      targets.tokens,
-      top_ids=targets.anchor.top_ids,
-      temperature=1.0,
-      with_entropy=False,
-    )
-    divergence = loss_lib.measure_divergence(
-      config, targets.tokens, targets.anchor, stats
-    )
-    return loss_lib.loss_from_stats(config, targets.context, stats, divergence)
+    return loss_lib.reference_loss(config, logits, targets)
 
   differentiate = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
   return _compiled(differentiate, _case(shape, shape.top_k, exact=False))

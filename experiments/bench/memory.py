@@ -38,11 +38,13 @@ from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.reporting.recorder import Stopwatch
 from dppo_jax.runtime.rollouts import collect as collect_lib
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Shape of the model and batch.'
-)
-_FOLDER = flags.DEFINE_string('folder', None, 'Takes twice the weights.')
-_LIMIT = flags.DEFINE_float('limit_gb', 12.0, 'Of the peak, 10^9 bytes.')
+# Another benchmark may import this module: flags are of a command alone.
+if __name__ == '__main__':
+  _CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'Shape of the model and batch.'
+  )
+  _FOLDER = flags.DEFINE_string('folder', None, 'Takes twice the weights.')
+  _LIMIT = flags.DEFINE_float('limit_gb', 12.0, 'Of the peak, 10^9 bytes.')
 
 
 def main() -> int:

@@ -23,14 +23,16 @@ from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime import cli
 from dppo_jax.sampling.decode import SamplingConfig, sample
 
-_ROWS = flags.DEFINE_integer('rows', 8, 'B.')
-_PROMPT = flags.DEFINE_integer('prompt_length', 64, 'P.')
-_NEW = flags.DEFINE_integer('new_tokens', 32, 'Drawn in every row.')
-_TOP_K = flags.DEFINE_integer('top_k', 20, 'K.')
-_LAYERS = flags.DEFINE_integer('layers', 28, 'Of the model.')
-_DTYPE = flags.DEFINE_string('dtype', 'float32', 'Of weights and arithmetic.')
-_REPEATS = flags.DEFINE_integer('repeats', 5, 'Rounds.')
-_OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
+# Another benchmark may import this module: flags are of a command alone.
+if __name__ == '__main__':
+  _ROWS = flags.DEFINE_integer('rows', 8, 'B.')
+  _PROMPT = flags.DEFINE_integer('prompt_length', 64, 'P.')
+  _NEW = flags.DEFINE_integer('new_tokens', 32, 'Drawn in every row.')
+  _TOP_K = flags.DEFINE_integer('top_k', 20, 'K.')
+  _LAYERS = flags.DEFINE_integer('layers', 28, 'Of the model.')
+  _DTYPE = flags.DEFINE_string('dtype', 'float32', 'Of weights and arithmetic.')
+  _REPEATS = flags.DEFINE_integer('repeats', 5, 'Rounds.')
+  _OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
 _SHAPE = dict(vocab_size=151_936, d_model=1024, num_heads=16, num_kv_heads=8)
 _SHAPE |= dict(head_dim=128, d_ff=3072, rope_theta=1e6)
 

@@ -20,13 +20,15 @@ from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime import cli
 from dppo_jax.sampling.next_token import sample_token
 
-_ROWS = flags.DEFINE_integer('rows', 32, 'B.')
-_WIDTH = flags.DEFINE_integer('width', 1024, 'D.')
-_VOCABULARY = flags.DEFINE_integer('vocabulary', 151_936, 'V.')
-_TOP_K = flags.DEFINE_integer('top_k', 20, 'K.')
-_DTYPE = flags.DEFINE_string('dtype', 'float32', 'Of states and head.')
-_REPEATS = flags.DEFINE_integer('repeats', 20, 'Rounds.')
-_OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
+# Another benchmark may import this module: flags are of a command alone.
+if __name__ == '__main__':
+  _ROWS = flags.DEFINE_integer('rows', 32, 'B.')
+  _WIDTH = flags.DEFINE_integer('width', 1024, 'D.')
+  _VOCABULARY = flags.DEFINE_integer('vocabulary', 151_936, 'V.')
+  _TOP_K = flags.DEFINE_integer('top_k', 20, 'K.')
+  _DTYPE = flags.DEFINE_string('dtype', 'float32', 'Of states and head.')
+  _REPEATS = flags.DEFINE_integer('repeats', 20, 'Rounds.')
+  _OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ from dppo_jax import hardware
 from dppo_jax.base import Batch, Demonstrations, TokenStats
 from dppo_jax.experiments.bench import timing
 from dppo_jax.learner.loss import imitation_loss
-from dppo_jax.learner.train_step import compile_train_step
+from dppo_jax.learner.train_step import Learner, compile_train_step
 from dppo_jax.runtime import cli
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.config.experiment import Experiment
@@ -27,12 +27,16 @@ from dppo_jax.runtime.programs import compiled
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state as state_lib
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', 'configs/quickstart.py', 'Model and batch.'
-)
-_REPEATS = flags.DEFINE_integer('repeats', 10, 'Rounds.')
-_NAME = flags.DEFINE_string('name', 'quickstart', 'In the name of the result.')
-_OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
+# Another benchmark may import this module: flags are of a command alone.
+if __name__ == '__main__':
+  _CONFIG = config_flags.DEFINE_config_file(
+    'config', 'configs/quickstart.py', 'Model and batch.'
+  )
+  _REPEATS = flags.DEFINE_integer('repeats', 10, 'Rounds.')
+  _NAME = flags.DEFINE_string(
+    'name', 'quickstart', 'In the name of the result.'
+  )
+  _OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
 
 
 def main() -> int:
@@ -96,16 +100,16 @@ def make_variants(experiment: Experiment) -> Mapping[str, Callable[[], Any]]:
   parts = parts_lib.assemble_model(experiment)
   batch = _batch(experiment)
   layout = compiled.vocabulary_layout(experiment, parts.mesh, 1.0)
-  imitate = compile_train_step(
-    lambda params, rows, weights, shared=None: imitation_loss(
-      parts.policy, layout, experiment.loss.prompt_length, params, rows, weights
+  learner = Learner(
+    loss_fn=functools.partial(
+      imitation_loss, parts.policy, layout, experiment.loss.prompt_length
     ),
-    lambda batch, record: {},
-    parts.optimizer,
-    experiment.step,
-    parts.mesh,
-    parts.shardings,
+    metrics_fn=lambda batch, record: {},
+    optimizer=parts.optimizer,
+    config=experiment.step,
+    mesh=parts.mesh,
   )
+  imitate = compile_train_step(learner, parts.shardings)
   demonstrations = Demonstrations(
     tokens=batch.tokens,
     token_mask=batch.token_mask,

@@ -26,14 +26,16 @@ from dppo_jax.runtime import cli
 from dppo_jax.sampling import continuous
 from dppo_jax.sampling.decode import SamplingConfig
 
-_PROMPTS = flags.DEFINE_integer('prompts', 64, 'N.')
-_GROUP = flags.DEFINE_integer('group_size', 16, 'G.')
-_AT_ONCE = flags.DEFINE_integer('num_slots', 16, 'S.')
-_NEW = flags.DEFINE_integer('new_tokens', 256, 'R, the limit.')
-_MEDIAN = flags.DEFINE_float('median', 32.0, 'Of the lengths, tokens.')
-_SIGMA = flags.DEFINE_float('sigma', 1.0, 'Deviation of their logarithm.')
-_REPEATS = flags.DEFINE_integer('repeats', 3, 'Rounds.')
-_OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
+# Another benchmark may import this module: flags are of a command alone.
+if __name__ == '__main__':
+  _PROMPTS = flags.DEFINE_integer('prompts', 64, 'N.')
+  _GROUP = flags.DEFINE_integer('group_size', 16, 'G.')
+  _AT_ONCE = flags.DEFINE_integer('num_slots', 16, 'S.')
+  _NEW = flags.DEFINE_integer('new_tokens', 256, 'R, the limit.')
+  _MEDIAN = flags.DEFINE_float('median', 32.0, 'Of the lengths, tokens.')
+  _SIGMA = flags.DEFINE_float('sigma', 1.0, 'Deviation of their logarithm.')
+  _REPEATS = flags.DEFINE_integer('repeats', 3, 'Rounds.')
+  _OUT = flags.DEFINE_string('out', 'experiments/bench/results', 'Folder.')
 
 
 def main() -> int:

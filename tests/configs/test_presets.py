@@ -80,10 +80,10 @@ _PAPERS = {
     _INF,
     {'delta': 0.05},
   ),
-  'mask_0.5': ('bad_updates', 'rollout', _INF, {'delta_low': 0.5}),
-  'mask_0.8': ('bad_updates', 'rollout', _INF, {'delta_low': 0.8}),
+  'mask_0.5': ('mask_bad_updates', 'rollout', _INF, {'delta_low': 0.5}),
+  'mask_0.8': ('mask_bad_updates', 'rollout', _INF, {'delta_low': 0.8}),
   'mask_0.5_recomputed': (
-    'bad_updates',
+    'mask_bad_updates',
     'recomputed',
     _INF,
     {'delta_low': 0.5},

@@ -113,9 +113,9 @@ def test_given_branch_words_are_seen_but_not_imitated():
 @pytest.mark.parametrize(
   ('changes', 'match'),
   [
-    ({'noise': 1.5}, r'supervised\.noise: got 1\.5'),
-    ({'noise': float('nan')}, r'supervised\.noise: got nan'),
-    ({'batch_size': 0}, r'supervised\.batch_size: got 0'),
+    ({'noise': 1.5}, r'sft\.noise: got 1\.5'),
+    ({'noise': float('nan')}, r'sft\.noise: got nan'),
+    ({'batch_size': 0}, r'sft\.batch_size: got 0'),
     (
       {'max_completion_length': 8},
       r'sampling\.max_completion_length: got 8; .* need 9',

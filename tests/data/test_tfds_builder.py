@@ -108,8 +108,8 @@ def test_damaged_data_is_named(tmp_path, name):
 
 _LOAD = """
 import sys
-from dppo_jax.data import builder
-rows = builder.load_split('sort', 'validation', sys.argv[1])
+from dppo_jax.data import tfds_builder
+rows = tfds_builder.load_split('sort', 'validation', sys.argv[1])
 print(len(rows), rows[0]['prompt'])
 print([m for m in sys.modules if m.split('.')[0] == 'tensorflow'])
 """

@@ -20,7 +20,7 @@ _KEPT = sorted(path.name for path in _RESULTS.glob('*') if path.is_dir())
 _DRIVER = """
 import contextlib, io, json, sys
 from absl import flags
-from dppo_jax.runtime import entry_point
+from dppo_jax.runtime import cli
 from dppo_jax.experiments.figures import __main__ as figures
 ends = []
 for arguments in json.loads(sys.argv[1]):
@@ -28,8 +28,8 @@ for arguments in json.loads(sys.argv[1]):
     flags.FLAGS[name].unparse()
   out, err = io.StringIO(), io.StringIO()
   with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-    argv = entry_point.parse_flags(['figures', *arguments])
-    code = entry_point.guard(figures.main, argv)
+    argv = cli.parse_flags(['figures', *arguments])
+    code = cli.guard(figures.main, argv)
   ends.append((code, out.getvalue(), err.getvalue()))
 print(json.dumps(ends))
 """

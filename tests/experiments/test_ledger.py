@@ -19,7 +19,7 @@ from tests.support import runs
 _DRIVER = """
 import contextlib, io, json, sys
 from absl import flags
-from dppo_jax.runtime import entry_point
+from dppo_jax.runtime import cli
 from dppo_jax.experiments import ledger
 ends = []
 for arguments in json.loads(sys.argv[1]):
@@ -27,8 +27,8 @@ for arguments in json.loads(sys.argv[1]):
     flags.FLAGS[name].unparse()
   out, err = io.StringIO(), io.StringIO()
   with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-    argv = entry_point.parse_flags(['ledger', *arguments])
-    code = entry_point.guard(ledger.main, argv)
+    argv = cli.parse_flags(['ledger', *arguments])
+    code = cli.guard(ledger.main, argv)
   ends.append((code, out.getvalue(), err.getvalue()))
 print(json.dumps(ends))
 """

@@ -15,7 +15,7 @@ _DRIVER = """
 import contextlib, io, json, sys
 from unittest import mock
 from absl import flags
-from dppo_jax.runtime import entry_point
+from dppo_jax.runtime import cli
 from dppo_jax.experiments import sweep
 names = ('config', 'grid', 'zip', 'seeds', 'workdir', 'print_only', 'report')
 ends = []
@@ -25,8 +25,8 @@ for arguments in json.loads(sys.argv[1]):
   out, err = io.StringIO(), io.StringIO()
   with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
     with mock.patch.object(sys, 'argv', ['sweep', *arguments]):
-      argv = entry_point.parse_flags(sys.argv)
-      code = entry_point.guard(sweep.main, argv)
+      argv = cli.parse_flags(sys.argv)
+      code = cli.guard(sweep.main, argv)
   ends.append((code, out.getvalue(), err.getvalue()))
 print(json.dumps(ends))
 """

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tests.runtime.test_pretrained import like
 
 from dppo_jax.models import policy as policy_lib
 from dppo_jax.runtime import export as export_lib
@@ -21,6 +20,7 @@ from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.storage import workdir
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
+from tests.runtime.hub.test_load_weights import like
 from tests.support import factories, published, runs
 
 _SOURCE = published.MODELS / 'qwen3_gqa'

@@ -144,11 +144,11 @@ def test_only_the_first_process_speaks(life):
 
 _ENDS = """
 import sys
-from dppo_jax.runtime import distributed
-distributed._POLL_S = 1e-4  # The watch is always about to ask.
+from dppo_jax.runtime.hosts import cluster
+cluster._POLL_S = 1e-4  # The watch is always about to ask.
 _, port, index, code = sys.argv
 address = f'127.0.0.1:{port}'
-distributed.start(distributed.make_launch(address, 2, int(index), 60, {}))
+cluster.start(cluster.make_launch(address, 2, int(index), 60, {}))
 sys.exit(int(code))
 """
 

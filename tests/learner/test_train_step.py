@@ -66,15 +66,11 @@ def _toy_state(seed=0, step=0):
 def _toy_step(mesh, **overrides):
   """(state, batch) -> (state, metrics), compiled."""
   config = factories.step_config(length_norm=3.0, **overrides)
+  learner = step_lib.Learner(
+    _toy_loss, _toy_metrics, _TOY_OPTIMIZER, config, mesh
+  )
   return jax.jit(
-    functools.partial(
-      step_lib.train_step,
-      _toy_loss,
-      _toy_metrics,
-      _TOY_OPTIMIZER,
-      config,
-      mesh,
-    )
+    lambda state, batch: step_lib.train_step(learner, state, batch)[:2]
   )
 
 
@@ -214,7 +210,7 @@ def _program(mesh, recorded=False):
     traced.append(batch)
     return loss_fn(params, batch, weights, shared)
 
-  step = step_lib.compile_train_step(
+  learner = step_lib.Learner(
     traced_loss_fn,
     functools.partial(
       metrics_lib.trust_region_metrics, num_minibatches=_MINIBATCHES
@@ -224,9 +220,8 @@ def _program(mesh, recorded=False):
       num_minibatches=_MINIBATCHES, group_size=_GROUP, prompt_length=_WIDTH
     ),
     mesh,
-    shardings,
-    recorded=recorded,
   )
+  step = step_lib.compile_train_step(learner, shardings, recorded=recorded)
   return step, lambda: jax.device_put(start, shardings), traced
 
 
@@ -427,9 +422,8 @@ def test_a_batch_without_a_token_changes_nothing(mesh):
 
   @jax.jit
   def step(state, batch):
-    return step_lib.train_step(
-      loss_fn, lambda *_: {}, optimizer, config, mesh, state, batch
-    )
+    learner = step_lib.Learner(loss_fn, lambda *_: {}, optimizer, config, mesh)
+    return step_lib.train_step(learner, state, batch)[:2]
 
   batch = factories.make_batch(_NUM_GROUPS, _GROUP, _WIDTH, _LENGTH)
   empty = dataclasses.replace(

@@ -81,53 +81,29 @@ def _loss_config(**overrides):
   return factories.loss_config(**options | overrides)
 
 
-def _head_loss(config, **overrides):
-  row = divergences.DIVERGENCES[config.divergence]
-  options = dict(
-    divergence_fn=functools.partial(loss_lib.measure_divergence, config),
-    integrand=row.integrand,
-    loss_from_stats=functools.partial(loss_lib.loss_from_stats, config),
-    needs_full_sequence=loss_lib.needs_full_sequence(config),
-    with_entropy=config.entropy_coefficient != 0,
-    with_top_k=False,
-  )
-  return chunked_pass.HeadLoss(**options | overrides)
-
-
 def _one_pass(config, head_chunk_tokens=5, mesh=None):
   layout = factories.vocabulary_config(
     mesh, head_chunk_tokens=head_chunk_tokens, temperature=config.temperature
   )
-  run = functools.partial(fused_loss.head_loss, layout, _head_loss(config))
+  run = functools.partial(
+    fused_loss.head_loss, layout, loss_lib.make_head_loss(config)
+  )
   return jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True))
 
 
-def _stats(config, head, hidden, tokens, ids):
-  """`token_stats` in the dtype of its arguments."""
-  logits = jnp.einsum('brd,vd->brv', hidden, head) / config.temperature
-  law = jax.nn.log_softmax(logits)
-  entropy = -jnp.sum(jnp.exp(law) * law, axis=-1)
-  return TokenStats(
-    log_probs=jnp.take_along_axis(law, tokens[..., None], -1)[..., 0],
-    top_ids=ids,
-    top_log_probs=jnp.take_along_axis(law, ids, -1),
-    entropy=entropy if config.entropy_coefficient else None,
-  )
+def _logits(head, hidden):
+  return jnp.einsum('brd,vd->brv', hidden, head)
 
 
 def _by_definition(config, head, hidden, targets):
-  """The same in f64, differentiated through all logits."""
-  anchor, tokens = targets.anchor, targets.tokens
-  ids = anchor.top_ids
+  """The same in the dtype of the arguments, through all logits."""
+  anchor_logits = None
   if divergences.DIVERGENCES[config.divergence].integrand is not None:
-    ids = jnp.broadcast_to(jnp.arange(_SIZE), (*tokens.shape, _SIZE))
-    anchor = _stats(config, targets.anchor_head, anchor.hidden, tokens, ids)
+    anchor_logits = _logits(targets.anchor_head, targets.anchor.hidden)
 
   def run(head, hidden):
-    current = _stats(config, head, hidden, tokens, ids)
-    divergence = loss_lib.measure_divergence(config, tokens, anchor, current)
-    return loss_lib.loss_from_stats(
-      config, targets.context, current, divergence
+    return loss_lib.reference_loss(
+      config, _logits(head, hidden), targets, anchor_logits
     )
 
   differentiate = jax.value_and_grad(run, argnums=(0, 1), has_aux=True)
@@ -165,7 +141,7 @@ def test_every_rule_is_the_rule_of_the_whole_logits(case, rule):
   got = _one_pass(config)(*case)
   keep = np.asarray(got[0][1].keep)[np.asarray(case[2].mask)]
   assert (keep > 0).any()
-  assert (keep < 1).any() == (rule not in ('none', 'bad_updates'))
+  assert (keep < 1).any() == (rule not in ('none', 'mask_bad_updates'))
   _assert_same(config, case, got)
 
 
@@ -283,11 +259,11 @@ def _errors(head, hidden, tokens, slopes, dtype, mesh=None):
   loss = chunked_pass.HeadLoss(
     divergence_fn=None,
     integrand=None,
-    decide=lambda context, stats, _: (
+    loss_from_stats=lambda context, stats, _: (
       jnp.sum(context * stats.log_probs),
       stats.log_probs,
     ),
-    whole=False,
+    needs_full_sequence=False,
     with_entropy=False,
     with_top_k=False,
   )
@@ -413,7 +389,9 @@ def test_bfloat16_states_give_float32_results(case):
 def test_a_head_that_is_not_differentiated_is_left_out(case):
   config = _loss_config()
   layout = factories.vocabulary_config(head_chunk_tokens=5, temperature=0.8)
-  run = functools.partial(fused_loss.head_loss, layout, _head_loss(config))
+  run = functools.partial(
+    fused_loss.head_loss, layout, loss_lib.make_head_loss(config)
+  )
   half = jax.jit(jax.value_and_grad(run, argnums=1, has_aux=True))
   (loss, _), d_hidden = half(*case)
   (expected, _), (_, both) = _one_pass(config)(*case)
@@ -457,7 +435,8 @@ def test_whole_distributions_need_what_they_were_read_from(case):
 def test_recording_top_k_needs_ids(case):
   head, hidden, targets = case
   bare = targets.replace(anchor=targets.anchor.replace(top_ids=None))
-  loss = _head_loss(_loss_config(divergence='binary_tv'), with_top_k=True)
+  config = _loss_config(divergence='binary_tv')
+  loss = loss_lib.make_head_loss(config, with_top_k=True)
   with pytest.raises(ValueError, match=r'sampling\.top_k'):
     fused_loss.head_loss(
       factories.vocabulary_config(), loss, head, hidden, bare
@@ -552,8 +531,8 @@ def test_what_crosses_the_vocabulary_axis_of_a_tpu():
   """The same of the compiler for TPUs, for eight chips that are not here."""
   code = (
     'from dppo_jax import parallel\n'
-    'from dppo_jax.runtime.pods import topologies\n'
-    'from tests.ops import test_vocabulary as case\n'
+    'from dppo_jax.planning.aot import topologies\n'
+    'from tests.lm_head import test_fused_loss as case\n'
     "devices = topologies.describe(topologies.parse('v5e:2x4'))\n"
     'mesh = parallel.make_mesh(1, 1, 8, devices)\n'
     'print(case.crossing(case.compiled(8, 32, 64, mesh).as_text()))\n'

@@ -153,7 +153,7 @@ def test_the_cached_path_agrees():
   )
   np.testing.assert_array_equal(beside.tokens, merged.tokens)
   np.testing.assert_allclose(
-    beside.rollout.log_probs, merged.rollout.log_probs, atol=1e-5
+    beside.stats.log_probs, merged.stats.log_probs, atol=1e-5
   )
   assert np.any(beside.tokens != base.tokens)
 

@@ -1,3 +1,4 @@
+import functools
 import types
 
 import jax
@@ -49,6 +50,12 @@ def completions():
   return jnp.asarray(rng.integers(0, factories.VOCAB_SIZE, shape), jnp.int32)
 
 
+def _grouped(policy, params, prompts, prompt_mask, completions):
+  return policy.apply_grouped_routed(
+    params, prompts, prompt_mask, completions, None, None
+  )[0]
+
+
 def _whole(prompts, completions):
   """[B, T] tokens and mask of every row on its own."""
   group = completions.shape[0] // prompts.tokens.shape[0]
@@ -77,8 +84,8 @@ def test_three_ways_to_the_same_logits(
   @jax.jit
   def three_ways(params):
     whole = policy.apply(params, *_whole(prompts, completions))
-    grouped = policy.apply_grouped(
-      params, prompts.tokens, prompts.mask, completions
+    grouped = _grouped(
+      policy, params, prompts.tokens, prompts.mask, completions
     )
     state, cache = policy.prefill(params, prompts, _GROUP, _LENGTH)
     weights = policy.for_decoding(params)
@@ -146,7 +153,7 @@ def test_a_completion_sees_its_own_prompt_and_no_other_completion(
   model, prompts, completions
 ):
   policy, params, _ = model
-  apply = jax.jit(policy.apply_grouped)
+  apply = jax.jit(functools.partial(_grouped, policy))
   before = np.asarray(apply(params, prompts.tokens, prompts.mask, completions))
 
   tokens = prompts.tokens.at[0, -1].set((prompts.tokens[0, -1] + 1) % 24)

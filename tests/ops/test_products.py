@@ -106,9 +106,10 @@ def _step(config):
   step_config = factories.step_config(group_size=4, prompt_length=5)
 
   def step(state, batch):
-    return step_lib.train_step(
-      loss_fn, lambda *_: {}, optimizer, step_config, mesh, state, batch
+    learner = step_lib.Learner(
+      loss_fn, lambda *_: {}, optimizer, step_config, mesh
     )
+    return step_lib.train_step(learner, state, batch)[:2]
 
   return step, (state, factories.make_batch(2, 4, 5, 6))
 

@@ -18,14 +18,18 @@ import pytest
 
 from dppo_jax.base import TokenStats
 from dppo_jax.ops import divergences, trust_regions
-from dppo_jax.ops.trust_regions import TRUST_REGIONS, Signals, Thresholds
+from dppo_jax.ops.trust_regions import (
+  APPLIES_TO,
+  TRUST_REGIONS,
+  Signals,
+  Thresholds,
+)
 from tests.support import factories
 
 _few = settings(max_examples=10, derandomize=True, deadline=None, database=None)
 _SHAPE = (3, 4)
 _ROWS = pytest.mark.parametrize('rule', TRUST_REGIONS)
-_SUBJECT = ('direction', 'advantage_sign', 'alpha_low', 'alpha_high')
-# The rows that `subject` speaks for; dual_clip asks it itself.
+# The rows that `applies_to` gates; dual_clip calls it itself.
 _ASKING = pytest.mark.parametrize(
   'rule',
   [r for r, row in TRUST_REGIONS.items() if row.gated or r == 'dual_clip'],
@@ -150,9 +154,9 @@ _BY_HAND = _row(
     ('dual_clip', {'dual_clip': 1.4, 'clip_high': 0.6}, [1] * 4 + [0, 1, 0, 0]),
     ('divergence', {}, [0, 1, 0, 1, 0, 0, 1, 1]),
     ('divergence', {'direction': 'any'}, [0, 1, 0, 0, 0, 0, 1, 0]),
-    ('bad_updates', {}, [1, 1, 1, 1, 0, 1, 0, 1]),
-    ('bad_updates', {'direction': 'any'}, [1, 1, 1, 1, 0, 1, 0, 1]),
-    ('bad_updates', {'delta_low': 0.2}, [1, 1, 1, 1, 1, 1, 1, 1]),
+    ('mask_bad_updates', {}, [1, 1, 1, 1, 0, 1, 0, 1]),
+    ('mask_bad_updates', {'direction': 'any'}, [1, 1, 1, 1, 0, 1, 0, 1]),
+    ('mask_bad_updates', {'delta_low': 0.2}, [1, 1, 1, 1, 1, 1, 1, 1]),
     # The mean of D is .45, its maximum .9; whose bound depends on the sign.
     ('trm_max', {'delta_low': 0.95}, [0, 0, 0, 0, 1, 1, 1, 1]),
     ('trm_max', {'delta_high': 0.95}, [1, 1, 1, 1, 0, 0, 0, 0]),
@@ -438,18 +442,15 @@ def test_row_says_which_bounds_it_reads(rule, field):
   assert set(row.reads) <= set(_FIELDS)
   if field in row.reads:
     assert differs
-  elif not (row.gated and field in _SUBJECT):
+  elif not (row.gated and field in APPLIES_TO):
     assert not differs
 
 
 @_ROWS
 @_few
 @given(signals=_signals)
-def test_without_bounds_every_rule_is_none(rule, signals):
-  bounds = dict.fromkeys(
-    (name for name in _FIELDS if name.startswith(('delta_', 'clip_'))), np.inf
-  )
-  bounds |= dict(dual_clip=np.inf, budget=np.inf, tau_low=0.0, tau_high=0.0)
+def test_open_thresholds_make_every_rule_none(rule, signals):
+  bounds = dataclasses.asdict(trust_regions.open_thresholds())
   np.testing.assert_array_equal(
     _keep(rule, signals, **bounds), _keep('none', signals)
   )
@@ -516,9 +517,9 @@ def test_a_loss_of_the_bound_is_a_bad_update():
   signals = _row([-1], [-np.inf], [np.log(0.5)], [0])
   lost = float(jnp.exp(signals.anchor_log_probs)[0, 0])
   assert lost == pytest.approx(0.5)
-  assert _keep_exactly('bad_updates', signals, delta_low=lost) == 0.0
+  assert _keep_exactly('mask_bad_updates', signals, delta_low=lost) == 0.0
   above = float(_next(lost, 1))
-  assert _keep_exactly('bad_updates', signals, delta_low=above) == 1.0
+  assert _keep_exactly('mask_bad_updates', signals, delta_low=above) == 1.0
 
 
 @jax.jit

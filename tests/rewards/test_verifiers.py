@@ -239,7 +239,7 @@ def test_answers_are_judged_as_a_teacher_would():
   for name in ('exact_match', 'numeric', 'math'):
     mine = [row for row in rows if row[0] == name]
     workers = 1 if verifiers.VERIFIERS[name].imports else 0
-    with VerifierPool(name, 'whole', workers, 30.0, 4096) as pool:
+    with VerifierPool(name, 'whole', workers, 30.0, 4096, 60.0) as pool:
       found = pool.verify(
         [_found(*row[:3]) for row in mine],
         [{'answer': row[3]} for row in mine],

@@ -5,13 +5,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from tests.runtime.test_pretrained import like
 
 from dppo_jax.configs import default
 from dppo_jax.runtime import export
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.hub import hf_config, load_weights
 from dppo_jax.runtime.storage import metrics_log, workdir
+from tests.runtime.hub.test_load_weights import like
 from tests.support import published, runs
 
 _LARGE = 10**9

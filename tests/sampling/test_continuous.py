@@ -55,7 +55,7 @@ def _assert_same(got, expected):
     np.testing.assert_array_equal(getattr(got, name), getattr(expected, name))
   for name in ('group_id', 'example_id'):
     np.testing.assert_array_equal(getattr(got, name), getattr(expected, name))
-  a, b = got.rollout, expected.rollout
+  a, b = got.stats, expected.stats
   np.testing.assert_allclose(a.log_probs, b.log_probs, atol=1e-5)
   np.testing.assert_allclose(a.entropy, b.entropy, atol=1e-5)
   np.testing.assert_array_equal(a.top_ids, b.top_ids)
@@ -126,10 +126,8 @@ def test_states_and_routes_are_recorded(prompts):
   got = _compile(_SPARSE, num_slots=4, **overrides)[0](prompts)
   _assert_same(got, expected)
   mask = np.asarray(expected.completion_mask)
-  assert np.abs(np.asarray(expected.rollout.hidden)[mask]).mean() > 0.1
-  np.testing.assert_allclose(
-    got.rollout.hidden, expected.rollout.hidden, atol=1e-5
-  )
+  assert np.abs(np.asarray(expected.stats.hidden)[mask]).mean() > 0.1
+  np.testing.assert_allclose(got.stats.hidden, expected.stats.hidden, atol=1e-5)
   ran = np.asarray(expected.token_mask).copy()
   ran[:, :-1] &= ran[:, 1:]
   ran[:, -1] = False

@@ -75,7 +75,7 @@ def scorer(model):
     shape = (*rollout.tokens.shape, factories.VOCAB_SIZE)
     ids = np.broadcast_to(np.arange(shape[-1]), shape)
     stats = TokenStats(log_probs=rollout.stats.log_probs, top_ids=ids)
-    rollout = dataclasses.replace(rollout, rollout=stats)
+    rollout = dataclasses.replace(rollout, stats=stats)
     return score(model[1], rollout, temperature, shared_rows)
 
   return score_all
@@ -118,7 +118,7 @@ def test_temperature_is_part_of_the_recorded_law(cold, model, scorer):
   """What holds at .7 fails at 1: the test above can tell."""
   stats = scorer(cold, 1.0, 1)
   mask = np.asarray(cold.completion_mask)[:, _WIDTH:]
-  recorded = cold.rollout.log_probs[:, _WIDTH:]
+  recorded = cold.stats.log_probs[:, _WIDTH:]
   assert _mean_abs(recorded, stats.log_probs, mask) > 1e-2
 
 
@@ -126,8 +126,8 @@ def test_top_k_are_the_true_top_k(base, model, scorer):
   law = np.asarray(scorer(base, 1.0, 1).top_log_probs)
   mask = np.asarray(base.completion_mask)[:, _WIDTH:]
   expected = np.argsort(-law, axis=-1)[..., :5]
-  ids = np.asarray(base.rollout.top_ids)[:, _WIDTH:]
-  values = np.asarray(base.rollout.top_log_probs)[:, _WIDTH:]
+  ids = np.asarray(base.stats.top_ids)[:, _WIDTH:]
+  values = np.asarray(base.stats.top_log_probs)[:, _WIDTH:]
   np.testing.assert_array_equal(ids[mask], expected[mask])
   np.testing.assert_allclose(
     values[mask], np.take_along_axis(law, expected, -1)[mask], atol=1e-4
@@ -139,13 +139,13 @@ def test_top_k_are_the_true_top_k(base, model, scorer):
 
 def test_the_whole_vocabulary_sums_to_one(cold):
   mask = np.asarray(cold.completion_mask)
-  mass = np.exp(np.asarray(cold.rollout.top_log_probs)).sum(-1)
+  mass = np.exp(np.asarray(cold.stats.top_log_probs)).sum(-1)
   np.testing.assert_allclose(mass[mask], 1.0, atol=1e-6)
-  drawn = np.asarray(cold.rollout.top_ids) == np.asarray(cold.tokens)[..., None]
+  drawn = np.asarray(cold.stats.top_ids) == np.asarray(cold.tokens)[..., None]
   np.testing.assert_array_equal(drawn[mask].sum(-1), 1)
-  listed = np.asarray(cold.rollout.top_log_probs)[drawn & mask[..., None]]
+  listed = np.asarray(cold.stats.top_log_probs)[drawn & mask[..., None]]
   np.testing.assert_allclose(
-    listed, np.asarray(cold.rollout.log_probs)[mask], atol=1e-6
+    listed, np.asarray(cold.stats.log_probs)[mask], atol=1e-6
   )
 
 
@@ -169,8 +169,8 @@ def test_layout(base, prompts):
   np.testing.assert_array_equal(
     np.asarray(base.token_mask)[:, _WIDTH:], mask[:, _WIDTH:]
   )
-  assert base.rollout.log_probs.shape == tokens.shape
-  assert base.rollout.top_ids.shape == (*tokens.shape, 5)
+  assert base.stats.log_probs.shape == tokens.shape
+  assert base.stats.top_ids.shape == (*tokens.shape, 5)
 
 
 def test_end_token_ends_a_row(base):
@@ -208,8 +208,8 @@ def test_rows_do_not_depend_on_other_prompts(compiled, model, prompts, base):
     np.asarray(got.tokens)[same], np.asarray(base.tokens)[same]
   )
   np.testing.assert_allclose(
-    np.asarray(got.rollout.log_probs)[same],
-    np.asarray(base.rollout.log_probs)[same],
+    np.asarray(got.stats.log_probs)[same],
+    np.asarray(base.stats.log_probs)[same],
     atol=1e-6,
   )
   columns = np.s_[~same, _WIDTH:]
@@ -219,8 +219,8 @@ def test_rows_do_not_depend_on_other_prompts(compiled, model, prompts, base):
 def test_frequencies_follow_the_law(cold):
   """First tokens of one prompt, each scored by the law it was drawn from."""
   mask = np.asarray(cold.completion_mask)
-  law = np.exp(np.asarray(cold.rollout.top_log_probs)[mask])
-  ids = np.asarray(cold.rollout.top_ids)[mask]
+  law = np.exp(np.asarray(cold.stats.top_log_probs)[mask])
+  ids = np.asarray(cold.stats.top_ids)[mask]
   drawn = (ids == np.asarray(cold.tokens)[mask][:, None]).argmax(-1)
   # Mean rank of what was drawn against its expectation, in deviations.
   ranks = np.arange(law.shape[1])
@@ -287,7 +287,6 @@ def _toy_policy():
   return Policy(
     init=missing,
     apply=missing,
-    apply_grouped=missing,
     prefill=prefill,
     for_decoding=lambda params: params,
     decode=step_on,

@@ -47,8 +47,8 @@ def test_what_comes_after_the_cut_is_gone_and_the_rest_is_untouched():
     assert not after.token_mask[row, end:].any()
     assert not after.completion_mask[row, end:].any()
     for got, had in zip(
-      jax.tree.leaves((after.rollout, after.routes)),
-      jax.tree.leaves((before.rollout, before.routes)),
+      jax.tree.leaves((after.stats, after.routes)),
+      jax.tree.leaves((before.stats, before.routes)),
       strict=True,
     ):
       np.testing.assert_array_equal(got[row, :end], had[row, :end])

@@ -1,5 +1,6 @@
 """Tiny models, prompts and configs that several tests start from."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.lm_head.chunked_pass import VocabularyConfig
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.policy import Policy, make_policy
-from dppo_jax.ops.trust_regions import Thresholds
+from dppo_jax.ops.trust_regions import Thresholds, open_thresholds
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.sampling.decode import SamplingConfig
 
@@ -108,23 +109,19 @@ def sampling_config(**overrides) -> SamplingConfig:
 
 
 def bounds(**overrides) -> Thresholds:
+  """Those of configs/default.py, but for the deltas."""
   fields = dict(
-    direction='away',
-    advantage_sign='both',
-    alpha_low=0.0,
-    alpha_high=0.0,
     delta_low=0.1,
     delta_high=0.1,
     clip_low=0.2,
     clip_high=0.2,
     dual_clip=3.0,
     w_min=0.8,
-    weight_order='linear',
     budget=0.015,
     tau_low=1.05,
     tau_high=1.0,
   )
-  return Thresholds(**{**fields, **overrides})
+  return dataclasses.replace(open_thresholds(), **{**fields, **overrides})
 
 
 def loss_config(**overrides) -> LossConfig:
@@ -270,7 +267,6 @@ def table_policy(prompt_length: int) -> Policy:
   return Policy(
     init=missing,
     apply=apply,
-    apply_grouped=missing,
     prefill=missing,
     for_decoding=missing,
     decode=missing,

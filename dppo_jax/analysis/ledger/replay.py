@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dppo_jax.base import TokenStats
-from dppo_jax.learner.loss import LossConfig, measure_divergence
+from dppo_jax.learner.loss import LossConfig, divergence_of
 from dppo_jax.ops import trust_regions
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import TRUST_REGIONS, Signals, Thresholds
@@ -189,7 +189,7 @@ def measure_again(record: Record, rule: Rule) -> Signals:
   if _measured(record.trust_region) == _measured(vars(loss)):
     divergence = spread(record.divergence)
   else:
-    divergence = measure_divergence(loss, spread(record.token), anchor, current)
+    divergence = divergence_of(loss)(spread(record.token), anchor, current)
   return Signals(
     advantages=spread(record.advantages),
     log_probs=current.log_probs,

@@ -13,14 +13,17 @@ import numpy as np
 
 from dppo_jax.analysis.ledger.replay import Decided, Match, Rule
 from dppo_jax.ops.divergences import DIVERGENCES
-from dppo_jax.ops.trust_regions import TRUST_REGIONS
+from dppo_jax.ops.trust_regions import APPLIES_TO, TRUST_REGIONS
 from dppo_jax.runtime.ledger.record import Record
 
 # Borders of the ranges of mu; the last range holds 1.
 MU_EDGES = (0.0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0)
 NUM_DECILES = 10
-_SUBJECT = ('direction', 'advantage_sign', 'alpha_low', 'alpha_high')
-_ASKS_ALL = {'alpha_low': 0.0, 'alpha_high': 0.0, 'advantage_sign': 'both'}
+_APPLIES_TO_ALL = {
+  'alpha_low': 0.0,
+  'alpha_high': 0.0,
+  'advantage_sign': 'both',
+}
 
 
 class Share(NamedTuple):
@@ -123,11 +126,11 @@ def describe(rule: Rule) -> str:
     if measured.records == 'top_k' and loss.top_k_set != 'union':
       words.append(f'with {loss.top_k_set}')
   words.append(f'from the {loss.anchor} policy')
-  names = list(dict.fromkeys([*(_SUBJECT if row.gated else ()), *row.reads]))
+  names = list(dict.fromkeys([*(APPLIES_TO if row.gated else ()), *row.reads]))
   bounds = [
     f'{name} {value:g}' if isinstance(value, float) else f'{name} {value}'
     for name in names
-    if (value := getattr(loss.bounds, name)) != _ASKS_ALL.get(name)
+    if (value := getattr(loss.bounds, name)) != _APPLIES_TO_ALL.get(name)
   ]
   return ' · '.join([' '.join(words), *bounds])
 

@@ -153,7 +153,7 @@ def build_experiment(
     head_chunk_tokens=c.learner.head_chunk_tokens,
     optimizer=_optimizer(c, c.learner.num_minibatches),
     max_nonfinite=c.optimizer.max_nonfinite,
-    sft=_supervised(c),
+    sft=_sft(c),
     mesh=MeshConfig(**c.mesh),
     evaluation=_evaluation(c, sampling, stop_strings),
     checkpoints=CheckpointsConfig(**c.checkpoints),
@@ -203,7 +203,7 @@ def _optimizer(c: Any, updates_a_step: int) -> OptimizerConfig:
   )
 
 
-def _supervised(c: Any) -> SftConfig:
+def _sft(c: Any) -> SftConfig:
   """The warm start is plain token-mean imitation at a constant rate."""
   return SftConfig(
     num_steps=c.sft.num_steps,

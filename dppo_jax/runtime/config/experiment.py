@@ -174,7 +174,7 @@ class Experiment:
     head_chunk_tokens: tokens a chunk of the head; 0 derives it from the device.
     optimizer: of the policy.
     max_nonfinite: skipped updates in a row that stop the run.
-    supervised: the warm start.
+    sft: the warm start.
     mesh: devices.
     evaluation: held-out accuracy.
     checkpoints: what is kept.

@@ -24,7 +24,7 @@ from dppo_jax.base import (
 from dppo_jax.learner import batches, scoring
 from dppo_jax.learner.loss import policy_loss
 from dppo_jax.learner.metrics import trust_region_metrics
-from dppo_jax.learner.train_step import compile_train_step
+from dppo_jax.learner.train_step import Learner, compile_train_step
 from dppo_jax.lm_head.chunked_pass import VocabularyConfig
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime.config.experiment import Experiment
@@ -221,32 +221,25 @@ def jit_step(
   Head is that of the anchor, or None; base the frozen weights, or None.
   """
   loss = experiment.loss
-  layout = vocabulary_layout(experiment, parts.mesh, loss.temperature)
   exact = parts_lib.keeps_hidden(experiment)
-
-  def loss_fn(
-    params: Params, batch: Any, weights: Array, shared: tuple[Any, Any]
-  ) -> tuple[Array, Any]:
-    anchor_head, base = shared
-    return policy_loss(
+  learner = Learner(
+    loss_fn=functools.partial(
+      policy_loss,
       parts.policy,
-      layout,
+      vocabulary_layout(experiment, parts.mesh, loss.temperature),
       loss,
-      parts_lib.complete(parts, base, params),
-      batch,
-      weights,
-      anchor_head,
+      adapter_scale=parts.adapter_scale,
       with_top_k=recording,
-    )
-
-  return compile_train_step(
-    loss_fn,
-    functools.partial(
+    ),
+    metrics_fn=functools.partial(
       trust_region_metrics, num_minibatches=experiment.step.num_minibatches
     ),
-    parts.optimizer,
-    experiment.step,
-    parts.mesh,
+    optimizer=parts.optimizer,
+    config=experiment.step,
+    mesh=parts.mesh,
+  )
+  return compile_train_step(
+    learner,
     parts.shardings,
     recorded=recording,
     shared=(parallel.head_sharding(parts.mesh) if exact else None, None),

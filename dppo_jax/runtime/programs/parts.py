@@ -30,8 +30,8 @@ class ModelParts:
     policy: the model.
     optimizer: of the reinforcement phase.
     shardings: where its state lives.
-    base: frozen weights under an adapter; None until `frozen.with_base`, and
-      where everything trains.
+    base: frozen weights under an adapter; None until
+      `base_weights.with_base`, and where everything trains.
     base_fingerprint: names their bits; '' where there are none.
     adapter_scale: of what the adapter adds; None where everything trains.
     batch_sharding: where rows live.
@@ -109,7 +109,7 @@ def trained_policy(
 
 
 def complete(parts: ModelParts, base: Params | None, params: Params) -> Params:
-  """What the policy takes: what trains, and the base below it.
+  """Parameters that the policy takes: those that train, over the frozen base.
 
   Args:
     parts: of the run.
@@ -119,16 +119,7 @@ def complete(parts: ModelParts, base: Params | None, params: Params) -> Params:
   Raises:
     ValueError: there is an adapter, and no base was loaded.
   """
-  if parts.adapter_scale is None:
-    return params
-  if base is None:
-    raise ValueError(
-      'lora.rank: the frozen weights are not loaded; pass the parts through'
-      ' frozen.with_base first.'
-    )
-  return policy_lib.AdaptedParams(
-    base=base, adapter=params, scale=parts.adapter_scale
-  )
+  return policy_lib.with_base(base, params, parts.adapter_scale)
 
 
 def mesh_of(experiment: Experiment, devices: Devices) -> Mesh:

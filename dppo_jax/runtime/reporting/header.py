@@ -15,7 +15,7 @@ import numpy as np
 
 from dppo_jax.data.prompt_stream import PromptStream
 from dppo_jax.learner.loss import LossConfig
-from dppo_jax.ops.trust_regions import TRUST_REGIONS
+from dppo_jax.ops.trust_regions import APPLIES_TO, TRUST_REGIONS
 from dppo_jax.runtime.config.checks.data import SAME, TASK
 from dppo_jax.runtime.config.experiment import DataConfig, Experiment
 from dppo_jax.runtime.programs import base_weights, published_notes
@@ -28,8 +28,6 @@ _ACCURACY = 'evaluation/sampled_accuracy'
 # The first steps compile and are left out of medians.
 _NUM_UNSETTLED = 2
 _MAX_SHOWN = 8  # Levels, or sources, that a run names at its start.
-# Which tokens a gated rule is asked about.
-_SUBJECT = ('direction', 'advantage_sign', 'alpha_low', 'alpha_high')
 
 
 def num_parameters(parts: ModelParts) -> int:
@@ -133,7 +131,7 @@ def _rule(loss: LossConfig) -> str:
   compared = f'{loss.divergence} from' if row.reads_divergence else 'against'
   names = [*row.reads]
   if row.gated:
-    names += [name for name in _SUBJECT if getattr(loss.bounds, name)]
+    names += [name for name in APPLIES_TO if getattr(loss.bounds, name)]
   bounds = [f'{name} {_show(getattr(loss.bounds, name))}' for name in names]
   return ' · '.join(
     [f'{loss.rule}, {compared} the {loss.anchor} policy', *bounds]

@@ -130,5 +130,5 @@ def _on_host(parts: parts_lib.Parts, rollout: Rollout) -> Rollout:
   )
   return host_rows.read(
     parts.batch_sharding,
-    dataclasses.replace(rollout, rollout=stats, routes=None),
+    dataclasses.replace(rollout, stats=stats, routes=None),
   )

@@ -1,20 +1,19 @@
 """Supervised warm start: imitate demonstrations, then begin anew at step 0."""
 
-from typing import Any
+import functools
 
 import jax
 
-from dppo_jax.base import Array, Demonstrations, Params, TrainState
+from dppo_jax.base import Demonstrations, TrainState
 from dppo_jax.data import tfds_builder
 from dppo_jax.data.demonstrations import DemonstrationStream
 from dppo_jax.learner import state as state_lib
 from dppo_jax.learner.loss import imitation_loss
 from dppo_jax.learner.optimizer import make_optimizer
-from dppo_jax.learner.train_step import compile_train_step
+from dppo_jax.learner.train_step import Learner, compile_train_step
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.hosts import host_rows
 from dppo_jax.runtime.hosts.preemption import StopRequest
-from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state as programs_state
 from dppo_jax.runtime.programs.compiled import vocabulary_layout
 from dppo_jax.runtime.programs.parts import Parts
@@ -55,25 +54,20 @@ def warm_start(
   state = programs_state.initial_state(experiment, parts, optimizer, shardings)
   state = shared_start(experiment, parts.task, state, shardings)
   layout = vocabulary_layout(experiment, parts.mesh, temperature=1.0)
-
-  def loss_fn(
-    params: Params, batch: Demonstrations, weights: Array, shared: tuple[Any]
-  ) -> tuple[Array, Array]:
-    (base,) = shared
-    params = parts_lib.complete(parts, base, params)
-    return imitation_loss(
-      parts.policy, layout, config.step.prompt_length, params, batch, weights
-    )
-
-  step_fn = compile_train_step(
-    loss_fn,
-    lambda batch, record: {},
-    optimizer,
-    config.step,
-    parts.mesh,
-    shardings,
-    shared=(None,),
+  learner = Learner(
+    loss_fn=functools.partial(
+      imitation_loss,
+      parts.policy,
+      layout,
+      config.step.prompt_length,
+      adapter_scale=parts.adapter_scale,
+    ),
+    metrics_fn=lambda batch, record: {},
+    optimizer=optimizer,
+    config=config.step,
+    mesh=parts.mesh,
   )
+  step_fn = compile_train_step(learner, shardings, shared=(None, None))
   stream = DemonstrationStream(
     parts.task,
     tfds_builder.load_split(
@@ -92,7 +86,7 @@ def warm_start(
       batch = host_rows.put(
         parts.batch_sharding, Demonstrations(**stream.batch(step))
       )
-      state, metrics = step_fn(state, batch, (parts.base,))
+      state, metrics = step_fn(state, batch, (None, parts.base))
       loss = float(jax.device_get(metrics['loss/total']))
       progress.update(step + 1, {'loss': f'{loss:.3f}'})
       if stop.agreed():

@@ -35,6 +35,9 @@ _RULES = {
   'cppo_soft': dict(rule='cppo_soft', **_TIGHT),
   'trm_max': dict(rule='trm_max', delta_low=0.2, delta_high=0.2),
   'trm_mean': dict(rule='trm_mean', delta_low=0.1, delta_high=0.1),
+  'trm_max_mean': dict(
+    rule='trm_max_mean', delta_low=0.2, delta_high=0.2, budget=0.1
+  ),
   'gspo': dict(rule='gspo', clip_low=0.05, clip_high=0.05),
   'sapo': dict(rule='sapo'),
 }
@@ -265,7 +268,7 @@ def test_rules_start_from_the_config_of_the_run():
 def test_presets_and_overrides_resolve():
   rule = _resolve('cppo,w_min=1, trust_region.budget=inf,delta=0.3')
   assert rule.name == 'cppo,w_min=1, trust_region.budget=inf,delta=0.3'
-  assert (rule.loss.rule, rule.loss.divergence) == ('cppo', 'binary_tv')
+  assert (rule.loss.rule, rule.loss.divergence) == ('cppo', 'topk_tv')
   bounds = rule.loss.bounds
   assert (bounds.w_min, bounds.budget) == (1.0, math.inf)
   assert bounds.delta_low == bounds.delta_high == 0.3

@@ -19,7 +19,7 @@ def test_rollouts_of_every_kind():
   drawn = variants[rollout.DECODE]()
   assert drawn.completion_mask[:, 3:].all()
   assert drawn.tokens.shape == (2, 3 + 2 + 4)
-  assert variants[rollout.BARE]().rollout.top_ids is None
+  assert variants[rollout.BARE]().stats.top_ids is None
   assert variants[rollout.PREFILL]().tokens.shape == (2, 3 + 2)
   copied = jax.tree.leaves(variants[rollout.COPY]())
   size = sum(leaf.size for leaf in copied)

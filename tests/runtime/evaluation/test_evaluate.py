@@ -177,7 +177,7 @@ def test_what_a_completion_cut_by_the_limit_earns(parts, policy):
     truncated=np.array([True]),
   )
   width = prompt.tokens.shape[1]
-  with VerifierPool('last_word', 'whole', 0, 1.0, 4096) as pool:
+  with VerifierPool('last_word', 'whole', 0, 1.0, 4096, 60.0) as pool:
     _, ((verdict,),) = verify.verify_terms(
       parts.tokenizer, parts.held_out, pool, rollout, width, truncated=policy
     )
@@ -218,15 +218,15 @@ def test_sources_put_together_have_an_accuracy_each(monkeypatch, parts):
 
   def named(ids):
     return [
-      {**e, 'component': i % 2, 'source': f'aime_{2024 + i % 2}'}
-      for i, e in zip(ids.tolist(), examples(ids), strict=True)
+      {**example, 'component': i % 2, 'source': f'aime_{2024 + i % 2}'}
+      for i, example in enumerate(examples(ids))
     ]
 
   monkeypatch.setattr(parts.held_out, 'examples', named)
   found = _evaluate(
     monkeypatch, parts, _Pool(), 20, evaluation__num_samples=5
   ).metrics
-  # One sample in five is right, for prompts with an odd id.
+  # One sample in five is right, for every other prompt.
   assert found['evaluation/accuracy_aime_2024'] == 0.0
   assert found['evaluation/accuracy_aime_2025'] == pytest.approx(0.2)
   assert found['evaluation/sampled_accuracy'] == pytest.approx(0.1)

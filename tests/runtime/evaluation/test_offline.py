@@ -59,7 +59,7 @@ def test_another_source_or_split_has_files_of_its_own(
 def test_a_source_without_the_recorded_split_is_read_from_its_test(tmp_path):
   for source, split in (
     ('gsm8k', 'test'),
-    ('aime_2024 + math', 'test'),
+    ('aime_2024, math', 'test'),
     ('aqua', 'validation'),
     ('aime_2024', 'validation'),
   ):

@@ -44,7 +44,7 @@ def test_another_source_or_file_has_a_name_of_its_own(tmp_path):
     name(),
     name(source='aime_2024'),
     name(source='aime_2025'),
-    name(source='aime_2024 + aime_2025'),
+    name(source='aime_2024, aime_2025'),
     name(source='rows', files='a/x.jsonl'),
     name(source='rows', files='b/x.jsonl'),
   ]

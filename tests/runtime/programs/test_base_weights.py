@@ -144,7 +144,7 @@ def test_without_an_adapter_there_is_no_base():
 
 def test_a_forgotten_base_is_said():
   parts = runs.parts(runs.smallest(lora__rank=2))
-  with pytest.raises(ValueError, match=r'lora\.rank: .*frozen\.with_base'):
+  with pytest.raises(ValueError, match=r'lora\.rank: .*weights\.with_base'):
     parts_lib.complete(parts, None, {})
 
 

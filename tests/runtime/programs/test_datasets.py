@@ -140,7 +140,7 @@ def test_countdown_has_its_numbers_or_is_refused(home, tmp_path):
   assert (example['target'], example['nums']) == (10, [1, 2, 5])
   nested = _write(
     tmp_path / 'x.jsonl',
-    [{'prompt': 'a', 'answer': '', 'm': {'target': 1, 'numbers': [1]}}],
+    [{'prompt': 'a', 'answer': '1', 'm': {'target': 1, 'numbers': [1]}}],
   )
   rows = dict(data__source='rows', data__files=nested)
   with pytest.raises(

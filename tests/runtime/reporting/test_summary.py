@@ -145,7 +145,7 @@ def test_pyplot_and_its_global_state_stay_out(tmp_path):
   _write_metrics(tmp_path, num_steps=3)
   code = (
     'import sys\n'
-    'from dppo_jax.runtime import summary\n'
+    'from dppo_jax.runtime.reporting import summary\n'
     'assert "matplotlib" not in sys.modules\n'
     f'summary.draw_summary({str(tmp_path)!r})\n'
     'assert "matplotlib.pyplot" not in sys.modules\n'

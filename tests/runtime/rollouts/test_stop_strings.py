@@ -59,7 +59,7 @@ def test_rows_end_with_the_token_that_completes_a_stop_string(parts):
     ids = np.asarray(after.tokens)[row, _WIDTH:][:num_tokens]
     assert stop in tokenizer.decode(ids)
     assert stop not in tokenizer.decode(ids[:-1])
-    assert (after.rollout.log_probs[row] != 0).sum() == num_tokens
+    assert (after.stats.log_probs[row] != 0).sum() == num_tokens
   lengths = np.asarray(rollout.completion_mask).sum(axis=1)
   np.testing.assert_array_equal(
     np.asarray(after.completion_mask).sum(axis=1)[[1, 3]], lengths[[1, 3]]

@@ -84,5 +84,5 @@ def test_a_folder_that_cannot_be_made_is_an_error(kept, tmp_path):
   settings = _settings(tmp_path / 'file' / 'x')
   with runs.devices():
     experiment = runs.experiment(settings)
-    with pytest.raises(ValueError, match=r'^supervised\.cache: cannot write'):
+    with pytest.raises(ValueError, match=r'^sft\.cache: cannot write'):
       cache.save(experiment, kept[1].params)

@@ -341,7 +341,7 @@ _FILE_LIMIT = """
 import pathlib, resource, sys
 import jax.numpy as jnp
 from dppo_jax.base import TrainState
-from dppo_jax.runtime import checkpoints
+from dppo_jax.runtime.storage import checkpoints
 
 def state(width):
   noise = jnp.sin(1e4 * jnp.arange(width))
@@ -376,7 +376,7 @@ _ENDLESS_SAVES = """
 import sys
 import jax, jax.numpy as jnp
 from dppo_jax.base import TrainState
-from dppo_jax.runtime import checkpoints
+from dppo_jax.runtime.storage import checkpoints
 
 store = checkpoints.Checkpoints(sys.argv[1], 2, 'accuracy')
 for step in range(1, 10_000):

@@ -126,8 +126,8 @@ def test_cutting_back_leaves_no_other_file(tmp_path):
 
 _ENDLESS = """
 import sys
-from dppo_jax.runtime import writers
-writer = writers.MetricWriter(sys.argv[1], False, None)
+from dppo_jax.runtime.storage import metrics_log
+writer = metrics_log.MetricWriter(sys.argv[1], False, None)
 for step in range(10**9):
   writer.write(step, {'a': step})
   print(step, flush=True)

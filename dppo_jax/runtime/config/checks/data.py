@@ -27,7 +27,7 @@ def find_problems(config: Config) -> list[str]:
     *_texts(config),
     *_mixture(config),
     *_held_out(config),
-    *_supervised(config),
+    *_sft(config),
   ]
   if problems:  # A tokenizer cannot be opened with arguments of no shape.
     return problems
@@ -149,7 +149,7 @@ def _held_out(config: Config) -> Iterator[str]:
     )
 
 
-def _supervised(config: Config) -> Iterator[str]:
+def _sft(config: Config) -> Iterator[str]:
   data = config['data']
   if not config['sft']['num_steps']:
     return
@@ -160,7 +160,7 @@ def _supervised(config: Config) -> Iterator[str]:
   ):
     if data[key] not in (plain, []):
       yield (
-        f'sft.num_steps: got {config["supervised"]["num_steps"]};'
+        f'sft.num_steps: got {config["sft"]["num_steps"]};'
         f' demonstrations are of data.task in its words, and data.{key} is'
         f' {data[key]!r}; set it to 0.'
       )

@@ -1,9 +1,11 @@
 """Choices and ranges that the keys of a config may take."""
 
 from collections.abc import Collection, Iterator
+import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
+from dppo_jax.base import Thresholds
 from dppo_jax.data import prompt_stream, tasks
 from dppo_jax.learner.optimizer import SCHEDULES
 from dppo_jax.models.transformer import REMAT_POLICIES
@@ -11,11 +13,7 @@ from dppo_jax.ops.advantages import ADVANTAGES
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.masking import AGGREGATIONS
 from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS
-from dppo_jax.ops.trust_regions import (
-  ADVANTAGE_SIGNS,
-  DIRECTIONS,
-  TRUST_REGIONS,
-)
+from dppo_jax.ops.trust_regions import TRUST_REGIONS
 from dppo_jax.rewards.pool import MIN_MEMORY_MB
 from dppo_jax.rewards.verdicts import TRUNCATED_POLICIES
 from dppo_jax.runtime.config.checks import data, rewards
@@ -23,6 +21,24 @@ from dppo_jax.sampling.weight_rounding import PRECISIONS
 from dppo_jax.suggestions import suggest
 
 Config = dict[str, Any]
+
+
+class Range(NamedTuple):
+  """Numbers from `low`, itself where `closed`, to `high`."""
+
+  low: float
+  closed: bool
+  high: float
+
+
+def _of_thresholds(kind: str) -> dict[str, Any]:
+  """What stands beside the fields of `Thresholds`, by path of the config."""
+  return {
+    f'trust_region.{field.name}': field.metadata[kind]
+    for field in dataclasses.fields(Thresholds)
+    if kind in field.metadata
+  }
+
 
 # Path -> the names it may hold.
 CHOICES: dict[str, Collection[str]] = {
@@ -40,9 +56,7 @@ CHOICES: dict[str, Collection[str]] = {
   'trust_region.divergence': DIVERGENCES,
   'trust_region.top_k_set': ('union', 'replace_kth'),
   'trust_region.anchor': ('rollout', 'recomputed'),
-  'trust_region.direction': DIRECTIONS,
-  'trust_region.advantage_sign': ADVANTAGE_SIGNS,
-  'trust_region.weight_order': ('linear', 'shuffled'),
+  **_of_thresholds('choices'),
   'objective.importance': ('token', 'sequence', 'least_prefix'),
   'objective.loss_form': FORMS,
   'objective.aggregation': AGGREGATIONS,
@@ -114,48 +128,38 @@ COUNTS = {
   'profile.num_steps': 0,
 }
 
-# Paths of numbers -> (lowest, whether it is allowed, highest allowed).
-RANGES = {
-  'data.max_unverifiable': (0.0, True, 1.0),
-  'rewards.time_limit_s': (0.0, False, math.inf),
-  'rewards.wall_limit_s': (0.0, False, math.inf),
-  'rewards.model_weight': (-1e6, True, 1e6),
-  'model.rope_theta': (0.0, False, math.inf),
-  'model.rope_factor': (0.0, False, math.inf),
-  'model.norm_epsilon': (0.0, False, 1.0),
-  'model.init_scale': (0.0, False, math.inf),
-  'model.rope_low_frequency_factor': (0.0, False, math.inf),
-  'model.rope_high_frequency_factor': (0.0, False, math.inf),
-  'lora.alpha': (0.0, False, math.inf),
-  'sampling.temperature': (0.0, False, math.inf),
-  'evaluation.temperature': (0.0, False, math.inf),
-  'evaluation.top_p': (0.0, False, 1.0),
-  'evaluation.confidence': (0.0, False, 0.9999),
-  'trust_region.delta_low': (0.0, True, math.inf),
-  'trust_region.delta_high': (0.0, True, math.inf),
-  'trust_region.clip_low': (0.0, True, 1.0),
-  'trust_region.clip_high': (0.0, True, math.inf),
-  'trust_region.alpha_low': (0.0, True, 1.0),
-  'trust_region.alpha_high': (0.0, True, 1.0),
-  'trust_region.dual_clip': (1.0, False, math.inf),
-  'trust_region.w_min': (0.0, False, 1.0),
-  'trust_region.budget': (0.0, True, math.inf),
-  'trust_region.tau_low': (0.0, False, math.inf),
-  'trust_region.tau_high': (0.0, False, math.inf),
-  'objective.ratio_cap': (0.0, False, math.inf),
-  'objective.ratio_floor': (0.0, True, math.inf),
-  'objective.length_norm': (0.0, True, math.inf),
-  'objective.kl_coefficient': (0.0, True, math.inf),
-  'objective.load_balance_coefficient': (0.0, True, math.inf),
-  'optimizer.learning_rate': (0.0, True, math.inf),
-  'optimizer.final_fraction': (0.0, True, 1.0),
-  'optimizer.b1': (0.0, True, 1.0),
-  'optimizer.b2': (0.0, True, 1.0),
-  'optimizer.epsilon': (0.0, False, 1.0),
-  'optimizer.weight_decay': (0.0, True, math.inf),
-  'optimizer.clip_norm': (0.0, False, math.inf),
-  'sft.learning_rate': (0.0, True, math.inf),
-  'sft.noise': (0.0, True, 1.0),
+# Paths of numbers -> where they may lie.
+RANGES: dict[str, Range] = {
+  'data.max_unverifiable': Range(0.0, True, 1.0),
+  'rewards.time_limit_s': Range(0.0, False, math.inf),
+  'rewards.wall_limit_s': Range(0.0, False, math.inf),
+  'rewards.model_weight': Range(-1e6, True, 1e6),
+  'model.rope_theta': Range(0.0, False, math.inf),
+  'model.rope_factor': Range(0.0, False, math.inf),
+  'model.norm_epsilon': Range(0.0, False, 1.0),
+  'model.init_scale': Range(0.0, False, math.inf),
+  'model.rope_low_frequency_factor': Range(0.0, False, math.inf),
+  'model.rope_high_frequency_factor': Range(0.0, False, math.inf),
+  'lora.alpha': Range(0.0, False, math.inf),
+  'sampling.temperature': Range(0.0, False, math.inf),
+  'evaluation.temperature': Range(0.0, False, math.inf),
+  'evaluation.top_p': Range(0.0, False, 1.0),
+  'evaluation.confidence': Range(0.0, False, 0.9999),
+  **{k: Range(*v) for k, v in _of_thresholds('range').items()},
+  'objective.ratio_cap': Range(0.0, False, math.inf),
+  'objective.ratio_floor': Range(0.0, True, math.inf),
+  'objective.length_norm': Range(0.0, True, math.inf),
+  'objective.kl_coefficient': Range(0.0, True, math.inf),
+  'objective.load_balance_coefficient': Range(0.0, True, math.inf),
+  'optimizer.learning_rate': Range(0.0, True, math.inf),
+  'optimizer.final_fraction': Range(0.0, True, 1.0),
+  'optimizer.b1': Range(0.0, True, 1.0),
+  'optimizer.b2': Range(0.0, True, 1.0),
+  'optimizer.epsilon': Range(0.0, False, 1.0),
+  'optimizer.weight_decay': Range(0.0, True, math.inf),
+  'optimizer.clip_norm': Range(0.0, False, math.inf),
+  'sft.learning_rate': Range(0.0, True, math.inf),
+  'sft.noise': Range(0.0, True, 1.0),
 }
 
 

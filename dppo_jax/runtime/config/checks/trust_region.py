@@ -3,16 +3,12 @@
 from collections.abc import Iterator
 
 from dppo_jax.ops.divergences import DIVERGENCES
-from dppo_jax.ops.trust_regions import TRUST_REGIONS
+from dppo_jax.ops.trust_regions import (
+  APPLIES_TO,
+  TRUST_REGIONS,
+  open_thresholds,
+)
 from dppo_jax.runtime.config.checks.ranges import Config
-
-# What says which tokens a gated rule is asked about -> what asks about all.
-SUBJECT = {
-  'direction': 'away',
-  'advantage_sign': 'both',
-  'alpha_low': 0.0,
-  'alpha_high': 0.0,
-}
 
 
 def trust_region_problems(config: Config) -> Iterator[str]:
@@ -43,8 +39,9 @@ def rule_problems(config: Config) -> Iterator[str]:
   rule = region['rule']
   row = TRUST_REGIONS[rule]
   if not row.gated:
-    decides = 'on whole responses' if row.scope == 'sequence' else 'on its own'
-    for key, allowed in SUBJECT.items():
+    decides = 'on whole sequences' if row.scope == 'sequence' else 'on its own'
+    for key in APPLIES_TO:
+      allowed = getattr(open_thresholds(), key)
       if key not in row.reads and region[key] != allowed:
         yield (
           f'trust_region.{key}: got {region[key]!r}; rule {rule!r} decides'

@@ -92,9 +92,9 @@ def test_these_are_fine(overrides):
     ),
     (
       dict(
-        **_ROWS, evaluation__source='math + gsm8k', evaluation__files='x.jsonl'
+        **_ROWS, evaluation__source='math, gsm8k', evaluation__files='x.jsonl'
       ),
-      "evaluation.files: got 'x.jsonl' for the sources 'math + gsm8k'",
+      "evaluation.files: got 'x.jsonl' for the sources 'math, gsm8k'",
     ),
     (
       dict(data__fields__extra='prompt'),

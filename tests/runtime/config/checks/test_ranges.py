@@ -19,6 +19,7 @@ _FREE = {
   'data.prompt_template',
   'data.system_prompt',
   'data.tokenizer',
+  'evaluation.drop_trained_on',
   'evaluation.files',
   'evaluation.source',
   'evaluation.greedy',
@@ -37,6 +38,7 @@ _FREE = {
   'objective.entropy_coefficient',  # Of any sign.
   'rewards.extraction',
   'rewards.model',
+  'rewards.read_thoughts',
   'rewards.shaping',
   'rewards.verifier',
   'sft.cache',
