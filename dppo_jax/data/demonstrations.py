@@ -42,7 +42,7 @@ class DemonstrationStream:
       batch_size: B, demonstrations a step.
       max_prompt_length: P, tokens.
       max_completion_length: R, tokens, the end included.
-      overlong: 'filter' or 'refuse', for prompts longer than P.
+      overlong: 'filter' or 'error', for prompts longer than P.
       noise: share of digits that are replaced by random ones, in [0, 1].
       seed: of order and noise, >= 0.
 

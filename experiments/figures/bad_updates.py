@@ -13,7 +13,7 @@ from dppo_jax.experiments.figures.harness.figure import Figure
 from dppo_jax.experiments.figures.harness.verdicts import Findings
 
 _TV = settings.METHODS['DPPO-Binary-TV']
-_MASK = settings.ruled('bad_updates', delta_low=0.5)
+_MASK = settings.ruled('mask_bad_updates', delta_low=0.5)
 _VARIANTS = {
   'PG-IS': settings.METHODS['PG-IS'],
   'Mask-0.5': _MASK,
