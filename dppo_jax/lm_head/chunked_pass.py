@@ -125,6 +125,7 @@ def run_on_device(
     loss=loss,
     shard=shard,
     chunks=Chunks.of(targets.mask, config.head_chunk_tokens),
+    head=head,
     weights=shard.pad(head.astype(hidden.dtype)),
     anchor_weights=_anchor_weights(loss, shard, targets),
     hidden=hidden,
@@ -165,6 +166,7 @@ class _Pass:
   loss: HeadLoss
   shard: Shard
   chunks: Chunks
+  head: Array
   weights: Array
   anchor_weights: Array | None
   hidden: Array
@@ -203,7 +205,7 @@ class _Pass:
       x.dtype,
     )
     d_x = vocabulary_shard.hidden_gradient(
-      self.shard, d_logits, lost, self.weights, tokens
+      self.shard, d_logits, lost, self.weights, self.head, tokens
     )
     d_hidden = self.chunks.put(d_hidden, index, d_x.astype(x.dtype))
     if d_head is not None:

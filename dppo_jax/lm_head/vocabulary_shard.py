@@ -335,12 +335,19 @@ def logit_gradient(
     gradient = chunk.others * inverse[:, None] * inner
     own_above = chunk.own_below - chunk.mean_below
     at_token -= h * chunk.own * inverse * own_above
-  lost = at_token - at_token.astype(dtype).astype(jnp.float32)
+  # Not a cast there and back, which a compiler may leave out.
+  kind = jnp.finfo(dtype)
+  lost = at_token - jax.lax.reduce_precision(at_token, kind.nexp, kind.nmant)
   return put_at_token(shard, gradient.astype(dtype), tokens, at_token), lost
 
 
 def hidden_gradient(
-  shard: Shard, d_logits: Array, lost: Array, weights: Array, tokens: Array
+  shard: Shard,
+  d_logits: Array,
+  lost: Array,
+  weights: Array,
+  head: Array,
+  tokens: Array,
 ) -> Array:
   """dL/dx of a chunk over all devices: f32 [C, D].
 
@@ -353,12 +360,14 @@ def hidden_gradient(
     d_logits: of `logit_gradient`.
     lost: of `logit_gradient`.
     weights: [width, D].
+    head: [held, D], what `weights` was cast from. The tokens' rows are of it:
+      XLA has no gather of bf16 on a CPU and would widen all of `weights`.
     tokens: i32 [C].
   """
   d_x = product(d_logits, weights, 1, 0)
   if d_logits.dtype != jnp.float32:
     column, here = shard.local(tokens)
-    own = weights[column].astype(jnp.float32)
+    own = head[column].astype(jnp.float32)
     d_x = d_x + jnp.where(here, lost, 0.0)[:, None] * own
   # Summed before it is cast: the parts of the devices cancel.
   return shard.axes.reduce_sum(d_x)
