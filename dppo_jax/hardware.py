@@ -1,4 +1,4 @@
-"""What accelerators can do, from their makers' data sheets.
+"""Peak rates of accelerators, from their makers' data sheets.
 
 Peak is dense bf16 FLOP/s, bandwidth that of the device's own memory. A chunk
 of C tokens against a head [V, D] does 6 C D V FLOP and moves about 12 D V

@@ -1,4 +1,4 @@
-"""What the command of a sweep does: run and report, report, or print lines."""
+"""The command of a sweep: run and report, report, or print command lines."""
 
 import pathlib
 import sys

@@ -208,7 +208,7 @@ def _cell(values: np.ndarray) -> str:
 
 
 def _ledgers(runs: Sequence[Run]) -> Iterator[Table]:
-  """What each masked, and pairs of runs on the tokens that they share."""
+  """Masked tokens of each run, and of pairs on the tokens that they share."""
   steps = {run.label: files.find_steps(run.folder) for run in runs}
   kept = [run for run in runs if steps[run.label]]
   if not kept:

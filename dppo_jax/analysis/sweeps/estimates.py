@@ -1,4 +1,4 @@
-"""What the runs of a sweep say: means, intervals, pairs, collapsed seeds.
+"""Statistics of the runs of a sweep: means, intervals, pairs, collapsed seeds.
 
 Reward is the mean over all steps of a run, and held-out the last accuracy that
 it measured; both are averaged over seeds. An interval is the 95 % t interval of

@@ -13,7 +13,7 @@ from dppo_jax.runtime.ledger.record import Record
 
 
 class Masked(NamedTuple):
-  """What one ledger masked.
+  """Masked tokens of one ledger.
 
   Attributes:
     num_tokens: of its steps.
@@ -56,7 +56,7 @@ class Overlap(NamedTuple):
 
 
 def count(record: Record) -> Masked:
-  """What a ledger masked, in all."""
+  """Totals of the tokens that a ledger masked."""
   masked = record.keep == 0
   rare = record.rollout_log_probs < np.log(0.1)
   return Masked(

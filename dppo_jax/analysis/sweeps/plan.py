@@ -28,7 +28,7 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep:
-  """What is swept.
+  """A sweep: its variants and seeds.
 
   Attributes:
     config: what variants change, every key, as plain nested dicts.
@@ -151,7 +151,7 @@ def read(folder: pathlib.Path) -> Sweep:
 
 
 def _departures(before: Sweep, now: Sweep) -> Iterator[str]:
-  """What of a sweep its continuation would leave out or change."""
+  """Variants of a sweep that its continuation would drop or change."""
   plain = json.loads(json.dumps(now.config))
   yield from workdir.differences(before.config, plain)
   wanted = {variant.name: dict(variant.overrides) for variant in now.variants}
@@ -167,7 +167,7 @@ def _departures(before: Sweep, now: Sweep) -> Iterator[str]:
 def outcomes(
   sweep: Sweep, folder: pathlib.Path, wanted: Sequence[Job]
 ) -> list[Outcome]:
-  """What is there of the runs, whoever ran them.
+  """Outcomes of the runs that exist, whoever ran them.
 
   Args:
     sweep: of the folder.

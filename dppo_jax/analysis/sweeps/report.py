@@ -183,7 +183,7 @@ def _panels(
   num_variants: int,
   families: dict[str, list[str]],
 ) -> list[Panel]:
-  """What is drawn: the first variants only, if they are many."""
+  """The variants that are plotted: the first ones only, if they are many."""
   names = found.values('variant')
   few = ''
   if len(names) < num_variants:

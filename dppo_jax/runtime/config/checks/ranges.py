@@ -32,7 +32,7 @@ class Range(NamedTuple):
 
 
 def _of_thresholds(kind: str) -> dict[str, Any]:
-  """What stands beside the fields of `Thresholds`, by path of the config."""
+  """Metadata of the fields of `Thresholds`, by path of the config."""
   return {
     f'trust_region.{field.name}': field.metadata[kind]
     for field in dataclasses.fields(Thresholds)
