@@ -1,7 +1,6 @@
 """Verdicts compare rewards over a run (.15), and accuracy after it (.3).
 
-Bad is A < 0 and mu - pi >= .5. One-sided masks are DPPO-Binary-TV's, for one
-sign of A. The sampler is exact, so Mask-0.5-Recompute equals Mask-0.5.
+Bad is A < 0, mu - pi >= .5. One-sided masks: Binary TV. The sampler is exact.
 """
 
 from dppo_jax.analysis import panels

@@ -276,7 +276,7 @@ def test_a_rule_that_asks_for_no_side_refuses_one(preset):
 
 @pytest.mark.parametrize('rule', ['trm_mean', 'gspo'])
 def test_a_rule_on_responses_says_so(rule):
-  with pytest.raises(ValueError, match='decides on whole responses'):
+  with pytest.raises(ValueError, match='decides on whole sequences'):
     _build(rule, **{'trust_region.advantage_sign': 'positive'})
 
 

@@ -19,7 +19,7 @@ def command(capsys, monkeypatch):
   for name in ('DEFINE_string', 'DEFINE_float'):
     define = functools.partial(getattr(flags, name), flag_values=values)
     monkeypatch.setattr(flags, name, define)
-  monkeypatch.delitem(sys.modules, 'experiments.export', raising=False)
+  monkeypatch.delitem(sys.modules, 'dppo_jax.experiments.export', raising=False)
   export = importlib.import_module('dppo_jax.experiments.export')
   values.mark_as_parsed()
 

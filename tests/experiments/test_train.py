@@ -116,6 +116,7 @@ def _command(monkeypatch, settings, folder=None, dry_run=False):
     ('_WORKDIR', folder and str(folder)),
     ('_DRY_RUN', dry_run),
     ('_NUM_DEVICES', 0),
+    ('_EXTEND', False),
   ):
     monkeypatch.setattr(train, name, SimpleNamespace(value=value))
   launch = cluster.make_launch(None, 1, 0, 60, {})
@@ -181,7 +182,7 @@ def test_the_command_asks_for_what_it_needs(monkeypatch, capsys):
   assert _command(monkeypatch, None) == 1
   assert '--config: missing; name an experiment' in capsys.readouterr().err
   assert _command(monkeypatch, runs.config()) == 1
-  assert '--workdir: missing; name the folder' in capsys.readouterr().err
+  assert '--workdir: missing; name a folder' in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written(monkeypatch, capsys, tmp_path):

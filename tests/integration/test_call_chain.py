@@ -71,11 +71,11 @@ def test_from_the_train_step_to_a_divergence_in_at_most_8_calls(experiment):
     advantages=jnp.zeros(shape),
     rollout=stats,
   )
-  step = compiled.jit_step(experiment, parts, recording=False)
+  step = compiled.compile_step(experiment, parts)
   row = divergences.DIVERGENCES[loss.divergence]
   spied = {loss.divergence: row._replace(fn=_stack)}
   with mock.patch.dict(divergences.DIVERGENCES, spied):
-    names = _calls('train_step', step.lower, state, batch, (None, None))
+    names = _calls('train_step', step.lower, state, batch)
   # `head_loss` is a custom_vjp: of it the stack shows the forward rule alone.
   # It makes one call more, and the equation is another.
   assert names == [
@@ -92,12 +92,12 @@ def test_from_the_train_step_to_a_divergence_in_at_most_8_calls(experiment):
 def test_from_main_to_the_train_step_in_at_most_5_calls(tmp_path):
   """`main` calls `loop.run`, which is called here in its place."""
   with (
-    runs.devices(),
+    runs.quick_compilation(),
     mock.patch.object(train_step, 'train_step', _stack),
     pytest.raises(_Reached) as caught,
   ):
     loop.run(runs.experiment(runs.smallest()), tmp_path)
   names = caught.value.args[0]
-  # `iterate` is a step of the loop, `step` what it compiled.
-  assert names == ['run', 'iterate', 'step', 'step']
+  # `iterate` is a step of the loop; a StepProgram is called.
+  assert names == ['run', 'iterate', '__call__', 'step']
   assert len(names) + 1 <= 5

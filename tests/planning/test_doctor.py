@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 
-from dppo_jax.planning import doctor
+from dppo_jax.planning import doctor, memory
 from tests.support import runs
 
 _TOKENIZER = pathlib.Path(__file__).parents[1] / 'testdata' / 'tokenizer'
@@ -83,7 +83,7 @@ def test_what_cannot_start_is_found_at_once(overrides, check, cause):
 
 
 def test_without_memory_nothing_is_sampled():
-  with mock.patch.object(doctor, 'capacity', return_value=1000.0):
+  with mock.patch.object(memory, 'capacity', return_value=1000.0):
     found, told = _examine(runs.config())
   assert found['memory'].level == 'error'
   assert told[-1] == 'Not sampling: fix the errors first'

@@ -96,7 +96,7 @@ def test_what_is_too_large_is_not_computed(monkeypatch, completion):
   def ask():
     raise AssertionError('sympy is asked')
 
-  monkeypatch.setattr(verifiers, '_ask', ask)
+  monkeypatch.setattr(verifiers, '_load', ask)
   monkeypatch.setattr(cost, 'MAX_BITS', 8.0)
   monkeypatch.setattr(cost, '_MAX_BITS_OF_LETTERS', 16.0)
   malformed = (0.0, 'malformed')

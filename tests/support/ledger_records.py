@@ -127,7 +127,7 @@ def decide_in_training(loss: LossConfig, top_k=5, seed=0):
     jnp.asarray(_logits(top_k, seed)),
     jax.tree.map(jnp.asarray, made),
     jnp.ones((ROWS, LENGTH)),
-    head,
+    (head, None),
   )
   return made, jax.device_get(decisions)
 

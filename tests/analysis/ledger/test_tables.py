@@ -108,7 +108,7 @@ def test_a_rule_is_described_by_what_it_reads():
     records.rule(top_k_set='replace_kth', advantage_sign='negative')
   )
   assert 'topk_tv (probability) with replace_kth' in text
-  assert 'side negative' in text
+  assert 'advantage_sign negative' in text
   assert 'clip' not in text
   assert 'tau_low 1.05' in describe(records.rule(rule='sapo'))
 

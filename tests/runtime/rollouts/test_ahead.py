@@ -153,16 +153,23 @@ def test_further_attempts_are_of_the_same_parameters(monkeypatch, tmp_path):
     sampling__lag=1,
     data__dynamic_sampling='resample',
     data__max_resampling=1,
-    sampling__temperature=1e-6,  # No group is varied, and none trained on:
-    optimizer__weight_decay=0.5,  # this changes the parameters.
+    data__group_size=2,  # Some groups are equally long: steps draw again.
+    rewards__shaping='overlong',
+    rewards__overlong_cache=6,
   )
   calls, states = _spied(monkeypatch, settings, tmp_path)
   found = [
     next(s for s, each in enumerate(states) if (each == embedding).all())
     for embedding, _ in calls
   ]
-  # For steps 0, 1, 0 again; 2, 1 again; 3, 2 again; 3 again.
-  assert found == [0, 0, 0, 1, 0, 2, 1, 2]
+  # For steps 0, 1, 0 again; 2, 1 again; 3, 2 again; 3 again. A state that
+  # trained on no group is the one before it.
+  first = [
+    next(s for s, each in enumerate(states) if (each == state).all())
+    for state in states
+  ]
+  assert found == [first[step] for step in (0, 0, 0, 1, 0, 2, 1, 2)]
+  assert first[-1] > 1
 
 
 def test_a_checkpoint_of_another_lag(tmp_path, whole):

@@ -49,7 +49,7 @@ def test_a_figure_is_made(make, capsys):
     '- Seeds: 10, 11, 12, 13, 14\n',
     '- Runs: 10, 0 failed',
     '- Device: an abacus',
-    'runs 20 s, of the processor 15 s',
+    'runs 20 s, CPU time 15 s',
     _DOCS,
     'Not yet run.',
   ):
