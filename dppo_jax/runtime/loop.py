@@ -131,6 +131,8 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       tracer.before(step)
       state, metrics, samples = iterate(state, recorder.flush)
       tracer.after(step)
+      if step == 1:  # Records without a checkpoint are those of a lost run.
+        checkpoints.wait()
       recorder.hold(step, metrics, samples)
 
       last = step == experiment.num_steps

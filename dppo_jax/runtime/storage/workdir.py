@@ -11,7 +11,8 @@ import os
 import pathlib
 from typing import Any
 
-from dppo_jax.runtime.storage.files import write_atomically
+from dppo_jax.runtime.storage import metrics_log
+from dppo_jax.runtime.storage.files import step_number, write_atomically
 
 CONFIG = 'config.json'
 INPUTS = 'inputs.json'  # What the run reads, by content.
@@ -85,7 +86,40 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 
 def has_begun(workdir: pathlib.Path) -> bool:
   """Whether a run has saved a checkpoint there."""
-  return any((workdir / CHECKPOINTS).glob('[0-9]*'))
+  names = [path.name for path in (workdir / CHECKPOINTS).glob('*')]
+  return any(step_number(name) is not None for name in names)
+
+
+def last_recorded(workdir: pathlib.Path) -> int:
+  """The last train step that left a line of metrics; 0 where none did."""
+  rows = metrics_log.read_rows(workdir / metrics_log.METRICS_FILE)
+  steps = [row['step'] for row in rows if isinstance(row['step'], int)]
+  return max(steps, default=0)
+
+
+def _check_whole(workdir: pathlib.Path) -> None:
+  """Refuses to begin anew where a run has lost a part of itself.
+
+  A run records its first step once its first checkpoint is whole: records
+  without a checkpoint are those of a run whose checkpoints were removed, and
+  beginning anew would overwrite them.
+  """
+  begun = has_begun(workdir)
+  if begun and not (workdir / CONFIG).exists():
+    raise ValueError(
+      f'--workdir: {workdir} holds checkpoints and no {CONFIG}, so nothing says'
+      ' which run they are of. Restore that file from a copy, or choose'
+      ' another --workdir.'
+    )
+  last = 0 if begun else last_recorded(workdir)
+  if last:
+    raise ValueError(
+      f'--workdir: {workdir} holds the records of {last} steps and no whole'
+      f' checkpoint in {CHECKPOINTS}/, and a run that begins there would'
+      ' overwrite them. Restore that folder from a copy to go on, or choose'
+      f' another --workdir; to begin anew here, move'
+      f' {metrics_log.METRICS_FILE} away first.'
+    )
 
 
 def check_config(
@@ -93,7 +127,8 @@ def check_config(
 ) -> list[str]:
   """Records the config of a new run, or compares it with the recorded one.
 
-  A run that has saved nothing yet has nothing to lose: its config is replaced.
+  A run that has recorded no step yet has nothing to lose: its config is
+  replaced.
   Where something lies may change in a run that goes on, for what lies there is
   compared by its content.
 
@@ -106,8 +141,10 @@ def check_config(
     'path: recorded -> mine' of what may differ and does, to be told.
 
   Raises:
-    ValueError: the folder holds a run of another config; lists what differs.
+    ValueError: the folder holds a run of another config, and lists what
+      differs; or one that lost its config or all of its checkpoints.
   """
+  _check_whole(workdir)
   path = workdir / CONFIG
   mine = json.loads(json.dumps(resolved))
   told: list[str] = []
