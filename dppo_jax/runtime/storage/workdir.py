@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 from dppo_jax.runtime.storage import metrics_log
@@ -44,12 +45,24 @@ _MIXTURE = 'data.mixture'  # Rows of (source, files, weight).
 _LENGTH = 'num_steps'
 
 
+def _check_local(workdir: str | os.PathLike[str]) -> None:
+  """Refuses 'gs://…', of which pathlib would make a folder named 'gs:'."""
+  if re.match(r'[a-z][a-z0-9+.-]+:/', os.fspath(workdir)):
+    raise ValueError(
+      f'--workdir: got {os.fspath(workdir)!r}, an address. A run locks its'
+      ' folder, appends to files and renames them, which object stores do not'
+      ' offer. Mount the bucket (gcsfuse, s3fs) and name the mounted folder, or'
+      ' name a local folder and copy it afterwards.'
+    )
+
+
 def open_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:
   """Makes the folder if need be and checks that it can be written.
 
   Raises:
-    ValueError: it cannot.
+    ValueError: it cannot, or it is an address and no folder.
   """
+  _check_local(workdir)
   folder = pathlib.Path(workdir).expanduser().absolute()
   probe = folder / '.writable'
   try:
@@ -221,6 +234,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   Raises:
     ValueError: there is none, or it is damaged.
   """
+  _check_local(workdir)
   path = workdir / CONFIG
   if not path.exists():
     raise ValueError(

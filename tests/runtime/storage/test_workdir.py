@@ -1,4 +1,5 @@
 import json
+import pathlib
 
 import pytest
 
@@ -10,6 +11,15 @@ from tests.support import runs
 def test_a_folder_is_made_and_left_clean(tmp_path):
   folder = workdir.open_workdir(tmp_path / 'a' / 'b')
   assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize('named', ['gs://bucket/run', 's3://b', 'gs:/bucket'])
+def test_an_address_is_no_folder(tmp_path, monkeypatch, named):
+  monkeypatch.chdir(tmp_path)
+  for call in (workdir.open_workdir, workdir.read_config):
+    with pytest.raises(ValueError, match=r'^--workdir: got .*Mount the b'):
+      call(pathlib.Path(named))
+  assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_under_a_file_is_refused(tmp_path):
