@@ -106,8 +106,7 @@ def has_begun(workdir: pathlib.Path) -> bool:
 def last_recorded(workdir: pathlib.Path) -> int:
   """The last train step that left a line of metrics; 0 where none did."""
   rows = metrics_log.read_rows(workdir / metrics_log.METRICS_FILE)
-  steps = [row['step'] for row in rows if isinstance(row['step'], int)]
-  return max(steps, default=0)
+  return max((row['step'] for row in rows), default=0)
 
 
 def _check_whole(workdir: pathlib.Path) -> None:
