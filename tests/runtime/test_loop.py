@@ -146,6 +146,24 @@ def test_a_step_is_recorded_after_the_first_checkpoint_is_whole(
   assert events[first : first + 3] == ['save', 'wait', 'hold']
 
 
+def test_a_verifier_that_always_fails_stops_the_run(capsys, two_steps_short):
+  settings = runs.config(
+    rewards__verifier='tests.support.bad_verifiers:always_fails',
+    rewards__num_workers=1,
+    rewards__max_failed=2,
+  )
+  _rewrite_config(two_steps_short, settings)
+  assert _guarded(settings, two_steps_short) == 1
+  said = capsys.readouterr().err
+  reason = "most often with: error: KeyError: 'level'"
+  assert said.count('WARNING: step 5: rewards.verifier: it failed on 100%') == 1
+  assert said.count(reason) == 2
+  assert 'error: step 6: rewards.verifier: it failed on 100%' in said
+  assert '2 steps in a row (rewards.max_failed)' in said
+  # Nothing of it was saved, and what was is whole.
+  assert not (two_steps_short / workdir.CHECKPOINTS / '6').exists()
+
+
 def test_the_reference_survives(monkeypatch, tmp_path):
   settings = runs.smallest(
     trust_region__divergence='binary_kl',

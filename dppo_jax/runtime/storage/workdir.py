@@ -28,6 +28,7 @@ FREE_KEYS = (
   'data.data_dir',
   'ledger',
   'profile',
+  'rewards.max_failed',
   'rewards.num_workers',
   'sft.cache',
   'writers',
