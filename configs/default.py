@@ -56,6 +56,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     time_limit_s=2.0,  # CPU seconds per verification.
     wall_limit_s=60.0,  # Wall-clock seconds per verification.
     memory_limit_mb=4096,  # MiB of address space per verifier process.
+    max_failed=5,  # Wholly failed batches in a row that stop the run.
     num_workers=0,  # Verifier processes; 0 runs trusted verifiers in process.
     truncated='zero',  # Completions at the limit: zero, score (as text), mask.
     shaping='none',  # Keys of SHAPINGS, added in training: 'overlong'.

@@ -222,6 +222,7 @@ def check_sample(
     )
     shaping = experiment.rewards.shaping
     verdicts = reward(verifier, host, size, shaping).verdicts
+  yield findings.check_verifier(verdicts)
   rewards = np.asarray([v.reward for v in verdicts], np.float32)
   yield findings.check_rewards(rewards.reshape(-1, size), warm_start=warm_start)
   mask = np.asarray(host.completion_mask)

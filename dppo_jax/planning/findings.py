@@ -3,6 +3,7 @@
 Every function is pure, so that each failure can be tested directly.
 """
 
+from collections.abc import Sequence
 import dataclasses
 from typing import Literal
 
@@ -10,6 +11,12 @@ import numpy as np
 
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.planning.memory import show_bytes
+from dppo_jax.rewards.verdicts import (
+  Verdict,
+  common_failure,
+  describe_failure,
+  failure_share,
+)
 from dppo_jax.runtime.config.experiment import Experiment
 
 OK, WARNING, ERROR = 'ok', 'warning', 'error'
@@ -193,6 +200,22 @@ def check_products(device: str, error: float, dtype: str) -> Finding:
     'find the setting that lowers it (XLA_FLAGS, NVIDIA_TF32_OVERRIDE), or'
     ' claim no more than this precision for results on this device.',
   )
+
+
+def check_verifier(verdicts: Sequence[Verdict]) -> Finding:
+  """Finding on the share of completions that the verifier failed on.
+
+  Args:
+    verdicts: B, at least one.
+  """
+  check, share = 'verifier', failure_share(verdicts)
+  if not share:
+    return Finding(OK, check, f'it judged all of {len(verdicts)} completions')
+  text, _, hint = describe_failure(share, common_failure(verdicts)).partition(
+    '. Look at '
+  )
+  level = ERROR if share == 1.0 else WARNING
+  return Finding(level, check, text, f'look at {hint}')
 
 
 def check_rewards(rewards: np.ndarray, *, warm_start: bool) -> Finding:

@@ -1,5 +1,6 @@
 """Verdicts on completions: a reward, and the reason for it."""
 
+import collections
 from collections.abc import Mapping, Sequence
 import math
 import numbers
@@ -116,6 +117,39 @@ def failure_counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
     'timeouts': reasons.count('timeout'),
     'crashes': reasons.count('crashed') + reasons.count('memory'),
   }
+
+
+def failure_share(verdicts: Sequence[Verdict]) -> float:
+  """Share of completions that verifiers failed on, in [0, 1].
+
+  Args:
+    verdicts: B, at least one.
+  """
+  return sum(failure_counts(verdicts).values()) / len(verdicts)
+
+
+def common_failure(verdicts: Sequence[Verdict]) -> str:
+  """The reason that verifiers failed with most often; '' if none failed."""
+  failed = [v.reason for v in verdicts if any(failure_counts([v]).values())]
+  return collections.Counter(failed).most_common(1)[0][0] if failed else ''
+
+
+def describe_failure(share: float, reason: str) -> str:
+  """Message about verifiers that failed.
+
+  Args:
+    share: of completions, of `failure_share`.
+    reason: of `common_failure`; '' if it is not known here.
+  """
+  means = REASONS.get(reason)
+  why = f'{reason} ({means})' if means else reason
+  most = f', most often with: {why}' if reason else ''
+  return (
+    f'rewards.verifier: it failed on {share:.0%} of the completions{most}. A'
+    ' failed verdict counts as reward 0. Look at its signature, (completion,'
+    ' example, truncated) -> (reward, reason), at the columns it reads, and at'
+    ' rewards.time_limit_s and rewards.memory_limit_mb.'
+  )
 
 
 def reason_shares(verdicts: Sequence[Verdict]) -> dict[str, float]:

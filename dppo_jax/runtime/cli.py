@@ -11,12 +11,21 @@ from absl import app, flags, logging
 
 from dppo_jax.runtime.hosts import cluster
 from dppo_jax.runtime.hosts.preemption import Preempted
-from dppo_jax.runtime.reporting.recorder import NonFiniteError
+from dppo_jax.runtime.reporting.recorder import (
+  FailedVerifierError,
+  NonFiniteError,
+)
 from dppo_jax.runtime.storage.checkpoints import CheckpointError
 from dppo_jax.suggestions import suggest
 
 # What a user can mend: the message is enough.
-_MENDABLE = (ValueError, OSError, CheckpointError, NonFiniteError)
+_MENDABLE = (
+  ValueError,
+  OSError,
+  CheckpointError,
+  FailedVerifierError,
+  NonFiniteError,
+)
 # Those of a clone, or installed with the package.
 _CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 _NO_CONFIGS = ('__init__', 'presets', 'published', 'thresholds')

@@ -61,6 +61,8 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
 
   Raises:
     Preempted: SIGTERM or Ctrl-C; the state is saved.
+    FailedVerifierError: verifiers failed on `rewards.max_failed` batches in a
+      row.
     NonFiniteError: `optimizer.max_nonfinite` updates in a row were skipped.
     CheckpointError: a checkpoint could not be written or read.
   """
@@ -120,6 +122,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       found = evaluate(state, schedule.final_num_prompts)
       metrics = found.metrics
       recorder.evaluation(0, metrics)
+      recorder.warn_of_failures(found.sampled.verdicts, 'held-out')
       if coordination.is_primary():
         write_results(workdir, 0, schedule, parts.held_out, found)
       checkpoints.save(0, state, metrics, about)
@@ -131,6 +134,8 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
       tracer.before(step)
       state, metrics, samples = iterate(state, recorder.flush)
       tracer.after(step)
+      if step == 1:  # Records without a checkpoint are those of a lost run.
+        checkpoints.wait()
       recorder.hold(step, metrics, samples)
 
       last = step == experiment.num_steps
@@ -140,6 +145,7 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
         found = evaluate(state, size)
         evaluated = found.metrics
         recorder.evaluation(step, evaluated)
+        recorder.warn_of_failures(found.sampled.verdicts, 'held-out')
         if coordination.is_primary():
           write_results(workdir, step, schedule, parts.held_out, found)
       stopping = stop.agreed()  # Once: a signal may come between two looks.

@@ -39,6 +39,7 @@ def test_a_healthy_config_passes(healthy):
     'chat template round trip',
     'memory',
     'truncation',
+    'verifier',
     'zero-variance groups',
     'recorded K',
     'sampler against trainer',

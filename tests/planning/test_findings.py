@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dppo_jax.planning import findings as findings_lib
+from dppo_jax.rewards import verdicts
 from tests.support import runs
 
 
@@ -123,6 +124,21 @@ def test_rewards(rewards, warm_start, level, fix):
   found = findings_lib.check_rewards(rewards, warm_start=warm_start)
   assert found.level == level
   assert fix in found.fix
+
+
+@pytest.mark.parametrize(
+  ('found', 'level', 'cause'),
+  [
+    ([verdicts.RIGHT], 'ok', 'all of 1 completions'),
+    ([verdicts.RIGHT, verdicts.TIMEOUT], 'warning', 'on 50% of'),
+    ([verdicts.CRASHED, verdicts.error_verdict('no idea')], 'error', '100%'),
+  ],
+)
+def test_verifier(found, level, cause):
+  finding = findings_lib.check_verifier(found)
+  assert finding.level == level
+  assert cause in finding.cause
+  assert ('look at its signature' in finding.fix) == (level != 'ok')
 
 
 @pytest.mark.parametrize(

@@ -79,3 +79,13 @@ def test_every_reason_is_counted_and_the_shares_sum_to_one():
 def test_the_verdicts_of_this_package_have_known_reasons():
   found = [v for v in vars(verdicts).values() if isinstance(v, Verdict)]
   assert sorted(v.reason for v in found) == sorted(verdicts.REASONS)
+
+
+def test_failures_are_described_with_their_commonest_reason():
+  found = [verdicts.RIGHT, verdicts.TIMEOUT, verdicts.TIMEOUT, verdicts.CRASHED]
+  share, reason = verdicts.failure_share(found), verdicts.common_failure(found)
+  assert (share, reason) == (0.75, 'timeout')
+  text = verdicts.describe_failure(share, reason)
+  assert 'failed on 75% of the completions, most often with: timeout (' in text
+  assert verdicts.common_failure([verdicts.RIGHT]) == ''
+  assert 'most often' not in verdicts.describe_failure(1.0, '')

@@ -1,6 +1,7 @@
 """Runs in this process: what stops them, and every kind of loss."""
 
 import errno
+import json
 import math
 import os
 import shutil
@@ -13,8 +14,10 @@ from dppo_jax.rewards.verdicts import Verdict
 from dppo_jax.runtime import cli
 from dppo_jax.runtime.programs import compiled
 from dppo_jax.runtime.reporting import summary as summary_lib
+from dppo_jax.runtime.reporting.recorder import Recorder
 from dppo_jax.runtime.rollouts import collect
 from dppo_jax.runtime.storage import checksums, workdir
+from dppo_jax.runtime.storage.checkpoints import Checkpoints
 from tests.support import runs
 
 _REWARD_MODEL = runs.ROOT / 'tests/testdata/hf_reward_models/llama3'
@@ -105,6 +108,62 @@ def test_a_signal_saves_and_the_run_goes_on(
   runs.assert_same(two_steps_short, finished)
 
 
+def _rewrite_config(folder, settings):
+  resolved = runs.experiment(settings).resolved
+  (folder / workdir.CONFIG).write_text(json.dumps(resolved))
+
+
+def test_a_finished_run_without_its_checkpoints_is_not_wiped(
+  capsys, two_steps_short
+):
+  shutil.rmtree(two_steps_short / workdir.CHECKPOINTS)
+  before = runs.rows(two_steps_short)
+  assert _guarded(runs.config(), two_steps_short) == 1
+  assert 'records of 6 steps and no whole' in capsys.readouterr().err
+  assert runs.rows(two_steps_short) == before
+
+
+def test_a_step_is_recorded_after_the_first_checkpoint_is_whole(
+  monkeypatch, tmp_path
+):
+  events = []
+
+  def note(owner, name):
+    whole = getattr(owner, name)
+
+    def noted(*args, **kwargs):
+      found = whole(*args, **kwargs)
+      events.append(name)
+      return found
+
+    monkeypatch.setattr(owner, name, noted)
+
+  note(Checkpoints, 'save')
+  note(Checkpoints, 'wait')
+  note(Recorder, 'hold')
+  runs.run(runs.smallest(), tmp_path)
+  first = events.index('save')
+  assert events[first : first + 3] == ['save', 'wait', 'hold']
+
+
+def test_a_verifier_that_always_fails_stops_the_run(capsys, two_steps_short):
+  settings = runs.config(
+    rewards__verifier='tests.support.bad_verifiers:always_fails',
+    rewards__num_workers=1,
+    rewards__max_failed=2,
+  )
+  _rewrite_config(two_steps_short, settings)
+  assert _guarded(settings, two_steps_short) == 1
+  said = capsys.readouterr().err
+  reason = "most often with: error: KeyError: 'level'"
+  assert said.count('WARNING: step 5: rewards.verifier: it failed on 100%') == 1
+  assert said.count(reason) == 2
+  assert 'error: step 6: rewards.verifier: it failed on 100%' in said
+  assert '2 steps in a row (rewards.max_failed)' in said
+  # Nothing of it was saved, and what was is whole.
+  assert not (two_steps_short / workdir.CHECKPOINTS / '6').exists()
+
+
 def test_the_reference_survives(monkeypatch, tmp_path):
   settings = runs.smallest(
     trust_region__divergence='binary_kl',
@@ -169,8 +228,8 @@ def test_gradients_that_are_not_finite_stop_the_run(
     return found._replace(verdicts=verdicts)
 
   monkeypatch.setattr(collect, 'reward', no_number)
-  (two_steps_short / workdir.CONFIG).unlink()
   settings = runs.config(optimizer__max_nonfinite=3)
+  _rewrite_config(two_steps_short, settings)
   assert _guarded(settings, two_steps_short) == 1
   said = capsys.readouterr().err
   assert 'step 6: the last 4 gradients were not finite' in said
@@ -185,12 +244,12 @@ def test_gradients_that_are_not_finite_stop_the_run(
 
 
 def test_a_verifier_that_fails_costs_its_completions(two_steps_short):
-  (two_steps_short / workdir.CONFIG).unlink()
   settings = runs.config(
     rewards__verifier='tests.support.bad_verifiers:fails',
     rewards__num_workers=1,
     rewards__time_limit_s=0.2,
   )
+  _rewrite_config(two_steps_short, settings)
   runs.run(settings, two_steps_short)
   stream = runs.parts(settings).prompts
   for row in runs.rows(two_steps_short)[-3:-1]:

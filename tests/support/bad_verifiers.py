@@ -10,3 +10,8 @@ def fails(completion, example, truncated):
   if kind < 8:
     raise RuntimeError('no idea')
   return 1.0, 'right'
+
+
+def always_fails(completion, example, truncated):
+  del completion, truncated
+  return float(example['level']), 'right'  # A column that is not there.

@@ -136,6 +136,7 @@ def _rewards(c: Any) -> RewardsConfig:
       cache=c.rewards.overlong_cache,
     ),
     model=from_section(c.rewards),
+    max_failed=c.rewards.max_failed,
   )
 
 

@@ -76,11 +76,13 @@ class RewardsConfig(VerificationConfig):
     truncated: a key of `TRUNCATED_POLICIES`.
     shaping: what lengths add to rewards.
     model: what a reward model adds to them: keys `model…`.
+    max_failed: wholly failed batches in a row that stop the run.
   """
 
   truncated: str
   shaping: ShapingConfig
   model: RewardModelConfig
+  max_failed: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """The files of the ledger: one a recorded step.
 
 WORKDIR/ledger/step_000050.npz is NumPy's compressed archive: a member a column
-of `ledger.Record`, and `facts`, JSON in UTF-8, with the rest. Nothing in it is
+of `ledger.Record`, and `facts`, JSON in UTF-8, with the rest and the names of
+the columns, so that one that is lost is noticed. Nothing in it is
 pickled. It is written before the checkpoint of its step, and a run that is
 resumed drops the steps it repeats.
 """
@@ -10,8 +11,6 @@ from collections.abc import Sequence
 import json
 import pathlib
 import re
-import zipfile
-import zlib
 
 import numpy as np
 
@@ -68,6 +67,9 @@ def save(path: pathlib.Path, record: record_lib.Record) -> None:
     'num_columns': record.num_columns,
     'vocab_size': record.vocab_size,
     'pieces': {str(key): text for key, text in record.pieces.items()},
+    'columns': [
+      name for name in record_lib.COLUMNS if getattr(record, name) is not None
+    ],
     **{name: list(getattr(record, name)) for name in record_lib.TEXTS},
   }
   # Text as JSON bytes: an array of strings takes its longest for each.
@@ -93,6 +95,10 @@ def load(path: pathlib.Path) -> record_lib.Record:
     facts = json.loads(columns.pop('facts').tobytes())
     if facts['format'] != FORMAT:
       raise ValueError(f'format {facts["format"]}, and this reads {FORMAT}')
+    named = facts.get('columns')  # Files of earlier versions name none.
+    if named is not None and set(named) != set(columns):
+      other = sorted(set(named) ^ set(columns))
+      raise ValueError(f'columns that it names and holds differ: {other}')
     record = record_lib.Record(
       trust_region=facts['trust_region'],
       num_columns=int(facts['num_columns']),
@@ -102,17 +108,7 @@ def load(path: pathlib.Path) -> record_lib.Record:
       **columns,
     )
     _check(record)
-  except (
-    AttributeError,
-    EOFError,
-    KeyError,
-    NotImplementedError,  # An unknown compression, says zipfile.
-    OSError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-  ) as error:
+  except Exception as error:  # A damaged archive fails in many ways.
     raise ValueError(
       f'--workdir: {path} is damaged ({type(error).__name__}: {error}); delete'
       ' it, or leave its step out with --step. Other steps are not affected.'

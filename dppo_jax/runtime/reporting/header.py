@@ -192,6 +192,11 @@ def summarize(
   idle_step, num_idle = recorder.longest_idle(trained)
   if num_idle >= recorder.NUM_IDLE:
     facts['warning'] = recorder.idle_warning(idle_step, num_idle)
+  failed = [recorder.failed_share(row) for row in trained]
+  if any(failed):
+    facts['verifier_failed'] = float(np.mean(failed))
+    if 1.0 in failed:
+      facts['verifier_failed_steps'] = failed.count(1.0)
   if all(dropped in row for row in trained):  # Not so in an older folder.
     facts['mean_dropped_weight'] = mean(dropped)
   return facts | {

@@ -14,6 +14,12 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from dppo_jax.rewards.verdicts import (
+  Verdict,
+  common_failure,
+  describe_failure,
+  failure_share,
+)
 from dppo_jax.runtime.config.experiment import Experiment, ProfileConfig
 from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.reporting.progress import Progress
@@ -38,6 +44,10 @@ def spread(rows: Sequence[Sample], most: int) -> list[Sample]:
 
 class NonFiniteError(RuntimeError):
   """Too many gradients in a row were not finite."""
+
+
+class FailedVerifierError(RuntimeError):
+  """Verifiers failed on every completion of too many batches in a row."""
 
 
 class Recorder:
@@ -74,6 +84,9 @@ class Recorder:
     )
     self._held: tuple[int, Mapping[str, Any]] | None = None
     self._num_idle = 0
+    self._max_failed = experiment.rewards.max_failed
+    self._num_failed = 0
+    self._reason = ''
 
   def __enter__(self) -> Self:
     return self
@@ -86,6 +99,7 @@ class Recorder:
   ) -> None:
     """Takes what a step reports; `flush` writes it."""
     self._held = (step, metrics)
+    self._reason = common_failure([Verdict(0.0, s.reason) for s in samples])
     if self._samples and due(step, self._config.samples_every_n_steps):
       self._samples.write(step, spread(samples, self._config.num_samples))
 
@@ -93,6 +107,8 @@ class Recorder:
     """Writes the metrics held, if any.
 
     Raises:
+      FailedVerifierError: verifiers failed on `rewards.max_failed` batches in
+        a row.
       NonFiniteError: `optimizer.max_nonfinite` updates in a row were skipped.
     """
     if self._held is None:
@@ -108,6 +124,7 @@ class Recorder:
     self._num_idle = self._num_idle + 1 if is_idle(metrics) else 0
     if self._num_idle == NUM_IDLE:
       self.progress.note(f'WARNING: {idle_warning(step, self._num_idle)}')
+    self._look_for_failures(step, metrics)
     in_a_row = int(metrics['optimizer/nonfinite_in_a_row'])
     if in_a_row >= self._max_nonfinite:
       raise NonFiniteError(
@@ -118,6 +135,28 @@ class Recorder:
         ' optimizer.learning_rate or a finite objective.ratio_cap usually'
         ' helps, in another --workdir.'
       )
+
+  def _look_for_failures(self, step: int, metrics: Mapping[str, Any]) -> None:
+    share = failed_share(metrics)
+    self._num_failed = self._num_failed + 1 if share == 1.0 else 0
+    if not self._num_failed:
+      return
+    found = f'step {step}: {describe_failure(share, self._reason)}'
+    if self._num_failed == self._max_failed:
+      raise FailedVerifierError(
+        f'{found} That was so {self._num_failed} steps in a row'
+        ' (rewards.max_failed): nothing was learned from them. Fix it; the'
+        ' same command resumes from the last checkpoint.'
+      )
+    if self._num_failed == 1:
+      self.progress.note(f'WARNING: {found}')
+
+  def warn_of_failures(self, verdicts: Sequence[Verdict], what: str) -> None:
+    """Tells of verifiers that failed on every completion of an evaluation."""
+    share = failure_share(verdicts)
+    if share == 1.0:
+      text = describe_failure(share, common_failure(verdicts))
+      self.progress.note(f'WARNING: {what}: {text}')
 
   def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
     """Writes held-out accuracy, after the metrics held."""
@@ -217,6 +256,17 @@ class Tracer:
       self._note(f'profile: {self._folder} (open it with xprof or Perfetto)')
 
 
+def failed_share(metrics: Mapping[str, Any]) -> float:
+  """Share of the completions of a step that verifiers failed on, in [0, 1].
+
+  0 for rows without these metrics, of an evaluation say.
+  """
+  # Shares of whole rows in f64 or f32: their sum may miss 1 by a rounding.
+  names = ('rewards/errors', 'rewards/timeouts')
+  share = sum(float(metrics.get(name, 0.0)) for name in names)
+  return 1.0 if share > 1.0 - 1e-6 else share
+
+
 def is_idle(metrics: Mapping[str, Any]) -> bool:
   """Whether the rewards of a step differed in no group: all advantages are 0.
 
@@ -276,6 +326,9 @@ def console_line(step: int, metrics: Mapping[str, Any]) -> str:
   lost = ''
   if is_soft(metrics):
     lost = f' · weight lost {value["trust_region/mean_dropped_weight"]:.2%}'
+  failed = failed_share(value)
+  if failed:
+    lost += f' · verifier failed {failed:.2%}'
   return (
     f'step {step}: reward {value["rewards/mean"]:.3f}'
     f' · masked {value["trust_region/fraction_masked"]:.2%}{lost}'

@@ -28,6 +28,7 @@ import orbax.checkpoint as ocp
 from dppo_jax.base import Params, TrainState
 from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.storage import checksums, flat_tree
+from dppo_jax.runtime.storage.files import step_number
 
 _ARRAYS = 'state'
 _METADATA = 'metadata'
@@ -89,9 +90,8 @@ class Checkpoints:
     if not self.directory.is_dir():
       return []
     # While it is being written, the name of a checkpoint is not a number.
-    return sorted(
-      int(path.name) for path in self.directory.iterdir() if path.name.isdigit()
-    )
+    numbers = (step_number(path.name) for path in self.directory.iterdir())
+    return sorted(number for number in numbers if number is not None)
 
   def latest_step(self) -> int | None:
     """Returns the step of the latest complete checkpoint, or None."""

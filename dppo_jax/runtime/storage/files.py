@@ -1,10 +1,20 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders named by steps."""
 
 from collections.abc import Iterator
 import contextlib
 import os
 import pathlib
+import re
 from typing import IO
+
+# As this package writes them: ASCII, no leading zeros, and of a length that
+# `int` reads. '²' is a digit to Python, too.
+_STEP = re.compile('0|[1-9][0-9]{0,17}')
+
+
+def step_number(name: str) -> int | None:
+  """The step that a name stands for; None where it is no step."""
+  return int(name) if _STEP.fullmatch(name) else None
 
 
 def write_atomically(path: pathlib.Path, content: str | bytes) -> None:

@@ -3,6 +3,7 @@
 import pathlib
 
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
+from dppo_jax.runtime.storage.files import step_number
 
 
 def find_step(
@@ -34,7 +35,7 @@ def find_step(
         f' {store.best_metric}; use latest or a number.'
       )
     return number
-  number = int(step) if step.isdigit() else -1
+  number = step_number(step)
   if number not in steps:
     raise ValueError(
       f'--step: no checkpoint {step!r}; there are {steps}, best and latest.'

@@ -20,6 +20,7 @@ from dppo_jax.runtime.storage.files import write_atomically
 
 METRICS_FILE = 'metrics.jsonl'
 SAMPLES_FILE = 'samples.jsonl'
+_DAMAGED = 'damaged'
 
 _log = logging.getLogger(__name__)
 
@@ -142,7 +143,9 @@ def to_json(value: Any) -> int | float | str:
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-  """Reads a file of JSON lines, without a line that was cut off.
+  """Reads a file of JSON lines, without those that are cut off or damaged.
+
+  A damaged one is told of; the last, where the file is being written, is not.
 
   Args:
     path: metrics.jsonl or samples.jsonl; need not exist.
@@ -153,16 +156,25 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
   path = pathlib.Path(path)
   if not path.is_file():
     return []
-  rows = [_parse(line) for line in path.read_bytes().split(b'\n')]
-  return [row for row in rows if row is not None]
+  *lines, unfinished = path.read_bytes().split(b'\n')
+  rows: list[dict[str, Any]] = []
+  for number, line in enumerate(lines, 1):
+    row = _parse(line)
+    if row is not None:
+      rows.append(row)
+    elif line.strip():
+      _log.warning('%s: line %d is damaged and is left out', path, number)
+  last = _parse(unfinished)
+  return [*rows, last] if last is not None else rows
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
   try:
     row = json.loads(line)
-  except ValueError:
+  except (ValueError, RecursionError):
     return None
-  return row if isinstance(row, dict) and 'step' in row else None
+  whole = isinstance(row, dict) and type(row.get('step')) is int
+  return row if whole else None
 
 
 class _JsonLines:
@@ -183,16 +195,32 @@ class _JsonLines:
 
 
 def _cut_back(path: pathlib.Path, last_step: int) -> None:
-  """Drops later steps and cut-off lines; the file is old or new, never half."""
+  """Drops later steps and a cut-off line; the file is old or new, never half.
+
+  Damaged lines before the last are put into a file beside it: they are what is
+  left of a step that nobody records again.
+  """
   if not path.is_file():
     return
-  lines = path.read_bytes().splitlines(keepends=True)
+  with path.open('rb') as file:
+    lines = list(file)
   kept: list[bytes] = []
-  for line in lines:
+  damaged: list[bytes] = []
+  for number, line in enumerate(lines, 1):
     row = _parse(line)
-    if row is None or not line.endswith(b'\n'):
+    if row is None and line.endswith(b'\n'):
+      if last_step >= 0:  # Else the run begins anew.
+        damaged.append(line)
+        aside = path.with_name(f'{path.name}.{_DAMAGED}')
+        _log.warning(
+          '%s: line %d is damaged; it is kept in %s', path, number, aside.name
+        )
+    elif row is None or not line.endswith(b'\n'):
       _log.warning('%s: dropped a line that was cut off', path)
     elif row['step'] <= last_step:
       kept.append(line)
+  if damaged:
+    with path.with_name(f'{path.name}.{_DAMAGED}').open('ab') as file:
+      file.writelines(damaged)
   if len(kept) < len(lines):
     write_atomically(path, b''.join(kept))

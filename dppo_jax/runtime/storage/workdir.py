@@ -9,9 +9,11 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
-from dppo_jax.runtime.storage.files import write_atomically
+from dppo_jax.runtime.storage import metrics_log
+from dppo_jax.runtime.storage.files import step_number, write_atomically
 
 CONFIG = 'config.json'
 INPUTS = 'inputs.json'  # What the run reads, by content.
@@ -26,6 +28,7 @@ FREE_KEYS = (
   'data.data_dir',
   'ledger',
   'profile',
+  'rewards.max_failed',
   'rewards.num_workers',
   'sft.cache',
   'writers',
@@ -43,12 +46,24 @@ _MIXTURE = 'data.mixture'  # Rows of (source, files, weight).
 _LENGTH = 'num_steps'
 
 
+def _check_local(workdir: str | os.PathLike[str]) -> None:
+  """Refuses 'gs://…', of which pathlib would make a folder named 'gs:'."""
+  if re.match(r'[a-z][a-z0-9+.-]+:/', os.fspath(workdir)):
+    raise ValueError(
+      f'--workdir: got {os.fspath(workdir)!r}, an address. A run locks its'
+      ' folder, appends to files and renames them, which object stores do not'
+      ' offer. Mount the bucket (gcsfuse, s3fs) and name the mounted folder, or'
+      ' name a local folder and copy it afterwards.'
+    )
+
+
 def open_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:
   """Makes the folder if need be and checks that it can be written.
 
   Raises:
-    ValueError: it cannot.
+    ValueError: it cannot, or it is an address and no folder.
   """
+  _check_local(workdir)
   folder = pathlib.Path(workdir).expanduser().absolute()
   probe = folder / '.writable'
   try:
@@ -85,7 +100,39 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 
 def has_begun(workdir: pathlib.Path) -> bool:
   """Whether a run has saved a checkpoint there."""
-  return any((workdir / CHECKPOINTS).glob('[0-9]*'))
+  names = [path.name for path in (workdir / CHECKPOINTS).glob('*')]
+  return any(step_number(name) is not None for name in names)
+
+
+def last_recorded(workdir: pathlib.Path) -> int:
+  """The last train step that left a line of metrics; 0 where none did."""
+  rows = metrics_log.read_rows(workdir / metrics_log.METRICS_FILE)
+  return max((row['step'] for row in rows), default=0)
+
+
+def _check_whole(workdir: pathlib.Path) -> None:
+  """Refuses to begin anew where a run has lost a part of itself.
+
+  A run records its first step once its first checkpoint is whole: records
+  without a checkpoint are those of a run whose checkpoints were removed, and
+  beginning anew would overwrite them.
+  """
+  begun = has_begun(workdir)
+  if begun and not (workdir / CONFIG).exists():
+    raise ValueError(
+      f'--workdir: {workdir} holds checkpoints and no {CONFIG}, so nothing says'
+      ' which run they are of. Restore that file from a copy, or choose'
+      ' another --workdir.'
+    )
+  last = 0 if begun else last_recorded(workdir)
+  if last:
+    raise ValueError(
+      f'--workdir: {workdir} holds the records of {last} steps and no whole'
+      f' checkpoint in {CHECKPOINTS}/, and a run that begins there would'
+      ' overwrite them. Restore that folder from a copy to go on, or choose'
+      f' another --workdir; to begin anew here, move'
+      f' {metrics_log.METRICS_FILE} away first.'
+    )
 
 
 def check_config(
@@ -93,7 +140,8 @@ def check_config(
 ) -> list[str]:
   """Records the config of a new run, or compares it with the recorded one.
 
-  A run that has saved nothing yet has nothing to lose: its config is replaced.
+  A run that has recorded no step yet has nothing to lose: its config is
+  replaced.
   Where something lies may change in a run that goes on, for what lies there is
   compared by its content.
 
@@ -106,8 +154,10 @@ def check_config(
     'path: recorded -> mine' of what may differ and does, to be told.
 
   Raises:
-    ValueError: the folder holds a run of another config; lists what differs.
+    ValueError: the folder holds a run of another config, and lists what
+      differs; or one that lost its config or all of its checkpoints.
   """
+  _check_whole(workdir)
   path = workdir / CONFIG
   mine = json.loads(json.dumps(resolved))
   told: list[str] = []
@@ -184,6 +234,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   Raises:
     ValueError: there is none, or it is damaged.
   """
+  _check_local(workdir)
   path = workdir / CONFIG
   if not path.exists():
     raise ValueError(

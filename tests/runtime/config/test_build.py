@@ -51,6 +51,7 @@ def test_a_key_is_read_under_the_name_of_its_override():
       sampling__lag=1,
       optimizer__max_nonfinite=7,
       rewards__truncated='score',
+      rewards__max_failed=3,
       learner__head_chunk_tokens=32,
     )
   )
@@ -58,6 +59,7 @@ def test_a_key_is_read_under_the_name_of_its_override():
   assert built.sampling.lag == 1
   assert built.optimizer.max_nonfinite == 7
   assert built.rewards.truncated == 'score'
+  assert built.rewards.max_failed == 3
   assert built.learner.head_chunk_tokens == 32
   assert built.num_devices == 1
   for section, recorded in built.resolved.items():

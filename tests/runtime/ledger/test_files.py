@@ -151,6 +151,18 @@ def test_a_damaged_file_is_refused_by_name(run, damage):
   assert files.load_steps(run, '5').step.tolist() == [5, 5]
 
 
+def test_a_column_that_need_not_be_there_is_missed_all_the_same(tmp_path):
+  record = records.hand_made()
+  entropy = np.ones(len(record.row), np.float32)
+  record = dataclasses.replace(record, rollout_entropy=entropy)
+  path = tmp_path / 'step_000001.npz'
+  files.save(path, record)
+  assert files.load(path).rollout_entropy is not None
+  _rewrite(path, lambda columns: columns.pop('rollout_entropy'))
+  with pytest.raises(ValueError, match=r"and holds differ: \['rollout_ent"):
+    files.load(path)
+
+
 def test_no_bit_of_a_file_can_change_unseen(run):
   path = run / 'ledger' / 'step_000010.npz'
   whole = path.read_bytes()

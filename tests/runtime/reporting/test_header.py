@@ -28,6 +28,19 @@ def test_the_summary_is_of_the_metrics(finished, tmp_path):
   assert facts['greedy_after'] == rows[-1]['evaluation/greedy_accuracy']
   assert facts['parameters'] == 6512
   assert facts['skipped_updates'] == 0
+  assert 'verifier_failed' not in facts
+
+
+def test_the_summary_tells_of_verifiers_that_failed(finished, tmp_path):
+  rows = metrics_log.read_rows(finished / metrics_log.METRICS_FILE)
+  trained = [row for row in rows if 'rewards/errors' in row]
+  trained[0]['rewards/errors'], trained[0]['rewards/timeouts'] = 0.25, 0.75
+  trained[1]['rewards/errors'] = 0.5
+  lines = ''.join(json.dumps(row) + '\n' for row in rows)
+  (tmp_path / metrics_log.METRICS_FILE).write_text(lines)
+  facts = header.summarize(runs.experiment(), runs.parts(), tmp_path)
+  assert facts['verifier_failed'] == pytest.approx(1.5 / 6)
+  assert facts['verifier_failed_steps'] == 1
 
 
 def test_the_end_writes_and_tells(finished, tmp_path):

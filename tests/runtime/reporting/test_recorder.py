@@ -3,9 +3,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from dppo_jax.rewards import verdicts
 from dppo_jax.runtime.config.experiment import ProfileConfig
 from dppo_jax.runtime.reporting import recorder as recorder_lib
-from dppo_jax.runtime.reporting.recorder import NonFiniteError, Recorder, Tracer
+from dppo_jax.runtime.reporting.recorder import (
+  FailedVerifierError,
+  NonFiniteError,
+  Recorder,
+  Tracer,
+)
 from dppo_jax.runtime.storage import metrics_log
 from tests.support import runs
 
@@ -103,6 +109,41 @@ def test_skipped_updates_stop_the_run_at_the_limit(tmp_path):
     with pytest.raises(NonFiniteError, match='step 2: the last 3 gradients'):
       recorder.flush()
   assert _steps(tmp_path) == [1, 2]  # What happened is on disk.
+
+
+_FAILED = [metrics_log.Sample('p', 'c', 0.0, 'error: TypeError: 2 arguments')]
+
+
+def test_verifiers_that_fail_are_told_of_and_stop_the_run(tmp_path, capsys):
+  failed = {'rewards/errors': 0.75, 'rewards/timeouts': 0.25}
+  partly = {'rewards/errors': 0.75, 'rewards/timeouts': 0.0}
+  with _recorder(tmp_path, rewards__max_failed=3) as recorder:
+    # One batch that went partly well begins the count anew.
+    for step, metrics in enumerate([failed, partly, failed, failed], 1):
+      recorder.hold(step, _metrics(**metrics), _FAILED)
+      recorder.flush()
+    said = capsys.readouterr().err
+    assert said.count('WARNING') == 2
+    assert 'WARNING: step 1: rewards.verifier: it failed on 100% of' in said
+    assert 'most often with: error: TypeError: 2 arguments. A failed' in said
+    recorder.hold(5, _metrics(**failed), _FAILED)
+    with pytest.raises(FailedVerifierError, match='3 steps in a row'):
+      recorder.flush()
+  assert _steps(tmp_path) == [1, 2, 3, 4, 5]
+
+
+def test_failures_stand_in_the_line_of_their_step():
+  metrics = _metrics(**{'rewards/errors': 0.125, 'rewards/timeouts': 0.0})
+  assert 'verifier failed 12.50%' in recorder_lib.console_line(3, metrics)
+  assert 'failed' not in recorder_lib.console_line(3, _metrics())
+
+
+def test_an_evaluation_without_a_verdict_is_told_of(tmp_path, capsys):
+  with _recorder(tmp_path) as recorder:
+    recorder.warn_of_failures([verdicts.RIGHT, verdicts.TIMEOUT], 'held-out')
+    assert 'WARNING' not in capsys.readouterr().err
+    recorder.warn_of_failures([verdicts.CRASHED, verdicts.MEMORY], 'held-out')
+  assert 'WARNING: held-out: rewards.verifier: it' in capsys.readouterr().err
 
 
 def test_zero_is_never_due():

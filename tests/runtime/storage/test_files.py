@@ -39,3 +39,21 @@ def test_bytes_reach_the_disk_before_the_name_does(tmp_path, monkeypatch):
     file.write(b'12345')
     assert not path.exists()
   assert done == [5]
+
+
+@pytest.mark.parametrize(
+  ('name', 'step'),
+  [
+    ('0', 0),
+    ('120', 120),
+    ('012', None),
+    ('²', None),  # A digit, says str.isdigit, and int refuses it.
+    ('٣', None),  # A decimal that int reads as 3.
+    ('-1', None),
+    ('7.orbax-checkpoint-tmp', None),
+    ('9' * 5000, None),  # More digits than int takes.
+    ('', None),
+  ],
+)
+def test_steps_have_one_name(name, step):
+  assert files.step_number(name) == step

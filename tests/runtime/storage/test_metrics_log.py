@@ -105,6 +105,28 @@ def test_a_cut_off_line_is_dropped(tmp_path):
   assert _contents(broken) == _contents(tmp_path / 'unbroken')
 
 
+@pytest.mark.parametrize(
+  'damage',
+  [b'\x00' * 40, b'{"step": null}', b'{"step": true}', b'[1]', b'[' * 10**5],
+  ids=['zeros', 'null', 'bool', 'list', 'deep'],
+)
+def test_a_damaged_line_is_kept_aside_and_told(tmp_path, caplog, damage):
+  _run(tmp_path, 0, 5, None)
+  path = tmp_path / metrics_log.METRICS_FILE
+  lines = path.read_bytes().split(b'\n')
+  lines[2] = damage
+  path.write_bytes(b'\n'.join(lines))
+  rows = metrics_log.read_rows(path)
+  assert [row['step'] for row in rows] == [0, 1, 3, 4, 5]
+  assert 'metrics.jsonl: line 3 is damaged and is left out' in caplog.text
+  _run(tmp_path, 5, 6, 4)
+  assert 'line 3 is damaged; it is kept in metrics.jsonl.dam' in caplog.text
+  rows = metrics_log.read_rows(path)
+  assert [row['step'] for row in rows] == [0, 1, 3, 4, 5, 6]
+  aside = path.with_name('metrics.jsonl.damaged')
+  assert aside.read_bytes() == damage + b'\n'
+
+
 def test_a_line_without_its_end_is_not_whole(tmp_path):
   # It parses, but the next line would be glued to it.
   _run(tmp_path, 0, 2, None)

@@ -1,15 +1,25 @@
 import json
+import pathlib
 
 import pytest
 
 from dppo_jax.configs import default
-from dppo_jax.runtime.storage import workdir
+from dppo_jax.runtime.storage import metrics_log, workdir
 from tests.support import runs
 
 
 def test_a_folder_is_made_and_left_clean(tmp_path):
   folder = workdir.open_workdir(tmp_path / 'a' / 'b')
   assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize('named', ['gs://bucket/run', 's3://b', 'gs:/bucket'])
+def test_an_address_is_no_folder(tmp_path, monkeypatch, named):
+  monkeypatch.chdir(tmp_path)
+  for call in (workdir.open_workdir, workdir.read_config):
+    with pytest.raises(ValueError, match=r'^--workdir: got .*Mount the b'):
+      call(pathlib.Path(named))
+  assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_under_a_file_is_refused(tmp_path):
@@ -168,3 +178,41 @@ def test_a_run_that_samples_ahead_is_not_extended(tmp_path):
   longer = _changed(num_steps=20, sampling={'lag': 2})
   with pytest.raises(ValueError, match=r'^--extend: .* sampling\.lag=2'):
     workdir.check_config(tmp_path, longer, extend=True)
+
+
+def _records(folder, *steps):
+  lines = [json.dumps({'step': step, 'rewards/mean': 0.5}) for step in steps]
+  path = folder / metrics_log.METRICS_FILE
+  path.write_text(''.join(line + '\n' for line in lines))
+  return path.read_bytes()
+
+
+@pytest.mark.parametrize('with_config', [True, False])
+@pytest.mark.parametrize('left', [[], ['damaged-4'], ['4.orbax-tmp-1'], ['²']])
+def test_records_without_checkpoints_are_never_overwritten(
+  tmp_path, with_config, left
+):
+  workdir.check_config(tmp_path, {'a': 1})
+  for name in left:
+    (tmp_path / workdir.CHECKPOINTS / name).mkdir(parents=True)
+  before = _records(tmp_path, 0, 1, 4)
+  if not with_config:
+    (tmp_path / workdir.CONFIG).unlink()
+  with pytest.raises(ValueError, match=r'records of 4 steps and no whole'):
+    workdir.check_config(tmp_path, {'a': 1})
+  assert (tmp_path / metrics_log.METRICS_FILE).read_bytes() == before
+
+
+def test_a_run_that_took_no_step_begins_anew(tmp_path):
+  workdir.check_config(tmp_path, {'a': 1})
+  _records(tmp_path, 0)
+  workdir.check_config(tmp_path, {'a': 2})
+  assert workdir.read_config(tmp_path) == {'a': 2}
+
+
+def test_checkpoints_without_a_config_are_refused(tmp_path):
+  _begun(tmp_path, {'a': 1})
+  (tmp_path / workdir.CONFIG).unlink()
+  with pytest.raises(ValueError, match=r'checkpoints and no config\.json'):
+    workdir.check_config(tmp_path, {'a': 1})
+  assert not (tmp_path / workdir.CONFIG).exists()

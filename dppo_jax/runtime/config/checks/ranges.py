@@ -100,6 +100,7 @@ COUNTS = {
   'model.decoder_sparse_step': 1,
   'model.scan_unroll': 1,
   'model.rope_original_length': 1,
+  'rewards.max_failed': 1,
   'lora.rank': 0,
   'sampling.max_completion_length': 1,
   'sampling.top_k': 0,
