@@ -95,7 +95,11 @@ def parse_flags(argv: list[str]) -> list[str]:
   for path in _config_files(argv):
     if path.is_file():
       continue
-    near = sorted(map(str, path.parent.glob('[a-z]*.py')))
+    near = sorted(
+      str(each)
+      for each in path.parent.glob('[a-z]*.py')
+      if each.stem not in _NO_CONFIGS
+    )
     if path.suffix != '.py' or not near:
       near = shipped_configs()
     _leave(f'--config: no file {str(path)!r}{suggest(str(path), near)}')
