@@ -1,8 +1,7 @@
 """Verdicts compare positions of a run, and its first and last third.
 
-Deviation is |pi - mu| of sampled tokens at the update that used them, in the
-recorded steps, in bins of 16 positions; the budget's share is of the masked
-tokens. CPPO-P90 has the budget of eq. 22, CPPO the fixed one.
+Deviation is |pi - mu| of sampled tokens at their update, by 16 positions; the
+budget's share is of the masked tokens. CPPO-P90 has the budget of eq. 22.
 """
 
 from collections.abc import Sequence

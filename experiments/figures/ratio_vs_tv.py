@@ -1,8 +1,7 @@
 """Verdicts compare a policy with itself, sampled in five precisions.
 
-The learning rate is 0, so mu and pi have the same parameters; all tokens of a
-batch are measured, and every ninth is plotted. int4's means over rare tokens,
-mu < .1, and common ones, mu >= .5, are compared: |log r| (.05) and TV (.005).
+The learning rate is 0, so mu and pi share all parameters. Means over rare tokens
+(mu < .1) and common ones (mu >= .5): |log r|, effect .05, and TV, effect .005.
 """
 
 import dataclasses

@@ -195,7 +195,7 @@ def test_a_verifier_that_merely_waits_is_ended_by_the_clock(import_path):
 
 
 def test_a_busy_host_costs_no_honest_answer(import_path):
-  """A worker that gets the CPU a fiftieth of the time, as a stand-in."""
+  """A worker that gets the CPU a hundredth of the time, as a stand-in."""
   with _pool('house_of_horrors:act', 1, 0.2) as pool:
     (worker,) = pool._workers
     worker.late = math.inf
@@ -203,7 +203,7 @@ def test_a_busy_host_costs_no_honest_answer(import_path):
 
     def starve():
       while not done.is_set():
-        for number, pause in ((signal.SIGSTOP, 0.1), (signal.SIGCONT, 0.002)):
+        for number, pause in ((signal.SIGSTOP, 0.2), (signal.SIGCONT, 0.002)):
           os.kill(worker.process.pid, number)
           done.wait(pause)
       os.kill(worker.process.pid, signal.SIGCONT)
@@ -215,7 +215,7 @@ def test_a_busy_host_costs_no_honest_answer(import_path):
     done.set()
     thread.join()
   assert [verdict.reason for verdict in verdicts] == ['truncated=False']
-  assert time.monotonic() - start > 2 * 0.2  # By the clock it was too late.
+  assert time.monotonic() - start > 0.2  # By the clock it was too late.
 
 
 def test_output_of_a_verifier_is_not_a_verdict(act):

@@ -19,6 +19,15 @@ def test_the_first_signal_is_a_request(number):
   assert str(stopped) == 'Stopped.'
 
 
+@pytest.fixture
+def interruptible():
+  """A process that is started in the background ignores SIGINT."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures('interruptible')
 def test_the_second_signal_acts_as_usual():
   with stop_on_signals() as stop:
     os.kill(os.getpid(), signal.SIGINT)
