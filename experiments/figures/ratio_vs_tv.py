@@ -1,7 +1,7 @@
 """Verdicts compare a policy with itself, sampled in five precisions.
 
-The learning rate is 0, so mu and pi share all parameters. Means over rare tokens
-(mu < .1) and common ones (mu >= .5): |log r|, effect .05, and TV, effect .005.
+At learning rate 0 mu and pi share parameters; every ninth token is plotted.
+int4's means over mu < .1 and mu >= .5 are compared: |log r| (.05), TV (.005).
 """
 
 import dataclasses
