@@ -339,7 +339,9 @@ class Checkpoints:
   def _remove_unfinished(self) -> None:
     if jax.process_index() == 0:
       for path in self.directory.glob(f'*{ocp.utils.TMP_DIR_SUFFIX}*'):
-        shutil.rmtree(path)
+        # A writer that failed may still be adding or removing files there;
+        # what stays is removed at the next start.
+        shutil.rmtree(path, ignore_errors=True)
 
   def _set_aside(self, step: int, why: str) -> None:
     target = self.directory / f'{why}-{step}'

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 import optax
+from orbax.checkpoint.utils import TMP_DIR_SUFFIX
 import pytest
 
 from dppo_jax.base import TrainState
@@ -370,6 +371,23 @@ def test_a_writer_that_cannot_write_leaves_the_previous_one(tmp_path):
   assert 'failed' in message
   assert 'Complete checkpoints: [1]' in message
   assert intact == 'True'
+
+
+def test_a_writer_that_still_writes_does_not_hide_its_error(
+  tmp_path, monkeypatch
+):
+  # Orbax's writer may add a file between the listing and the removal.
+  def not_empty(*_, **__):
+    raise OSError(errno.ENOTEMPTY, 'Directory not empty')
+
+  unfinished = tmp_path / f'2{TMP_DIR_SUFFIX}'
+  unfinished.mkdir()
+  with monkeypatch.context() as patch:
+    patch.setattr(os, 'rmdir', not_empty)
+    checkpoints.Checkpoints(tmp_path, 1, 'accuracy').close()
+  assert unfinished.is_dir()
+  checkpoints.Checkpoints(tmp_path, 1, 'accuracy').close()
+  assert not unfinished.is_dir()
 
 
 _ENDLESS_SAVES = """
