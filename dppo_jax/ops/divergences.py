@@ -188,7 +188,7 @@ class Divergence(NamedTuple):
 
   Attributes:
     fn: the function of recorded stats.
-    unit: 'probability' (bounded by 1) or 'nats'.
+    unit: 'probability' (at most 1) or 'nats'.
     records: what the sampler must record beside the sampled log-prob:
       'nothing', 'top_k' (K >= 1) or 'hidden', the states it sampled from.
     integrand: for 'hidden': what is summed over the vocabulary, given mu, pi
@@ -210,3 +210,16 @@ DIVERGENCES: Mapping[str, Divergence] = {
   'exact_tv': Divergence(exact_tv, 'probability', 'hidden', tv_integrand),
   'exact_kl': Divergence(exact_kl, 'nats', 'hidden', kl_integrand),
 }
+
+
+def of_the_sampled_token(unit: str) -> list[str]:
+  """Names of the rows in a unit for which nothing more must be recorded.
+
+  >>> of_the_sampled_token('nats')
+  ['binary_kl']
+  """
+  return [
+    name
+    for name, row in DIVERGENCES.items()
+    if row.unit == unit and row.records == 'nothing'
+  ]
