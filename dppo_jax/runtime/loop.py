@@ -31,7 +31,7 @@ from dppo_jax.runtime.programs import base_weights, compiled, inputs, kept_files
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.programs.compiled import compile_step
-from dppo_jax.runtime.reporting import header, summary
+from dppo_jax.runtime.reporting import header, summary, writers
 from dppo_jax.runtime.reporting.recorder import Recorder, Stopwatch, Tracer, due
 from dppo_jax.runtime.rollouts import collect as collect_lib
 from dppo_jax.runtime.rollouts import reference_check
@@ -60,12 +60,14 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     The summary that is written to summary.json.
 
   Raises:
+    ValueError: the package of a writer is missing.
     Preempted: SIGTERM or Ctrl-C; the state is saved.
     FailedVerifierError: verifiers failed on `rewards.max_failed` batches in a
       row.
     NonFiniteError: `optimizer.max_nonfinite` updates in a row were skipped.
     CheckpointError: a checkpoint could not be written or read.
   """
+  writers.check_installed(experiment.writers)
   parts = base_weights.open_parts(experiment)
   inputs.settle(experiment, parts, workdir)
   schedule = experiment.evaluation

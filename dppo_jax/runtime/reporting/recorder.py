@@ -22,6 +22,7 @@ from dppo_jax.rewards.verdicts import (
 )
 from dppo_jax.runtime.config.experiment import Experiment, ProfileConfig
 from dppo_jax.runtime.hosts import coordination
+from dppo_jax.runtime.reporting import writers
 from dppo_jax.runtime.reporting.progress import Progress
 from dppo_jax.runtime.storage.metrics_log import (
   MetricWriter,
@@ -74,7 +75,11 @@ class Recorder:
     self._samples: SampleWriter | None = None
     if coordination.is_primary():  # The others only look for gradients.
       self._metrics = self._stack.enter_context(
-        MetricWriter(workdir, self._config.tensorboard, kept_step)
+        MetricWriter(
+          workdir,
+          kept_step,
+          writers.open_writers(experiment, workdir, kept_step),
+        )
       )
       self._samples = self._stack.enter_context(
         SampleWriter(workdir, kept_step)
