@@ -6,6 +6,7 @@ up: it is told once and left out.
 """
 
 from collections.abc import Callable, Mapping
+import importlib
 import importlib.util
 import logging
 import os
@@ -120,8 +121,8 @@ class WeightsAndBiases:
       resolved: the config.
       start_step: the restored step; None starts a new run.
     """
-    import wandb
-
+    # Not there where types are checked, and slow to import.
+    wandb: Any = importlib.import_module('wandb')
     self._run: Any = wandb.init(
       project=project,
       name=workdir.name,
@@ -202,7 +203,7 @@ class InBackground:
       _log.warning(
         'writers.%s: %s. The run goes on; metrics.jsonl has all metrics.',
         self._key,
-        why,
+        why.rstrip('.'),
       )
 
 
