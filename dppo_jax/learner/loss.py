@@ -124,31 +124,26 @@ def reference_loss(
     token_stats, tokens=targets.tokens, temperature=config.temperature
   )
   entropy = config.entropy_coefficient != 0
-  recorded = targets.anchor
-  current = stats(logits, top_ids=recorded.top_ids, with_entropy=entropy)
-  # Of all ids, where whole distributions are compared.
-  whole_anchor, whole = recorded, current
-  if anchor_logits is not None:
+  mu = whole_mu = targets.anchor
+  pi = whole_pi = stats(logits, top_ids=mu.top_ids, with_entropy=entropy)
+  if anchor_logits is not None:  # All ids are recorded.
     ids = jnp.arange(logits.shape[-1], dtype=jnp.int32)
     ids = jnp.broadcast_to(ids, logits.shape)
-    whole_anchor = stats(anchor_logits, top_ids=ids, with_entropy=False)
-    whole = stats(logits, top_ids=ids, with_entropy=entropy)
+    whole_mu = stats(anchor_logits, top_ids=ids, with_entropy=False)
+    whole_pi = stats(logits, top_ids=ids, with_entropy=entropy)
   exact = divergences.DIVERGENCES[config.divergence].records == 'hidden'
-  of_anchor, of_current = (
-    (whole_anchor, whole) if exact else (recorded, current)
-  )
-  movement, sums = measure(config, targets.tokens, of_anchor, of_current)
+  both = (whole_mu, whole_pi) if exact else (mu, pi)
+  movement, sums = measure(config, targets.tokens, *both)
   if config.centering != 'off':
-    weight = candidate_weights(config, targets.context, movement, sums)
-    pi, mu, coefficients = (
-      (whole, whole_anchor, centering.exact_coefficients)
-      if config.centering == 'exact'
-      else (current, recorded, centering.top_k_coefficients)
+    exact = config.centering == 'exact'
+    centre = centering.centre(
+      candidate_weights(config, targets.context, movement, sums),
+      whole_pi if exact else pi,
+      whole_mu if exact else mu,
+      exact=exact,
     )
-    c = coefficients(weight, pi.top_log_probs, mu.top_log_probs)
-    centre = jnp.sum(c * pi.top_log_probs, axis=-1)
-    current = dataclasses.replace(current, centre=centre)
-  return loss_from_stats(config, targets.context, current, movement)
+    pi = dataclasses.replace(pi, centre=centre)
+  return loss_from_stats(config, targets.context, pi, movement)
 
 
 def make_head_loss(config: LossConfig, *, with_top_k: bool = False) -> HeadLoss:

@@ -1,5 +1,6 @@
 """Measurements of the configured loss: D, its rate, weights of candidates."""
 
+import dataclasses
 import functools
 
 import jax
@@ -149,11 +150,11 @@ def _signals_of_candidates(
   rate, entropy = rate_of(config), context.anchor_entropy
   if rate is not None:
     of_sums = (of_position(value) for value in sums)
-    signals = signals.replace(
-      rate=rate.combine(jnp.exp(log_mu), jnp.exp(log_pi), *of_sums)
+    signals = dataclasses.replace(
+      signals, rate=rate.combine(jnp.exp(log_mu), jnp.exp(log_pi), *of_sums)
     )
   if entropy is not None:
-    signals = signals.replace(anchor_entropy=of_position(entropy))
+    signals = dataclasses.replace(signals, anchor_entropy=of_position(entropy))
 
   def whole(leaf: Array) -> Array:
     return jnp.broadcast_to(leaf, log_pi.shape)

@@ -22,13 +22,37 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from dppo_jax.base import Array
+from dppo_jax.base import Array, TokenStats
 
 # Least mass outside H; the authors' constant.
 _LEAST_TAIL = 1e-6
 
 # (log pi, log mu) of candidates [..., n] to their weights [..., n].
 WeightFn = Callable[[Array, Array], Array]
+
+
+def centre(
+  weight_fn: WeightFn, pi: TokenStats, mu: TokenStats, *, exact: bool
+) -> Array:
+  """sum_v c_v log pi_v, differentiable in log pi: [...].
+
+  Args:
+    weight_fn: the weight of a token.
+    pi: with log-probs of the ids that `mu` recorded.
+    mu: of the sampler.
+    exact: whether these are all ids of the vocabulary.
+
+  Raises:
+    ValueError: none were recorded.
+  """
+  if pi.top_log_probs is None or mu.top_log_probs is None:
+    raise ValueError(
+      'objective.centering: top-K log-probs are needed and none were recorded;'
+      ' set sampling.top_k > 0'
+    )
+  coefficients = exact_coefficients if exact else top_k_coefficients
+  c = coefficients(weight_fn, pi.top_log_probs, mu.top_log_probs)
+  return jnp.sum(c * pi.top_log_probs, axis=-1)
 
 
 def exact_coefficients(

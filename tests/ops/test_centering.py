@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dppo_jax.base import TokenStats
 from dppo_jax.ops import centering
 
 _few = settings(max_examples=15, derandomize=True, deadline=None, database=None)
@@ -108,3 +109,9 @@ def test_coefficients_carry_no_gradient():
       return fn(_weight_fn('ratio'), x, log_mu).sum()
 
     np.testing.assert_array_equal(jax.grad(total)(log_mu), 0.0)
+
+
+def test_a_centre_needs_what_it_sums_over():
+  bare = TokenStats(log_probs=jnp.zeros(1))
+  with pytest.raises(ValueError, match='top-K log-probs are needed'):
+    centering.centre(_weight_fn('none'), bare, bare, exact=False)

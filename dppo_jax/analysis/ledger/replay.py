@@ -192,7 +192,7 @@ def measure_again(record: Record, rule: Rule) -> Signals:
   if not recorded or loss.bounds.direction == 'predictive':
     measured, _ = measure(loss, spread(record.token), anchor, current)
     if recorded:  # The same numbers as in training, to the last bit.
-      measured = measured.replace(divergence=movement.divergence)
+      measured = dataclasses.replace(measured, divergence=movement.divergence)
     movement = measured
   return Signals(
     advantages=spread(record.advantages),
