@@ -137,12 +137,12 @@ def read_file(path: pathlib.Path) -> Golden:
 
 
 def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
-  if not zipfile.is_zipfile(path):
+  if not path.is_file() or not zipfile.is_zipfile(path):
     raise GoldenError(f'{path.name}: not an .npz file: it is no archive.')
   try:
     with np.load(path, allow_pickle=False) as archive:
       arrays = {name: archive[name] for name in archive.files}
-  except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+  except Exception as error:  # A damaged archive fails in many ways.
     raise GoldenError(
       f'{path.name}: not an .npz file of plain numbers: {error}'
     ) from error

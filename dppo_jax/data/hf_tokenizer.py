@@ -299,7 +299,7 @@ def _read_json(folder: pathlib.Path, name: str) -> dict[str, Any]:
     return {}
   try:
     found = json.loads(path.read_text(encoding='utf-8'))
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, RecursionError) as error:
     raise ValueError(
       f'data.tokenizer: cannot read {str(path)!r} ({error}); fetch it again.'
     ) from error
@@ -337,8 +337,9 @@ def _chat_template(
   origin = str(folder / 'tokenizer_config.json')
   found = settings.get('chat_template')
   if isinstance(found, list):  # Several, by name.
-    named = {t.get('name'): t.get('template') for t in found if t}
-    found = named.get('default')
+    named = [t for t in found if isinstance(t, dict)]
+    named = [t.get('template') for t in named if t.get('name') == 'default']
+    found = named[-1] if named else None
   if not isinstance(found, str):
     raise ValueError(
       f'data.chat_template: neither {str(path)!r} nor {origin!r} has one; set'

@@ -122,7 +122,7 @@ def finished(job: Job, folder: pathlib.Path) -> Outcome | None:
   try:
     facts = json.loads((folder / FACTS).read_text())
     return Outcome(job=job, folder=folder, error='', **facts)
-  except (OSError, ValueError, TypeError):
+  except (OSError, ValueError, TypeError, RecursionError):
     return None
 
 

@@ -143,7 +143,7 @@ def read(folder: pathlib.Path) -> Sweep:
     raise ValueError(
       f'--workdir: {folder} holds no sweep: it has no {FILE}.'
     ) from error
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+  except Exception as error:  # Damaged in whatever way.
     raise ValueError(
       f'--workdir: {path} is damaged ({type(error).__name__}: {error}); choose'
       ' another folder.'
@@ -196,7 +196,7 @@ def write_failures(folder: pathlib.Path, found: Sequence[Outcome]) -> None:
 def _read_failures(folder: pathlib.Path) -> dict[str, Any]:
   try:
     found = json.loads((folder / FAILURES).read_text())
-  except (OSError, ValueError):
+  except (OSError, ValueError, RecursionError):
     return {}
   return found if isinstance(found, dict) else {}
 

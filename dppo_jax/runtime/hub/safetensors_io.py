@@ -31,6 +31,7 @@ DTYPES = {
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _METADATA = '__metadata__'  # Text by name, in a header beside the arrays.
+_MAX_CONTAINERS = 2_000_000  # Lists and tables; published files: 60,000.
 _MAX_HEADER = 100 * 2**20  # Bytes; the limit of the format.
 _CHUNK = 32 * 2**20  # Bytes read at a time.
 _PREFIX = 8
@@ -180,11 +181,12 @@ def read_header(path: pathlib.Path) -> dict[str, StoredTensor]:
       )
     text = file.read(length)
   try:
+    if text.count(b'[') + text.count(b'{') > _MAX_CONTAINERS:
+      raise ValueError(f'more than {_MAX_CONTAINERS:,} lists and tables')
     header = json.loads(text, object_pairs_hook=_table)
   except (ValueError, RecursionError) as error:
-    raise ValueError(
-      f'{path}: its header is not JSON ({error}); download it again.'
-    ) from None
+    problem = f'its header is not JSON ({error}); download it again.'
+    raise ValueError(f'{path}: {problem}') from None
   if not isinstance(header, dict):
     raise ValueError(f'{path}: its header is no table; download it again.')
   about = header.pop(_METADATA, {})
@@ -242,13 +244,14 @@ def _entry(
     raise ValueError(
       f'{path}: {name!r} lacks a dtype, a shape or offsets; download it again.'
     ) from None
-  if dtype not in DTYPES:
+  if not isinstance(dtype, str) or dtype not in DTYPES:
     raise ValueError(
       f'{path}: {name!r} has dtype {dtype}; {", ".join(DTYPES)} can be read.'
       ' Use the unquantized release of the model.'
     )
-  count = math.prod(shape) * DTYPES[dtype].itemsize
-  if not 0 <= begin <= end or end - begin != count or min((0, *shape)) < 0:
+  count = math.prod(shape[:17]) * DTYPES[dtype].itemsize
+  fits = 0 <= begin <= end and end - begin == count and len(shape) < 17
+  if not fits or min((0, *shape)) < 0:
     raise ValueError(
       f'{path}: {name!r} has {end - begin} bytes, and {dtype}{list(shape)}'
       f' takes {count}; download it again.'
@@ -268,8 +271,8 @@ def _entry(
 
 
 def _whole(number: Any) -> int:
-  if type(number) is not int:  # A bool is one, too.
-    raise TypeError(f'{number!r} is no whole number')
+  if type(number) is not int or abs(number) >= 2**63:  # A bool is one, too.
+    raise TypeError
   return number
 
 
@@ -278,8 +281,7 @@ def read_json(path: pathlib.Path, *, unique: bool = False) -> dict[str, Any]:
 
   Args:
     path: of the file.
-    unique: refuse a name that stands twice; else the last one counts, as it
-      does for others.
+    unique: refuse a name that stands twice; else the last one counts.
 
   Raises:
     ValueError: it is missing or damaged.

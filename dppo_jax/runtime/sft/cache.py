@@ -7,8 +7,8 @@ damaged is made anew.
 
 import dataclasses
 import hashlib
+import logging
 import pathlib
-import zipfile
 
 import jax
 import numpy as np
@@ -19,6 +19,8 @@ from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.programs import state
 from dppo_jax.runtime.storage import code_version, flat_tree
 from dppo_jax.runtime.storage.files import open_atomically
+
+_log = logging.getLogger(__name__)
 
 
 def load(experiment: Experiment) -> Params | None:
@@ -36,7 +38,9 @@ def load(experiment: Experiment) -> Params | None:
     with path.open('rb') as file:  # numpy leaves a damaged one open.
       arrays = np.load(file, allow_pickle=False)
       stored = {name: arrays[name] for name in arrays.files}
-  except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile):
+  except Exception as error:  # Of whatever kind: it is made anew.
+    if path.exists():
+      _log.warning('sft.cache: %s is damaged (%s); made anew', path, error)
     return None
   described = flat_tree.describe(stored)
   if flat_tree.differences(described, flat_tree.describe(wanted)):
