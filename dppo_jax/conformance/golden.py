@@ -20,6 +20,8 @@ import zipfile
 
 import numpy as np
 
+from dppo_jax import bounded_npz
+
 
 class GoldenError(ValueError):
   """Golden file that cannot be compared; the message has file and array."""
@@ -140,9 +142,8 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
   if not path.is_file() or not zipfile.is_zipfile(path):
     raise GoldenError(f'{path.name}: not an .npz file: it is no archive.')
   try:
-    with np.load(path, allow_pickle=False) as archive:
-      arrays = {name: archive[name] for name in archive.files}
-  except Exception as error:  # A damaged archive fails in many ways.
+    arrays = bounded_npz.read(path)
+  except (OSError, ValueError) as error:
     raise GoldenError(
       f'{path.name}: not an .npz file of plain numbers: {error}'
     ) from error

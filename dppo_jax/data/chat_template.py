@@ -14,7 +14,6 @@ import jinja2
 from jinja2 import ext, meta, nodes
 
 from dppo_jax.data.template_limits import MAX_TEXT_LENGTH, BoundedSandbox
-
 from dppo_jax.suggestions import suggest
 
 MAX_TEMPLATE_LENGTH = 200_000  # Characters; published ones have up to 20,000.
@@ -39,6 +38,11 @@ class _Generation(ext.Extension):
     line = next(parser.stream).lineno
     body = parser.parse_statements(('name:endgeneration',), drop_needle=True)
     return nodes.Scope(body, lineno=line)
+
+
+def _one_line(error: Exception) -> str:
+  """Text of an error, which the template may have chosen, cut short."""
+  return ' '.join(str(error)[:1000].split())[:200]
 
 
 def _raise(message: str) -> NoReturn:
@@ -107,8 +111,8 @@ def compile_template(
   # Of what jinja lets pass, Python may yet refuse to compile some.
   except Exception as error:
     raise ValueError(
-      f'data.chat_template: {origin} is no valid template ({error}); fix it, or'
-      ' set data.chat_template=False.'
+      f'data.chat_template: {origin} is no valid template'
+      f' ({_one_line(error)}); fix it, or set data.chat_template=False.'
     ) from error
   given = dict(arguments or {})
   if given:
@@ -134,7 +138,7 @@ def compile_template(
     except Exception as error:
       raise ValueError(
         f'data.chat_template: {origin} fails on a prompt'
-        f' ({type(error).__name__}: {error}); fix it, or set'
+        f' ({type(error).__name__}: {_one_line(error)}); fix it, or set'
         ' data.chat_template=False.'
       ) from error
     return ''.join(pieces)

@@ -344,7 +344,7 @@ class VerifierPool:
         else:
           worker.ready = True
           worker.deadline = math.inf
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except (ValueError, TypeError, LookupError):
       return CRASHED.reason  # Its reply is corrupted.
     return None
 

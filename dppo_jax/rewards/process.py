@@ -14,6 +14,8 @@ import sys
 import time
 from typing import IO, Any, cast
 
+from dppo_jax import bounded_json
+
 START_LIMIT_S = 60.0  # Seconds a worker may take to import its verifiers.
 # Wall-clock seconds, as a share of the CPU limit, after which a worker is late:
 # its spare then has the remaining time to import its modules.
@@ -160,8 +162,8 @@ class WorkerProcess:
     """Messages that have arrived, possibly none; None once it has died.
 
     Raises:
-      ValueError: a message is not JSON, or longer than `_MAX_LINE`.
-      RecursionError: a message is nested too deeply.
+      ValueError: a message is not JSON, longer than `_MAX_LINE`, or nested too
+        deeply.
     """
     try:
       data = os.read(self.replies.fileno(), _READ)
@@ -172,7 +174,7 @@ class WorkerProcess:
     *lines, self._buffer = (self._buffer + data).split(b'\n')
     if len(self._buffer) > _MAX_LINE:
       raise ValueError('a message without end')
-    return [json.loads(line) for line in lines]
+    return [bounded_json.parse(line) for line in lines]
 
   def read_output(self) -> bytes | None:
     """What verifiers have printed, perhaps nothing; None at its end."""

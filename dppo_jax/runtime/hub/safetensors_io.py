@@ -19,6 +19,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from dppo_jax import bounded_json
 from dppo_jax.runtime.storage.files import open_atomically, write_atomically
 
 SINGLE = 'model.safetensors'
@@ -31,7 +32,6 @@ DTYPES = {
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _METADATA = '__metadata__'  # Text by name, in a header beside the arrays.
-_MAX_CONTAINERS = 2_000_000  # Lists and tables; published files: 60,000.
 _MAX_HEADER = 100 * 2**20  # Bytes; the limit of the format.
 _CHUNK = 32 * 2**20  # Bytes read at a time.
 _PREFIX = 8
@@ -181,12 +181,11 @@ def read_header(path: pathlib.Path) -> dict[str, StoredTensor]:
       )
     text = file.read(length)
   try:
-    if text.count(b'[') + text.count(b'{') > _MAX_CONTAINERS:
-      raise ValueError(f'more than {_MAX_CONTAINERS:,} lists and tables')
-    header = json.loads(text, object_pairs_hook=_table)
-  except (ValueError, RecursionError) as error:
-    problem = f'its header is not JSON ({error}); download it again.'
-    raise ValueError(f'{path}: {problem}') from None
+    header = bounded_json.parse(text, object_pairs_hook=_table)
+  except ValueError as error:
+    raise ValueError(
+      f'{path}: its header is not JSON ({error}); download it again.'
+    ) from None
   if not isinstance(header, dict):
     raise ValueError(f'{path}: its header is no table; download it again.')
   about = header.pop(_METADATA, {})
@@ -287,18 +286,14 @@ def read_json(path: pathlib.Path, *, unique: bool = False) -> dict[str, Any]:
     ValueError: it is missing or damaged.
   """
   try:
-    with path.open('rb') as file:
-      text = file.read(_MAX_HEADER + 1)
-    if len(text) > _MAX_HEADER:
-      raise ValueError(f'more than {_MAX_HEADER:,} bytes')
-    found = json.loads(
-      text.decode('utf-8'), object_pairs_hook=_table if unique else None
+    found = bounded_json.read(
+      path, object_pairs_hook=_table if unique else None
     )
   except FileNotFoundError:
     raise ValueError(
       f'{path}: missing; name the folder of a downloaded model.'
     ) from None
-  except (OSError, ValueError, RecursionError) as error:
+  except (OSError, ValueError) as error:
     raise ValueError(f'{path}: {error}; download it again.') from None
   if not isinstance(found, dict):
     raise ValueError(f'{path}: holds no table; download it again.')
