@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import os
-import pathlib
 import secrets
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import time
 from typing import IO, Any, cast
 
 from dppo_jax import bounded_json
+from dppo_jax.rewards import descendants
 
 START_LIMIT_S = 60.0  # Seconds a worker may take to import its verifiers.
 # Wall-clock seconds, as a share of the CPU limit, after which a worker is late:
@@ -26,9 +26,6 @@ _REAP_S = 1.0  # Seconds allowed between end of pipe and end of process.
 _LOOK_S = 0.01
 _MAX_LINE = 1 << 20  # Bytes per reply; a verdict takes a few hundred.
 _READ = 1 << 16
-# Environment variable inherited by every process a verifier starts, also by
-# those that leave the process group.
-_MARK = 'DPPO_JAX_WORKER'
 BEGUN = True  # A worker's message that it has read a chunk.
 
 
@@ -37,15 +34,6 @@ def _plain(value: Any) -> Any:
   if hasattr(value, 'tolist'):
     return value.tolist()
   return str(value)
-
-
-def _kill_marked(mark: str) -> None:
-  """Kills every process whose environment has the mark, where it can look."""
-  wanted = f'{_MARK}={mark}'.encode()
-  for path in pathlib.Path('/proc').glob('[0-9]*/environ'):
-    with contextlib.suppress(OSError):  # Of somebody else, or gone.
-      if wanted in path.read_bytes().split(b'\0'):
-        os.kill(int(path.parent.name), signal.SIGKILL)
 
 
 class WorkerProcess:
@@ -95,7 +83,7 @@ class WorkerProcess:
       env={
         **os.environ,
         'PYTHONPATH': os.pathsep.join(sys.path),
-        _MARK: self._mark,
+        descendants.MARK: self._mark,
       },
       # The parent handles Ctrl-C; one signal ends the whole group.
       start_new_session=True,
@@ -211,7 +199,7 @@ class WorkerProcess:
     # Until it is waited for, its number names no other group.
     with contextlib.suppress(ProcessLookupError, PermissionError):
       os.killpg(self.process.pid, signal.SIGKILL)
-    _kill_marked(self._mark)
+    descendants.kill_marked(self._mark)
     self.process.wait()
     for pipe in (self.requests, self.replies, self.output):
       with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from dppo_jax.rewards import verifiers
+from dppo_jax.rewards import descendants, verifiers
 from dppo_jax.rewards.verdicts import verify_safely
 
 if TYPE_CHECKING:  # It imports JAX, which a verifier process must not.
@@ -119,6 +119,7 @@ def serve(
 
 def main() -> None:
   """Serves on the standard streams; what a verifier prints goes to stderr."""
+  descendants.start_guard(0)
   requests = os.fdopen(os.dup(0), encoding='utf-8')
   replies = os.fdopen(os.dup(1), 'w', encoding='utf-8')
   os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

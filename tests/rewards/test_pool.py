@@ -1,6 +1,5 @@
 """No verifier can end, stall or confuse a run."""
 
-import math
 import os
 import pathlib
 import resource
@@ -18,7 +17,7 @@ from dppo_jax.rewards.terms import Term
 
 _LIMIT_S = 1.0  # Room for a busy machine; a few tests wait for it.
 _SOURCE = """
-import contextlib, os, sys, time
+import contextlib, os, signal, sys, time
 from dppo_jax.rewards.verifiers import Verdict
 
 def act(completion, example, truncated):
@@ -29,9 +28,8 @@ def act(completion, example, truncated):
     until = time.process_time() + 0.4
     while time.process_time() < until:
       pass
-  if completion == 'work':
-    for _ in range(10**6):
-      pass
+  if completion == 'starve':
+    os.kill(os.getpid(), signal.SIGSTOP)
   if completion == 'sleep':
     time.sleep(60)
   if completion == 'wait':
@@ -219,27 +217,26 @@ def test_a_verifier_that_merely_waits_is_ended_by_the_clock(import_path):
 
 
 def test_a_busy_host_costs_no_honest_answer(import_path):
-  """A worker that gets the CPU a hundredth of the time, as a stand-in."""
-  with _pool('house_of_horrors:act', 1, 0.2) as pool:
+  """A worker that gets no CPU for twice its limit, in the midst of an item."""
+  limit_s = 0.5
+  with _pool('house_of_horrors:act', 1, limit_s) as pool:
     (worker,) = pool._workers
-    worker.late = math.inf
-    done = threading.Event()
+    stopped_s = []
 
     def starve():
-      while not done.is_set():
-        for number, pause in ((signal.SIGSTOP, 0.2), (signal.SIGCONT, 0.002)):
-          os.kill(worker.process.pid, number)
-          done.wait(pause)
+      how = os.WSTOPPED | os.WNOWAIT
+      os.waitid(os.P_PID, worker.process.pid, how)  # By itself, see 'starve'.
+      start = time.monotonic()
+      time.sleep(2 * limit_s)
+      stopped_s.append(time.monotonic() - start)
       os.kill(worker.process.pid, signal.SIGCONT)
 
     thread = threading.Thread(target=starve)
     thread.start()
-    start = time.monotonic()
-    verdicts = pool.verify(['work'], [{'weight': 1}], [False])
-    done.set()
+    verdicts = pool.verify(['starve'], [{'weight': 1}], [False])
     thread.join()
   assert [verdict.reason for verdict in verdicts] == ['truncated=False']
-  assert time.monotonic() - start > 0.2  # By the clock it was too late.
+  assert stopped_s[0] > limit_s  # By the clock it was too late.
 
 
 def test_output_of_a_verifier_is_not_a_verdict(act):
