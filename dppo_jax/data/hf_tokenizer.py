@@ -271,7 +271,9 @@ def _read_tokenizer(folder: pathlib.Path) -> tokenizers.Tokenizer:
     )
   try:
     tokenizer = tokenizers.Tokenizer.from_file(str(path))
-  except Exception as error:  # The library raises nothing more precise.
+  except (KeyboardInterrupt, SystemExit):
+    raise
+  except BaseException as error:  # Of this library: also what a panic becomes.
     raise ValueError(
       f'data.tokenizer: cannot read {str(path)!r} ({error}); fetch it again.'
     ) from error

@@ -9,9 +9,9 @@ done.
 
 from collections.abc import Callable, Sequence
 import functools
-from typing import Any
+from typing import Any, cast
 
-from jinja2 import nodes, sandbox
+from jinja2 import Environment, nodes, sandbox
 
 MAX_TEXT_LENGTH = 2_000_000  # Characters that a template may write, or build.
 # Characters and expressions; the longest published template spends 200,000
@@ -151,7 +151,7 @@ def _count(node: nodes.Node) -> int:
   if isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock):
     tick = _tick(size)
     tick.set_lineno(node.lineno, override=True)
-    tick.set_environment(node.environment)
+    tick.set_environment(cast(Environment, node.environment))
     node.body.insert(0, tick)
   return size
 
@@ -161,5 +161,5 @@ def _as_filter(node: nodes.Concat) -> nodes.Node:
   first, *rest = node.nodes
   found = nodes.Filter(first, _CONCAT, rest, [], None, None)
   found.set_lineno(node.lineno, override=True)
-  found.set_environment(node.environment)
+  found.set_environment(cast(Environment, node.environment))
   return found

@@ -20,12 +20,7 @@ from dppo_jax.rewards.answers.extraction import parse_extraction
 from dppo_jax.rewards.output import CappedOutput
 from dppo_jax.rewards.process import WorkerProcess
 from dppo_jax.rewards.terms import Term, combine, parse_terms
-from dppo_jax.rewards.verdicts import (
-  CRASHED,
-  TIMEOUT,
-  Verdict,
-  verify_safely,
-)
+from dppo_jax.rewards.verdicts import CRASHED, TIMEOUT, Verdict, verify_safely
 
 if TYPE_CHECKING:  # It imports JAX, which a verifier process must not.
   from dppo_jax.base import Verifier

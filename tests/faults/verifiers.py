@@ -23,7 +23,7 @@ from dppo_jax.rewards.pool import VerifierPool
 LIMIT_S = 120.0  # Seconds of wall time per trial, against hangs.
 _FAILED = ('crashed', 'timeout', 'memory', 'error')
 _MODULE = 'hostile_verifiers'
-_SOURCE = '''
+_SOURCE = """
   import contextlib, os, resource, signal, sys, threading, time
 
   def everywhere(data):
@@ -100,14 +100,12 @@ _SOURCE = '''
 
   def act(completion, example, truncated):
     return KINDS[completion]() if completion in KINDS else (1.0, completion)
-'''
+"""
 
 
 def _names() -> tuple[str, ...]:
   lines = textwrap.dedent(_SOURCE).splitlines()
-  return tuple(
-    line.split("'")[1] for line in lines if line.startswith("  '")
-  )
+  return tuple(line.split("'")[1] for line in lines if line.startswith("  '"))
 
 
 # By what a verifier does: the reasons that the item may get.

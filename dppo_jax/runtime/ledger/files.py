@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import json
 import pathlib
 import re
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +91,7 @@ def load(path: pathlib.Path) -> record_lib.Record:
     ValueError: the file is damaged, or of another version.
   """
   try:
-    columns = bounded_npz.read(path)
+    columns: dict[str, Any] = dict(bounded_npz.read(path))
     facts = bounded_json.parse(columns.pop('facts').tobytes())
     if facts['format'] != FORMAT:
       raise ValueError(f'format {facts["format"]}, and this reads {FORMAT}')
@@ -140,7 +141,7 @@ def load_steps(workdir: pathlib.Path, wanted: str) -> record_lib.Record:
     steps = known
   else:
     names = [name.strip() for name in wanted.split(',')]
-    steps = [step_number(name) for name in names]
+    steps = [-1 if (s := step_number(n)) is None else s for n in names]
     missing = [n for n, s in zip(names, steps, strict=True) if s not in files]
     if missing:
       raise ValueError(
