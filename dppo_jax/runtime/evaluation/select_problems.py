@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dppo_jax import bounded_json
 from dppo_jax.base import Params, Prompts, Stream, stream_key
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime.config.experiment import Experiment
@@ -158,6 +159,11 @@ def _read(
   whole = lines[:-1]  # What follows the last line break is unfinished.
   if len(whole) < total:
     whole = whole[: len(whole) // batch_size * batch_size]
-  rows = [json.loads(line) for line in whole]
+  try:
+    rows = [bounded_json.parse(line) for line in whole]
+  except ValueError as error:
+    raise ValueError(
+      f'--out: {path} is damaged ({error}); delete it, or choose another --out.'
+    ) from error
   write_atomically(path, first + _lines(rows))
   return rows

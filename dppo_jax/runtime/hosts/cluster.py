@@ -11,6 +11,7 @@ import dataclasses
 import importlib.util
 import os
 import pathlib
+import re
 import socket
 import sys
 import threading
@@ -126,7 +127,7 @@ def _number(
     text = environment.get(name)
     if text is None:
       return -1
-    if not text.isdecimal():
+    if not re.fullmatch('[0-9]{1,9}', text):
       raise ValueError(f'{name}: got {text!r}; a number, or set --{flag}.')
     return int(text)
   if value < 0:

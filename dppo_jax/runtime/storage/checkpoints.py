@@ -14,7 +14,6 @@ over.
 
 from collections.abc import Callable, Mapping
 import functools
-import json
 import logging
 import math
 import os
@@ -25,6 +24,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from dppo_jax import bounded_json
 from dppo_jax.base import Params, TrainState
 from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.storage import checksums, flat_tree
@@ -303,7 +303,7 @@ class Checkpoints:
   def _read_record(self, step: int) -> dict[str, Any]:
     # Not by Orbax, whose readers wait for each other: one process asks.
     path = self.directory / str(step) / _METADATA / _METADATA
-    return json.loads(path.read_text(encoding='utf-8'))
+    return bounded_json.read_object(path)
 
   def _read_arrays(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
     args = ocp.args.PyTreeRestore(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from dppo_jax import bounded_json
 from dppo_jax.runtime.storage.files import write_atomically
 
 METRICS_FILE = 'metrics.jsonl'
@@ -160,8 +161,8 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def _parse(line: bytes) -> dict[str, Any] | None:
   try:
-    row = json.loads(line)
-  except (ValueError, RecursionError):
+    row = bounded_json.parse(line)
+  except ValueError:
     return None
   whole = isinstance(row, dict) and type(row.get('step')) is int
   return row if whole else None
