@@ -71,6 +71,18 @@ def _now(form: str) -> str:
   return _TODAY.strftime(form)
 
 
+def _make_environment() -> _Sandbox:
+  """Sandbox with the tags, filters and functions that templates expect."""
+  environment = _Sandbox(
+    trim_blocks=True,
+    lstrip_blocks=True,
+    extensions=[_Generation, ext.loopcontrols],
+  )
+  environment.filters['tojson'] = _to_json
+  environment.globals.update(raise_exception=_raise, strftime_now=_now)
+  return environment
+
+
 def _check_arguments(
   given: Mapping[str, Any], known: Set[str], origin: str
 ) -> None:
@@ -113,13 +125,7 @@ def compile_template(
       f'data.chat_template: {origin} has {len(source):,} characters; at most'
       f' {MAX_TEMPLATE_LENGTH:,}. Shorten it, or set data.chat_template=False.'
     )
-  environment = _Sandbox(
-    trim_blocks=True,
-    lstrip_blocks=True,
-    extensions=[_Generation, ext.loopcontrols],
-  )
-  environment.filters['tojson'] = _to_json
-  environment.globals.update(raise_exception=_raise, strftime_now=_now)
+  environment = _make_environment()
   try:
     template = environment.from_string(source)
   except (jinja2.TemplateError, RecursionError) as error:
