@@ -78,11 +78,10 @@ def export(
   """
   if lora not in LORA:
     raise ValueError(f'--lora: got {lora!r}; one of {", ".join(LORA)}.')
-  if lora == ADAPTER:
-    dtype = dtype or 'float32'
-  source = workdir / kept_files.MODEL
-  kept = (source / hf_config.CONFIG).is_file()
-  dtype = dtype or (hf_config.read_dtype(source) if kept else 'float32')
+  if not dtype:
+    source = workdir / kept_files.MODEL
+    as_loaded = lora == MERGED and (source / hf_config.CONFIG).is_file()
+    dtype = hf_config.read_dtype(source) if as_loaded else 'float32'
   if dtype not in _STORED:
     raise ValueError(f'--dtype: got {dtype!r}; one of {", ".join(_STORED)}.')
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -91,33 +90,57 @@ def export(
     )
   tokenizer = kept_files.find_tokenizer(experiment, workdir)
   if lora == ADAPTER:
-    if experiment.lora is None:
-      raise ValueError(
-        f'--lora: got {ADAPTER!r}, and lora.rank=0 trained every weight; leave'
-        f' it at {MERGED!r}.'
-      )
-    base = base or _base(experiment)
-    adapter, _ = _restore(experiment, workdir, step)
-    out.mkdir(parents=True, exist_ok=True)
-    write_adapter(adapter, experiment.lora, base, out, dtype)
-    kept_files.write_tokenizer(experiment, tokenizer, out)
-    return sorted(out.iterdir())
-  config = (
-    _kept_config(experiment, source, dtype)
-    if kept
-    else _new_config(experiment, dtype)
-  )
+    _export_adapter(experiment, workdir, out, step, dtype, base)
+    written = []
+  else:
+    written = _export_model(experiment, workdir, out, step, dtype, max_bytes)
+  kept_files.write_tokenizer(experiment, tokenizer, out)
+  others = sorted(path for path in out.iterdir() if path not in written)
+  return [*written, *others]
+
+
+def _export_adapter(
+  experiment: Experiment,
+  workdir: pathlib.Path,
+  out: pathlib.Path,
+  step: str,
+  dtype: str,
+  base: str,
+) -> None:
+  """Writes adapter_config.json and the weights of the adapter alone."""
+  if experiment.lora is None:
+    raise ValueError(
+      f'--lora: got {ADAPTER!r}, and lora.rank=0 trained every weight; leave'
+      f' it at {MERGED!r}.'
+    )
+  base = base or _base(experiment)
+  adapter, _ = _restore(experiment, workdir, step)
+  out.mkdir(parents=True, exist_ok=True)
+  write_adapter(adapter, experiment.lora, base, out, dtype)
+
+
+def _export_model(
+  experiment: Experiment,
+  workdir: pathlib.Path,
+  out: pathlib.Path,
+  step: str,
+  dtype: str,
+  max_bytes: int,
+) -> list[pathlib.Path]:
+  """Files of weights, written after the configs of the model."""
+  source = workdir / kept_files.MODEL
+  if (source / hf_config.CONFIG).is_file():
+    config = _kept_config(experiment, source, dtype)
+  else:
+    config = _new_config(experiment, dtype)
   params = load_params(experiment, workdir, step)
   out.mkdir(parents=True, exist_ok=True)
-  kept_files.write_tokenizer(experiment, tokenizer, out)
   safetensors_io.write_json(out / hf_config.CONFIG, config)
   safetensors_io.write_json(
     out / kept_files.GENERATION,
     kept_files.generation_config(experiment, config),
   )
-  weights = write_params(params, out, dtype, max_bytes)
-  others = sorted(path for path in out.iterdir() if path not in weights)
-  return [*weights, *others]
+  return write_params(params, out, dtype, max_bytes)
 
 
 def _base(experiment: Experiment) -> str:

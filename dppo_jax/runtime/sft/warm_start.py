@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import optax
 
 from dppo_jax.base import Demonstrations, TrainState
 from dppo_jax.data import tfds_builder
@@ -39,8 +40,7 @@ def warm_start(
   Raises:
     Preempted: asked to stop; nothing is saved yet, the next run begins anew.
   """
-  config = experiment.sft
-  if not config.num_steps:
+  if not experiment.sft.num_steps:
     return programs_state.initial_state(
       experiment, parts, parts.optimizer, parts.shardings
     )
@@ -49,38 +49,23 @@ def warm_start(
     return state_lib.adopt(
       parts.optimizer, kept, parts.shardings, experiment.seed
     )
+  state = _imitate(experiment, parts, stop)
+  cache.save(experiment, state.params)
+  return state_lib.restart(parts.optimizer, state, parts.shardings)
+
+
+def _imitate(
+  experiment: Experiment, parts: Parts, stop: StopRequest
+) -> TrainState:
+  """State after the last step on demonstrations, with SFT's own optimizer."""
+  config = experiment.sft
   optimizer = make_optimizer(config.optimizer)
   shardings = state_lib.state_shardings(parts.policy, optimizer, parts.mesh)
   state = programs_state.initial_state(experiment, parts, optimizer, shardings)
   state = shared_start(experiment, parts.task, state, shardings)
-  layout = vocabulary_layout(experiment, parts.mesh, temperature=1.0)
-  learner = Learner(
-    loss_fn=functools.partial(
-      imitation_loss,
-      parts.policy,
-      layout,
-      config.step.prompt_length,
-      adapter_scale=parts.adapter_scale,
-    ),
-    metrics_fn=lambda batch, record: {},
-    optimizer=optimizer,
-    config=config.step,
-    mesh=parts.mesh,
-  )
+  learner = _make_learner(experiment, parts, optimizer)
   step_fn = compile_train_step(learner, shardings, shared=(None, None))
-  stream = DemonstrationStream(
-    parts.task,
-    tfds_builder.load_split(
-      experiment.data.task, 'train', experiment.data.data_dir
-    ),
-    parts.tokenizer,
-    config.batch_size,
-    experiment.data.max_prompt_length,
-    experiment.sampling.max_completion_length,
-    experiment.data.overlong,
-    config.noise,
-    experiment.seed,
-  )
+  stream = _demonstrations(experiment, parts)
   with Progress(config.num_steps, label='warm start') as progress:
     for step in range(config.num_steps):
       batch = host_rows.put(
@@ -94,5 +79,43 @@ def warm_start(
           f'Stopped after step {step + 1} of the warm start, before anything'
           ' was saved. Run the same command to begin anew.'
         )
-  cache.save(experiment, state.params)
-  return state_lib.restart(parts.optimizer, state, parts.shardings)
+  return state
+
+
+def _make_learner(
+  experiment: Experiment,
+  parts: Parts,
+  optimizer: optax.GradientTransformation,
+) -> Learner:
+  layout = vocabulary_layout(experiment, parts.mesh, temperature=1.0)
+  return Learner(
+    loss_fn=functools.partial(
+      imitation_loss,
+      parts.policy,
+      layout,
+      experiment.sft.step.prompt_length,
+      adapter_scale=parts.adapter_scale,
+    ),
+    metrics_fn=lambda batch, record: {},
+    optimizer=optimizer,
+    config=experiment.sft.step,
+    mesh=parts.mesh,
+  )
+
+
+def _demonstrations(
+  experiment: Experiment, parts: Parts
+) -> DemonstrationStream:
+  return DemonstrationStream(
+    parts.task,
+    tfds_builder.load_split(
+      experiment.data.task, 'train', experiment.data.data_dir
+    ),
+    parts.tokenizer,
+    experiment.sft.batch_size,
+    experiment.data.max_prompt_length,
+    experiment.sampling.max_completion_length,
+    experiment.data.overlong,
+    experiment.sft.noise,
+    experiment.seed,
+  )
