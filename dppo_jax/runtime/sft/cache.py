@@ -1,8 +1,8 @@
-"""Warm-started weights that runs alike share, in the folder of a user.
+"""Cache of SFT weights, shared by runs with the same warm start.
 
 Runs that differ in their trust region alone have the same warm start. A file
-is named after everything that decides it, and holds arrays only; one that is
-damaged is made anew.
+is named by a hash of everything that affects its weights and holds arrays only;
+a damaged one is computed again.
 """
 
 import dataclasses
@@ -22,10 +22,10 @@ from dppo_jax.runtime.storage.files import open_atomically
 
 
 def load(experiment: Experiment) -> Params | None:
-  """The weights of the warm start, on the device; None if none are kept.
+  """Weights of the warm start, on the device; None if not in the cache.
 
   Args:
-    experiment: whose `sft.cache` is looked into.
+    experiment: the run, with the folder `sft.cache`.
   """
   path = _path(experiment)
   if path is None:
@@ -33,7 +33,7 @@ def load(experiment: Experiment) -> Params | None:
   like = state.abstract_params(experiment)
   wanted = flat_tree.flatten(like)
   try:
-    with path.open('rb') as file:  # numpy leaves a damaged one open.
+    with path.open('rb') as file:  # NumPy would leave a damaged one open.
       arrays = np.load(file, allow_pickle=False)
       stored = {name: arrays[name] for name in arrays.files}
   except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile):
@@ -49,11 +49,11 @@ def load(experiment: Experiment) -> Params | None:
 
 
 def save(experiment: Experiment, params: Params) -> None:
-  """Keeps the weights of a warm start for the runs to come.
+  """Stores the weights of a warm start for later runs.
 
   Args:
-    experiment: that it was made by.
-    params: of its state; stay where they are.
+    experiment: the run.
+    params: its parameters, not donated.
 
   Raises:
     ValueError: the folder of `sft.cache` cannot be written.
@@ -74,9 +74,9 @@ def save(experiment: Experiment, params: Params) -> None:
 
 
 def _path(experiment: Experiment) -> pathlib.Path | None:
-  """The file of a warm start; None where none is kept.
+  """File of a warm start; None without a cache.
 
-  Of several processes none has all the weights, so they keep nothing.
+  With several processes none has all the weights, so nothing is stored.
   """
   config = experiment.sft
   if (
@@ -88,7 +88,7 @@ def _path(experiment: Experiment) -> pathlib.Path | None:
   data = experiment.data
   facts = (
     experiment.seed,
-    # The number of steps to come is a part of the optimizer's settings.
+    # The rate of SFT is constant, so the number of updates has no effect.
     dataclasses.replace(
       config,
       cache='',

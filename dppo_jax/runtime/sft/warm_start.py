@@ -1,4 +1,4 @@
-"""Supervised warm start: imitate demonstrations, then begin anew at step 0."""
+"""SFT warm start: train on demonstrations, then restart at step 0."""
 
 import functools
 
@@ -26,19 +26,19 @@ from dppo_jax.runtime.sft.synonym_init import shared_start
 def warm_start(
   experiment: Experiment, parts: Parts, stop: StopRequest
 ) -> TrainState:
-  """Initial state of the reinforcement phase.
+  """Initial state of the RL phase.
 
   Args:
     experiment: the run.
     parts: its parts.
-    stop: looked at after every step.
+    stop: checked after every step.
 
   Returns:
-    State at step 0; the parameters are the warm-started ones, or the initial
-    ones where `sft.num_steps` is 0.
+    State at step 0, with the parameters after SFT, or the initial ones if
+    `sft.num_steps` is 0.
 
   Raises:
-    Preempted: asked to stop; nothing is saved yet, the next run begins anew.
+    Preempted: stop was requested. Nothing is saved; the next run starts again.
   """
   if not experiment.sft.num_steps:
     return programs_state.initial_state(
@@ -57,7 +57,7 @@ def warm_start(
 def _imitate(
   experiment: Experiment, parts: Parts, stop: StopRequest
 ) -> TrainState:
-  """State after the last step on demonstrations, with SFT's own optimizer."""
+  """State after the last SFT step, with the optimizer of SFT."""
   config = experiment.sft
   optimizer = make_optimizer(config.optimizer)
   shardings = state_lib.state_shardings(parts.policy, optimizer, parts.mesh)
@@ -76,8 +76,8 @@ def _imitate(
       progress.update(step + 1, {'loss': f'{loss:.3f}'})
       if stop.agreed():
         raise stop.stop(
-          f'Stopped after step {step + 1} of the warm start, before anything'
-          ' was saved. Run the same command to begin anew.'
+          f'Stopped after step {step + 1} of the warm start, before the first'
+          ' checkpoint. Run the same command to start again.'
         )
   return state
 

@@ -52,13 +52,13 @@ def test_what_cannot_be_matched_is_refused():
     _examine(kept, _clip(), match_share=True)
 
 
-def test_a_record_that_says_otherwise_is_told():
+def test_a_record_that_differs_from_its_replay_is_reported():
   record = records.hand_made()
   keep = record.keep.copy()
   keep[1] = 0.0
   found = _examine(dataclasses.replace(record, keep=keep))
   assert found.num_differ == 1
-  assert '1 of 6 tokens otherwise' in report.describe(found, _DIR, 5)
+  assert '1 of 6 tokens differently' in report.describe(found, _DIR, 5)
 
 
 def test_pictures_and_page_are_written(tmp_path):

@@ -45,7 +45,7 @@ def test_an_interrupted_sweep_can_be_looked_at(
   monkeypatch.setattr(pool, 'run_jobs', interrupted)
   with pytest.raises(KeyboardInterrupt):
     _run(sweep, tmp_path)
-  assert 'goes on from here' in capsys.readouterr().err
+  assert 'The same command resumes' in capsys.readouterr().err
   assert command.show(tmp_path, made_up_sweeps.defaults(), None) == 1
   text = capsys.readouterr().out
   assert '3 runs finished, 1 not' in text

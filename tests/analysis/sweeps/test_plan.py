@@ -47,9 +47,9 @@ def test_a_sweep_may_grow_and_not_change(tmp_path):
   assert len(plan.read(tmp_path).variants) == 2
 
 
-def test_runs_of_other_sources_are_told_of(tmp_path):
+def test_runs_of_other_code_are_reported(tmp_path):
   plan.write(tmp_path, made_up_sweeps.sweep(code='a'))
-  assert 'sources have changed' in plan.write(
+  assert 'code has changed' in plan.write(
     tmp_path, made_up_sweeps.sweep(code='b')
   )
   assert plan.read(tmp_path).code == 'b'

@@ -54,7 +54,7 @@ def test_sampling_takes_fewer_prompts_and_nothing_of_the_learner(config):
   assert found == ({'data.num_prompts': 4}, 40.0)
 
 
-def test_sampling_takes_fewer_rows_at_once_before_all_else(config):
+def test_sampling_takes_fewer_slots_before_all_else(config):
   def estimate(changed):
     return 10.0 * (changed['sampling']['num_slots'] or 32)
 

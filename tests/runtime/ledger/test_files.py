@@ -159,7 +159,9 @@ def test_a_column_that_need_not_be_there_is_missed_all_the_same(tmp_path):
   files.save(path, record)
   assert files.load(path).rollout_entropy is not None
   _rewrite(path, lambda columns: columns.pop('rollout_entropy'))
-  with pytest.raises(ValueError, match=r"and holds differ: \['rollout_ent"):
+  with pytest.raises(
+    ValueError, match=r"stored columns differ: \['rollout_ent"
+  ):
     files.load(path)
 
 

@@ -48,6 +48,6 @@ def test_a_request_to_stop_ends_it():
   stop = StopRequest()
   stop.signal_number = 15
   with pytest.raises(
-    Preempted, match=r'Stopped after step 1 of the warm start, before anything'
+    Preempted, match=r'Stopped after step 1 of the warm start, before the'
   ):
     _start(runs.config(), stop)
