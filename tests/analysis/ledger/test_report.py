@@ -41,7 +41,7 @@ def test_matching_replays_at_equal_strength():
   assert [int(d.masked().sum()) for d in found.decided] == [2, 2]
 
 
-def test_what_cannot_be_matched_is_refused():
+def test_a_rule_without_thresholds_cannot_be_matched():
   rule = records.hand_made_rule(rule='none')._replace(name='free')
   with pytest.raises(ValueError, match=r"--match_share: 'free' has no thresh"):
     _examine(records.hand_made(), rule, match_share=True)

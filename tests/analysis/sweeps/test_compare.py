@@ -76,7 +76,7 @@ def test_ledgers_without_a_common_step_or_of_one_run(tmp_path):
   assert 'No step was recorded by every run' in text
 
 
-def test_equal_names_are_told_apart_and_hostile_ones_shown(tmp_path):
+def test_equal_names_get_distinct_labels_and_hostile_ones_are_escaped(tmp_path):
   folders = _two(tmp_path, 'a/<b>$x_{', 'c/<b>$x_{')
   text = compare.compare(folders, tmp_path / 'out')
   assert 'a/<b>$x_{' in text
@@ -85,7 +85,7 @@ def test_equal_names_are_told_apart_and_hostile_ones_shown(tmp_path):
   assert 'c/&lt;b&gt;$x_{' in page
 
 
-def test_what_is_no_run_is_named(tmp_path):
+def test_folders_without_a_run_are_named(tmp_path):
   good, _ = _two(tmp_path / 'sweep')
   fresh = made_up_sweeps.run(tmp_path / 'fresh', [])
   (fresh / metrics_log.METRICS_FILE).unlink()

@@ -9,7 +9,7 @@ from dppo_jax.runtime.storage import workdir
 from tests.support import made_up_sweeps
 
 
-def test_what_is_written_is_read_back(tmp_path):
+def test_a_sweep_round_trips(tmp_path):
   sweep = made_up_sweeps.sweep(*made_up_sweeps.DELTAS)
   assert plan.write(tmp_path, sweep) == ''
   found = plan.read(tmp_path)
@@ -64,7 +64,7 @@ def test_the_folder_of_a_run_is_no_place_for_a_sweep(tmp_path):
 @pytest.mark.parametrize(
   'text', ['', '{', '[]', '{"format": 9}', '{"format": 1, "variants": []}']
 )
-def test_what_is_no_sweep_is_not_read(tmp_path, text):
+def test_damaged_sweeps_are_refused(tmp_path, text):
   with pytest.raises(ValueError, match='holds no sweep'):
     plan.read(tmp_path)
   (tmp_path / plan.FILE).write_text(text)

@@ -54,7 +54,7 @@ def test_a_key_with_two_ends_sets_both():
   assert alone.overrides == {'trust_region.delta_low': 0.05}
 
 
-def test_others_set_keys_of_a_preset_anew():
+def test_other_keys_override_a_preset():
   first, _ = _expand('trust_region.delta=0.3', 'preset=dppo_binary_kl,grpo')
   assert first.name == 'delta=0.3, preset=dppo_binary_kl'
   assert first.overrides['trust_region.divergence'] == 'binary_kl'
@@ -91,7 +91,7 @@ def test_equal_last_parts_are_written_out():
     ('data.mixture=a,b', 'a tuple cannot be swept'),
   ],
 )
-def test_what_cannot_be_is_named(grid, message):
+def test_invalid_grids_are_named(grid, message):
   with pytest.raises(ValueError, match=rf'^--grid: .*{message}'):
     _expand(grid)
 

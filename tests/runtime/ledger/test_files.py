@@ -23,7 +23,7 @@ def _equal(one, other):
 
 
 @pytest.mark.parametrize('anchor', ['rollout', 'recomputed'])
-def test_what_is_written_is_read(tmp_path, anchor):
+def test_a_record_round_trips(tmp_path, anchor):
   record = records.trained(anchor=anchor, budget=float('inf'))
   path = files.LedgerWriter(tmp_path, 1, None).write(record)
   assert path == tmp_path / 'ledger' / 'step_000007.npz'

@@ -57,7 +57,7 @@ def test_another_warm_start_is_not_taken(kept, change):
 
 
 @pytest.mark.parametrize('damage', [b'', b'PK\x03\x04', None], ids=str)
-def test_a_damaged_file_is_made_anew(kept, tmp_path, damage):
+def test_a_damaged_file_is_written_again(kept, tmp_path, damage):
   folder, _ = kept
   (path,) = folder.iterdir()
   whole = path.read_bytes()
