@@ -190,6 +190,10 @@ def _config(**options: Any) -> loss_lib.LossConfig:
     kl_estimator='k3',
     entropy_coefficient=0.0,
     load_balance_coefficient=0.0,
+    predictive_tail='aggregated',
+    vocab_size=0,
+    centering='off',
+    centering_mask='token',
   )
   return loss_lib.LossConfig(**{**fields, **options})
 
