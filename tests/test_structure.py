@@ -165,3 +165,12 @@ def test_importing_everything_leaves_tensorflow_out():
 def test_importing_the_package_imports_nothing():
   out = runs.said('import sys, dppo_jax; print("jax" in sys.modules)')
   assert out.strip() == 'False'
+
+
+def test_entry_points_are_run_after_all_they_define():
+  for path in (_ROOT / 'experiments').glob('bench/*.py'):
+    text = path.read_text()
+    if '__main__' in text and '\n  cli.run(main' in text:
+      end = text.rindex('\n  cli.run(main')
+      assert '\nclass ' not in text[end:], path
+      assert '\ndef ' not in text[end:], path

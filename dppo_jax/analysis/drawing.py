@@ -153,7 +153,7 @@ def _dress(axis: Any, panel: Panel) -> None:
   if panel.x_log:
     axis.set_xscale('log')
   if panel.y_log:
-    # A bar begins at 0, which is below every logarithmic axis.
+    # A bar starts at 0, which no logarithmic axis contains.
     bars = any(series.kind == 'bars' for series in panel.series)
     axis.set_yscale('log', nonpositive='clip' if bars else 'mask')
   if panel.ticks:
@@ -165,4 +165,4 @@ def _dress(axis: Any, panel: Panel) -> None:
       fontsize=8,
     )
   elif not panel.x_log:
-    axis.locator_params(axis='x', nbins=6)  # More would touch one another.
+    axis.locator_params(axis='x', nbins=6)  # More labels would overlap.

@@ -58,10 +58,6 @@ def main() -> int:
   return 0
 
 
-if __name__ == '__main__':
-  cli.run(main)
-
-
 RL, CROSS_ENTROPY = 'DPPO step', 'cross-entropy step'
 
 
@@ -166,3 +162,7 @@ def _batch(experiment: Experiment) -> Batch:
     advantages=jnp.where(mask, jax.random.normal(key, (rows, 1)), 0.0),
     rollout=stats,
   )
+
+
+if __name__ == '__main__':
+  cli.run(main)

@@ -5,6 +5,8 @@ the same flags twice.
 """
 
 import ast
+from collections.abc import Sequence
+import functools
 import importlib
 import importlib.util
 import pathlib
@@ -15,9 +17,15 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import config_flags
 
+from dppo_jax.runtime import cli
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# `dppo NAME --flag …` and `python -m experiments.NAME`; bare `dppo NAME` in a
+# sentence is a mention.
 _COMMAND = re.compile(
-  r'(?:python3?|\S*/python) -m (experiments[\w.]*)(.*)', re.S
+  r'(?:(?:python3?|\S*/python) -m (experiments[\w.]*)'
+  r'|(?<![\w/-])dppo ([a-z][\w.]*)(?= --| \S*/))(.*)',
+  re.DOTALL,
 )
 # Where a command ends that is a part of a longer line.
 _END = re.compile(r'\s(?:&&|\|\||[|<>&;]|2>)|"\s*$|\s#\s')
@@ -64,7 +72,8 @@ def entry_points() -> list[str]:
   return found
 
 
-def flags_of(module: str) -> list[Flag]:
+@functools.cache
+def flags_of(module: str) -> Sequence[Flag]:
   """Flags of an entry point, including those of its `define_flags` calls."""
   spec = importlib.util.find_spec(module)
   if spec is not None and spec.submodule_search_locations:
@@ -151,8 +160,9 @@ def find(text: str) -> list[Command]:
   for line in joined.splitlines():
     match = _COMMAND.search(line)
     if match:
-      rest = _END.split(match[2])[0].replace('[', '').replace(']', '')
-      found.append(Command(match[1], shlex.split(rest)))
+      rest = _END.split(match[3])[0].replace('[', '').replace(']', '')
+      module = match[1] or f'experiments.{match[2]}'
+      found.append(Command(module, shlex.split(rest)))
   return found
 
 
@@ -163,7 +173,9 @@ def parse(command: Command) -> None:
     ValueError: a flag, a config file, a preset, a key or a value is invalid;
       the message repeats the command.
   """
-  words = [command.module, *(w for w in command.arguments if w != '…')]
+  words = cli.with_config_files(
+    [command.module, *(w for w in command.arguments if w != '…')]
+  )
   values = flags.FlagValues()
   for flag in flags_of(command.module):
     if flag.kind == 'config':

@@ -46,7 +46,7 @@ def test_the_rest_follows_from_the_shapes():
   assert memory['logits'] == 2 * 4 * 16 * 7 * 16
 
 
-def test_rows_at_once_bound_the_cache_and_the_logits():
+def test_slots_bound_the_cache_and_the_logits():
   experiment = runs.experiment(
     runs.config(sampling__num_slots=4, learner__num_microbatches=16)
   )

@@ -3,7 +3,7 @@
   jobs = [make_job('TV', config, {'trust_region.divergence': 'binary_tv'}, s)
           for s in range(3)]
   outcomes = run_jobs(jobs, pathlib.Path('runs/jobs'), parallel=2)
-  rows = writers.read_rows(outcomes[0].folder / writers.METRICS_FILE)
+  rows = metrics_log.read_rows(outcomes[0].folder / metrics_log.METRICS_FILE)
 
 Called again, it runs only missing jobs and resumes interrupted ones. A failed
 run is reported in its outcome and retried the next time; the others continue.
@@ -149,7 +149,7 @@ class _Worker:
     process = self._process
     request = {'folder': os.path.abspath(folder), 'config': job.config}
     reply = ''
-    # It may die at any time.
+    # The process may die at any time.
     with contextlib.suppress(OSError, ValueError):
       _pipe(process.stdin).write(json.dumps(request) + '\n')
       _pipe(process.stdin).flush()
@@ -174,7 +174,7 @@ class _Worker:
     process, self._process = self._process, None
     if process is None:
       return
-    with contextlib.suppress(OSError):  # What it did not read is lost anyway.
+    with contextlib.suppress(OSError):  # Unread requests are lost anyway.
       _pipe(process.stdin).close()
     _pipe(process.stdout).close()
 

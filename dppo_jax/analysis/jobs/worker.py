@@ -38,7 +38,7 @@ def execute(
   Args:
     config: a ConfigDict.
     folder: of the run.
-    num_devices: it trains on the first so many; None: all.
+    num_devices: number of devices to train on, the first ones; None for all.
 
   Returns:
     Facts read by `job.finished`: wall and CPU seconds, and the device.
@@ -113,8 +113,8 @@ def serve(
 
 def main() -> int:
   """Exit code after serving all requests."""
-  logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
-  # A run may print; replies have a channel of their own.
+  logging.set_verbosity(logging.WARNING)  # Orbax logs every file.
+  # A run may print to stdout, so replies get a separate file descriptor.
   replies = os.fdopen(os.dup(sys.stdout.fileno()), 'w')
   os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
   return serve(default.get_config, sys.stdin, replies)

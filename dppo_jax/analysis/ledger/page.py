@@ -61,10 +61,10 @@ def choose_rows(record: Record, decided: Sequence[Decided]) -> np.ndarray:
   At most `MAX_ROWS` rows and `MAX_TOKENS` tokens, but one row always.
   """
   num_rows = len(record.step)
-  # Under any of the rules; a token that is masked loses 1.
+  # The most under any of the rules; a masked token loses 1.
   lost = np.max([one.dropped() for one in decided], axis=0)
   lost = np.bincount(record.row, lost, minlength=num_rows)
-  # Of equal ones those that a fixed order names: rows adjoin by group.
+  # Ties are broken by a fixed random order: neighbors are of one group.
   ties = np.argsort(subset_order(num_rows))
   order = np.lexsort((ties, -lost))[:MAX_ROWS]
   fits = np.cumsum(record.lengths()[order]) <= MAX_TOKENS
@@ -88,8 +88,8 @@ def render(
   if len(rows) < len(record.step):
     bounded = (
       f'{len(rows):,} of {len(record.step):,} completions, those with most'
-      f' weight taken by any of the rules (at most {MAX_ROWS} rows and'
-      f' {MAX_TOKENS:,} tokens); shares are of all of them.'
+      f' weight removed by any of the rules (at most {MAX_ROWS} rows and'
+      f' {MAX_TOKENS:,} tokens); shares are of all completions.'
     )
   ids = np.unique(record.token[shown]).tolist()
   data = {
@@ -145,7 +145,7 @@ def _rule(record: Record, decided: Decided) -> dict[str, Any]:
 def _row(
   record: Record, decided: Sequence[Decided], row: int
 ) -> dict[str, Any]:
-  # Rows ascend, so that those of one are a slice.
+  # Rows ascend, so the tokens of a row are a slice.
   begin, end = np.searchsorted(record.row, [row, row + 1])
   tokens = slice(int(begin), int(end))
   log_mu = record.rollout_log_probs[tokens].astype(np.float64)

@@ -1,6 +1,6 @@
-"""A workdir as one process uses it: its lock, and the config it holds.
+"""Workdir of a run, for one process: its lock, and the config in it.
 
-What several hosts agree on about it is in `shared_workdir`.
+See `shared_workdir` for several hosts.
 """
 
 from collections.abc import Collection, Iterator
@@ -17,12 +17,11 @@ from dppo_jax.runtime.storage import metrics_log
 from dppo_jax.runtime.storage.files import step_number, write_atomically
 
 CONFIG = 'config.json'
-INPUTS = 'inputs.json'  # What the run reads, by content.
+INPUTS = 'inputs.json'  # Hashes of the files that the run reads.
 CHECKPOINTS = 'checkpoints'
 LOCK = 'lock'
 
-# Keys that may change when a run is resumed: none of them changes a number
-# that the run computes.
+# Keys that may change when a run is resumed: they do not affect its numbers.
 FREE_KEYS = (
   'checkpoints.keep',
   'compilation_cache',
@@ -34,8 +33,8 @@ FREE_KEYS = (
   'sft.cache',
   'writers',
 )
-# Keys that say where something lies. What lies there is compared by content,
-# once it has been read; see `inputs`.
+# Keys that are paths. The files are compared by content, once they have been
+# read; see `programs.inputs`.
 DATA_PATHS = ('data.files', 'evaluation.files')
 FOLDER_PATHS = (
   'data.tokenizer',
@@ -59,10 +58,10 @@ def _check_local(workdir: str | os.PathLike[str]) -> None:
 
 
 def open_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:
-  """Makes the folder if need be and checks that it can be written.
+  """Path of the folder, after creating it and checking that it is writable.
 
   Raises:
-    ValueError: it cannot, or it is an address and no folder.
+    ValueError: it is not writable, or is an address such as gs://….
   """
   _check_local(workdir)
   folder = pathlib.Path(workdir).expanduser().absolute()
@@ -81,9 +80,9 @@ def open_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path) -> Iterator[None]:
-  """Keeps a second process from training in the same folder.
+  """Lock against a second training process in the same folder.
 
-  The lock dies with the process, however it ends.
+  It is released when the process ends in any way.
 
   Raises:
     ValueError: another process holds it.
@@ -100,23 +99,23 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def has_begun(workdir: pathlib.Path) -> bool:
-  """Whether a run has saved a checkpoint there."""
+  """Whether a run has saved a checkpoint in this folder."""
   names = [path.name for path in (workdir / CHECKPOINTS).glob('*')]
   return any(step_number(name) is not None for name in names)
 
 
 def last_recorded(workdir: pathlib.Path) -> int:
-  """The last train step that left a line of metrics; 0 where none did."""
+  """Last train step with a line of metrics; 0 without any."""
   rows = metrics_log.read_rows(workdir / metrics_log.METRICS_FILE)
   return max((row['step'] for row in rows), default=0)
 
 
 def _check_whole(workdir: pathlib.Path) -> None:
-  """Refuses to begin anew where a run has lost a part of itself.
+  """Raises if a part of a run is missing, instead of starting again.
 
-  A run records its first step once its first checkpoint is whole: records
-  without a checkpoint are those of a run whose checkpoints were removed, and
-  beginning anew would overwrite them.
+  A run records its first step after its first complete checkpoint. Records
+  without a checkpoint thus belong to a run whose checkpoints were removed, and
+  a new start would overwrite them.
   """
   begun = has_begun(workdir)
   if begun and not (workdir / CONFIG).exists():
@@ -141,22 +140,20 @@ def check_config(
 ) -> list[str]:
   """Records the config of a new run, or compares it with the recorded one.
 
-  A run that has recorded no step yet has nothing to lose: its config is
-  replaced.
-  Where something lies may change in a run that goes on, for what lies there is
-  compared by its content.
+  The config of a run without a checkpoint is replaced. Paths may change in a
+  resumed run, since files are compared by content.
 
   Args:
     workdir: of the run.
     resolved: its config.
-    extend: lets `num_steps` be more than it was.
+    extend: allows more `num_steps` than before.
 
   Returns:
-    'path: recorded -> mine' of what may differ and does, to be told.
+    Allowed differences, 'path: recorded -> mine', to be reported.
 
   Raises:
-    ValueError: the folder holds a run of another config, and lists what
-      differs; or one that lost its config or all of its checkpoints.
+    ValueError: the folder has a run of another config (the message lists the
+      differences), or one without its config or checkpoints.
   """
   _check_whole(workdir)
   path = workdir / CONFIG
@@ -193,7 +190,7 @@ def _longer(recorded: dict[str, Any], mine: dict[str, Any]) -> bool:
 
 
 def _check_extension(recorded: dict[str, Any]) -> None:
-  """Refuses to extend what ended as no longer run would have."""
+  """Raises if the end of the run differs from the middle of a longer one."""
   lag = recorded['sampling']['lag']
   if lag:
     raise ValueError(
@@ -204,12 +201,12 @@ def _check_extension(recorded: dict[str, Any]) -> None:
 
 
 def _placed(config: dict[str, Any], by_content: bool) -> dict[str, Any]:
-  """A config that spells every path in one way, or whose paths say nothing.
+  """Config with normalized paths, or without them.
 
   Args:
-    config: plain.
-    by_content: whether what lies there is compared elsewhere; then only
-      whether a folder is named counts.
+    config: plain nested dicts.
+    by_content: whether files are compared elsewhere; then of a path only
+      whether it is set is kept.
   """
   copy = json.loads(json.dumps(config))
 
@@ -230,7 +227,7 @@ def _placed(config: dict[str, Any], by_content: bool) -> dict[str, Any]:
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
-  """The recorded config, as plain nested dicts.
+  """Recorded config, as plain nested dicts.
 
   Raises:
     ValueError: there is none, or it is damaged.
@@ -246,7 +243,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """The contents of a JSON file of a run.
+  """Contents of a JSON file of a run.
 
   Raises:
     ValueError: it is damaged.
@@ -261,11 +258,11 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def overlay(config: Any, recorded: dict[str, Any]) -> Any:
-  """Puts recorded values into a config of configs/default.py.
+  """Config of configs/default.py with recorded values.
 
   Args:
     config: a ConfigDict, changed in place.
-    recorded: of `read_config`.
+    recorded: from `read_config`.
 
   Returns:
     `config`.

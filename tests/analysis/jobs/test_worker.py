@@ -32,7 +32,7 @@ def served(tmp_path_factory):
   )
 
 
-def test_a_failure_is_told_and_the_next_job_runs(served):
+def test_a_failure_is_reported_and_the_next_job_runs(served):
   root, (code, replies) = served
   assert code == 0
   assert replies[0]['error'].startswith('ValueError: ')

@@ -53,7 +53,7 @@ def _structure(page):
 @pytest.mark.parametrize(
   'field', ['prompts', 'completions', 'reasons', 'pieces']
 )
-def test_what_a_model_wrote_is_never_markup(field):
+def test_model_output_is_never_markup(field):
   texts = [_HOSTILE, '<!--<script>']
   if field == 'pieces':
     texts = {i: _HOSTILE for i in (1, 2, 3, 4)}
@@ -116,7 +116,7 @@ def test_numbers_are_those_of_the_record():
   assert 'recomputed' not in first
 
 
-def test_what_is_not_finite_is_no_number():
+def test_non_finite_values_become_null():
   keep = np.array([np.nan, 1, 1, 1, 1, np.inf], np.float32)
   data = _data(_render(records.hand_made(divergence=keep)))
   assert data['rows'][0]['divergence'][0] == [None, 1, 1, 1]
@@ -150,12 +150,12 @@ def test_rows_are_bounded_and_the_page_says_so(monkeypatch):
   assert len(page_lib.choose_rows(record, decided)) == 1
 
 
-def test_long_texts_are_cut():
+def test_long_texts_are_truncated():
   data = _data(_render(records.hand_made(prompts=['x' * 9999, 'y' * 2000])))
   assert [len(row['prompt']) for row in data['rows']] == [2001, 2000]
 
 
-def test_the_file_is_replaced_whole(tmp_path):
+def test_the_file_is_replaced_atomically(tmp_path):
   record = records.hand_made()
   path = tmp_path / 'made' / 'page.html'
   decided = [replay.own(record, records.hand_made_rule())]

@@ -31,7 +31,7 @@ def test_the_summary_is_of_the_metrics(finished, tmp_path):
   assert 'verifier_failed' not in facts
 
 
-def test_the_summary_tells_of_verifiers_that_failed(finished, tmp_path):
+def test_the_summary_reports_failed_verifiers(finished, tmp_path):
   rows = metrics_log.read_rows(finished / metrics_log.METRICS_FILE)
   trained = [row for row in rows if 'rewards/errors' in row]
   trained[0]['rewards/errors'], trained[0]['rewards/timeouts'] = 0.25, 0.75
@@ -43,7 +43,7 @@ def test_the_summary_tells_of_verifiers_that_failed(finished, tmp_path):
   assert facts['verifier_failed_steps'] == 1
 
 
-def test_the_end_writes_and_tells(finished, tmp_path):
+def test_the_end_writes_and_prints_the_summary(finished, tmp_path):
   metrics = (finished / metrics_log.METRICS_FILE).read_text()
   (tmp_path / metrics_log.METRICS_FILE).write_text(metrics)
   facts = {'step_s': 0.123456, 'tokens': 12345.6, 'steps': 1000, 'v': {'a': 1}}
@@ -120,7 +120,7 @@ def test_the_header_says_where_a_run_goes_on():
   assert _header(resumed_step=6)[-1] == 'Finished already: step 6 is the last.'
 
 
-def test_the_header_tells_what_nothing_reads(monkeypatch):
+def test_the_header_reports_unread_keys(monkeypatch):
   told = ['config.json: nothing here reads a=1.', 'b']
   monkeypatch.setattr(
     header.published_notes, 'notes', lambda experiment, tokenizer: told

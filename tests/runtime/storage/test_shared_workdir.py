@@ -47,7 +47,7 @@ def test_hosts_must_share_the_folder(tmp_path, monkeypatch):
     pass
 
 
-def test_what_must_be_equal_on_all_hosts(monkeypatch):
+def test_config_and_code_must_be_equal_on_all_hosts(monkeypatch):
   asked = []
   monkeypatch.setattr(coordination, 'is_single_process', lambda: False)
   monkeypatch.setattr(coordination, 'compare', lambda *args: asked.append(args))

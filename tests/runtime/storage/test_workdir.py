@@ -42,7 +42,7 @@ def _begun(folder, config):
   (folder / workdir.CHECKPOINTS / '0').mkdir(parents=True)
 
 
-def test_what_differs_is_listed(tmp_path):
+def test_differences_are_listed(tmp_path):
   _begun(tmp_path, {'a': {'x': 1, 'old': 2}, 'inf': float('inf')})
   changed = {'a': {'x': 3, 'new': 4}, 'inf': float('inf')}
   with pytest.raises(ValueError, match='another config') as caught:
@@ -66,7 +66,7 @@ def test_free_keys_are_free_and_exist(tmp_path):
   assert workdir.read_config(tmp_path) == config
 
 
-def test_a_run_that_saved_nothing_may_change(tmp_path):
+def test_a_run_without_a_checkpoint_may_change(tmp_path):
   workdir.check_config(tmp_path, {'a': 1})
   workdir.check_config(tmp_path, {'a': 2})
   assert workdir.read_config(tmp_path) == {'a': 2}
@@ -151,14 +151,14 @@ def test_paths_may_change_where_their_content_is_known(tmp_path):
     {'data': {'mixture': [['math', '/a/*.json', 2.0]]}},
   ],
 )
-def test_what_is_no_place_may_not_change(tmp_path, change):
+def test_settings_other_than_paths_may_not_change(tmp_path, change):
   _begun(tmp_path, _PLACES)
   (tmp_path / workdir.INPUTS).write_text('{}')
   with pytest.raises(ValueError, match='another config'):
     workdir.check_config(tmp_path, _changed(**change))
 
 
-def test_more_steps_are_let_pass_when_asked_for(tmp_path):
+def test_more_steps_are_allowed_by_extend(tmp_path):
   _begun(tmp_path, _PLACES)
   longer = _changed(num_steps=20)
   with pytest.raises(ValueError, match=r'10 -> 20\n.* by --extend\.$'):
@@ -203,7 +203,7 @@ def test_records_without_checkpoints_are_never_overwritten(
   assert (tmp_path / metrics_log.METRICS_FILE).read_bytes() == before
 
 
-def test_a_run_that_took_no_step_begins_anew(tmp_path):
+def test_a_run_without_a_step_starts_again(tmp_path):
   workdir.check_config(tmp_path, {'a': 1})
   _records(tmp_path, 0)
   workdir.check_config(tmp_path, {'a': 2})
