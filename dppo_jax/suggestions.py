@@ -3,14 +3,20 @@
 from collections.abc import Collection
 import difflib
 
+_WORD = 3  # Characters of a part of a name that stands for it.
+
 
 def nearest(got: str, known: Collection[str]) -> str:
   """The known name that is most like what was written; '' if none is near.
 
-  Capitals do not count, nor whether words are joined by '-' or '_'.
+  Capitals do not count, nor whether words are joined by '-' or '_'. A name
+  that holds what was written is near, too: 'gpu:8xh100' to 'h100'.
   """
   names = {_plain(name): name for name in known}
-  close = difflib.get_close_matches(_plain(got), names, n=1)
+  plain = _plain(got)
+  close = difflib.get_close_matches(plain, names, n=1)
+  if not close and len(plain) >= _WORD:
+    close = [name for name in names if plain in name]
   return names[close[0]] if close else ''
 
 

@@ -24,5 +24,10 @@ def test_capitals_and_dashes_do_not_count(got):
   assert nearest(got, ('topk_tv', 'binary_tv')) == 'binary_tv'
 
 
+def test_a_part_of_a_name_stands_for_it():
+  assert nearest('H100', ('v5e:2x2', 'gpu:8xh100')) == 'gpu:8xh100'
+  assert nearest('5e', ('v5e:2x2', 'gpu:8xh100')) == ''
+
+
 def test_nothing_near_is_nothing():
   assert nearest('xyzzy', ('topk',)) == ''

@@ -76,10 +76,6 @@ def main() -> int:
   return 0
 
 
-if __name__ == '__main__':
-  cli.run(main)
-
-
 # Columns of the batch; rows make up the tokens.
 _LENGTH = 32
 BARE = 'three bare products'
@@ -275,3 +271,7 @@ def _materialized(shape: HeadShape) -> Variant:
 
   differentiate = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
   return _compiled(differentiate, _case(shape, shape.top_k, exact=False))
+
+
+if __name__ == '__main__':
+  cli.run(main)
