@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pathlib
 from typing import Any
 
-from dppo_jax.data import mixture, sources
+from dppo_jax.data import downloads, mixture, sources
 from dppo_jax.runtime.config.checks.data import SAME, TASK
 from dppo_jax.runtime.hub import hf_config, safetensors_io
 
@@ -44,11 +44,7 @@ def _models(config: dict[str, Any]) -> Iterator[str]:
     ('rewards.model', scorer, hf_config.CONFIG),
   ):
     if folder and not (_folder(folder) / name).is_file():
-      published = '/'.join(pathlib.PurePath(folder).parts[-2:])
-      yield (
-        f'{path}: no {name} in {_folder(folder)}; download {published} from'
-        ' huggingface.co (config, safetensors and tokenizer files) into it.'
-      )
+      yield f'{path}: no {name} in {_folder(folder)}; {downloads.advice(_folder(folder))}'
 
 
 def _files(config: dict[str, Any]) -> Iterator[str]:

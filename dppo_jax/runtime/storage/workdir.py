@@ -329,7 +329,8 @@ def overlay(config: Any, recorded: dict[str, Any]) -> Any:
     listed = '\n'.join(f'  {change}' for change in changes)
     raise ValueError(
       f'--workdir: its {CONFIG} was written by another version; against'
-      f' {entry_points.keys_file()}:\n{listed}\nUse the version that trained it.'
+      f' {entry_points.keys_file()}:\n{listed}\nUse the version that trained'
+      ' it.'
     )
   config.update(recorded)
   return config

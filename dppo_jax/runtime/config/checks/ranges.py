@@ -177,8 +177,8 @@ def choice_problems(config: Config) -> Iterator[str]:
     got = _at(config, path)
     if path == 'trust_region.rule' and got not in known and got in PRESETS:
       yield (
-        f'{path}: {got!r} is a preset, which sets a rule and more; name it after'
-        f' the config: --config=CONFIG:{got}.'
+        f'{path}: {got!r} is a preset, which sets a rule and more; name it'
+        f' after the config: --config=CONFIG:{got}.'
       )
     elif got not in known:
       yield f'{path}: unknown {got!r}{suggest(got, known)}'
