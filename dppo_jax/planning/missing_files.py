@@ -43,8 +43,9 @@ def _models(config: dict[str, Any]) -> Iterator[str]:
     ('data.tokenizer', config['data']['tokenizer'], _TOKENIZER),
     ('rewards.model', scorer, hf_config.CONFIG),
   ):
-    if folder and not (_folder(folder) / name).is_file():
-      yield f'{path}: no {name} in {_folder(folder)}; {downloads.advice(_folder(folder))}'
+    whole = _folder(folder)
+    if folder and not (whole / name).is_file():
+      yield f'{path}: no {name} in {whole}; {downloads.advice(whole)}'
 
 
 def _files(config: dict[str, Any]) -> Iterator[str]:
