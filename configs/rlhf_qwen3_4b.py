@@ -7,7 +7,8 @@ such a run. Thresholds, batch and lengths are not published: delta is that of
 most runs of the paper, batch and lengths are typical of others.
 
 Data: hf download HuggingFaceH4/ultrafeedback_binarized --repo-type dataset \
-  --include 'data/*_prefs*' --local-dir ~/.cache/dppo_jax/data/files/ultrafeedback
+  --include 'data/*_prefs*' \
+  --local-dir ~/.cache/dppo_jax/data/files/ultrafeedback
 Only the prompts are read: a reward model needs no answer. Evaluation is its
 mean score of completions for held-out prompts.
 Command: python -m experiments.train --workdir=DIR \

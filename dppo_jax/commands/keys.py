@@ -47,14 +47,15 @@ _INDEX = re.compile(r'\[-?\d+\]')
 
 def known() -> dict[str, Any]:
   """Default of every key, by path: 'trust_region.delta_low'."""
-  return _flat(default.get_config().to_dict(), '')
+  return flat(default.get_config().to_dict())
 
 
-def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Values of a plain config by path."""
   found = {}
   for name, value in tree.items():
     if isinstance(value, Mapping):
-      found |= _flat(value, f'{prefix}{name}.')
+      found |= flat(value, f'{prefix}{name}.')
     else:
       found[f'{prefix}{name}'] = value
   return found

@@ -18,6 +18,7 @@ from dppo_jax.commands import (
 )
 from dppo_jax.runtime.hosts import cluster
 from dppo_jax.runtime.hosts.preemption import Preempted
+from dppo_jax.runtime.reporting import compiling
 from dppo_jax.runtime.reporting.recorder import (
   FailedVerifierError,
   NonFiniteError,
@@ -43,6 +44,7 @@ def run(main: Callable[..., int], *, positional: bool = False) -> None:
     positional: whether it takes what is left of the command line.
   """
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
+  compiling.watch()
   guarded = functools.partial(guard, main, positional=positional)
   app.run(guarded, flags_parser=parse_flags)
 
