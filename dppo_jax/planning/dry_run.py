@@ -197,8 +197,8 @@ def describe(made: RunPlan) -> str:
     'Memory per device of the largest arrays, estimated from their shapes:',
     *(f'  {name:<16} {show_bytes(size)}' for name, size in made.memory.items()),
     f'  {"at once":<16} {show_bytes(peak(made.memory))}',
-    'in sampling or training, whichever is larger, without what a compiler adds.',
-    'The command plan compiles for a --topology and says whether it fits.',
+    'in sampling or training, the larger, without what a compiler adds; the',
+    'command plan compiles for a --topology and says whether it fits.',
   ]
   if made.missing:
     lines += ['', 'Not on this machine, and needed to run:']

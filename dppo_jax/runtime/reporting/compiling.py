@@ -83,7 +83,7 @@ class CompileWatch:
         )
 
   def look(self) -> None:
-    """Tells of programs that have taken long, and again of those that still do."""
+    """Tells of programs that take long, and again while they do."""
     now = self._clock()
     lines = []
     with self._lock:
