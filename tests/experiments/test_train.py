@@ -98,7 +98,7 @@ def test_the_start_says_what_is_about_to_run(unbroken):
 
 def test_the_end_says_how_to_go_on(unbroken):
   assert f' evaluate --workdir={unbroken.folder}' in unbroken.out
-  assert '--config.num_steps=60' in unbroken.out.rpartition('Resume:')[2]
+  assert '--config.num_steps=120' in unbroken.out.rpartition('Extend:')[2]
   for name in ('summary.json', 'summary.png', 'samples.jsonl', 'config.json'):
     assert (unbroken.folder / name).stat().st_size
   assert next((unbroken.folder / 'tensorboard').iterdir()).stat().st_size
