@@ -49,17 +49,16 @@ def unknown_command(name: str, known: Collection[str]) -> str:
 
 
 def unknown_flag(
-  name: str, value: Any, flags: Collection[str], paths: Mapping[str, Any]
+  name: str, given: str, flags: Collection[str], paths: Mapping[str, Any]
 ) -> str:
   """Says that there is no flag of a name, and which one was meant.
 
   Args:
     name: without dashes.
-    value: given to it; None for none.
+    given: its value; '' for none.
     flags: of the command.
     paths: of `keys.known`; none for a command without --config.
   """
-  given = '' if value is None else str(value)
   plain = name.replace('-', '_').casefold()
   if name == 'config':
     return (

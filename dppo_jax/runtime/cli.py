@@ -112,11 +112,9 @@ def parse_flags(argv: list[str]) -> list[str]:
       _ = config.to_dict  # Without overrides it is read once it is used.
     return left
   except flags.UnrecognizedFlagError as error:
-    _leave(
-      mistakes.unknown_flag(
-        error.flagname, error.flagvalue or None, _own_flags(), known
-      )
-    )
+    # absl repeats the whole argument as its value.
+    value = str(error.flagvalue).partition('=')[2]
+    _leave(mistakes.unknown_flag(error.flagname, value, _own_flags(), known))
   except flags.Error as error:
     _leave(_reason(str(error), argv, known))
   except Exception as error:

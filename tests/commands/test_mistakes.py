@@ -35,13 +35,13 @@ def test_a_command_that_is_not_there(name, told):
       'did you mean --config.trust_region.delta_low=.1'
       ' --config.trust_region.delta_high=.1?',
     ),
-    ('dry-run', None, 'did you mean --dry_run?'),
-    ('Dry_run', None, 'did you mean --dry_run?'),
+    ('dry-run', '', 'did you mean --dry_run?'),
+    ('Dry_run', '', 'did you mean --dry_run?'),
     ('workdri', 'x', "did you mean '--workdir'?"),
     ('output_dir', 'runs/a', 'did you mean --workdir=runs/a?'),
     ('preset', 'grpo', '--config=CONFIG:grpo (--list=presets).'),
-    ('resume', None, 'the same command resumes in its --workdir.'),
-    ('zzzzzzzz', None, 'Known: --config, --dry_run,'),
+    ('resume', '', 'the same command resumes in its --workdir.'),
+    ('zzzzzzzz', '', 'Known: --config, --dry_run,'),
   ],
 )
 def test_a_flag_that_is_not_there(name, value, told):

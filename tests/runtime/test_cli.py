@@ -113,8 +113,14 @@ def _left(monkeypatch, capsys, *argv):
       ['--config.seed=3', '--config=tiny'],
       '--config.seed: stands before --config=…; put that one first.',
     ),
-    (['--config=tiny', '--steps=3'], '--steps: no such flag; did you mean --c'),
-    (['--config=tiny', '--dry-run'], '--dry-run: no such flag; did you mean'),
+    (
+      ['--config=tiny', '--steps=3'],
+      '--steps: no such flag; did you mean --config.num_steps=3?',
+    ),
+    (
+      ['--config=tiny', '--dry-run'],
+      '--dry-run: no such flag; did you mean --dry_run?',
+    ),
     (
       ['--config=tiny', '--config.num_steps=ten'],
       "--config.num_steps: got 'ten'; a whole number, such as 200.",
