@@ -16,6 +16,7 @@ from dppo_jax.commands import (
   keys,
   mistakes,
 )
+from dppo_jax.commands import flags as command_flags
 from dppo_jax.runtime.hosts import cluster
 from dppo_jax.runtime.hosts.preemption import Preempted
 from dppo_jax.runtime.reporting import compiling
@@ -114,7 +115,8 @@ def parse_flags(argv: list[str]) -> list[str]:
   except flags.UnrecognizedFlagError as error:
     # absl repeats the whole argument as its value.
     value = str(error.flagvalue).partition('=')[2]
-    _leave(mistakes.unknown_flag(error.flagname, value, _own_flags(), known))
+    own = _own_flags(argv[0])
+    _leave(mistakes.unknown_flag(error.flagname, value, own, known))
   except flags.Error as error:
     _leave(_reason(str(error), argv, known))
   except Exception as error:
@@ -178,15 +180,13 @@ def _override_problem(argv: list[str], known: Mapping[str, Any]) -> str:
   return ''
 
 
-def _own_flags() -> list[str]:
-  """Flags of this program, without those of absl."""
-  return sorted(
-    flag.name
-    for module, defined in flags.FLAGS.flags_by_module_dict().items()
-    if not module.startswith('absl')
-    for flag in defined
-    if '.' not in flag.name
-  )
+def _own_flags(program: str) -> list[str]:
+  """Flags of this command, without those of the libraries that it imports."""
+  try:
+    found = {flag.name for flag in command_flags.flags_of(_name(program))}
+  except ValueError:  # It is none of experiments/.
+    found = set(flags.FLAGS)
+  return sorted(name for name in found if '.' not in name)
 
 
 def required(name: str, value: Any, meaning: str) -> Any:

@@ -182,3 +182,10 @@ def test_asking_for_help_is_no_error(values_of_a_config, capsys, argument):
 )
 def test_a_program_is_known_by_its_path(program, name):
   assert cli._name(program) == name
+
+
+def test_flags_of_libraries_are_not_offered(values):
+  found = cli._own_flags('dppo evaluate')
+  assert {'workdir', 'step', 'top_p'} <= set(found)
+  assert not [name for name in found if 'chex' in name]
+  assert cli._own_flags('my_own.py') == ['dry_run', 'workdir']
