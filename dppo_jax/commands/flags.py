@@ -92,12 +92,13 @@ def _value(node: ast.expr, file: pathlib.Path) -> Any:
 
 def _constant(name: str, file: pathlib.Path) -> Any:
   for node in _tree(file).body:
-    for names in node.targets if isinstance(node, ast.Assign) else ():
-      if ast.unparse(names) == name:
-        return _value(node.value, file)
-      if isinstance(names, ast.Tuple) and name in map(ast.unparse, names.elts):
-        place = [*map(ast.unparse, names.elts)].index(name)
-        return _value(node.value, file)[place]
+    if isinstance(node, ast.Assign):
+      for names in node.targets:
+        if ast.unparse(names) == name:
+          return _value(node.value, file)
+        parts = names.elts if isinstance(names, ast.Tuple) else []
+        if name in (each := [*map(ast.unparse, parts)]):
+          return _value(node.value, file)[each.index(name)]
     if isinstance(node, ast.ImportFrom) and node.module:
       for alias in node.names:
         if name in (alias.name, alias.asname):

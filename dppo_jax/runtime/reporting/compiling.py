@@ -61,21 +61,31 @@ class CompileWatch:
     return self._total
 
   def on_event(
-    self, event: str, duration: float, *, fun_name: str = '', **_: object
+    self, event: str, duration_secs: float, **facts: str | int
   ) -> None:
-    """Takes what JAX reports at the end of a part of a compilation."""
+    """Takes what JAX reports at the end of a part of a compilation.
+
+    Args:
+      event: its name.
+      duration_secs: of that part.
+      **facts: `fun_name`, the program.
+    """
     thread = threading.get_ident()
     if event == _TRACED:  # The outermost function is the last one to end.
-      self._traced[thread] = duration
+      self._traced[thread] = duration_secs
     elif event == _LOWERED:
-      spent = duration + self._traced.pop(thread, 0.0)
+      spent = duration_secs + self._traced.pop(thread, 0.0)
       with self._lock:
         self._total += spent
         begin = self._clock() - spent
-        self._running[thread] = (_name(fun_name), begin, None)
+        self._running[thread] = (
+          _name(str(facts.get('fun_name', ''))),
+          begin,
+          None,
+        )
     elif event == _COMPILED:
       with self._lock:
-        self._total += duration
+        self._total += duration_secs
         name, begin, told = self._running.pop(thread, ('', 0.0, None))
       if told is not None:
         self._tell(
