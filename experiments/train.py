@@ -30,7 +30,7 @@ _NUM_DEVICES = flags.DEFINE_integer(
   'num_devices', 0, 'Devices to plan for in a dry run; 0: local devices.'
 )
 _JSON = flags.DEFINE_string(
-  'json', '', 'With --dry_run: file for the plan, as JSON; - prints it.'
+  'plan_json', '', 'With --dry_run: file for it, as JSON; - prints it.'
 )
 _EXTEND = flags.DEFINE_bool('extend', False, 'Resume for more num_steps.')
 _LAUNCH = cluster.define_flags()

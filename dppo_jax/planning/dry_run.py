@@ -81,7 +81,7 @@ def show(config: Any, num_devices: int, json_file: str = '') -> str:
       path.write_text(text + '\n', encoding='utf-8')
     except OSError as error:
       raise ValueError(
-        f'--json: cannot write {path} ({error.strerror}); name a file in a'
+        f'--plan_json: cannot write {path} ({error.strerror}); name a file in a'
         ' folder that exists.'
       ) from error
   return describe(made)

@@ -65,5 +65,5 @@ def test_a_plan_is_json_on_request(tmp_path):
   path = tmp_path / 'plan.json'
   assert 'keys differ from' in _show(str(path))
   assert json.loads(path.read_text()) == found
-  with pytest.raises(ValueError, match=r'--json: cannot write .*/no/plan'):
+  with pytest.raises(ValueError, match=r'--plan_json: cannot write .*/no/plan'):
     _show(str(tmp_path / 'no/plan.json'))
