@@ -74,5 +74,5 @@ def test_a_command_runs_from_any_folder_with_a_config_by_name(tmp_path):
     check=False,
   )
   assert done.returncode == 0, done.stderr
-  assert 'topk_tv' in done.stdout
+  assert "'sort' -> 'running_sum'" in done.stdout
   assert list(tmp_path.iterdir()) == []
