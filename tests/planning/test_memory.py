@@ -115,7 +115,7 @@ def test_what_is_frozen_costs_no_gradients():
   with runs.quick_compilation():
     experiment = runs.experiment(settings)
     memory = memory_lib.memory(experiment, parts_lib.assemble(experiment))
-    text = dry_run.describe(experiment)
+    text = dry_run.describe(dry_run.examine(experiment))
   whole = memory_lib.memory(runs.experiment(), runs.parts())['parameters']
   assert memory['base weights'] == whole / 2
   assert memory['gradients'] == memory['parameters'] < whole / 4

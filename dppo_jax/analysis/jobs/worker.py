@@ -24,10 +24,8 @@ from dppo_jax.configs import default
 from dppo_jax.runtime import loop
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.hosts.preemption import Preempted
-from dppo_jax.runtime.reporting import summary
+from dppo_jax.runtime.reporting import compiling, summary
 from dppo_jax.runtime.storage import files, workdir
-
-LOG = 'log.txt'
 
 
 def execute(
@@ -52,7 +50,7 @@ def execute(
   folder = workdir.open_workdir(folder)
   with (
     workdir.locked(folder),
-    (folder / LOG).open('a') as log,
+    (folder / job_lib.LOG).open('a') as log,
     contextlib.redirect_stderr(log),
   ):
     workdir.check_config(folder, experiment.resolved)
@@ -114,6 +112,7 @@ def serve(
 def main() -> int:
   """Exit code after serving all requests."""
   logging.set_verbosity(logging.WARNING)  # Orbax logs every file.
+  compiling.watch()  # Into the log, whose last line the pool shows.
   # A run may print to stdout, so replies get a separate file descriptor.
   replies = os.fdopen(os.dup(sys.stdout.fileno()), 'w')
   os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

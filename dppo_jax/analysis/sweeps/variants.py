@@ -18,6 +18,7 @@ import itertools
 import math
 from typing import Any, NamedTuple
 
+from dppo_jax.commands import entry_points
 from dppo_jax.suggestions import suggest
 
 PRESET = 'preset'
@@ -159,7 +160,7 @@ def _paths(flag: str, key: str, config: Mapping[str, Any]) -> list[str]:
   short = {n.removesuffix('_low') for n in keys if n.endswith('_low')}
   raise ValueError(
     f'{flag}: {key}: no such key{suggest(last, keys | short)}'
-    ' configs/default.py lists and explains all keys.'
+    f' {entry_points.keys_file()} lists and explains all keys.'
   )
 
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dppo_jax import bounded_json
+from dppo_jax.data import downloads
 from dppo_jax.runtime.storage.files import open_atomically, write_atomically
 
 SINGLE = 'model.safetensors'
@@ -292,7 +293,7 @@ def read_json(path: pathlib.Path, *, unique: bool = False) -> dict[str, Any]:
     )
   except FileNotFoundError:
     raise ValueError(
-      f'{path}: missing; name the folder of a downloaded model.'
+      f'{path}: missing; {downloads.advice(path.parent)}'
     ) from None
   except (OSError, ValueError) as error:
     raise ValueError(f'{path}: {error}; download it again.') from None

@@ -18,6 +18,7 @@ from dppo_jax.runtime.hosts.preemption import StopRequest
 from dppo_jax.runtime.programs import state as programs_state
 from dppo_jax.runtime.programs.compiled import vocabulary_layout
 from dppo_jax.runtime.programs.parts import Parts
+from dppo_jax.runtime.reporting import compiling
 from dppo_jax.runtime.reporting.progress import Progress
 from dppo_jax.runtime.sft import cache
 from dppo_jax.runtime.sft.synonym_init import shared_start
@@ -66,7 +67,9 @@ def _imitate(
   learner = _make_learner(experiment, parts, optimizer)
   step_fn = compile_train_step(learner, shardings, shared=(None, None))
   stream = _demonstrations(experiment, parts)
-  with Progress(config.num_steps, label='warm start') as progress:
+  with Progress(
+    config.num_steps, label='warm start', clock=compiling.clock
+  ) as progress:
     for step in range(config.num_steps):
       batch = host_rows.put(
         parts.batch_sharding, Demonstrations(**stream.batch(step))

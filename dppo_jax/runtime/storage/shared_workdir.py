@@ -73,12 +73,14 @@ def opened(
 
   Raises:
     ValueError: on every host: it cannot be written, another job trains in it,
-      it has a run of another config, or the hosts do not share it.
+      it holds a run of another config or files of no run, or the hosts do not
+      share it.
   """
   with contextlib.ExitStack() as stack:
     token = secrets.token_hex(8)
 
     def prepare() -> list[str]:
+      workdir.check_empty(named)
       folder = workdir.open_workdir(named)
       stack.enter_context(workdir.locked(folder))
       told = workdir.check_config(folder, resolved, extend=extend)

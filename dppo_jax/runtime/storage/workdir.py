@@ -13,6 +13,7 @@ import re
 from typing import Any
 
 from dppo_jax import bounded_json
+from dppo_jax.commands import entry_points
 from dppo_jax.runtime.storage import metrics_log
 from dppo_jax.runtime.storage.files import step_number, write_atomically
 
@@ -20,6 +21,10 @@ CONFIG = 'config.json'
 INPUTS = 'inputs.json'  # Hashes of the files that the run reads.
 CHECKPOINTS = 'checkpoints'
 LOCK = 'lock'
+# One of them is in every folder that a run has begun in.
+_OF_A_RUN = (CONFIG, LOCK, CHECKPOINTS, metrics_log.METRICS_FILE)
+_LOGS = ('.err', '.log', '.out', '.txt')
+_MAX_SHOWN = 3
 
 # Keys that may change when a run is resumed: they do not affect its numbers.
 FREE_KEYS = (
@@ -76,6 +81,36 @@ def open_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:
       ' folder you own, or make room.'
     ) from error
   return folder
+
+
+def check_empty(workdir: str | os.PathLike[str]) -> None:
+  """Refuses a folder with files of anything but a run.
+
+  Logs and hidden files may be there before a run: a job's output, say.
+
+  Args:
+    workdir: may not exist.
+
+  Raises:
+    ValueError: names some of the files.
+  """
+  _check_local(workdir)
+  folder = pathlib.Path(workdir).expanduser().absolute()
+  if not folder.is_dir() or any((folder / name).exists() for name in _OF_A_RUN):
+    return
+  others = sorted(
+    path.name
+    for path in folder.iterdir()
+    if not path.name.startswith('.') and path.suffix not in _LOGS
+  )
+  if others:
+    shown = ', '.join(others[:_MAX_SHOWN])
+    more = len(others) - _MAX_SHOWN
+    shown += f' and {more} more' if more > 0 else ''
+    raise ValueError(
+      f'--workdir: {folder} holds no run, and other files ({shown}); name a'
+      ' folder that is new or empty.'
+    )
 
 
 @contextlib.contextmanager
@@ -169,6 +204,8 @@ def check_config(
       _check_extension(recorded)
       before[_LENGTH] = after[_LENGTH]
       changes = list(differences(before, after))
+    if len(changes) == 1 and changes[0].startswith(f'{_LENGTH}: '):
+      _refuse_length(workdir, recorded[_LENGTH], mine[_LENGTH])
     if changes:
       listed = '\n'.join(f'  {change}' for change in changes)
       hint = (
@@ -181,6 +218,19 @@ def check_config(
     told = list(differences(recorded, mine))
   write_atomically(path, json.dumps(resolved, indent=2) + '\n')
   return told
+
+
+def _refuse_length(workdir: pathlib.Path, before: int, after: int) -> None:
+  """Refuses another number of steps, with what lets a longer run go on."""
+  hint = (
+    f'add --extend to go on to step {after}'
+    if after > before
+    else 'a run can be extended, not shortened; give it its own num_steps'
+  )
+  raise ValueError(
+    f'--workdir: {workdir} holds a run of num_steps={before}, now {after};'
+    f' {hint}, or choose another --workdir.'
+  )
 
 
 def _longer(recorded: dict[str, Any], mine: dict[str, Any]) -> bool:
@@ -277,7 +327,8 @@ def overlay(config: Any, recorded: dict[str, Any]) -> Any:
     listed = '\n'.join(f'  {change}' for change in changes)
     raise ValueError(
       f'--workdir: its {CONFIG} was written by another version; against'
-      f' configs/default.py:\n{listed}\nUse the version that trained it.'
+      f' {entry_points.keys_file()}:\n{listed}\nUse the version that trained'
+      ' it.'
     )
   config.update(recorded)
   return config
