@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-from dppo_jax.analysis import drawing, panels, table
+from dppo_jax.analysis import drawing, facets, panels, table
 from dppo_jax.analysis.jobs import pool
 from dppo_jax.analysis.jobs.job import Outcome
 from dppo_jax.experiments.figures.harness import readme
@@ -166,7 +166,11 @@ def redraw(figure: Figure, docs: str | None, out: pathlib.Path) -> None:
     raise ValueError(f'{out / FACTS}: cannot be read ({error}).') from error
   about = f'{figure.paper} · {readme.about(facts)}'
   title = '\n'.join((figure.title, about, panels.BANDS))
-  drawn = figure.panels(found)
+  drawn = [
+    part
+    for panel in figure.panels(found)
+    for part in facets.apart(facets.named(panel))
+  ]
   drawing.draw(out / figure.name, title, drawn)
   findings = figure.judge(found)
   text = readme.write(figure, docs, facts, findings)
