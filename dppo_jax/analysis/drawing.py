@@ -20,6 +20,7 @@ _RC: dict[Any, Any] = {
   'font.family': 'DejaVu Sans',
 }
 _MAX_COLUMNS = 3
+_BAR = 0.65  # Opacity of bars, on which black error bars are seen.
 # Inches: of a panel, and of the widest picture, so that text stays legible
 # when a page shows it at half its size.
 _WIDTH, _MAX_WIDTH, _HEIGHT, _TITLE = 4.2, 13.0, 3.0, 1.3
@@ -147,7 +148,7 @@ def _draw_series(axis: Any, series: Series, style: Style, y_log: bool) -> Any:
         f'{series.label}: a bar begins at 0, which no logarithmic axis has;'
         ' plot points.'
       )
-    (artist,) = axis.bar(series.x, series.y, 0.7, color=style.color)
+    (artist,) = axis.bar(series.x, series.y, 0.7, color=style.color, alpha=_BAR)
   elif series.kind == 'dots':
     return axis.plot(
       series.x, series.y, '.', ms=4, alpha=0.45, mew=0, color=style.color
@@ -177,7 +178,7 @@ def _draw_series(axis: Any, series: Series, style: Style, y_log: bool) -> Any:
       series.y,
       [series.y - series.low, series.high - series.y],
       fmt='none',
-      ecolor=plots.INK if series.kind == 'bars' else style.color,
+      ecolor=palette.BLACK if series.kind == 'bars' else style.color,
       elinewidth=1.2,
       capsize=3,
     )

@@ -28,6 +28,7 @@ td, th {
   border: 1px solid #9ca3af; padding: 3px 9px; text-align: right;
   overflow-wrap: normal;
 }
+td + td, th + th { white-space: nowrap; }
 td:first-child, th:first-child { text-align: left; }
 pre {
   font: 13px/1.5 ui-monospace, monospace; white-space: pre-wrap; margin: 6px 0;

@@ -5,6 +5,8 @@ precision, in the stale setting; 'int4, 4 updates' has a quarter of the updates
 per batch at 3e-4, so that mismatch dominates staleness. Effects: .05 and .005.
 """
 
+import dataclasses
+
 from dppo_jax.analysis import facets, panels
 from dppo_jax.analysis.panels import Panel
 from dppo_jax.analysis.table import Points
@@ -37,7 +39,12 @@ def _panels(points: Points) -> list[Panel]:
   )
   over = [panels.over_steps(points, *curve) for curve in curves]
   split = [part for panel in over for part in facets.split(panel, _GROUPS)]
-  return [*split, panels.bars(points, 'masked', 'Masked', 'share of tokens')]
+  bars = panels.bars(points, 'masked', 'Masked', 'share of tokens')
+  shown = {k: v for labels in _GROUPS.values() for k, v in labels.items()}
+  series = [
+    dataclasses.replace(one, label=shown[one.label]) for one in bars.series
+  ]
+  return [*split, dataclasses.replace(bars, series=series)]
 
 
 FIGURE = Figure(

@@ -59,11 +59,12 @@ def draw(record: Record, decided: Decided, path: pathlib.Path) -> int:
   _scatter(axes[0, 2], groups, tv, ratio, _TV, _RATIO, 'Ratio against TV')
   _scatter(axes[1, 0], groups, mu, pi, _MU, 'π', 'The two policies')
   axes[1, 0].plot([0, 1], [0, 1], color=palette.GRAY, lw=0.6)
+  logs = ((0, 0, 'x'), (0, 0, 'y'), (0, 1, 'x'), (0, 2, 'y'))
+  for row, column, which in logs:
+    axes[row, column].set(**{f'{which}scale': 'log'})
   _draw_boundaries(axes, decided)
-  plots.scale_log(axes[0, 0], 'x')
-  plots.scale_log(axes[0, 0], 'y')
-  plots.scale_log(axes[0, 1], 'x')
-  plots.scale_log(axes[0, 2], 'y')
+  for row, column, which in logs:
+    plots.scale_log(axes[row, column], which)
   axes[1, 0].legend(fontsize=9, loc='upper left', markerscale=2, framealpha=0.9)
   ranges = tables.by_mu(record, decided)
   _bars(axes[1, 1], ranges, 'Masked by range of μ')
@@ -119,16 +120,33 @@ def _draw_boundaries(axes: Any, decided: Decided) -> None:
   """Draws the thresholds of the rule, where these planes can show them."""
   mu = np.geomspace(_LEAST, 1, 400)
   places = [axes[0, 0], axes[0, 1], axes[0, 2], axes[1, 0]]
-  limits = [(axis.get_xlim(), axis.get_ylim()) for axis in places]
+  limits = [[axis.get_xlim(), axis.get_ylim()] for axis in places]
   for label, pi in boundaries.of_rule(decided.rule.loss, mu):
     ratio, tv = pi / mu, np.abs(pi - mu)
-    for axis, x, y in zip(
-      places, (mu, mu, tv, mu), (ratio, tv, ratio, pi), strict=True
+    line = '--' if 'A > 0' in label else ':'
+    for place, x, y in zip(
+      range(len(places)), (mu, mu, tv, mu), (ratio, tv, ratio, pi), strict=True
     ):
-      line = '--' if 'A > 0' in label else ':'
-      axis.plot(x, y, line, color=palette.BLACK, lw=1.1, label=label)
+      places[place].plot(x, y, line, color=palette.BLACK, lw=1.1, label=label)
+      limits[place][1] = _reach(*limits[place], x, y)
   for axis, (x, y) in zip(places, limits, strict=True):
     axis.set(xlim=x, ylim=y)
+
+
+def _reach(
+  x_limits: tuple[float, float],
+  y_limits: tuple[float, float],
+  x: np.ndarray,
+  y: np.ndarray,
+) -> tuple[float, float]:
+  """Limits of y that show a boundary where it is next to the tokens."""
+  low, high = y_limits
+  here = y[(x >= x_limits[0]) & (x <= x_limits[1]) & np.isfinite(y) & (y > 0)]
+  if not here.size or np.any((here > low) & (here < high)):
+    return low, high
+  if here.min() >= high:
+    return low, 1.1 * float(here.min())
+  return float(here.max()) / 1.1, high
 
 
 def _bars(axis: Any, shares: Sequence[tables.Share], title: str) -> None:

@@ -36,6 +36,15 @@ RULES = {
   'DPPO-Exact-KL': Style('#8fa8b8', ':'),
   'CPPO': Style(BLACK),
 }
+# Rules with other settings that have a style of their own.
+SETTINGS = {
+  'DPPO-Binary-KL, recomputed anchor': Style('#1f5f85', '--'),
+  'CPPO, weights only': Style('#5c5c5c', '--'),
+  'CPPO, budget only': Style('#a3a3a3'),
+  'CPPO, shuffled weights': Style('#c4c4c4', ':'),
+  'CPPO, soft gate': Style('#7f5539'),
+  'CPPO, P90 budget': Style('#b08968', '--'),
+}
 # Families, in which a crowded panel is taken apart.
 FAMILIES = {
   'no trust region': ('PG-IS', 'PG-TIS'),
@@ -134,7 +143,11 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
   """
   found: dict[str, Style] = {}
   free = [Style(color, line) for line in LINES for color in OTHERS]
-  for label in dict.fromkeys(labels):
+  # Rules first, so that their lines are their own.
+  for label in sorted(dict.fromkeys(labels), key=lambda one: one not in RULES):
+    if label in SETTINGS:
+      found[label] = SETTINGS[label]
+      continue
     rule = rule_of(label)
     if rule is None:
       found[label] = free.pop(0) if free else Style(OTHERS[0])

@@ -12,7 +12,6 @@ from dppo_jax.runtime.reporting import palette
 
 # Decades from which powers of ten suffice on an axis.
 _DECADES = 2.5
-INK = '#374151'  # Of error bars, beside which black stays a color.
 
 
 def make_figure(width: float, height: float, dpi: int) -> Any:

@@ -56,7 +56,7 @@ class MetricPlot(NamedTuple):
 PLOTS = (
   MetricPlot('Reward of the rollouts', 'mean reward', (Curve('rewards/mean'),)),
   MetricPlot(
-    'Held-out accuracy',
+    'Held out',
     'share correct',
     (
       Curve('evaluation/sampled_accuracy', 'sampled', sparse=True),
@@ -222,7 +222,7 @@ def _draw_plot(
       ncols=2,
       borderpad=0,
       columnspacing=1.0,
-      handlelength=1.6,
+      handlelength=1.2,
     )
 
 
