@@ -148,6 +148,15 @@ def make(
   return 1 if failed else 0
 
 
+def panels_of(figure: Figure, points: table.Points) -> list[panels.Panel]:
+  """Panels as drawn: crowded ones apart, variants by their shown names."""
+  return [
+    part
+    for panel in figure.panels(points)
+    for part in facets.apart(facets.named(panel))
+  ]
+
+
 def redraw(figure: Figure, docs: str | None, out: pathlib.Path) -> None:
   """Plots, judges and writes README.md, from the CSV and facts.json.
 
@@ -166,11 +175,7 @@ def redraw(figure: Figure, docs: str | None, out: pathlib.Path) -> None:
     raise ValueError(f'{out / FACTS}: cannot be read ({error}).') from error
   about = f'{figure.paper} · {readme.about(facts)}'
   title = '\n'.join((figure.title, about, panels.BANDS))
-  drawn = [
-    part
-    for panel in figure.panels(found)
-    for part in facets.apart(facets.named(panel))
-  ]
+  drawn = panels_of(figure, found)
   drawing.draw(out / figure.name, title, drawn)
   findings = figure.judge(found)
   text = readme.write(figure, docs, facts, findings)
