@@ -56,12 +56,18 @@ def write(
 
 
 def choose_rows(record: Record, decided: Sequence[Decided]) -> np.ndarray:
-  """Rows for the page, ascending: those with most weight removed.
+  """Rows for the page: those with most weight removed.
 
-  At most `MAX_ROWS` rows and `MAX_TOKENS` tokens, but one row always.
+  At most `MAX_ROWS` rows and `MAX_TOKENS` tokens, but one row always. First
+  those with a masked token of the first rule, then those of another rule, then
+  the others; each in the order of the record.
   """
   num_rows = len(record.step)
   # The most under any of the rules; a masked token loses 1.
+  by_rule = [
+    np.bincount(record.row, one.dropped(), minlength=num_rows)
+    for one in decided
+  ]
   lost = np.max([one.dropped() for one in decided], axis=0)
   lost = np.bincount(record.row, lost, minlength=num_rows)
   # Ties are broken by a fixed random order: neighbors are of one group.
@@ -69,7 +75,10 @@ def choose_rows(record: Record, decided: Sequence[Decided]) -> np.ndarray:
   order = np.lexsort((ties, -lost))[:MAX_ROWS]
   fits = np.cumsum(record.lengths()[order]) <= MAX_TOKENS
   fits[:1] = True
-  return np.sort(order[fits])
+  chosen = np.sort(order[fits])
+  return chosen[
+    np.lexsort((chosen, lost[chosen] == 0, by_rule[0][chosen] == 0))
+  ]
 
 
 def render(

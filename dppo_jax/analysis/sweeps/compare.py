@@ -12,7 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dppo_jax.analysis import drawing, html_page, panels, run_tables, table
+from dppo_jax.analysis import (
+  drawing,
+  facets,
+  html_page,
+  panels,
+  run_tables,
+  table,
+)
 from dppo_jax.analysis.html_page import Part, Picture, Table
 from dppo_jax.analysis.jobs.job import Job, Outcome
 from dppo_jax.analysis.panels import Panel
@@ -264,4 +271,5 @@ def _panels(found: Points) -> list[Panel]:
     [{**row, 'variant': html_page.label(row['variant'])} for row in found.rows]
   )
   drawn = [panels.over_steps(labeled, *curve) for curve in _CURVES]
-  return [panel for panel in drawn if panel.series] or drawn[:1]
+  there = [panel for panel in drawn if panel.series] or drawn[:1]
+  return [part for panel in there for part in facets.apart(panel)]

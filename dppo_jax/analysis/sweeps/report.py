@@ -10,7 +10,14 @@ from collections.abc import Iterable, Sequence
 import math
 import pathlib
 
-from dppo_jax.analysis import drawing, html_page, panels, run_tables, table
+from dppo_jax.analysis import (
+  drawing,
+  facets,
+  html_page,
+  panels,
+  run_tables,
+  table,
+)
 from dppo_jax.analysis.html_page import Part, Picture, Table, Text
 from dppo_jax.analysis.jobs.job import Outcome
 from dppo_jax.analysis.panels import Panel
@@ -191,8 +198,12 @@ def _panels(
     few = f', first {len(names)} of {num_variants}'
   curves, bars = _labeled(found, names), _labeled(condensed, names)
   drawn = [
-    panels.over_steps(curves, 'reward', f'Reward{few}', 'mean reward'),
-    panels.over_steps(curves, 'masked', 'Masked', 'share of tokens'),
+    *facets.apart(
+      panels.over_steps(curves, 'reward', f'Reward{few}', 'mean reward')
+    ),
+    *facets.apart(
+      panels.over_steps(curves, 'masked', 'Masked', 'share of tokens')
+    ),
     panels.bars(bars, 'reward', 'Over the run', 'mean reward'),
   ]
   many = {html_page.label(k): v for k, v in families.items() if len(v) > 1}

@@ -133,12 +133,11 @@ def test_rows_are_bounded_and_the_page_says_so(monkeypatch):
   record = records.trained(delta_low=0.05, delta_high=0.05)
   decided = [replay.own(record, records.rule())]
   everything = page_lib.choose_rows(record, decided)
-  assert everything.tolist() == list(range(records.ROWS))
+  assert sorted(everything) == list(range(records.ROWS))
   masked = np.bincount(record.row[decided[0].masked()], minlength=records.ROWS)
   monkeypatch.setattr(page_lib, 'MAX_ROWS', 5)
   chosen = page_lib.choose_rows(record, decided)
   assert sorted(masked[chosen]) == sorted(masked)[-5:]
-  assert (np.diff(chosen) > 0).all()
   data = _data(_render(record, rows=chosen))
   assert data['bounded'].startswith('5 of 24 completions')
   assert 'at most 5 rows' in data['bounded']
@@ -148,6 +147,26 @@ def test_rows_are_bounded_and_the_page_says_so(monkeypatch):
   assert record.lengths()[chosen].sum() <= 8
   monkeypatch.setattr(page_lib, 'MAX_TOKENS', 1)
   assert len(page_lib.choose_rows(record, decided)) == 1
+
+
+def test_rows_with_a_masked_token_of_the_first_rule_come_first():
+  record = records.trained(delta_low=0.05, delta_high=0.05)
+  own = replay.own(record, records.rule())
+  none = own._replace(keep=np.ones_like(own.keep))
+  masked = np.bincount(record.row[own.masked()], minlength=records.ROWS) > 0
+  assert 0 < masked.sum() < records.ROWS
+  for decided in ([own, none], [none, own]):
+    chosen = page_lib.choose_rows(record, decided)
+    first = chosen[: masked.sum()]
+    assert masked[first].all()
+    assert (np.diff(first) > 0).all()
+
+
+def test_a_token_is_no_fragment_that_the_browser_scrolls_to():
+  # It would leave the head of the card under the sticky bar.
+  page = _render(records.hand_made())
+  assert "button.id = 'token-r'" in page
+  assert 'scroll-padding' in page
 
 
 def test_long_texts_are_truncated():
