@@ -120,7 +120,7 @@ def _draw_boundaries(axes: Any, decided: Decided) -> None:
   """Draws the thresholds of the rule, where these planes can show them."""
   mu = np.geomspace(_LEAST, 1, 400)
   places = [axes[0, 0], axes[0, 1], axes[0, 2], axes[1, 0]]
-  limits = [[axis.get_xlim(), axis.get_ylim()] for axis in places]
+  limits: list[Any] = [[axis.get_xlim(), axis.get_ylim()] for axis in places]
   for label, pi in boundaries.of_rule(decided.rule.loss, mu):
     ratio, tv = pi / mu, np.abs(pi - mu)
     line = '--' if 'A > 0' in label else ':'

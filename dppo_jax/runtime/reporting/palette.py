@@ -41,7 +41,7 @@ SETTINGS = {
   'DPPO-Binary-KL, recomputed anchor': Style('#1f5f85', '--'),
   'CPPO, weights only': Style('#5c5c5c', '--'),
   'CPPO, budget only': Style('#a3a3a3'),
-  'CPPO, shuffled weights': Style('#c4c4c4', ':'),
+  'CPPO, shuffled weights': Style('#9c5a6b', ':'),
   'CPPO, soft gate': Style('#7f5539'),
   'CPPO, P90 budget': Style('#b08968', '--'),
 }

@@ -29,7 +29,8 @@ def make_figure(width: float, height: float, dpi: int) -> Any:
   figure = Figure(figsize=(width, height), dpi=dpi, layout='constrained')
   FigureCanvasAgg(figure)
   # Inches between panels, or the label of one stands beside the next.
-  figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.03)
+  layout: Any = figure.get_layout_engine()
+  layout.set(w_pad=0.08, h_pad=0.08, wspace=0.03)
   return figure
 
 
