@@ -1,5 +1,5 @@
 import chex
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import jax
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from dppo_jax.ops import masking
+from tests.support.examples import examples
 
-_few = settings(max_examples=10, derandomize=True, deadline=None, database=None)
+_few = examples(10)
 _NORM = 8.0
 _masks = hnp.arrays(np.bool_, (4, 3))
 

@@ -54,7 +54,7 @@ def lines(tests, total, budget):
     f'{seconds:7.1f} s {share:4.0%}  {name}'
     for name, seconds, share in shares(tests, total)
   ]
-  of = f' of {budget:.0f} (--cpu-budget)' if budget else ''
+  of = f' of {budget:g} (--cpu-budget)' if budget else ''
   return [*result, f'{total:7.1f} CPU-seconds{of}']
 
 

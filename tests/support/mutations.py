@@ -85,9 +85,10 @@ def _edits(node):
       new = not value if isinstance(value, bool) else value + 1
       end = node.end_col_offset
       yield node.lineno, node.col_offset, end, None, repr(new)
-    case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
+    case ast.UnaryOp(op=ast.Not() | ast.USub() as op, operand=operand):
       if node.lineno == operand.lineno:
-        yield node.lineno, node.col_offset, operand.col_offset, None, ''
+        old = '-' if isinstance(op, ast.USub) else 'not '
+        yield node.lineno, node.col_offset, operand.col_offset, old, ''
     case ast.Attribute(value=value, attr=name) if name in _NAMES:
       if value.end_lineno == node.end_lineno:
         start, end = value.end_col_offset, node.end_col_offset
