@@ -54,6 +54,11 @@ def test_reductions_ignore_what_is_masked(poison):
   assert masking.masked_min(values, mask) == -3.0
 
 
+def test_the_mean_of_one_value_is_that_value():
+  mask = jnp.array([False, True])
+  assert masking.masked_mean(jnp.array([jnp.inf, 7.0]), mask) == 7.0
+
+
 def test_extremes_do_not_see_a_zero_that_is_not_there():
   mask = jnp.array([True, True, False])
   assert masking.masked_max(jnp.array([-2.0, -1.0, 9.0]), mask) == -1.0
