@@ -12,7 +12,7 @@ are results, f32:
   unirl/cppo_mask/MODE                         [B, T]
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
 from typing import NamedTuple
@@ -88,14 +88,20 @@ _RESULT_SHAPES = {
 
 
 def read_folder(folder: pathlib.Path) -> list[Golden]:
-  """Golden files of a folder, sorted by name.
+  """Golden files of a folder, sorted by name; raises as `read_files` does."""
+  return read_files(folder, sorted(folder.glob('*.npz')))
+
+
+def read_files(
+  folder: pathlib.Path, paths: Sequence[pathlib.Path]
+) -> list[Golden]:
+  """Golden files of a folder, in the order given.
 
   Raises:
     GoldenError: there is none, or some cannot be compared; lists all problems.
   """
   if not folder.is_dir():
     raise GoldenError(f'--golden: no folder {str(folder)!r}.')
-  paths = sorted(folder.glob('*.npz'))
   if not paths:
     raise GoldenError(
       f'--golden: no .npz file in {str(folder)!r}; name the folder that holds'
@@ -120,7 +126,7 @@ def read_file(path: pathlib.Path) -> Golden:
       values disagree; the message has the file and for each array what was got
       and expected.
   """
-  arrays = _load(path)
+  arrays = load_arrays(path)
   missing = [name for name in Inputs._fields if name not in arrays]
   if missing:
     found = [name for name in Inputs._fields if name in arrays]
@@ -136,7 +142,12 @@ def read_file(path: pathlib.Path) -> Golden:
   return Golden(name=path.name, inputs=inputs, results=arrays)
 
 
-def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
+def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Arrays of an .npz by name; nothing in it is ever unpickled.
+
+  Raises:
+    GoldenError: not an .npz of numbers.
+  """
   if not zipfile.is_zipfile(path):
     raise GoldenError(f'{path.name}: not an .npz file: it is no archive.')
   try:

@@ -70,6 +70,7 @@ def _keep(rule, log_probs, anchor, advantages, divergence, bounds=_BOUNDS):
     anchor_log_probs=anchor,
     divergence=divergence,
     mask=jnp.ones(log_probs.shape, bool),
+    anchor_entropy=jnp.ones(log_probs.shape),
   )
   return keep_weights(rule, signals, bounds)
 

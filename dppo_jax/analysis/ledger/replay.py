@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from dppo_jax.base import TokenStats
-from dppo_jax.learner.loss import LossConfig, divergence_of
+from dppo_jax.base import Movement, TokenStats
+from dppo_jax.learner.loss_config import LossConfig
+from dppo_jax.learner.movement import measure
 from dppo_jax.ops import trust_regions
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import TRUST_REGIONS, Signals, Thresholds
@@ -186,16 +187,21 @@ def measure_again(record: Record, rule: Rule) -> Signals:
     top_ids=top_ids,
     top_log_probs=spread(record.top_log_probs),
   )
-  if _measured(record.trust_region) == _measured(vars(loss)):
-    divergence = spread(record.divergence)
-  else:
-    divergence = divergence_of(loss)(spread(record.token), anchor, current)
+  recorded = _measured(record.trust_region) == _measured(vars(loss))
+  movement = Movement(divergence=spread(record.divergence))
+  if not recorded or loss.bounds.direction == 'predictive':
+    measured, _ = measure(loss, spread(record.token), anchor, current)
+    if recorded:  # The same numbers as in training, to the last bit.
+      measured = dataclasses.replace(measured, divergence=movement.divergence)
+    movement = measured
   return Signals(
     advantages=spread(record.advantages),
     log_probs=current.log_probs,
     anchor_log_probs=anchor.log_probs,
-    divergence=divergence,
+    divergence=movement.divergence,
     mask=spread(np.ones(len(record.row), bool)),
+    rate=movement.rate,
+    anchor_entropy=spread(record.rollout_entropy),
   )
 
 
@@ -292,7 +298,13 @@ def _measured(region: Mapping[str, Any]) -> Sequence[str]:
 def _missing(record: Record, rule: Rule) -> Sequence[str]:
   loss, lacks = rule.loss, []
   top_k = 0 if record.top_ids is None else record.top_ids.shape[1]
-  records = DIVERGENCES[loss.divergence].records
+  measured = DIVERGENCES[loss.divergence]
+  records = measured.records
+  if loss.bounds.direction == 'predictive' and measured.rate is None:
+    lacks.append(
+      f"direction 'predictive' on {loss.divergence!r} is 'away': use that, or a"
+      ' Top-K or exact divergence'
+    )
   if records == 'top_k' and top_k == 0:
     lacks.append(
       f'divergence {loss.divergence!r} reads top-K log-probs and none were'
@@ -304,6 +316,9 @@ def _missing(record: Record, rule: Rule) -> Sequence[str]:
       f' log-probs and {top_k} were recorded: train with'
       f' sampling.top_k={record.vocab_size}, or replay a Top-K or binary one'
     )
+  row = TRUST_REGIONS[loss.rule]
+  if row.reads_entropy and record.rollout_entropy is None:
+    lacks.append(f'rule {loss.rule!r} reads the entropy and none was recorded')
   if loss.anchor == 'recomputed' and record.recomputed_log_probs is None:
     lacks.append(
       'it is anchored on the recomputed policy and this run, whose'

@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any
 
 from dppo_jax.data.mixture import Component
-from dppo_jax.learner.loss import LossConfig
+from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.models.layers import TransformerConfig

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from dppo_jax.data.prompt_stream import PromptStream
-from dppo_jax.learner.loss import LossConfig
+from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.ops.trust_regions import APPLIES_TO, TRUST_REGIONS
 from dppo_jax.runtime.config.checks.data import SAME, TASK
 from dppo_jax.runtime.config.experiment import DataConfig, Experiment

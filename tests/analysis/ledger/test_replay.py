@@ -40,6 +40,10 @@ _RULES = {
   ),
   'gspo': dict(rule='gspo', clip_low=0.05, clip_high=0.05),
   'sapo': dict(rule='sapo'),
+  'drpo': dict(rule='drpo'),
+  'spo': dict(rule='spo', soft_clip=0.3),
+  'estr': dict(rule='estr', tau_entropy=1e-3),
+  'predictive': dict(divergence='topk_kl', direction='predictive', **_TIGHT),
 }
 
 
@@ -53,10 +57,12 @@ def test_every_rule_is_replayed_here():
 def test_the_recorded_rule_decides_as_it_did(name):
   record = records.trained(**_RULES[name])
   decided = replay.decide(record, records.rule(**_RULES[name]))
-  np.testing.assert_array_equal(decided.keep, record.keep)
+  # A weight of any size is rounded as the compiler orders its arithmetic.
+  ulps = 1e-6 if TRUST_REGIONS[decided.rule.loss.rule].signed else 0.0
+  np.testing.assert_allclose(decided.keep, record.keep, rtol=ulps)
   np.testing.assert_array_equal(decided.divergence, record.divergence)
   if name != 'none':
-    assert 0 < decided.dropped().mean() <= 1
+    assert 0 < np.abs(decided.dropped()).mean() <= 5
 
 
 @pytest.mark.parametrize('name', _RULES)
@@ -68,7 +74,8 @@ def test_another_rule_decides_as_if_trained_with_it(name):
   record = records.trained(**recorded_by)
   expected = records.trained(**_RULES[name])
   decided = replay.decide(record, records.rule(**_RULES[name]))
-  soft = TRUST_REGIONS[decided.rule.loss.rule].fn.__name__.startswith('weigh')
+  row = TRUST_REGIONS[decided.rule.loss.rule]
+  soft = row.signed or row.fn.__name__.startswith('weigh')
   np.testing.assert_allclose(
     decided.divergence, expected.divergence, atol=1e-6, rtol=1e-5
   )

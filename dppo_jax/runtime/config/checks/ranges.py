@@ -5,7 +5,6 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
-from dppo_jax.base import Thresholds
 from dppo_jax.data import prompt_stream, tasks
 from dppo_jax.learner.optimizer import SCHEDULES
 from dppo_jax.models.transformer import REMAT_POLICIES
@@ -19,6 +18,7 @@ from dppo_jax.rewards.verdicts import TRUNCATED_POLICIES
 from dppo_jax.runtime.config.checks import data, rewards
 from dppo_jax.sampling.weight_rounding import PRECISIONS
 from dppo_jax.suggestions import suggest
+from dppo_jax.thresholds import Thresholds
 
 Config = dict[str, Any]
 
@@ -57,7 +57,10 @@ CHOICES: dict[str, Collection[str]] = {
   'trust_region.top_k_set': ('union', 'replace_kth'),
   'trust_region.anchor': ('rollout', 'recomputed'),
   **_of_thresholds('choices'),
-  'objective.importance': ('token', 'sequence', 'least_prefix'),
+  'trust_region.predictive_tail': ('aggregated', 'uniform'),
+  'objective.importance': ('token', 'sequence', 'least_prefix', 'none'),
+  'objective.centering': ('off', 'topk', 'exact'),
+  'objective.centering_mask': ('token', 'candidate'),
   'objective.loss_form': FORMS,
   'objective.aggregation': AGGREGATIONS,
   'objective.kl_estimator': KL_ESTIMATORS,
