@@ -229,7 +229,9 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     console_every_n_steps=50,
     samples_every_n_steps=50,  # Prompts and completions saved; 0: never.
     num_samples=4,  # Completions saved each time, spread over the batch.
-    tensorboard=True,
+    tensorboard=False,  # Event files in the workdir: dppo_jax[tensorboard].
+    wandb=False,  # A run at Weights & Biases: dppo_jax[wandb].
+    wandb_project='dppo_jax',
   )
 
   config.ledger = dict(every_n_steps=0)  # Steps recorded per token; 0: none.

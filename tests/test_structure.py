@@ -44,6 +44,7 @@ _CROSS_CUTTING = {
 _TEST_ONLY_FOLDERS = {
   'testdata',
   'configs',
+  'faults',
   'integration',
   'notebooks',
 }

@@ -20,6 +20,8 @@ import zipfile
 
 import numpy as np
 
+from dppo_jax import bounded_npz
+
 
 class GoldenError(ValueError):
   """Golden file that cannot be compared; the message has file and array."""
@@ -148,12 +150,11 @@ def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
   Raises:
     GoldenError: not an .npz of numbers.
   """
-  if not zipfile.is_zipfile(path):
+  if not path.is_file() or not zipfile.is_zipfile(path):
     raise GoldenError(f'{path.name}: not an .npz file: it is no archive.')
   try:
-    with np.load(path, allow_pickle=False) as archive:
-      arrays = {name: archive[name] for name in archive.files}
-  except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    arrays = bounded_npz.read(path)
+  except (OSError, ValueError) as error:
     raise GoldenError(
       f'{path.name}: not an .npz file of plain numbers: {error}'
     ) from error

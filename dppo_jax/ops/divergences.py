@@ -292,7 +292,7 @@ class Divergence(NamedTuple):
 
   Attributes:
     fn: the function of recorded stats.
-    unit: 'probability' (bounded by 1) or 'nats'.
+    unit: 'probability' (at most 1) or 'nats'.
     records: what the sampler must record beside the sampled log-prob:
       'nothing', 'top_k' (K >= 1) or 'hidden', the states it sampled from.
     integrand: for 'hidden': what is summed over the vocabulary, given mu, pi
@@ -318,3 +318,16 @@ DIVERGENCES: Mapping[str, Divergence] = {
   ),
   'exact_kl': Divergence(exact_kl, 'nats', 'hidden', kl_integrand, KL_RATE),
 }
+
+
+def of_the_sampled_token(unit: str) -> list[str]:
+  """Names of the rows in a unit for which nothing more must be recorded.
+
+  >>> of_the_sampled_token('nats')
+  ['binary_kl']
+  """
+  return [
+    name
+    for name, row in DIVERGENCES.items()
+    if row.unit == unit and row.records == 'nothing'
+  ]

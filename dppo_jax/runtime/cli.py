@@ -9,8 +9,9 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from dppo_jax.runtime.hosts import cluster
+from dppo_jax.runtime.hosts import cluster, preemption
 from dppo_jax.runtime.hosts.preemption import Preempted
+from dppo_jax.runtime.reporting import console
 from dppo_jax.runtime.reporting.recorder import (
   FailedVerifierError,
   NonFiniteError,
@@ -39,6 +40,8 @@ def run(main: Callable[..., int], *, positional: bool = False) -> None:
     main: returns the exit code.
     positional: whether it takes what is left of the command line.
   """
+  console.outlive_readers()
+  preemption.own_process()
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
   guarded = functools.partial(guard, main, positional=positional)
   app.run(guarded, flags_parser=parse_flags)

@@ -5,7 +5,6 @@ import math
 import pytest
 
 from dppo_jax.configs import default, presets, quickstart, tiny
-from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
 from dppo_jax.runtime.config.build import build_experiment
 
@@ -219,15 +218,9 @@ def _build(preset, **overrides):
   return build_experiment(config, num_devices=1)
 
 
-def _records(preset):
-  divergence = presets.PRESETS[preset].get('trust_region.divergence', 'topk_tv')
-  exact = DIVERGENCES[divergence].records == 'vocabulary'
-  return {'sampling.top_k': _VOCABULARY} if exact else {}
-
-
 @_each
 def test_preset_is_its_papers(preset):
-  loss = _build(preset, **_records(preset)).loss
+  loss = _build(preset).loss
   rule, anchor, cap, thresholds = _PAPERS[preset]
   assert (loss.rule, loss.anchor, loss.ratio_cap) == (rule, anchor, cap)
   assert loss.ratio_floor == 0.0
@@ -314,7 +307,7 @@ def test_a_rule_that_asks_for_no_side_refuses_one(preset):
     'alpha_low': 0.1,
   }
   for key, value in overrides.items():
-    override = {f'trust_region.{key}': value, **_records(preset)}
+    override = {f'trust_region.{key}': value}
     if not TRUST_REGIONS[rule].gated and rule != 'dual_clip':
       with pytest.raises(
         ValueError, match=rf"trust_region\.{key}: got .* rule '{rule}' decides"

@@ -1,7 +1,6 @@
 """Every config can be planned, without the files of its model and its data."""
 
 import importlib
-import pathlib
 import re
 
 import jax
@@ -10,11 +9,8 @@ import pytest
 from dppo_jax.configs import default, published
 from dppo_jax.planning import dry_run
 from dppo_jax.runtime.config.build import build_experiment
-from tests.support import runs
+from tests.support import recipes, runs
 
-_FOLDER = pathlib.Path(published.__file__).parent
-_NO_RECIPES = {'__init__', 'default', 'presets', 'published', 'thresholds'}
-_RECIPES = sorted({p.stem for p in _FOLDER.glob('*.py')} - _NO_RECIPES)
 # Parameters as the publishers count them, on the pages of their models.
 _PARAMETERS = {
   'quickstart': 124_544,
@@ -67,7 +63,7 @@ def _config(name, preset=''):
   return config
 
 
-@pytest.mark.parametrize('name', _RECIPES)
+@pytest.mark.parametrize('name', recipes.RECIPES)
 def test_a_config_is_planned_without_its_files(name, monkeypatch):
   count = 1 if name == 'memory_1_7b' else jax.device_count()
   monkeypatch.setattr(jax, 'device_count', lambda: count)

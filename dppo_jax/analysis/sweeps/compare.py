@@ -16,7 +16,7 @@ from dppo_jax.analysis import drawing, html_page, panels, run_tables, table
 from dppo_jax.analysis.html_page import Part, Picture, Table
 from dppo_jax.analysis.jobs.job import Job, Outcome
 from dppo_jax.analysis.panels import Panel
-from dppo_jax.analysis.sweeps import masked_sets
+from dppo_jax.analysis.sweeps import labels, masked_sets
 from dppo_jax.analysis.table import Points
 from dppo_jax.runtime.ledger import files
 from dppo_jax.runtime.storage import metrics_log, workdir
@@ -39,7 +39,7 @@ class Run(NamedTuple):
   """A folder of a run.
 
   Attributes:
-    label: a short name that no other has.
+    label: what differs in its config, or its folder; no other has the same.
     folder: where it is.
     config: as resolved, by dotted path.
     metrics: by step.
@@ -94,17 +94,21 @@ def read(folders: Sequence[str]) -> list[Run]:
   if twice:
     raise ValueError(f'{twice[0]}: named twice.')
   problems, runs = [], []
-  for path, label in zip(paths, _labels(paths), strict=True):
+  for path in paths:
     try:
-      runs.append(_read(path, label))
+      runs.append(_read(path))
     except ValueError as error:
       problems.append(str(error))
   if problems:
     raise ValueError('\n'.join(problems))
-  return runs
+  named = labels.label_runs(paths, [run.config for run in runs])
+  return [
+    run._replace(label=label) for run, label in zip(runs, named, strict=True)
+  ]
 
 
-def _read(path: pathlib.Path, label: str) -> Run:
+def _read(path: pathlib.Path) -> Run:
+  """A run, whose label is still that of its folder."""
   if not path.is_dir():
     raise ValueError(f'{path}: there is no such folder.')
   if not (path / workdir.CONFIG).is_file():
@@ -117,7 +121,7 @@ def _read(path: pathlib.Path, label: str) -> Run:
     raise ValueError(f'{path}: {error}') from error
   if not isinstance(config, dict):
     raise ValueError(f'{path}: its {workdir.CONFIG} is damaged.')
-  nothing: Job = Job(name=label, config={})
+  nothing: Job = Job(name=path.name, config={})
   try:
     metrics = run_tables.steps(Outcome(job=nothing, folder=path, error=''))
   except (TypeError, ValueError) as error:
@@ -128,17 +132,7 @@ def _read(path: pathlib.Path, label: str) -> Run:
     raise ValueError(
       f'{path}: has not trained yet: no line in {metrics_log.METRICS_FILE}.'
     )
-  return Run(label, path, dict(_flat(config)), metrics)
-
-
-def _labels(paths: Sequence[pathlib.Path]) -> list[str]:
-  """The last parts of each path, as many as tell all of them apart."""
-  most = max(len(path.parts) for path in paths)
-  for count in range(1, most):
-    labels = ['/'.join(path.parts[-count:]) for path in paths]
-    if len(set(labels)) == len(labels):
-      return labels
-  return [str(path) for path in paths]
+  return Run(path.name, path, dict(_flat(config)), metrics)
 
 
 def _flat(

@@ -13,6 +13,7 @@ import pathlib
 import shlex
 from typing import Any
 
+from dppo_jax import bounded_json
 from dppo_jax.analysis.jobs import job as job_lib
 from dppo_jax.analysis.jobs.job import Job, Outcome
 from dppo_jax.analysis.sweeps.variants import Variant
@@ -131,7 +132,7 @@ def read(folder: pathlib.Path) -> Sweep:
   """
   path = folder / FILE
   try:
-    facts = json.loads(path.read_text())
+    facts = bounded_json.read_object(path)
     if facts.pop('format') != FORMAT:
       raise ValueError('of another version')
     listed = [Variant(**variant) for variant in facts.pop('variants')]
@@ -143,7 +144,7 @@ def read(folder: pathlib.Path) -> Sweep:
     raise ValueError(
       f'--workdir: {folder} holds no sweep: it has no {FILE}.'
     ) from error
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+  except Exception as error:  # Damaged in whatever way.
     raise ValueError(
       f'--workdir: {path} is damaged ({type(error).__name__}: {error}); choose'
       ' another folder.'
@@ -195,10 +196,9 @@ def write_failures(folder: pathlib.Path, found: Sequence[Outcome]) -> None:
 
 def _read_failures(folder: pathlib.Path) -> dict[str, Any]:
   try:
-    found = json.loads((folder / FAILURES).read_text())
+    return bounded_json.read_object(folder / FAILURES)
   except (OSError, ValueError):
     return {}
-  return found if isinstance(found, dict) else {}
 
 
 def lines(

@@ -210,6 +210,8 @@ class WritersConfig:
   samples_every_n_steps: int
   num_samples: int
   tensorboard: bool
+  wandb: bool
+  wandb_project: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -122,7 +122,7 @@ def read_classifier(folder: pathlib.Path) -> tuple[dict[str, Any], int | None]:
   """
   path = folder / CONFIG
   raw = safetensors_io.read_json(path)
-  name = (raw.get('architectures') or [''])[0]
+  name = _class_name(raw)
   if not name.endswith(_CLASSIFIER):
     known = (n.replace(_GENERATOR, _CLASSIFIER) for n in ARCHITECTURES)
     raise ValueError(
@@ -140,7 +140,7 @@ def _shape_of(path: pathlib.Path, raw: dict[str, Any]) -> dict[str, Any]:
   if problems:
     listed = '\n'.join(f'  {path}: {problem}' for problem in problems)
     raise ValueError(f'This model cannot be loaded:\n{listed}')
-  architecture = ARCHITECTURES[raw['architectures'][0]]
+  architecture = ARCHITECTURES[_class_name(raw)]
   shape = {ours: int(raw[theirs]) for ours, theirs in _NUMBERS.items()}
   head_dim = raw.get('head_dim') or architecture.head_dim
   kv_heads = raw.get('num_key_value_heads') or shape['num_heads']
@@ -158,9 +158,15 @@ def _shape_of(path: pathlib.Path, raw: dict[str, Any]) -> dict[str, Any]:
   }
 
 
+def _class_name(raw: Mapping[str, Any]) -> str:
+  """First of `architectures`, as text, whatever type it has."""
+  names = raw.get('architectures') or ''
+  return str(names[0] if isinstance(names, list) else names)
+
+
 def has_experts(raw: Mapping[str, Any]) -> bool:
   """Whether the class that a config.json names has experts."""
-  name = str((raw.get('architectures') or [''])[0])
+  name = _class_name(raw)
   row = ARCHITECTURES.get(name.replace(_CLASSIFIER, _GENERATOR))
   return row is not None and row.has_experts
 
@@ -238,30 +244,33 @@ def _rope_shape(rope: Mapping[str, Any]) -> dict[str, Any]:
 
 def _problems(raw: Mapping[str, Any]) -> Iterator[str]:
   """The problem that keeps a config.json from being loaded."""
-  names = raw.get('architectures') or ['']
-  if names[0] not in ARCHITECTURES:
-    yield (
-      f'architectures: unsupported {names[0]!r}'
-      f'{suggest(names[0], ARCHITECTURES)}'
-    )
+  name = _class_name(raw)
+  if name not in ARCHITECTURES:
+    yield f'architectures: unsupported {name!r}{suggest(name, ARCHITECTURES)}'
     return
-  experts = ARCHITECTURES[names[0]].has_experts
+  experts = ARCHITECTURES[name].has_experts
   needed = [*_NUMBERS.values(), *(_EXPERT_NUMBERS if experts else ())]
-  if names[0] != 'LlamaForCausalLM':  # The other classes imply a number.
+  if name != 'LlamaForCausalLM':  # The other classes imply a number.
     needed.append('num_key_value_heads')
   if experts and 'decoder_sparse_step' in raw:
     needed.append('decoder_sparse_step')
+  if raw.get('head_dim') is not None:
+    needed.append('head_dim')
   for key in needed:
     got = raw.get(key)
     if isinstance(got, bool) or not isinstance(got, int) or got < 1:
       yield f'{key}: got {got!r}; a whole number of at least 1.'
+  for key in ('rms_norm_eps', 'initializer_range'):
+    got = raw.get(key, 0)
+    if type(got) not in (int, float) or not 0 <= got < 1:
+      yield f'{key}: got {got!r}; a number from 0 to 1.'
   yield from published_keys.MODEL[experts].problems(raw)
-  kinds = set(raw.get('layer_types') or ()) - {'full_attention'}
+  kinds = raw.get('layer_types') or []
+  kinds = set(map(str, kinds if isinstance(kinds, list) else [kinds]))
+  kinds -= {'full_attention'}
   if kinds:
-    yield (
-      f'layer_types: unsupported {", ".join(sorted(map(str, kinds)))}; every'
-      ' layer must be full_attention.'
-    )
+    listed = ', '.join(sorted(kinds))
+    yield f'layer_types: unsupported {listed}; all must be full_attention.'
   yield from _rope_problems(rope_of(raw))
   newer, older = raw.get('rope_parameters'), raw.get('rope_scaling')
   if newer and older and _of_one_form(newer) != _of_one_form(older):

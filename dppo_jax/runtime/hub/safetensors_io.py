@@ -19,6 +19,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from dppo_jax import bounded_json
 from dppo_jax.runtime.storage.files import open_atomically, write_atomically
 
 SINGLE = 'model.safetensors'
@@ -180,8 +181,8 @@ def read_header(path: pathlib.Path) -> dict[str, StoredTensor]:
       )
     text = file.read(length)
   try:
-    header = json.loads(text, object_pairs_hook=_table)
-  except (ValueError, RecursionError) as error:
+    header = bounded_json.parse(text, object_pairs_hook=_table)
+  except ValueError as error:
     raise ValueError(
       f'{path}: its header is not JSON ({error}); download it again.'
     ) from None
@@ -242,13 +243,14 @@ def _entry(
     raise ValueError(
       f'{path}: {name!r} lacks a dtype, a shape or offsets; download it again.'
     ) from None
-  if dtype not in DTYPES:
+  if not isinstance(dtype, str) or dtype not in DTYPES:
     raise ValueError(
       f'{path}: {name!r} has dtype {dtype}; {", ".join(DTYPES)} can be read.'
       ' Use the unquantized release of the model.'
     )
-  count = math.prod(shape) * DTYPES[dtype].itemsize
-  if not 0 <= begin <= end or end - begin != count or min((0, *shape)) < 0:
+  count = math.prod(shape[:17]) * DTYPES[dtype].itemsize
+  fits = 0 <= begin <= end and end - begin == count and len(shape) < 17
+  if not fits or min((0, *shape)) < 0:
     raise ValueError(
       f'{path}: {name!r} has {end - begin} bytes, and {dtype}{list(shape)}'
       f' takes {count}; download it again.'
@@ -268,8 +270,8 @@ def _entry(
 
 
 def _whole(number: Any) -> int:
-  if type(number) is not int:  # A bool is one, too.
-    raise TypeError(f'{number!r} is no whole number')
+  if type(number) is not int or abs(number) >= 2**63:  # A bool is one, too.
+    raise TypeError
   return number
 
 
@@ -278,25 +280,20 @@ def read_json(path: pathlib.Path, *, unique: bool = False) -> dict[str, Any]:
 
   Args:
     path: of the file.
-    unique: refuse a name that stands twice; else the last one counts, as it
-      does for others.
+    unique: refuse a name that stands twice; else the last one counts.
 
   Raises:
     ValueError: it is missing or damaged.
   """
   try:
-    with path.open('rb') as file:
-      text = file.read(_MAX_HEADER + 1)
-    if len(text) > _MAX_HEADER:
-      raise ValueError(f'more than {_MAX_HEADER:,} bytes')
-    found = json.loads(
-      text.decode('utf-8'), object_pairs_hook=_table if unique else None
+    found = bounded_json.read(
+      path, object_pairs_hook=_table if unique else None
     )
   except FileNotFoundError:
     raise ValueError(
       f'{path}: missing; name the folder of a downloaded model.'
     ) from None
-  except (OSError, ValueError, RecursionError) as error:
+  except (OSError, ValueError) as error:
     raise ValueError(f'{path}: {error}; download it again.') from None
   if not isinstance(found, dict):
     raise ValueError(f'{path}: holds no table; download it again.')

@@ -11,17 +11,19 @@ from collections.abc import Sequence
 import json
 import pathlib
 import re
+from typing import Any
 
 import numpy as np
 
+from dppo_jax import bounded_json, bounded_npz
 from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.ledger import record as record_lib
-from dppo_jax.runtime.storage.files import open_atomically
+from dppo_jax.runtime.storage.files import open_atomically, step_number
 
 FOLDER = 'ledger'
 FORMAT = 1
 
-_NAME = re.compile(r'step_(\d{6,})\.npz')
+_NAME = re.compile(r'step_([0-9]{6,18})\.npz')
 _SWITCH_ON = (
   'train with --config.ledger.every_n_steps=10 to record every tenth step; a'
   ' run that is resumed with it records the steps still to come.'
@@ -89,10 +91,8 @@ def load(path: pathlib.Path) -> record_lib.Record:
     ValueError: the file is damaged, or of another version.
   """
   try:
-    with path.open('rb') as file:  # NumPy would leave a bad one open.
-      archive = np.load(file, allow_pickle=False)
-      columns = {name: archive[name] for name in archive.files}
-    facts = json.loads(columns.pop('facts').tobytes())
+    columns: dict[str, Any] = dict(bounded_npz.read(path))
+    facts = bounded_json.parse(columns.pop('facts').tobytes())
     if facts['format'] != FORMAT:
       raise ValueError(f'format {facts["format"]}, and this reads {FORMAT}')
     named = facts.get('columns')  # Files of earlier versions name none.
@@ -141,7 +141,7 @@ def load_steps(workdir: pathlib.Path, wanted: str) -> record_lib.Record:
     steps = known
   else:
     names = [name.strip() for name in wanted.split(',')]
-    steps = [int(name) if name.isdecimal() else -1 for name in names]
+    steps = [-1 if (s := step_number(n)) is None else s for n in names]
     missing = [n for n, s in zip(names, steps, strict=True) if s not in files]
     if missing:
       raise ValueError(

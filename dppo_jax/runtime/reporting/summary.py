@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dppo_jax import bounded_json
 from dppo_jax.runtime.reporting import plots
 from dppo_jax.runtime.storage import metrics_log
 from dppo_jax.runtime.storage.files import open_atomically, write_atomically
@@ -119,7 +120,7 @@ def read_summary(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
   """Reads summary.json; None if there is none or it is damaged."""
   path = pathlib.Path(workdir) / SUMMARY_FILE
   try:
-    return json.loads(path.read_text(encoding='utf-8'))
+    return bounded_json.read_object(path)
   except (OSError, ValueError):
     return None
 
@@ -253,9 +254,9 @@ def _moving_mean(values: np.ndarray, reach: int) -> np.ndarray:
 
 def _draw_facts(axis: Any, path: pathlib.Path) -> None:
   axis.set_axis_off()
-  if not path.is_file():
+  facts = read_summary(path.parent)
+  if facts is None:
     return
-  facts = json.loads(path.read_text(encoding='utf-8'))
   lines = [
     (name, _show(value))
     for name, value in facts.items()

@@ -7,18 +7,22 @@ damaged is made anew.
 
 import dataclasses
 import hashlib
+import logging
 import pathlib
-import zipfile
 
 import jax
 import numpy as np
 
+from dppo_jax import bounded_npz
 from dppo_jax.base import Params
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.programs import state
 from dppo_jax.runtime.storage import code_version, flat_tree
 from dppo_jax.runtime.storage.files import open_atomically
+
+_log = logging.getLogger(__name__)
+_MAX_HEADERS = 64 * 2**20  # Bytes around the arrays of the file.
 
 
 def load(experiment: Experiment) -> Params | None:
@@ -32,11 +36,15 @@ def load(experiment: Experiment) -> Params | None:
     return None
   like = state.abstract_params(experiment)
   wanted = flat_tree.flatten(like)
+  sizes = [leaf.size * leaf.dtype.itemsize for leaf in wanted.values()]
   try:
-    with path.open('rb') as file:  # numpy leaves a damaged one open.
-      arrays = np.load(file, allow_pickle=False)
-      stored = {name: arrays[name] for name in arrays.files}
-  except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile):
+    stored = bounded_npz.read(path, max_bytes=2 * sum(sizes) + _MAX_HEADERS)
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError) as error:
+    _log.warning(
+      'sft.cache: %s is damaged (%s); the warm start is made anew', path, error
+    )
     return None
   described = flat_tree.describe(stored)
   if flat_tree.differences(described, flat_tree.describe(wanted)):

@@ -49,16 +49,25 @@ def warm_start(
     return state_lib.adopt(
       parts.optimizer, kept, parts.shardings, experiment.seed
     )
+  state = _imitate(experiment, parts, stop)
+  cache.save(experiment, state.params)
+  return state_lib.restart(parts.optimizer, state, parts.shardings)
+
+
+def _imitate(
+  experiment: Experiment, parts: Parts, stop: StopRequest
+) -> TrainState:
+  """State after `sft.num_steps` steps on demonstrations."""
+  config = experiment.sft
   optimizer = make_optimizer(config.optimizer)
   shardings = state_lib.state_shardings(parts.policy, optimizer, parts.mesh)
   state = programs_state.initial_state(experiment, parts, optimizer, shardings)
   state = shared_start(experiment, parts.task, state, shardings)
-  layout = vocabulary_layout(experiment, parts.mesh, temperature=1.0)
   learner = Learner(
     loss_fn=functools.partial(
       imitation_loss,
       parts.policy,
-      layout,
+      vocabulary_layout(experiment, parts.mesh, temperature=1.0),
       config.step.prompt_length,
       adapter_scale=parts.adapter_scale,
     ),
@@ -68,19 +77,7 @@ def warm_start(
     mesh=parts.mesh,
   )
   step_fn = compile_train_step(learner, shardings, shared=(None, None))
-  stream = DemonstrationStream(
-    parts.task,
-    tfds_builder.load_split(
-      experiment.data.task, 'train', experiment.data.data_dir
-    ),
-    parts.tokenizer,
-    config.batch_size,
-    experiment.data.max_prompt_length,
-    experiment.sampling.max_completion_length,
-    experiment.data.overlong,
-    config.noise,
-    experiment.seed,
-  )
+  stream = _demonstrations(experiment, parts)
   with Progress(config.num_steps, label='warm start') as progress:
     for step in range(config.num_steps):
       batch = host_rows.put(
@@ -94,5 +91,23 @@ def warm_start(
           f'Stopped after step {step + 1} of the warm start, before anything'
           ' was saved. Run the same command to begin anew.'
         )
-  cache.save(experiment, state.params)
-  return state_lib.restart(parts.optimizer, state, parts.shardings)
+  return state
+
+
+def _demonstrations(
+  experiment: Experiment, parts: Parts
+) -> DemonstrationStream:
+  """Batches of the training split's demonstrations."""
+  return DemonstrationStream(
+    parts.task,
+    tfds_builder.load_split(
+      experiment.data.task, 'train', experiment.data.data_dir
+    ),
+    parts.tokenizer,
+    experiment.sft.batch_size,
+    experiment.data.max_prompt_length,
+    experiment.sampling.max_completion_length,
+    experiment.data.overlong,
+    experiment.sft.noise,
+    experiment.seed,
+  )

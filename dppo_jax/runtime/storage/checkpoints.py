@@ -14,7 +14,6 @@ over.
 
 from collections.abc import Callable, Mapping
 import functools
-import json
 import logging
 import math
 import os
@@ -25,10 +24,11 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from dppo_jax import bounded_json
 from dppo_jax.base import Params, TrainState
 from dppo_jax.runtime.hosts import coordination
-from dppo_jax.runtime.storage import checksums, flat_tree
-from dppo_jax.runtime.storage.files import step_number
+from dppo_jax.runtime.storage import checksums, flat_tree, late_scores
+from dppo_jax.runtime.storage.files import first_line, step_number
 
 _ARRAYS = 'state'
 _METADATA = 'metadata'
@@ -158,6 +158,15 @@ class Checkpoints:
     except Exception as error:
       raise self._failed(error) from error
 
+  def add_score(self, step: int, metrics: Mapping[str, Any]) -> None:
+    """Adds what an evaluation found after checkpoint `step` was saved."""
+    score = float(metrics.get(self.best_metric, math.nan))
+    if not math.isfinite(score):
+      return
+    self._scores[step] = score
+    if jax.process_index() == 0:
+      late_scores.add(self.directory, step, self.best_metric, score)
+
   def wait(self) -> None:
     """Returns once everything saved is on disk and what is old is gone.
 
@@ -256,7 +265,7 @@ class Checkpoints:
       try:
         named = self._read_arrays(candidate, wanted)
       except Exception as error:
-        problem = _first_line(error)
+        problem = first_line(error)
       problem = coordination.first_problem(problem)
       if problem:
         damaged[candidate] = self._report_damage(candidate, problem)
@@ -298,12 +307,12 @@ class Checkpoints:
       checksums.check(self.directory / str(step), _ITEMS)
       return self._read_record(step), ''
     except Exception as error:
-      return {}, _first_line(error)
+      return {}, first_line(error)
 
   def _read_record(self, step: int) -> dict[str, Any]:
     # Not by Orbax, whose readers wait for each other: one process asks.
     path = self.directory / str(step) / _METADATA / _METADATA
-    return json.loads(path.read_text(encoding='utf-8'))
+    return bounded_json.read_object(path)
 
   def _read_arrays(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
     args = ocp.args.PyTreeRestore(
@@ -327,6 +336,7 @@ class Checkpoints:
       except Exception as error:
         _log.debug('checkpoints: no score of step %d: %s', step, error)
         scores = {}
+      scores |= late_scores.read(self.directory).get(str(step), {})
       self._scores[step] = scores.get(self.best_metric)
     return self._scores[step]
 
@@ -351,6 +361,7 @@ class Checkpoints:
       target = self.directory / f'{why}-{step}-{count}'
     self._scores.pop(step, None)
     if jax.process_index() == 0:
+      late_scores.drop(self.directory, step)
       (self.directory / str(step)).rename(target)
       _log.warning('checkpoints: step %d is now %s', step, target)
 
@@ -364,7 +375,7 @@ class Checkpoints:
     self._checkpointer = self._new_checkpointer()
     free = shutil.disk_usage(self.directory).free / 2**20
     return CheckpointError(
-      f'checkpoints: saving to {self.directory} failed: {_first_line(error)} '
+      f'checkpoints: saving to {self.directory} failed: {first_line(error)} '
       f'({free:.0f} MiB free there). Complete checkpoints: {self.steps()}. '
       'Make room, or lower checkpoints.keep; then the same command resumes.'
     )
@@ -386,12 +397,3 @@ def _check_writable(directory: pathlib.Path) -> None:
       f'checkpoints: cannot write to {directory}: {error.strerror}. Choose '
       'another --workdir, or change its permissions.'
     ) from error
-
-
-def _first_line(error: BaseException) -> str:
-  lines = str(error).strip().splitlines()
-  text = lines[0] if lines else ''
-  if len(text) > 240:
-    # The cause, say a full disk, stands last.
-    text = f'{text[:80]} … {text[-160:]}'
-  return f'{type(error).__name__}: {text}'

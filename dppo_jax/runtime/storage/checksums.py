@@ -6,6 +6,8 @@ import json
 import pathlib
 import zlib
 
+from dppo_jax import bounded_json
+
 FILE_NAME = 'checksums.json'
 _CHUNK = 2**24  # Bytes read at a time.
 
@@ -32,7 +34,7 @@ def check(folder: pathlib.Path, parts: Iterable[str]) -> None:
     FileNotFoundError: if there is no list.
     ValueError: if the list is not readable, or files differ; names them.
   """
-  expected = json.loads((folder / FILE_NAME).read_text())
+  expected = bounded_json.read_object(folder / FILE_NAME)
   found = _checksums(folder, parts)
   wrong = [
     f'{name} {"has changed" if name in found else "is missing"}'

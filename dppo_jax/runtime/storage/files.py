@@ -17,6 +17,16 @@ def step_number(name: str) -> int | None:
   return int(name) if _STEP.fullmatch(name) else None
 
 
+def first_line(error: BaseException) -> str:
+  """Class and first line of an error, at most 240 characters of it."""
+  lines = str(error).strip().splitlines()
+  text = lines[0] if lines else ''
+  if len(text) > 240:
+    # The cause, say a full disk, stands last.
+    text = f'{text[:80]} … {text[-160:]}'
+  return f'{type(error).__name__}: {text}'
+
+
 def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
   """Writes a file that is either the old one or the new one, never half.
 

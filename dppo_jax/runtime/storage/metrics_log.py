@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from dppo_jax import bounded_json
 from dppo_jax.runtime.storage.files import write_atomically
 
 METRICS_FILE = 'metrics.jsonl'
@@ -35,36 +36,27 @@ class Sample(NamedTuple):
 
 
 class MetricWriter:
-  """Appends metrics to metrics.jsonl and, if wanted, to TensorBoard."""
+  """Appends metrics to metrics.jsonl, and hands them to other writers."""
 
   def __init__(
     self,
     workdir: str | os.PathLike[str],
-    tensorboard: bool,
     start_step: int | None,
+    others: Sequence[Any] = (),
   ):
-    """Opens the files and drops what the restored step has not seen.
+    """Opens the file and drops what the restored step has not seen.
 
     Args:
-      workdir: folder of metrics.jsonl and tensorboard/; made if absent.
-      tensorboard: also write TensorBoard events.
+      workdir: folder of metrics.jsonl; made if absent.
       start_step: the restored step, whose lines stay; None starts afresh.
+      others: receive the finite metrics as numbers, by `write(step, row)`, and
+        are closed with this one.
 
     Raises:
       OSError: if the folder cannot be written.
     """
     self._lines = _JsonLines(pathlib.Path(workdir) / METRICS_FILE, start_step)
-    self._events: Any = None
-    if tensorboard:
-      # Only who wants it waits for the import.
-      import tensorboardX
-
-      self._events = tensorboardX.SummaryWriter(
-        logdir=os.fspath(pathlib.Path(workdir) / 'tensorboard'),
-        # TensorBoard then hides what an earlier process wrote beyond it.
-        purge_step=0 if start_step is None else start_step + 1,
-        flush_secs=10,
-      )
+    self._others = others
 
   def write(self, step: int, metrics: Mapping[str, Any]) -> None:
     """Writes one line, `{"step": 3, "loss/total": 0.25, …}`.
@@ -79,16 +71,15 @@ class MetricWriter:
     """
     row = {name: to_json(value) for name, value in metrics.items()}
     self._lines.append({'step': int(step), **row})
-    if self._events is not None:
-      for name, value in row.items():
-        if not isinstance(value, str):
-          self._events.add_scalar(name, value, step)
+    numbers = {n: v for n, v in row.items() if not isinstance(v, str)}
+    for other in self._others:
+      other.write(int(step), numbers)
 
   def close(self) -> None:
     """Closes the files; nothing written before depends on it."""
     self._lines.close()
-    if self._events is not None:
-      self._events.close()
+    for other in self._others:
+      other.close()
 
   def __enter__(self) -> Self:
     return self
@@ -170,8 +161,8 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def _parse(line: bytes) -> dict[str, Any] | None:
   try:
-    row = json.loads(line)
-  except (ValueError, RecursionError):
+    row = bounded_json.parse(line)
+  except ValueError:
     return None
   whole = isinstance(row, dict) and type(row.get('step')) is int
   return row if whole else None

@@ -12,6 +12,7 @@ import pathlib
 import re
 from typing import Any
 
+from dppo_jax import bounded_json
 from dppo_jax.runtime.storage import metrics_log
 from dppo_jax.runtime.storage.files import step_number, write_atomically
 
@@ -251,7 +252,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     ValueError: it is damaged.
   """
   try:
-    return json.loads(path.read_text())
+    return bounded_json.read_object(path)
   except (ValueError, OSError) as error:
     raise ValueError(
       f'--workdir: {path} is damaged ({error}); restore it, or choose'

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from absl import flags
 
+from dppo_jax import bounded_json
 from dppo_jax.analysis import drawing, panels, table
 from dppo_jax.analysis.jobs import pool
 from dppo_jax.analysis.jobs.job import Outcome
@@ -161,9 +162,12 @@ def redraw(figure: Figure, docs: str | None, out: pathlib.Path) -> None:
   """
   found = table.read(out / f'{figure.name}.csv')
   try:
-    facts = json.loads((out / FACTS).read_text())
+    facts = bounded_json.read_object(out / FACTS)
   except (OSError, ValueError) as error:
-    raise ValueError(f'{out / FACTS}: cannot be read ({error}).') from error
+    raise ValueError(
+      f'{out / FACTS}: cannot be read ({error}); draw the figure anew, without'
+      ' --redraw.'
+    ) from error
   about = f'{figure.paper} · {readme.about(facts)}'
   title = '\n'.join((figure.title, about, panels.BANDS))
   drawn = figure.panels(found)
@@ -206,7 +210,7 @@ def _keep_aside(
 ) -> None:
   """Moves results of other code or another tier to `earlier/`."""
   try:
-    facts = json.loads((out / FACTS).read_text())
+    facts = bounded_json.read_object(out / FACTS)
     before, of_tier = str(facts['code']), str(facts['tier'])
   except (OSError, ValueError, KeyError, TypeError):
     before, of_tier = 'unknown', 'unknown'

@@ -12,6 +12,9 @@ from dppo_jax.runtime.storage import metrics_log, workdir
 from tests.support import ledger_records as records
 from tests.support import made_up_sweeps, pictures
 
+# Labels of two runs, word by word.
+_PAIR = ['name=a,', 'delta=0.1', '|', 'name=b,', 'delta=absent']
+
 
 def _two(tmp_path, first='one', second='two'):
   one = made_up_sweeps.run(
@@ -43,8 +46,8 @@ def test_configs_and_metrics(tmp_path):
   assert 'has no interval: what differs may be its seed' in text
   out = tmp_path / 'out'
   assert table.read(out / compare.POINTS).values('variant') == [
-    'one',
-    'two',
+    'name=a, delta=0.1',
+    'name=b, delta=absent',
   ]
   # Reward, held-out, mismatch, masked; no entropy was measured.
   assert len(pictures.drawn(out / 'compare.svg')) == 8
@@ -59,9 +62,10 @@ def test_ledgers(tmp_path):
   _record(folders[1], dataclasses.replace(record, keep=keep))
   text = compare.compare(folders, tmp_path / 'out')
   lines = [line.split() for line in text.splitlines()]
-  assert ['one', '6', '2', '33.33%', '1', '1', '1', '33.33%'] in lines
-  assert ['two', '6', '2', '33.33%', '2', '0', '0', '33.33%'] in lines
-  assert ['one', '|', 'two', '6', '1', '1', '1', '33.3%'] in lines
+  counts = ['6', '2', '33.33%']
+  assert [*_PAIR[:2], *counts, '1', '1', '1', '33.33%'] in lines
+  assert [*_PAIR[3:], *counts, '2', '0', '0', '33.33%'] in lines
+  assert [*_PAIR, '6', '1', '1', '1', '33.3%'] in lines
 
 
 def test_ledgers_without_a_common_step_or_of_one_run(tmp_path):
@@ -77,7 +81,10 @@ def test_ledgers_without_a_common_step_or_of_one_run(tmp_path):
 
 
 def test_equal_names_are_told_apart_and_hostile_ones_shown(tmp_path):
-  folders = _two(tmp_path, 'a/<b>$x_{', 'c/<b>$x_{')
+  folders = [
+    str(made_up_sweeps.run(tmp_path / name / '<b>$x_{', [0.1], seed=0))
+    for name in ('a', 'c')
+  ]
   text = compare.compare(folders, tmp_path / 'out')
   assert 'a/<b>$x_{' in text
   page = (tmp_path / 'out' / compare.PAGE).read_text()

@@ -182,6 +182,13 @@ def test_what_each_family_implies():
       "rope_parameters: {'rope_theta': 1000000.0, 'rope_type': 'default'}, and"
       " rope_scaling: {'rope_type': 'linear', 'factor': 4.0}; readers differ",
     ),
+    ({'architectures': -1}, "architectures: unsupported '-1'"),
+    ({'architectures': [['a']]}, """architectures: unsupported "['a']"."""),
+    ({'layer_types': 7}, 'layer_types: unsupported 7'),
+    ({'layer_types': [['a']]}, "layer_types: unsupported ['a']"),
+    ({'initializer_range': 'x'}, "initializer_range: got 'x'; a number"),
+    ({'rms_norm_eps': [1]}, 'rms_norm_eps: got [1]; a number from 0 to 1'),
+    ({'head_dim': 'x'}, "head_dim: got 'x'; a whole number"),
   ],
 )
 def test_what_cannot_be_loaded_is_said(tmp_path, changes, message):

@@ -133,6 +133,13 @@ def _with_header(path, **entry):
     ({'shape': ['2']}, "'w' lacks a dtype, a shape or offsets"),
     ({'shape': [True, 2]}, "'w' lacks a dtype, a shape or offsets"),
     ({'data_offsets': [8, 16]}, "cut off: 'w' ends"),
+    ({'data_offsets': [0, None]}, "'w' lacks a dtype, a shape or offsets"),
+    ({'data_offsets': '08'}, "'w' lacks a dtype, a shape or offsets"),
+    ({'dtype': ['F32']}, r"'w' has dtype \['F32'\]; F32, F16"),
+    ({'dtype': {}}, "'w' has dtype {}; F32, F16"),
+    ({'dtype': None}, "'w' has dtype None; F32, F16"),
+    ({'shape': [2, *[1] * 99]}, "'w' has 8 bytes, and F32"),
+    ({'shape': [10**4000]}, "'w' lacks a dtype, a shape or offsets"),
   ],
 )
 def test_a_damaged_header_is_named(tmp_path, entry, message):
@@ -210,6 +217,14 @@ def test_a_header_that_is_no_table(tmp_path, text):
   path = tmp_path / 'x.safetensors'
   path.write_bytes(len(text).to_bytes(8, 'little') + text)
   with pytest.raises(ValueError, match=r'header is .*; download it again'):
+    safetensors_io.read_header(path)
+
+
+def test_a_header_of_very_many_lists_is_not_read(tmp_path):
+  path = tmp_path / 'x.safetensors'
+  text = b'{"w": [' + b'[],' * 2_000_000 + b'[]]}'
+  path.write_bytes(len(text).to_bytes(8, 'little') + text)
+  with pytest.raises(ValueError, match='more than 2,000,000 lists'):
     safetensors_io.read_header(path)
 
 

@@ -146,6 +146,22 @@ def test_an_evaluation_without_a_verdict_is_told_of(tmp_path, capsys):
   assert 'WARNING: held-out: rewards.verifier: it' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+  ('metrics', 'expected'),
+  [({}, False), ({'evaluation/greedy_accuracy': 0.5}, True)],
+)
+def test_whether_a_step_was_evaluated(tmp_path, metrics, expected):
+  with _recorder(tmp_path) as recorder:
+    recorder.hold(1, _metrics(), [])
+    recorder.evaluation(1, {'evaluation/sampled_accuracy': 0.5})
+    recorder.hold(2, _metrics(**metrics), [])
+    recorder.flush()
+  with _recorder(tmp_path, 2, resumed=True) as recorder:
+    assert recorder.evaluated == expected
+  with _recorder(tmp_path) as recorder:  # Begun anew.
+    assert not recorder.evaluated
+
+
 def test_zero_is_never_due():
   due = recorder_lib.due
   assert [step for step in range(1, 7) if due(step, 3)] == [3, 6]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from dppo_jax.ops.divergences import DIVERGENCES
+from dppo_jax.ops.divergences import DIVERGENCES, of_the_sampled_token
 from dppo_jax.ops.trust_regions import (
   APPLIES_TO,
   TRUST_REGIONS,
@@ -18,10 +18,10 @@ def trust_region_problems(config: Config) -> Iterator[str]:
   row = DIVERGENCES[region['divergence']]
   name = region['divergence']
   if row.records == 'top_k' and top_k == 0:
+    others = ' or '.join(map(repr, of_the_sampled_token(row.unit)))
     yield (
       f'trust_region.divergence: {name!r} reads the top-K log-probs and'
-      ' sampling.top_k=0 records none; set it to 20, or use'
-      f" 'binary{name[name.rindex('_') :]}'."
+      f' sampling.top_k=0 records none; set it to 20, or use {others}.'
     )
   if region['direction'] == 'predictive' and row.rate is None:
     yield (

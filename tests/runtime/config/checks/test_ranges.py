@@ -51,6 +51,8 @@ _FREE = {
     for key in ('prompt', 'answer', 'options', 'level', 'source', 'extra')
   ),
   'writers.tensorboard',
+  'writers.wandb',
+  'writers.wandb_project',
   'mesh.data',
   'mesh.fsdp',
   'mesh.tensor',
