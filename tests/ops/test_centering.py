@@ -1,6 +1,6 @@
 """Facts of score centering, in f64 on small vocabularies."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import jax
@@ -10,8 +10,9 @@ import pytest
 
 from dppo_jax.base import TokenStats
 from dppo_jax.ops import centering
+from tests.support.examples import examples
 
-_few = settings(max_examples=15, derandomize=True, deadline=None, database=None)
+_few = examples(15)
 _SIZE = 6
 _logits = hnp.arrays(np.float64, _SIZE, elements=st.floats(-3, 3, width=16))
 

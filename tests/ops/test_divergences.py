@@ -6,7 +6,7 @@ read the table, and hold for every row of it.
 
 import functools
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import jax
@@ -20,8 +20,9 @@ from dppo_jax.ops.divergences import (
   of_the_sampled_token,
   replace_kth,
 )
+from tests.support.examples import examples
 
-_few = settings(max_examples=15, derandomize=True, deadline=None, database=None)
+_few = examples(15)
 _VOCABULARY = 6
 _logits = hnp.arrays(
   np.float64, (2, 3, _VOCABULARY), elements=st.floats(-3, 3, width=16)

@@ -8,7 +8,7 @@ gated) says which apply.
 import dataclasses
 import functools
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import jax
@@ -25,8 +25,9 @@ from dppo_jax.ops.trust_regions import (
   Thresholds,
 )
 from tests.support import factories
+from tests.support.examples import examples
 
-_few = settings(max_examples=10, derandomize=True, deadline=None, database=None)
+_few = examples(10)
 _SHAPE = (3, 4)
 _ROWS = pytest.mark.parametrize('rule', TRUST_REGIONS)
 # The rows that `applies_to` gates; dual_clip calls it itself.
