@@ -128,7 +128,8 @@ def _draw_boundaries(axes: Any, decided: Decided) -> None:
       range(len(places)), (mu, mu, tv, mu), (ratio, tv, ratio, pi), strict=True
     ):
       places[place].plot(x, y, line, color=palette.BLACK, lw=1.1, label=label)
-      limits[place][1] = _reach(*limits[place], x, y)
+      across, up = limits[place]
+      limits[place][1] = _reach(across, up, x, y)
   for axis, (x, y) in zip(places, limits, strict=True):
     axis.set(xlim=x, ylim=y)
 
