@@ -147,7 +147,13 @@ def problem(path: str, value: str, keys: Mapping[str, Any], file: str) -> str:
       f' --config.{inside[0]}=….'
     )
   likely = meant(path, keys, value)
-  hint = f'did you mean {likely}? ' if likely else ''
+  if likely:
+    hint = f'did you mean {likely}? '
+  else:
+    section = path.rpartition('.')[0] + '.'
+    rests = [k.removeprefix(section) for k in keys if k.startswith(section)]
+    names = dict.fromkeys(rest.partition('.')[0] for rest in rests)
+    hint = f'{section[:-1]} has {", ".join(names)}; ' if names else ''
   return f'--config.{path}: no such key; {hint}{file} lists them all.'
 
 

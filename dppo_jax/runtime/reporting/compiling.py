@@ -27,6 +27,7 @@ _LOOK_S = 0.5
 _NAMES = {
   'begin': 'the state of the optimizer',
   'build': 'the batch',
+  'imitate': 'the step of the warm start',
   'init': 'the initial parameters',
   'sample': 'the sampler',
   'score': 'the scorer',

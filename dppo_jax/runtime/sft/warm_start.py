@@ -65,7 +65,9 @@ def _imitate(
   state = programs_state.initial_state(experiment, parts, optimizer, shardings)
   state = shared_start(experiment, parts.task, state, shardings)
   learner = _make_learner(experiment, parts, optimizer)
-  step_fn = compile_train_step(learner, shardings, shared=(None, None))
+  step_fn = compile_train_step(
+    learner, shardings, shared=(None, None), name='imitate'
+  )
   stream = _demonstrations(experiment, parts)
   with Progress(
     config.num_steps, label='warm start', clock=compiling.clock

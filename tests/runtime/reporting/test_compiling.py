@@ -65,6 +65,18 @@ def test_a_short_one_is_not(watch, clock, told):
   assert told == ['compiling my_own …']
 
 
+def test_the_steps_of_both_phases_differ(watch, clock, told):
+  for name in ('imitate', 'step'):
+    _lower(watch, name)
+    clock.now += 5
+    watch.look()
+    watch.on_event(compiling._COMPILED, 5.0)
+  assert told[::2] == [
+    'compiling the step of the warm start …',
+    'compiling the train step …',
+  ]
+
+
 def test_seconds_are_those_of_every_part(watch):
   _lower(watch, 'step', 1.0)
   watch.on_event(compiling._COMPILED, 3.0)
