@@ -46,6 +46,7 @@ def test_an_alias_leads_to_keys(name):
     # What others call it.
     ('steps', '--config.num_steps=1'),
     ('lr', '--config.optimizer.learning_rate=1'),
+    ('data.prompts_per_step', '--config.data.num_prompts=1'),
     ('optimizer.lr', '--config.optimizer.learning_rate=1'),
     # Misspelled.
     ('trust_region.divergance', '--config.trust_region.divergence=1'),
