@@ -236,7 +236,10 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
 
   config.ledger = dict(every_n_steps=0)  # Steps recorded per token; 0: none.
 
-  config.profile = dict(start_step=0, num_steps=0)  # 0 steps: no profile.
+  config.profile = dict(
+    start_step=10,  # First profiled step, counted from 1.
+    num_steps=0,  # 0: no profile.
+  )
 
   config.compilation_cache = '~/.cache/dppo_jax/xla'  # '' disables it.
 

@@ -57,6 +57,18 @@ def _now(form: str) -> str:
   return _TODAY.strftime(form)
 
 
+def _make_environment() -> BoundedSandbox:
+  """Sandbox with the tags, filters and functions that templates expect."""
+  environment = BoundedSandbox(
+    trim_blocks=True,
+    lstrip_blocks=True,
+    extensions=[_Generation, ext.loopcontrols],
+  )
+  environment.filters['tojson'] = _to_json
+  environment.globals.update(raise_exception=_raise, strftime_now=_now)
+  return environment
+
+
 def _check_arguments(
   given: Mapping[str, Any], known: Set[str], origin: str
 ) -> None:
@@ -99,13 +111,7 @@ def compile_template(
       f'data.chat_template: {origin} has {len(source):,} characters; at most'
       f' {MAX_TEMPLATE_LENGTH:,}. Shorten it, or set data.chat_template=False.'
     )
-  environment = BoundedSandbox(
-    trim_blocks=True,
-    lstrip_blocks=True,
-    extensions=[_Generation, ext.loopcontrols],
-  )
-  environment.filters['tojson'] = _to_json
-  environment.globals.update(raise_exception=_raise, strftime_now=_now)
+  environment = _make_environment()
   try:
     template = environment.from_string(source)
   # Of what jinja lets pass, Python may yet refuse to compile some.

@@ -15,7 +15,7 @@ import numpy as np
 import tokenizers
 
 from dppo_jax import bounded_json
-from dppo_jax.data import added_tokens, chat_template
+from dppo_jax.data import added_tokens, chat_template, downloads
 
 _FILE = 'tokenizer.json'
 _WORDS = 'What the assistant says.'  # A marker, to find the text after it.
@@ -265,9 +265,8 @@ def _read_tokenizer(folder: pathlib.Path) -> tokenizers.Tokenizer:
   path = folder / _FILE
   if not path.is_file():
     raise ValueError(
-      f'data.tokenizer: no file {str(path)!r}; name a folder with the'
-      f' {_FILE} of a model, or set it to the empty text for the word tokenizer'
-      ' of data.task.'
+      f'data.tokenizer: no file {str(path)!r}; {downloads.advice(folder)} The'
+      ' empty text is the word tokenizer of data.task.'
     )
   try:
     tokenizer = tokenizers.Tokenizer.from_file(str(path))

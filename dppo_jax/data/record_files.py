@@ -69,7 +69,8 @@ def find_files(
     path
     for path in folder.glob('**/*')
     if path.suffix in SUFFIXES
-    and not any(part.startswith('.') for part in path.parts)
+    # Below the folder, which itself may be in ~/.cache.
+    and not any(part[0] == '.' for part in path.relative_to(folder).parts)
     and (not split or word.search(path.relative_to(folder).as_posix()))
   )
 

@@ -46,7 +46,7 @@ def test_the_rest_follows_from_the_shapes():
   assert memory['logits'] == 2 * 4 * 16 * 7 * 16
 
 
-def test_rows_at_once_bound_the_cache_and_the_logits():
+def test_slots_bound_the_cache_and_the_logits():
   experiment = runs.experiment(
     runs.config(sampling__num_slots=4, learner__num_microbatches=16)
   )
@@ -115,7 +115,7 @@ def test_what_is_frozen_costs_no_gradients():
   with runs.quick_compilation():
     experiment = runs.experiment(settings)
     memory = memory_lib.memory(experiment, parts_lib.assemble(experiment))
-    text = dry_run.describe(experiment)
+    text = dry_run.describe(dry_run.examine(experiment))
   whole = memory_lib.memory(runs.experiment(), runs.parts())['parameters']
   assert memory['base weights'] == whole / 2
   assert memory['gradients'] == memory['parameters'] < whole / 4

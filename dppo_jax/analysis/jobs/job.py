@@ -19,6 +19,7 @@ from dppo_jax.runtime.storage import code_version as code_version_lib
 from dppo_jax.runtime.storage import workdir
 
 FACTS = 'job.json'
+LOG = 'log.txt'
 
 # Keys that affect neither numbers nor recorded files.
 _FREE = tuple(key for key in workdir.FREE_KEYS if key != 'ledger')

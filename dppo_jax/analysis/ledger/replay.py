@@ -4,7 +4,7 @@ Decisions use the functions of training. The run itself is fixed: its tokens,
 and pi as trained under the recorded rule.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -243,22 +243,14 @@ def match(record: Record, rule: Rule, wanted: float) -> Match | None:
     dropped = jnp.where(signals.mask, 1.0 - keep, 0.0)
     return float(np.sum(np.asarray(dropped), dtype=np.float64))
 
-  def edge(most: float) -> tuple[float, float]:
-    """Scales just below and above the first that removes at most so much."""
-    low, high = _LOG_SCALES
-    for _ in range(_NUM_HALVINGS):
-      middle = (low + high) / 2
-      if dropped_at(bounds_at(2.0**middle)) <= most:
-        high = middle
-      else:
-        low = middle
-    return 2.0**low, 2.0**high
+  def dropped_by(scale: float) -> float:
+    return dropped_at(bounds_at(scale))
 
-  before, first = edge(wanted)
-  last = edge(wanted - 1)[0] if wanted else 2.0 * first
+  before, first = _edge(dropped_by, wanted)
+  last = _edge(dropped_by, wanted - 1)[0] if wanted else 2.0 * first
   options = [max((first + last) / 2, first), first, before]
-  best = min(options, key=lambda s: abs(dropped_at(bounds_at(s)) - wanted))
-  dropped = dropped_at(bounds_at(best))
+  best = min(options, key=lambda scale: abs(dropped_by(scale) - wanted))
+  dropped = dropped_by(best)
   bounds = next(
     bounds
     for bounds in (bounds_at(best, digits) for digits in range(2, 18))
@@ -268,6 +260,25 @@ def match(record: Record, rule: Rule, wanted: float) -> Match | None:
   found = {name: getattr(bounds, name) for name in names}
   name = f'{rule.name}, matched'
   return Match(rule, Rule(name, loss), found, dropped, wanted)
+
+
+def _edge(
+  dropped_by: Callable[[float], float], most: float
+) -> tuple[float, float]:
+  """Scales just below and above the first that removes at most so much.
+
+  Args:
+    dropped_by: removed weight of a scale; never increases with it.
+    most: the weight.
+  """
+  low, high = _LOG_SCALES
+  for _ in range(_NUM_HALVINGS):
+    middle = (low + high) / 2
+    if dropped_by(2.0**middle) <= most:
+      high = middle
+    else:
+      low = middle
+  return 2.0**low, 2.0**high
 
 
 def relatives(record: Record, rule: Rule) -> list[Rule]:

@@ -67,10 +67,11 @@ def build_experiment(
   # Its attributes are of any type; `find_problems` has checked them.
   c: Any = config
   problems = problems_lib.find_problems(config.to_dict(), num_devices)
+  if len(problems) == 1:
+    raise ValueError(problems[0])
   if problems:
-    count = f'{len(problems)} problems' if len(problems) > 1 else '1 problem'
     listed = '\n'.join(f'  {problem}' for problem in problems)
-    raise ValueError(f'{count} in the config:\n{listed}')
+    raise ValueError(f'{len(problems)} problems in the config:\n{listed}')
 
   published_keys.check_tokenizer(c.data.tokenizer)
   loss = _loss(c, num_devices)

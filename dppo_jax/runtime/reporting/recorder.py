@@ -23,7 +23,7 @@ from dppo_jax.rewards.verdicts import (
 )
 from dppo_jax.runtime.config.experiment import Experiment, ProfileConfig
 from dppo_jax.runtime.hosts import coordination
-from dppo_jax.runtime.reporting import writers
+from dppo_jax.runtime.reporting import compiling, writers
 from dppo_jax.runtime.reporting.progress import Progress
 from dppo_jax.runtime.storage.metrics_log import (
   METRICS_FILE,
@@ -93,7 +93,9 @@ class Recorder:
         SampleWriter(workdir, kept_step)
       )
     self.progress = self._stack.enter_context(
-      Progress(experiment.num_steps, start_step, label='train')
+      Progress(
+        experiment.num_steps, start_step, label='train', clock=compiling.clock
+      )
     )
     self._held: tuple[int, Mapping[str, Any]] | None = None
     self._num_idle = 0

@@ -1,9 +1,9 @@
-"""Metrics and samples as lines of JSON that a resumed run continues exactly.
+"""Metrics and samples as JSON lines that a resumed run continues exactly.
 
-A line is handed to the operating system as soon as it is written, so killing
-the process loses none. Whoever saves checkpoints writes the lines of a step
-before its checkpoint: on resume everything after the restored step is dropped
-and written again, and the file ends up as if the run had never stopped.
+Each line is flushed to the operating system, so a killed process loses none.
+The lines of a step are written before its checkpoint. On resume, lines after
+the restored step are dropped and written again: the file ends up as if the run
+had never stopped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class Sample(NamedTuple):
-  """A completion and what its verifier said."""
+  """A completion and its verdict."""
 
   prompt: str
   completion: str
@@ -65,7 +65,7 @@ class MetricWriter:
 
     Args:
       step: train steps taken.
-      metrics: scalars of Python, numpy or jax, timings ('time/…') among them.
+      metrics: scalars of Python, numpy or jax, including timings ('time/…').
         A non-finite one becomes "NaN", "Infinity" or "-Infinity": valid JSON
         that `float` reads back.
     """
@@ -76,7 +76,7 @@ class MetricWriter:
       other.write(int(step), numbers)
 
   def close(self) -> None:
-    """Closes the files; nothing written before depends on it."""
+    """Closes the files; written lines are safe without it."""
     self._lines.close()
     for other in self._others:
       other.close()
@@ -89,20 +89,20 @@ class MetricWriter:
 
 
 class SampleWriter:
-  """Appends completions to samples.jsonl."""
+  """Writer of completions to samples.jsonl."""
 
   def __init__(self, workdir: str | os.PathLike[str], start_step: int | None):
     """Opens the file; arguments as for `MetricWriter`."""
     self._lines = _JsonLines(pathlib.Path(workdir) / SAMPLES_FILE, start_step)
 
   def write(self, step: int, samples: Sequence[Sample]) -> None:
-    """Writes a line a sample: step, prompt, completion, reward, reason."""
+    """Writes one line per sample: step, prompt, completion, reward, reason."""
     for sample in samples:
       row = sample._asdict() | {'reward': to_json(sample.reward)}
       self._lines.append({'step': int(step), **row})
 
   def close(self) -> None:
-    """Closes the file; nothing written before depends on it."""
+    """Closes the file; written lines are safe without it."""
     self._lines.close()
 
   def __enter__(self) -> Self:
@@ -113,7 +113,7 @@ class SampleWriter:
 
 
 def to_json(value: Any) -> int | float | str:
-  """Returns a scalar as JSON can hold it.
+  """Scalar as a JSON value.
 
   Args:
     value: a scalar of Python, numpy or jax. An f32 is written with the fewest
@@ -134,15 +134,15 @@ def to_json(value: Any) -> int | float | str:
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-  """Reads a file of JSON lines, without those that are cut off or damaged.
+  """Rows of a file of JSON lines, without truncated or damaged ones.
 
-  A damaged one is told of; the last, where the file is being written, is not.
+  Damaged lines are logged, except for the last, which may be in progress.
 
   Args:
     path: metrics.jsonl or samples.jsonl; need not exist.
 
   Returns:
-    The rows that are whole, in order; each holds at least 'step'.
+    The intact rows, in order; each has at least 'step'.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -169,11 +169,11 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 class _JsonLines:
-  """A file of JSON lines, cut back to the restored step when opened."""
+  """File of JSON lines, truncated to the restored step when opened."""
 
   def __init__(self, path: pathlib.Path, start_step: int | None):
     path.parent.mkdir(parents=True, exist_ok=True)
-    _cut_back(path, -1 if start_step is None else start_step)
+    _drop_later_steps(path, -1 if start_step is None else start_step)
     self._file = path.open('a', encoding='utf-8')
 
   def append(self, row: Mapping[str, Any]) -> None:
@@ -185,11 +185,11 @@ class _JsonLines:
     self._file.close()
 
 
-def _cut_back(path: pathlib.Path, last_step: int) -> None:
-  """Drops later steps and a cut-off line; the file is old or new, never half.
+def _drop_later_steps(path: pathlib.Path, last_step: int) -> None:
+  """Drops later steps and a truncated last line, atomically.
 
-  Damaged lines before the last are put into a file beside it: they are what is
-  left of a step that nobody records again.
+  Other damaged lines are moved to a file beside it: they are what remains of a
+  step that will not be recorded again.
   """
   if not path.is_file():
     return
@@ -200,7 +200,7 @@ def _cut_back(path: pathlib.Path, last_step: int) -> None:
   for number, line in enumerate(lines, 1):
     row = _parse(line)
     if row is None and line.endswith(b'\n'):
-      if last_step >= 0:  # Else the run begins anew.
+      if last_step >= 0:  # Otherwise the run starts again.
         damaged.append(line)
         aside = path.with_name(f'{path.name}.{_DAMAGED}')
         _log.warning(

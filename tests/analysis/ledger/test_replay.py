@@ -109,7 +109,7 @@ def test_exact_divergences_need_the_vocabulary():
     replay.decide(records.trained(), records.rule(**whole))
 
 
-def test_what_was_not_recorded_is_named():
+def test_missing_columns_are_named():
   bare = dataclasses.replace(
     records.trained(),
     top_ids=None,
@@ -123,7 +123,7 @@ def test_what_was_not_recorded_is_named():
     replay.decide(records.trained(), records.rule('mine', anchor='recomputed'))
 
 
-def test_a_hand_made_record_is_decided_by_hand():
+def test_decisions_match_those_worked_by_hand():
   record, rule = records.hand_made(), records.hand_made_rule()
   decided = replay.decide(record, rule)
   assert decided.keep.tolist() == [0, 1, 1, 1, 1, 0]
@@ -142,7 +142,7 @@ def test_a_hand_made_record_is_decided_by_hand():
   assert decided.keep.tolist() == [0, 1, 1, 1, 1, 1]
 
 
-def test_rows_of_several_steps_are_decided_one_by_one():
+def test_rows_of_several_steps_are_replayed_separately():
   options = _RULES['cppo']
   one = records.trained(step=1, **options)
   other = records.trained(step=2, seed=3, **options)
@@ -203,7 +203,7 @@ def test_ties_give_the_nearest():
   assert (found.dropped, found.wanted) == (3, 2)
 
 
-def test_more_than_a_rule_is_asked_about_cannot_be_masked():
+def test_no_more_tokens_are_masked_than_the_rule_applies_to():
   found = replay.match(records.hand_made(), records.hand_made_rule(), 6)
   assert (found.dropped, found.wanted) == (5, 6)
 
@@ -238,7 +238,7 @@ def test_rules_without_a_threshold_are_not_matched():
     assert replay.match(records.trained(), rule, 3) is None
 
 
-def test_relatives_are_what_the_record_can_replay():
+def test_relatives_are_rules_that_the_record_can_replay():
   names = [
     r.name
     for r in replay.relatives(records.trained(), records.rule(rule='cppo'))
@@ -302,7 +302,7 @@ def test_a_run_on_many_devices_resolves_on_one():
     ('cppo,w_min=2', r'trust_region\.w_min: got 2'),
   ],
 )
-def test_what_is_no_rule_is_refused(text, message):
+def test_unknown_rules_are_refused(text, message):
   with pytest.raises(ValueError, match=f'(?s)^--rule: .*{message}') as refusal:
     _resolve(text, **{'sampling.top_k': 5})
   assert '--rule' in str(refusal.value)

@@ -43,7 +43,7 @@ def test_matching_replays_at_equal_strength():
   assert [int(d.masked().sum()) for d in found.decided] == [2, 2]
 
 
-def test_what_cannot_be_matched_is_refused():
+def test_a_rule_without_thresholds_cannot_be_matched():
   rule = records.hand_made_rule(rule='none')._replace(name='free')
   with pytest.raises(ValueError, match=r"--match_share: 'free' has no thresh"):
     _examine(records.hand_made(), rule, match_share=True)
@@ -54,13 +54,13 @@ def test_what_cannot_be_matched_is_refused():
     _examine(kept, _clip(), match_share=True)
 
 
-def test_a_record_that_says_otherwise_is_told():
+def test_a_record_that_differs_from_its_replay_is_reported():
   record = records.hand_made()
   keep = record.keep.copy()
   keep[1] = 0.0
   found = _examine(dataclasses.replace(record, keep=keep))
   assert found.num_differ == 1
-  assert '1 of 6 tokens otherwise' in report.describe(found, _DIR, 5)
+  assert '1 of 6 tokens differently' in report.describe(found, _DIR, 5)
 
 
 def test_pictures_and_page_are_written(tmp_path):

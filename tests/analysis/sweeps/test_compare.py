@@ -43,7 +43,7 @@ def test_configs_and_metrics(tmp_path):
   assert ['rewards/mean,', 'last', '0.3', '0.5'] in lines
   assert ['rewards/mean,', 'mean', '0.2', '0.5'] in lines
   assert 'Ledgers' not in text
-  assert 'has no interval: what differs may be its seed' in text
+  assert 'no interval: a difference may be due to the seed' in text
   out = tmp_path / 'out'
   assert table.read(out / compare.POINTS).values('variant') == [
     'name=a, delta=0.1',
@@ -77,10 +77,10 @@ def test_ledgers_without_a_common_step_or_of_one_run(tmp_path):
   assert 'Masked sets' not in text
   _record(folders[1], dataclasses.replace(record, step=record.step + 1))
   text = compare.compare(folders, tmp_path / 'out')
-  assert 'No step is in all ledgers' in text
+  assert 'No step was recorded by every run' in text
 
 
-def test_equal_names_are_told_apart_and_hostile_ones_shown(tmp_path):
+def test_equal_names_get_distinct_labels_and_hostile_ones_are_escaped(tmp_path):
   folders = [
     str(made_up_sweeps.run(tmp_path / name / '<b>$x_{', [0.1], seed=0))
     for name in ('a', 'c')
@@ -92,7 +92,7 @@ def test_equal_names_are_told_apart_and_hostile_ones_shown(tmp_path):
   assert 'c/&lt;b&gt;$x_{' in page
 
 
-def test_what_is_no_run_is_named(tmp_path):
+def test_folders_without_a_run_are_named(tmp_path):
   good, _ = _two(tmp_path / 'sweep')
   fresh = made_up_sweeps.run(tmp_path / 'fresh', [])
   (fresh / metrics_log.METRICS_FILE).unlink()
@@ -109,7 +109,7 @@ def test_what_is_no_run_is_named(tmp_path):
     compare.compare(folders, tmp_path / 'out')
   told = str(caught.value)
   assert f'{tmp_path}/sweep: holds no run' in told
-  assert 'It has runs in it: one, two.' in told
+  assert 'Runs in it: one, two.' in told
   assert f'{fresh}: has not trained yet' in told
   for folder in (broken, odd, wrong):
     assert f'{folder}: ' in told

@@ -253,14 +253,14 @@ def _index(folder, **places):
     ({'new': 'model-00001-of-00007.safetensors'}, "lacks 'new', which"),
   ],
 )
-def test_an_index_that_lies(tmp_path, places, message):
+def test_an_inconsistent_index_is_refused(tmp_path, places, message):
   folder = published.copy('qwen3_gqa', tmp_path)
   _index(folder, **places)
   with pytest.raises(ValueError, match=message):
     safetensors_io.open_folder(folder)
 
 
-def test_a_shard_with_more_than_the_index_says(tmp_path):
+def test_a_shard_with_unlisted_tensors_is_refused(tmp_path):
   folder = published.copy('qwen3_gqa', tmp_path)
   path = folder / safetensors_io.INDEX
   index = json.loads(path.read_text())

@@ -73,7 +73,7 @@ _DAMAGES = {
 
 
 @pytest.mark.parametrize('damage', _DAMAGES)
-def test_a_damaged_file_is_made_anew(kept, tmp_path, caplog, damage):
+def test_a_damaged_file_is_written_again(kept, tmp_path, caplog, damage):
   folder, _ = kept
   (path,) = folder.iterdir()
   whole = path.read_bytes()

@@ -92,7 +92,7 @@ def test_starting_afresh_drops_everything(tmp_path):
   assert [row['step'] for row in rows] == [0, 1]
 
 
-def test_a_cut_off_line_is_dropped(tmp_path):
+def test_a_truncated_line_is_dropped(tmp_path):
   _run(tmp_path / 'unbroken', 0, 9, None)
   broken = tmp_path / 'broken'
   _run(broken, 0, 5, None)
@@ -110,7 +110,7 @@ def test_a_cut_off_line_is_dropped(tmp_path):
   [b'\x00' * 40, b'{"step": null}', b'{"step": true}', b'[1]', b'[' * 10**5],
   ids=['zeros', 'null', 'bool', 'list', 'deep'],
 )
-def test_a_damaged_line_is_kept_aside_and_told(tmp_path, caplog, damage):
+def test_a_damaged_line_is_moved_aside_and_logged(tmp_path, caplog, damage):
   _run(tmp_path, 0, 5, None)
   path = tmp_path / metrics_log.METRICS_FILE
   lines = path.read_bytes().split(b'\n')
@@ -127,7 +127,7 @@ def test_a_damaged_line_is_kept_aside_and_told(tmp_path, caplog, damage):
   assert aside.read_bytes() == damage + b'\n'
 
 
-def test_a_line_without_its_end_is_not_whole(tmp_path):
+def test_a_line_without_newline_is_incomplete(tmp_path):
   # It parses, but the next line would be glued to it.
   _run(tmp_path, 0, 2, None)
   path = tmp_path / metrics_log.METRICS_FILE
@@ -137,7 +137,7 @@ def test_a_line_without_its_end_is_not_whole(tmp_path):
   assert [row['step'] for row in rows] == [0, 1, 2, 3]
 
 
-def test_cutting_back_leaves_no_other_file(tmp_path):
+def test_dropping_steps_leaves_no_other_file(tmp_path):
   _run(tmp_path, 0, 5, None)
   _run(tmp_path, 4, 5, 3)
   assert sorted(path.name for path in tmp_path.iterdir()) == [

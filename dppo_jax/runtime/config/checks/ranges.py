@@ -5,6 +5,7 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
+from dppo_jax.configs.presets import PRESETS
 from dppo_jax.data import prompt_stream, tasks
 from dppo_jax.learner.optimizer import SCHEDULES
 from dppo_jax.models.transformer import REMAT_POLICIES
@@ -13,7 +14,7 @@ from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.masking import AGGREGATIONS
 from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
-from dppo_jax.rewards.pool import MIN_MEMORY_MB
+from dppo_jax.rewards.limits import MIN_MEMORY_MB
 from dppo_jax.rewards.verdicts import TRUNCATED_POLICIES
 from dppo_jax.runtime.config.checks import data, rewards
 from dppo_jax.sampling.weight_rounding import PRECISIONS
@@ -177,7 +178,12 @@ def choice_problems(config: Config) -> Iterator[str]:
   """Problems of keys whose value is one of a list; see `CHOICES`."""
   for path, known in CHOICES.items():
     got = _at(config, path)
-    if got not in known:
+    if path == 'trust_region.rule' and got not in known and got in PRESETS:
+      yield (
+        f'{path}: {got!r} is a preset, which sets a rule and more; name it'
+        f' after the config: --config=CONFIG:{got}.'
+      )
+    elif got not in known:
       yield f'{path}: unknown {got!r}{suggest(got, known)}'
   yield from data.find_unknown_sources(config)
   yield from rewards.find_misspelled(config['rewards'])
