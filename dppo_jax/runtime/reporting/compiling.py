@@ -5,16 +5,13 @@ at the program in between, so that neither programs nor loops know of it.
 """
 
 from collections.abc import Callable
-import contextlib
-import sys
 import threading
 import time
 
 from jax import monitoring
-import tqdm
 
-from dppo_jax.runtime.hosts import coordination
-from dppo_jax.runtime.reporting.progress import format_seconds
+from dppo_jax.runtime import activity
+from dppo_jax.runtime.activity import format_seconds
 
 _TRACED = '/jax/core/compile/jaxpr_trace_duration'
 _LOWERED = '/jax/core/compile/jaxpr_to_mlir_module_duration'
@@ -115,15 +112,7 @@ def _name(program: str) -> str:
   return _NAMES.get(bare, bare or 'a program')
 
 
-def _to_console(text: str) -> None:
-  # Above a progress bar, if there is one; a console may be gone.
-  with contextlib.suppress(OSError, ValueError):
-    if coordination.is_primary():
-      tqdm.tqdm.write(text, file=sys.stderr)
-      sys.stderr.flush()
-
-
-_watch = CompileWatch(_to_console)
+_watch = CompileWatch(activity.to_console)
 _started = threading.Event()
 
 

@@ -40,6 +40,14 @@ def test_a_failed_write_is_no_error(error, on_flush):
   stream.writelines(['more'])
 
 
+def test_every_write_is_heard():
+  heard = []
+  stream = SteadyStream(io.StringIO(), lambda: heard.append(1))
+  stream.write('a line')
+  stream.writelines(['more', 'still more'])
+  assert len(heard) == 3
+
+
 def test_what_an_encoding_lacks_is_escaped():
   raw = io.BytesIO()
   stream = SteadyStream(io.TextIOWrapper(raw, encoding='ascii'))
