@@ -175,7 +175,7 @@ class Checkpoints:
     try:
       with activity.under_way(f'writing checkpoint {self._saving}'):
         self._checkpointer.wait_until_finished()
-      self._checkpointer.check_for_errors()
+        self._checkpointer.check_for_errors()
     except Exception as error:
       raise self._failed(error) from error
     self._remove_old()
