@@ -129,7 +129,8 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     job.checkpoints.wait()
   if not coordination.is_primary():
     return {}
-  return header.summarize(experiment, job.parts, workdir)
+  with activity.under_way('summarizing the run'):
+    return header.summarize(experiment, job.parts, workdir)
 
 
 def _open(

@@ -76,7 +76,7 @@ def place_tensors(
   leaves = []
   with activity.under_way(f'loading weights from {folder}') as note:
     for leaf, stack in wanted:
-      note(f'{len(leaves)} of {len(wanted)} parameters')
+      note(f'{len(leaves)} of {len(wanted)} arrays')
       leaves.append(_place(leaf, stack, tensors))
   return jax.tree.unflatten(jax.tree.structure(like), leaves)
 

@@ -154,6 +154,6 @@ def test_slow_loading_says_how_far_it_is(monkeypatch):
   name = f'loading weights from {folder}'
   assert len(heard.told) == count
   assert heard.told[:2] == [
-    f'{name}, 0 of {count} parameters … 11 s',
-    f'{name}, 1 of {count} parameters … 22 s',
+    f'{name}, 0 of {count} arrays … 11 s',
+    f'{name}, 1 of {count} arrays … 22 s',
   ]
