@@ -1,3 +1,5 @@
+import threading
+
 from absl import logging
 import pytest
 
@@ -115,3 +117,26 @@ def test_a_console_that_is_gone_is_no_error(monkeypatch):
 
   monkeypatch.setattr(activity.tqdm.tqdm, 'write', closed)
   activity.to_console('reading')
+
+
+def test_one_thread_looks_until_a_child_takes_over(monkeypatch):
+  looks, begun = [], []
+
+  class Thread:
+    def __init__(self, target, **unused):
+      self.start = lambda: begun.append(target)
+
+  class Over:
+    def wait(self, seconds):
+      del seconds
+      return len(looks) == 3
+
+  monkeypatch.setattr(activity, '_started', threading.Event())
+  monkeypatch.setattr(activity, '_handed_over', Over())
+  monkeypatch.setattr(activity.threading, 'Thread', Thread)
+  monkeypatch.setattr(activity._activities, 'look', lambda: looks.append(1))
+  activity.watch()
+  activity.watch()
+  (look,) = begun
+  look()
+  assert len(looks) == 3
