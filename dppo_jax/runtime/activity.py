@@ -1,4 +1,4 @@
-"""Tells what a command is at, once nothing was written for ten seconds.
+"""Tells what a command is at, before ten seconds have passed without a line.
 
 Whatever may take long is named by `under_way`, wherever it stands. A thread
 that `watch` starts looks at the names; without it, as in a notebook or a test,
@@ -17,8 +17,8 @@ import tqdm
 
 from dppo_jax.runtime.hosts import coordination
 
-# Seconds of silence that are too long, and between looks.
-PATIENCE_S = 10.0
+# Seconds until silence is broken, and between looks: 10 s in all.
+PATIENCE_S = 9.5
 _LOOK_S = 0.5
 
 

@@ -18,7 +18,7 @@ _LOWERED = '/jax/core/compile/jaxpr_to_mlir_module_duration'
 _COMPILED = '/jax/core/compile/backend_compile_duration'
 # Seconds until a program is worth a line, and between lines.
 _PATIENCE_S = 2.0
-_EVERY_S = 10.0
+_EVERY_S = 9.0  # Before `activity` would tell.
 _LOOK_S = 0.5
 # What the functions of a run are, by the names that JAX reports.
 _NAMES = {
