@@ -48,29 +48,12 @@ def logit_gradient(
   sum over the vocabulary, 0, is off by half a unit in the last place of
   2 a (1 - p) at most.
   """
-  slope = slopes.log_probs / temperature
+  pulls = _pulls(shard, tokens, slopes, centre, temperature)
   inverse = 1.0 / (chunk.own + chunk.rest)
-  candidates = None  # (ids, e c) [C, K], 0 where it is the token itself.
-  at_token = jnp.zeros_like(slope)
-  if centre is not None and slopes.centre is not None:
-    pull = (slopes.centre / temperature)[:, None] * centre.coefficients
-    if centre.ids is None:
-      column, _ = shard.local(tokens)
-      own_pull = jnp.take_along_axis(pull, column[:, None], 1)[:, 0]
-      total = slopes.centre / temperature * centre.total
-    else:
-      is_token = centre.ids == tokens[:, None]
-      own_pull = jnp.sum(jnp.where(is_token, pull, 0.0), axis=1)
-      total = jnp.sum(pull, axis=1)
-      candidates = centre.ids, jnp.where(is_token, 0.0, pull)
-    # (a + e c_y) (1 - p_y) - p_y (the pull of the others).
-    slope = slope + own_pull
-    others_pull = total - own_pull
-    at_token -= others_pull * chunk.own * inverse
-  else:
-    pull, others_pull = None, jnp.zeros_like(slope)
-  at_token += slope * chunk.rest * inverse
-  falling = slope + others_pull  # What multiplies -p of every column.
+  # (a + e c_y) (1 - p_y) - p_y (the pull of the others) of the token itself.
+  slope = slopes.log_probs / temperature + pulls.own
+  at_token = slope * chunk.rest * inverse - pulls.others * chunk.own * inverse
+  falling = slope + pulls.others  # What multiplies -p of every column.
   h = None
   if chunk.mean_below is None or slopes.entropy is None:
     gradient = chunk.others * (-falling * inverse)[:, None]
@@ -81,17 +64,54 @@ def logit_gradient(
     gradient = chunk.others * inverse[:, None] * inner
     own_above = chunk.own_below - chunk.mean_below
     at_token -= h * chunk.own * inverse * own_above
-  if pull is not None and candidates is None:
-    gradient = gradient + pull
+  if pulls.columns is not None:
+    gradient = gradient + pulls.columns
   gradient = gradient.astype(dtype)
-  if candidates is not None:
+  if pulls.candidates is not None:
     gradient = _put_candidates(
-      shard, gradient, chunk, tokens, candidates, falling, h
+      shard, gradient, chunk, tokens, pulls.candidates, falling, h
     )
   # Not a cast there and back, which a compiler may leave out.
   kind = jnp.finfo(dtype)
   lost = at_token - jax.lax.reduce_precision(at_token, kind.nexp, kind.nmant)
   return put_at_token(shard, gradient, tokens, at_token), lost
+
+
+class _Pulls(NamedTuple):
+  """What a centre adds to the gradient: e c, over the temperature.
+
+  Attributes:
+    own: of the token itself, f32 [C].
+    others: sum over all other tokens, f32 [C].
+    columns: of every column here, f32 [C, width], where all are in the sum.
+    candidates: ids and e c, [C, K] each, 0 where it is the token itself.
+  """
+
+  own: Array | float
+  others: Array | float
+  columns: Array | None = None
+  candidates: tuple[Array, Array] | None = None
+
+
+def _pulls(
+  shard: Shard,
+  tokens: Array,
+  slopes: Slopes,
+  centre: Centre | None,
+  temperature: float,
+) -> _Pulls:
+  if centre is None or slopes.centre is None:
+    return _Pulls(0.0, 0.0)
+  scale = slopes.centre / temperature
+  pull = scale[:, None] * centre.coefficients
+  if centre.ids is None:
+    column, _ = shard.local(tokens)
+    own = jnp.take_along_axis(pull, column[:, None], 1)[:, 0]
+    return _Pulls(own, scale * centre.total - own, columns=pull)
+  is_token = centre.ids == tokens[:, None]
+  own = jnp.sum(jnp.where(is_token, pull, 0.0), axis=1)
+  rest = jnp.where(is_token, 0.0, pull)
+  return _Pulls(own, jnp.sum(rest, axis=1), candidates=(centre.ids, rest))
 
 
 def _put_candidates(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dppo_jax.rewards import process, verifiers
 from dppo_jax.rewards.answers.extraction import parse_extraction
+from dppo_jax.rewards.limits import check_limits
 from dppo_jax.rewards.output import CappedOutput
 from dppo_jax.rewards.process import WorkerProcess
 from dppo_jax.rewards.terms import Term, combine, parse_terms
@@ -26,7 +27,6 @@ if TYPE_CHECKING:  # It imports JAX, which a verifier process must not.
   from dppo_jax.base import Verifier
 
 CHUNK_SIZE = 32  # Items sent at once, at most.
-MIN_MEMORY_MB = 256
 _MAX_LOST = 8  # Workers that a batch may lose before they begin.
 
 
@@ -102,23 +102,7 @@ class VerifierPool:
       ValueError: a bad argument, a verifier that cannot be imported, or one
         that needs workers without any.
     """
-    if num_workers < 0:
-      raise ValueError(f'rewards.num_workers: got {num_workers}; 0 or more.')
-    if not (math.isfinite(time_limit_s) and time_limit_s > 0):
-      raise ValueError(
-        f'rewards.time_limit_s: got {time_limit_s}; a positive number of '
-        'seconds.'
-      )
-    if not (math.isfinite(wall_limit_s) and wall_limit_s >= time_limit_s):
-      raise ValueError(
-        f'rewards.wall_limit_s: got {wall_limit_s}; a number of seconds, at'
-        f' least rewards.time_limit_s = {time_limit_s}.'
-      )
-    if memory_limit_mb < MIN_MEMORY_MB:
-      raise ValueError(
-        f'rewards.memory_limit_mb: got {memory_limit_mb}; at least'
-        f' {MIN_MEMORY_MB}, which Python and sympy need.'
-      )
+    check_limits(num_workers, time_limit_s, wall_limit_s, memory_limit_mb)
     name = verifier if isinstance(verifier, str) else _name(verifier)
     self.terms = parse_verifier(name, num_workers)
     self.extraction = extractors = parse_extraction(extraction)

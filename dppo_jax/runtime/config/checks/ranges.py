@@ -14,7 +14,7 @@ from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.masking import AGGREGATIONS
 from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
-from dppo_jax.rewards.pool import MIN_MEMORY_MB
+from dppo_jax.rewards.limits import MIN_MEMORY_MB
 from dppo_jax.rewards.verdicts import TRUNCATED_POLICIES
 from dppo_jax.runtime.config.checks import data, rewards
 from dppo_jax.sampling.weight_rounding import PRECISIONS
