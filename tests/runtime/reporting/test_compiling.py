@@ -114,11 +114,3 @@ def test_the_names_of_events_are_those_of_jax(listening):
   jax.jit(lambda x: x * 3 + 1).lower(1.0).compile()
   assert listening.seconds() > 0
   assert listening._running == {}
-
-
-def test_a_console_that_is_gone_is_no_error(monkeypatch):
-  def closed(*_, **__):
-    raise ValueError('I/O operation on closed file')
-
-  monkeypatch.setattr(compiling.tqdm.tqdm, 'write', closed)
-  compiling._to_console('compiling')
