@@ -230,6 +230,12 @@ def single(mesh):
   return _program(mesh)
 
 
+def test_a_program_has_the_name_that_is_reported(mesh):
+  learner = step_lib.Learner(None, None, None, None, mesh)
+  step = step_lib.compile_train_step(learner, None, name='imitate')
+  assert step.__name__ == 'imitate'
+
+
 def _three_steps(program):
   """The state after three batches, and the metrics of each."""
   step, make_state, _ = program
