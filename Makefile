@@ -12,7 +12,7 @@ EXTRAS ?= test
 PYTEST_ARGS ?=
 WORKERS ?= 2
 # CPU-seconds of the tests, with margin: a busy or slower machine takes more.
-CPU_BUDGET ?= 1800
+CPU_BUDGET ?= 2700
 FIGURES ?= runs/figures
 TIER ?= cpu
 
