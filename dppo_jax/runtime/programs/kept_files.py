@@ -173,7 +173,7 @@ def generation_config(
   sampling = experiment.sampling
   found = {
     'do_sample': True,
-    'temperature': sampling.temperature,
+    'temperature': experiment.loss.temperature,
     'top_p': sampling.top_p,
     'top_k': 0,  # None; without the key there would be 50.
     'eos_token_id': ends(experiment),
