@@ -63,8 +63,12 @@ _DOCS = [
 # Writers of metrics beside metrics.jsonl; TensorFlow is not needed.
 _TENSORBOARD = ['tensorboardX>=2.6.5,<3']
 
+# Models in GGUF files; brings pyyaml and requests.
+_GGUF = ['gguf>=0.19,<0.20']
+
 _TEST = [
   *_DOCS,
+  *_GGUF,
   *_TENSORBOARD,
   'basedpyright>=1.40',
   'hypothesis>=6.150',
@@ -92,6 +96,7 @@ setuptools.setup(
   extras_require={
     'test': _TEST,
     'docs': _DOCS,
+    'gguf': _GGUF,
     'tensorboard': _TENSORBOARD,
     'wandb': ['wandb>=0.31,<0.32'],
     'gpu': ['jax[cuda12]'],  # NVIDIA driver 525 or later.

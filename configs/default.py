@@ -35,7 +35,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     ),
     mixture=(),  # Instead of a source: (source, files, weight[, fields]).
     data_dir='~/.cache/dppo_jax/data',  # Root folder of data sets.
-    tokenizer='',  # Folder with a tokenizer.json; '': one token per word.
+    tokenizer='',  # Folder with tokenizer.json, or GGUF file; '': task's words.
     prompt_template='{prompt}',  # Text around a problem.
     chat_template=False,  # Prompts are the user's turn of a chat.
     chat_template_arguments=(),  # Pairs: (('enable_thinking', False),).
@@ -68,7 +68,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   )
 
   config.model = dict(
-    pretrained='',  # Folder of a published model: shape and initial weights.
+    pretrained='',  # Folder or GGUF file of a published model: shape, weights.
     vocab_size=0,  # V; 0: that of the tokenizer, or of `pretrained`.
     num_layers=2,
     d_model=64,
