@@ -1,7 +1,7 @@
 import pytest
 
 from dppo_jax.planning import missing_files
-from tests.support import runs
+from tests.support import environments, runs
 
 
 @pytest.fixture(autouse=True)
@@ -87,3 +87,15 @@ def test_weights_are_a_file_or_an_index(tmp_path):
   assert not missing_files.has_weights(str(tmp_path))
   (tmp_path / 'model.safetensors.index.json').write_text('{}')
   assert missing_files.has_weights(str(tmp_path))
+
+
+def test_a_library_that_draws_items(monkeypatch):
+  settings = dict(data__source='reasoning_gym', data__tasks=('sums',))
+  with monkeypatch.context() as patch:
+    environments.missing(patch)
+    (problem,) = _missing(**settings)
+  assert problem.startswith("data.source: 'reasoning_gym' needs the library")
+  assert problem.endswith("pip install 'dppo_jax[environments]'")
+  environments.stand_in(monkeypatch)
+  assert not _missing(**settings)
+  environments.forget()
