@@ -22,8 +22,10 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.num_steps = 200  # Train steps, one rollout batch each.
 
   config.data = dict(
-    source='task',  # task, or a key of SOURCES: gsm8k, math, …, rows.
+    source='task',  # task, reasoning_gym, or a data set: gsm8k, …, rows.
     task='sort',  # Of source task: sort, addition, running_sum, …
+    tasks=(),  # Of reasoning_gym: names, or (name, weight[, parameters]).
+    num_items=2048,  # Of each of them; 1/8 each held out twice.
     files='',  # Path or glob; '': data_dir/files/SOURCE.
     fields=dict(  # Of source rows, by path: 'outer.inner[0]'; '' for none.
       prompt='prompt',  # Or a template of several: '{Body} {Question}'.

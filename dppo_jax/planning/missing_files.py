@@ -4,9 +4,10 @@ from collections.abc import Iterator
 import pathlib
 from typing import Any
 
+from dppo_jax import reasoning_tasks
 from dppo_jax.data import downloads, mixture, sources
 from dppo_jax.gguf_files import as_folder, header
-from dppo_jax.runtime.config.checks.data import SAME, TASK
+from dppo_jax.runtime.config.checks.data import LIBRARY, SAME, TASK
 from dppo_jax.runtime.hub import hf_config, safetensors_io
 
 _TOKENIZER = 'tokenizer.json'
@@ -72,6 +73,9 @@ def _files(config: dict[str, Any]) -> Iterator[str]:
     if name == TASK:
       continue
     try:
+      if name == LIBRARY:
+        reasoning_tasks.library()
+        continue
       sources.locate(name, split, files, data['data_dir'], data['fields'], key)
     except ValueError as error:
       yield str(error)

@@ -3,7 +3,7 @@ import pathlib
 import pytest
 
 from dppo_jax.planning import missing_files
-from tests.support import gguf_model, runs
+from tests.support import environments, gguf_model, runs
 
 
 @pytest.fixture(autouse=True)
@@ -110,3 +110,15 @@ def test_a_gguf_file_is_all_of_a_model(tmp_path):
   assert missing_files.find_missing(config) == []
   assert missing_files.has_tokenizer(config)
   assert missing_files.has_weights(name)
+
+
+def test_a_library_that_draws_items(monkeypatch):
+  settings = dict(data__source='reasoning_gym', data__tasks=('sums',))
+  with monkeypatch.context() as patch:
+    environments.missing(patch)
+    (problem,) = _missing(**settings)
+  assert problem.startswith("data.source: 'reasoning_gym' needs the library")
+  assert problem.endswith("pip install 'dppo_jax[environments]'")
+  environments.stand_in(monkeypatch)
+  assert not _missing(**settings)
+  environments.forget()

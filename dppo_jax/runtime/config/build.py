@@ -14,7 +14,7 @@ from typing import Any
 
 import ml_collections
 
-from dppo_jax import parallel
+from dppo_jax import parallel, reasoning_tasks
 from dppo_jax.base import Tokenizer
 from dppo_jax.data import mixture
 from dppo_jax.learner.loss_config import LossConfig
@@ -83,6 +83,7 @@ def build_experiment(
       **{
         **c.data,
         'fields': dict(c.data.fields),
+        'tasks': reasoning_tasks.parse(c.data.tasks),
         'mixture': mixture.parse(c.data.mixture),
         'chat_template_arguments': tokenizer_lib.template_arguments(c.data),
       }

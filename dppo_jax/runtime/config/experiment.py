@@ -10,6 +10,7 @@ from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.lora import LoraConfig
+from dppo_jax.reasoning_tasks import Task
 from dppo_jax.rewards.shaping import ShapingConfig
 from dppo_jax.sampling.decode import SamplingConfig
 
@@ -37,6 +38,8 @@ class DataConfig:
 
   source: str
   task: str
+  tasks: tuple[Task, ...]
+  num_items: int
   files: str
   fields: dict[str, str]
   mixture: tuple[Component, ...]

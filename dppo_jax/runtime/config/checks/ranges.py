@@ -82,6 +82,7 @@ CHOICES: dict[str, Collection[str]] = {
 COUNTS = {
   'seed': 0,
   'num_steps': 1,
+  'data.num_items': 1,
   'data.num_prompts': 1,
   'data.group_size': 1,
   'data.max_prompt_length': 1,
