@@ -66,8 +66,12 @@ _ENVIRONMENTS = ['reasoning-gym>=0.1.25,<0.2']
 # Writers of metrics beside metrics.jsonl; TensorFlow is not needed.
 _TENSORBOARD = ['tensorboardX>=2.6.5,<3']
 
+# Models in GGUF files; brings pyyaml and requests.
+_GGUF = ['gguf>=0.19,<0.20']
+
 _TEST = [
   *_DOCS,
+  *_GGUF,
   *_TENSORBOARD,
   'basedpyright>=1.40',
   'hypothesis>=6.150',
@@ -96,6 +100,7 @@ setuptools.setup(
     'test': _TEST,
     'docs': _DOCS,
     'environments': _ENVIRONMENTS,
+    'gguf': _GGUF,
     'tensorboard': _TENSORBOARD,
     'wandb': ['wandb>=0.31,<0.32'],
     'gpu': ['jax[cuda12]'],  # NVIDIA driver 525 or later.

@@ -20,7 +20,7 @@ from dppo_jax.commands import flags as command_flags
 from dppo_jax.runtime import activity
 from dppo_jax.runtime.hosts import cluster, preemption
 from dppo_jax.runtime.hosts.preemption import Preempted
-from dppo_jax.runtime.reporting import compiling, console
+from dppo_jax.runtime.reporting import compiling, console, library_logs
 from dppo_jax.runtime.reporting.recorder import (
   FailedVerifierError,
   NonFiniteError,
@@ -47,7 +47,7 @@ def run(main: Callable[..., int], *, positional: bool = False) -> None:
   """
   console.outlive_readers()
   preemption.own_process()
-  logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
+  library_logs.quieten()
   compiling.watch()
   activity.watch()
   guarded = functools.partial(guard, main, positional=positional)

@@ -163,6 +163,7 @@ def _adapter(c: Any) -> AdapterConfig | None:
 
 def _sampling(c: Any, loss: LossConfig, tokenizer: Tokenizer) -> RolloutConfig:
   section = dict(c.sampling)
+  section['temperature'] *= 1.0 + section['temperature_slip']
   # What is a token of its own ends a completion as the end token does.
   stop_strings, stop_ids = tokenizer_lib.split_stops(
     tokenizer, section.pop('stop_strings')
@@ -209,6 +210,10 @@ def _loss(c: Any, num_devices: int) -> LossConfig:
     vocab_size=tokenizer_lib.vocabulary_size(c),
     centering=c.objective.centering,
     centering_mask=c.objective.centering_mask,
+    # The trainer's own probabilities have its own temperature.
+    anchor_slip=c.sampling.temperature_slip
+    if region.anchor == 'rollout'
+    else 0.0,
   )
 
 

@@ -121,11 +121,15 @@ class RolloutConfig(SamplingConfig):
       `eos_ids`.
     lag: train steps between the parameters sampled from and those trained.
     gather_fsdp: the sampler's weights are whole over that axis of the mesh.
+    weight_noise: relative standard deviation of noise on the sampler's weights.
+    temperature_slip: `temperature` is 1 + this times that of the trainer.
   """
 
   stop_strings: tuple[str, ...]
   lag: int
   gather_fsdp: bool
+  weight_noise: float
+  temperature_slip: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

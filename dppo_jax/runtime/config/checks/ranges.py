@@ -148,6 +148,8 @@ RANGES: dict[str, Range] = {
   'model.rope_high_frequency_factor': Range(0.0, False, math.inf),
   'lora.alpha': Range(0.0, False, math.inf),
   'sampling.temperature': Range(0.0, False, math.inf),
+  'sampling.weight_noise': Range(0.0, True, 1.0),
+  'sampling.temperature_slip': Range(-1.0, False, math.inf),
   'evaluation.temperature': Range(0.0, False, math.inf),
   'evaluation.top_p': Range(0.0, False, 1.0),
   'evaluation.confidence': Range(0.0, False, 0.9999),
