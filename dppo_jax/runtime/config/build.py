@@ -17,6 +17,7 @@ import ml_collections
 from dppo_jax import parallel, reasoning_tasks
 from dppo_jax.base import Tokenizer
 from dppo_jax.data import mixture
+from dppo_jax.data import stop_strings as stop_strings_lib
 from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.learner.movement import keeps_hidden
 from dppo_jax.learner.optimizer import OptimizerConfig
@@ -174,6 +175,7 @@ def _sampling(c: Any, loss: LossConfig, tokenizer: Tokenizer) -> RolloutConfig:
     greedy=False,
     pad_id=tokenizer.pad_id,
     eos_ids=tuple(dict.fromkeys((*tokenizer.eos_ids, *stop_ids))),
+    stop_ids=stop_strings_lib.ending_ids(tokenizer, stop_strings),
     with_hidden=keeps_hidden(loss) and loss.anchor == 'rollout',
     with_routes=c.learner.router_replay,
     stop_strings=stop_strings,

@@ -117,8 +117,8 @@ class RolloutConfig(SamplingConfig):
   """Section `sampling`: how rollouts are sampled.
 
   Attributes:
-    stop_strings: texts that end a completion; those that are tokens are among
-      `eos_ids`.
+    stop_strings: texts that end a completion; those that are special tokens are
+      among `eos_ids`, and tokens whose text holds one are `stop_ids`.
     lag: train steps between the parameters sampled from and those trained.
     gather_fsdp: the sampler's weights are whole over that axis of the mesh.
     weight_noise: relative standard deviation of noise on the sampler's weights.
