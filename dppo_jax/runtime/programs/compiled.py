@@ -37,6 +37,8 @@ from dppo_jax.runtime.programs.parts import (
 )
 from dppo_jax.sampling import continuous, decode
 
+_MIN_COMPILE_TIME = 'jax_persistent_cache_min_compile_time_secs'
+
 T = TypeVar('T')
 SampleFn = Callable[[Params, Prompts, Array], Rollout]
 BatchFn = Callable[
@@ -253,7 +255,8 @@ def use_compilation_cache(folder: str) -> None:
       " folder you own, or '' to keep no compiled programs."
     ) from error
   jax.config.update('jax_compilation_cache_dir', str(path))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+  if _MIN_COMPILE_TIME.upper() not in os.environ:  # The user's word stands.
+    jax.config.update(_MIN_COMPILE_TIME, 0.3)
 
 
 def compile_step(

@@ -6,6 +6,9 @@ import pytest
 from dppo_jax.runtime.hosts import cluster as cluster_lib
 from tests.support import runs
 
+# Real processes and signals: a rare race is shown as a rerun.
+pytestmark = pytest.mark.flaky(reruns=1)
+
 
 def _launch(coordinator=None, count=None, index=None, **environment):
   return cluster_lib.make_launch(coordinator, count, index, 60, environment)
