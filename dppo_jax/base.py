@@ -244,6 +244,7 @@ class Stream(enum.IntEnum):
   EVALUATE = 3
   RESAMPLE = 4
   SELECT = 5
+  NOISE = 6
 
 
 def stream_key(key: Array, stream: Stream, step: Array | int) -> Array:

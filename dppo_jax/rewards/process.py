@@ -13,7 +13,7 @@ import sys
 import time
 from typing import IO, Any, cast
 
-from dppo_jax import bounded_json
+from dppo_jax import bounded_json, reasoning_tasks
 from dppo_jax.rewards import descendants
 
 START_LIMIT_S = 60.0  # Seconds a worker may take to import its verifiers.
@@ -83,6 +83,7 @@ class WorkerProcess:
       env={
         **os.environ,
         'PYTHONPATH': os.pathsep.join(sys.path),
+        'PYTHONHASHSEED': reasoning_tasks.HASH_SEED,
         descendants.MARK: self._mark,
       },
       # The parent handles Ctrl-C; one signal ends the whole group.

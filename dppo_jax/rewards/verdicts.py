@@ -45,6 +45,7 @@ REASONS = {
   'wrong': 'an answer that is not the reference',
   'empty': 'an empty completion',
   'truncated': 'reached the length limit',
+  'partial': 'partial credit of reasoning_gym_partial',
   'unjudged': 'left to the reward model',
   'no_answer': 'no answer found by rewards.extraction',
   'too_long': 'an answer above the length that is verified',
@@ -59,6 +60,7 @@ RIGHT = Verdict(1.0, 'right')
 WRONG = Verdict(0.0, 'wrong')
 EMPTY = Verdict(0.0, 'empty')
 TRUNCATED = Verdict(0.0, 'truncated')
+PARTIAL = Verdict(0.0, 'partial')  # With a reward of its own.
 UNJUDGED = Verdict(0.0, 'unjudged')
 NO_ANSWER = Verdict(0.0, 'no_answer')
 TOO_LONG = Verdict(0.0, 'too_long')

@@ -42,12 +42,17 @@ def load_verifier(
     read_thoughts: whether an answer found only inside the reasoning counts.
 
   Raises:
-    ValueError: no such module or function.
+    ValueError: no such module or function, or a library is missing.
   """
   if name in verifiers.VERIFIERS:
     row = verifiers.VERIFIERS[name]
     if row.imports:  # Now, outside the time limit of the first item.
-      importlib.import_module(row.imports)
+      try:
+        importlib.import_module(row.imports)
+      except ImportError as error:
+        raise ValueError(
+          f'rewards.verifier: {name!r} needs {row.imports!r} ({error}).'
+        ) from error
       verify_safely(verifiers.make_verifier(row, ('boxed',)), *_FIRST_ITEM)
     return verifiers.make_verifier(row, extraction, read_thoughts=read_thoughts)
   return cast('Verifier', import_function('rewards.verifier', name))

@@ -36,7 +36,10 @@ from dppo_jax.runtime.programs import compiled
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.reporting.recorder import Stopwatch
 from dppo_jax.runtime.rollouts import conversations
-from dppo_jax.runtime.rollouts.weight_sync import compile_weight_sync
+from dppo_jax.runtime.rollouts.weight_sync import (
+  compile_weight_sync,
+  noise_key,
+)
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -135,7 +138,9 @@ class RolloutQueue:
     self._end = step + 1 + max(0, ahead)  # Beyond the last step only its own.
     self._weights, self.num_bytes = None, 0.0
     if self._next < self._end:
-      self._weights = jax.block_until_ready(self._weight_sync(state.params))
+      key = noise_key(state.key, step)
+      synced = self._weight_sync(state.params, key)
+      self._weights = jax.block_until_ready(synced)
       self.num_bytes = self._weight_sync.num_bytes
     clock.lap('weight_sync')
 

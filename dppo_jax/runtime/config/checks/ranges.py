@@ -82,6 +82,7 @@ CHOICES: dict[str, Collection[str]] = {
 COUNTS = {
   'seed': 0,
   'num_steps': 1,
+  'data.num_items': 1,
   'data.num_prompts': 1,
   'data.group_size': 1,
   'data.max_prompt_length': 1,
@@ -150,6 +151,8 @@ RANGES: dict[str, Range] = {
   'model.rope_high_frequency_factor': Range(0.0, False, math.inf),
   'lora.alpha': Range(0.0, False, math.inf),
   'sampling.temperature': Range(0.0, False, math.inf),
+  'sampling.weight_noise': Range(0.0, True, 1.0),
+  'sampling.temperature_slip': Range(-1.0, False, math.inf),
   'evaluation.temperature': Range(0.0, False, math.inf),
   'evaluation.top_p': Range(0.0, False, 1.0),
   'evaluation.confidence': Range(0.0, False, 0.9999),
