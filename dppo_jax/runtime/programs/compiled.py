@@ -218,7 +218,9 @@ def compile_batcher(parts: ModelParts, experiment: Experiment) -> BatchFn:
     )
     if experiment.rewards.truncated == 'mask':
       batch = batches.keep_rows(batch, ~rollout.truncated)
-    return batch, batches.rollout_metrics(rollout, rewards, group_size)
+    return batch, batches.rollout_metrics(
+      rollout, rewards, group_size, experiment.environment.max_turns
+    )
 
   return jax.jit(
     build,
@@ -281,7 +283,9 @@ def compile_step(
       with_top_k=recording,
     ),
     metrics_fn=functools.partial(
-      trust_region_metrics, num_minibatches=experiment.learner.num_minibatches
+      trust_region_metrics,
+      num_minibatches=experiment.learner.num_minibatches,
+      max_turns=min(experiment.environment.max_turns, batches.MAX_TURNS_SHOWN),
     ),
     optimizer=parts.optimizer,
     config=experiment.learner,
