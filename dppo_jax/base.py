@@ -167,10 +167,12 @@ class Movement:
   Attributes:
     divergence: D, f32 [B, T], unit of its row.
     rate: as in `Signals`, f32 [B, T].
+    meters: further measurements by metric name, f32 [B, T] each.
   """
 
   divergence: Array
   rate: Array | None = None
+  meters: dict[str, Array] = flax.struct.field(default_factory=dict)
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -181,7 +183,8 @@ class Decisions:
     log_probs: f32 [B, R], log pi.
     divergence: f32 [B, R], unit of its row.
     keep: f32 [B, R], M; 0.0 where masked.
-    diagnostics: the rule's own metrics by name, f32 [B, R] each.
+    diagnostics: metrics by name, those of the rule and the meters, f32 [B, R]
+      each.
     top_log_probs: f32 [B, R, K], log pi of the recorded ids; only for a
       ledger.
     router: statistics by metric name of the rows that were run with this one,

@@ -75,19 +75,30 @@ def measure_rate(
   if divergences.DIVERGENCES[config.divergence].records == 'hidden':
     sums = divergences.exact_rate_sums(rate, anchor, current)
   else:
-    if config.top_k_set == 'replace_kth':
-      anchor = divergences.replace_kth(tokens, anchor)
-      current = divergences.replace_kth(tokens, current)
-    uniform = config.predictive_tail == 'uniform'
-    sums = divergences.rate_sums(
-      rate,
-      tokens,
-      anchor,
-      current,
-      vocab_size=config.vocab_size if uniform else None,
-    )
+    sums = estimate_sums(config, rate, tokens, anchor, current)
   mu, pi = jnp.exp(anchor.log_probs), jnp.exp(current.log_probs)
   return rate.combine(mu, pi, *sums), sums
+
+
+def estimate_sums(
+  config: LossConfig,
+  rate: divergences.Rate,
+  tokens: Array,
+  anchor: TokenStats,
+  current: TokenStats,
+) -> Sums:
+  """Sums of a rate from recorded log-probs; arguments as in `measure`."""
+  if config.top_k_set == 'replace_kth':
+    anchor = divergences.replace_kth(tokens, anchor)
+    current = divergences.replace_kth(tokens, current)
+  uniform = config.predictive_tail == 'uniform'
+  return divergences.rate_sums(
+    rate,
+    tokens,
+    anchor,
+    current,
+    vocab_size=config.vocab_size if uniform else None,
+  )
 
 
 def candidate_weights(

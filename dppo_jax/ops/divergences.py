@@ -78,6 +78,22 @@ def topk_kl(
   return jnp.maximum(explicit + mu_other * jnp.log(mu_other / pi_other), 0.0)
 
 
+def tv_bounds(
+  tokens: Array, anchor: TokenStats, current: TokenStats
+) -> tuple[Array, Array]:
+  """Bounds of the exact TV from recorded log-probs, in [0, 1]: [B, T] each.
+
+  D_K <= D <= D_K + min(mu(other), pi(other)),  D_K as in `topk_tv`
+
+  since what two masses outside A'' can differ by lies between their difference
+  and their sum (C-DPPO, arXiv:2609.04678, of which the rule was read; derived
+  here).
+  """
+  lower = topk_tv(tokens, anchor, current)
+  mu, pi = (_other_mass(_atoms(tokens, s)) for s in (anchor, current))
+  return lower, jnp.minimum(lower + jnp.minimum(mu, pi), 1.0)
+
+
 def tv_integrand(mu: Array, pi: Array, log_ratio: Array) -> Array:
   """1/2 |mu - pi|, to be summed over the vocabulary; any shape."""
   del log_ratio

@@ -13,7 +13,7 @@ from dppo_jax import parallel
 from dppo_jax.base import TokenStats
 from dppo_jax.learner import loss as loss_lib
 from dppo_jax.learner import movement
-from dppo_jax.lm_head import chunked_pass, fused_loss
+from dppo_jax.lm_head import fused_loss, inputs
 from dppo_jax.ops import divergences
 from dppo_jax.ops.log_probs import LOWEST_LOG_PROB, token_stats
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
@@ -62,7 +62,7 @@ def case():
     reference_log_probs=anchor.log_probs - 1 + normal(*shape, scale=0.3),
     anchor_entropy=np.asarray(stats.entropy),
   )
-  targets = chunked_pass.Targets(
+  targets = inputs.Targets(
     tokens=tokens.astype(np.int32),
     mask=mask,
     anchor=anchor,
@@ -133,6 +133,13 @@ def _assert_same(config, case, got):
   for name, slope in (('log_probs', 1), ('divergence', 1), ('keep', steepest)):
     mine, theirs = getattr(got[0][1], name), getattr(decisions, name)
     np.testing.assert_allclose(mine, theirs, atol=2e-6 * slope, err_msg=name)
+  meters = got[0][1].diagnostics
+  assert meters.keys() == decisions.diagnostics.keys()
+  for name, theirs in decisions.diagnostics.items():
+    if name.startswith('drift'):  # The tails of both are differences.
+      np.testing.assert_allclose(meters[name], theirs, atol=2e-5, err_msg=name)
+    elif name.startswith(('direction', 'certificate')):
+      assert (meters[name] != theirs).sum() <= 1, name
 
 
 @pytest.mark.parametrize('rule', TRUST_REGIONS)
@@ -317,7 +324,7 @@ def _errors(head, hidden, tokens, slopes, dtype, mesh=None):
   """Relative errors of (dW, dX) of the pass, and of plain autodiff."""
   hidden, count = hidden.astype(dtype), len(tokens)
   head32, slopes32 = jnp.asarray(head, jnp.float32), jnp.asarray(slopes)
-  loss = chunked_pass.HeadLoss(
+  loss = inputs.HeadLoss(
     loss_from_stats=lambda context, stats, _: (
       jnp.sum(context * stats.log_probs),
       stats.log_probs,
@@ -326,7 +333,7 @@ def _errors(head, hidden, tokens, slopes, dtype, mesh=None):
     with_entropy=False,
     with_top_k=False,
   )
-  targets = chunked_pass.Targets(
+  targets = inputs.Targets(
     tokens=jnp.asarray(tokens, jnp.int32)[:, None],
     mask=jnp.ones((count, 1), bool),
     anchor=TokenStats(log_probs=jnp.zeros((count, 1))),
@@ -516,7 +523,7 @@ def compiled(rows, length, head_chunk_tokens, mesh=None, divergence='topk_tv'):
 
   token = shape(rows, length)
   ids = shape(rows, length, _K, dtype=jnp.int32)
-  targets = chunked_pass.Targets(
+  targets = inputs.Targets(
     tokens=shape(rows, length, dtype=jnp.int32),
     mask=shape(rows, length, dtype=bool),
     anchor=TokenStats(
