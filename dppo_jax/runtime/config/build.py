@@ -14,9 +14,10 @@ from typing import Any
 
 import ml_collections
 
-from dppo_jax import parallel
+from dppo_jax import parallel, reasoning_tasks
 from dppo_jax.base import Tokenizer
 from dppo_jax.data import mixture
+from dppo_jax.data import stop_strings as stop_strings_lib
 from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.learner.movement import keeps_hidden
 from dppo_jax.learner.optimizer import OptimizerConfig
@@ -30,6 +31,7 @@ from dppo_jax.runtime.config.experiment import (
   AdvantagesConfig,
   CheckpointsConfig,
   DataConfig,
+  EnvironmentConfig,
   EvaluationConfig,
   Experiment,
   LearnerConfig,
@@ -83,6 +85,7 @@ def build_experiment(
       **{
         **c.data,
         'fields': dict(c.data.fields),
+        'tasks': reasoning_tasks.parse(c.data.tasks),
         'mixture': mixture.parse(c.data.mixture),
         'chat_template_arguments': tokenizer_lib.template_arguments(c.data),
       }
@@ -91,6 +94,7 @@ def build_experiment(
     model=_model(c, tokenizer_lib.vocabulary_size(c)),
     lora=_adapter(c),
     sampling=sampling,
+    environment=EnvironmentConfig(**c.environment),
     advantages=AdvantagesConfig(**c.advantages),
     loss=loss,
     optimizer=PolicyOptimizerConfig(
@@ -173,6 +177,7 @@ def _sampling(c: Any, loss: LossConfig, tokenizer: Tokenizer) -> RolloutConfig:
     greedy=False,
     pad_id=tokenizer.pad_id,
     eos_ids=tuple(dict.fromkeys((*tokenizer.eos_ids, *stop_ids))),
+    stop_ids=stop_strings_lib.ending_ids(tokenizer, stop_strings),
     with_hidden=keeps_hidden(loss) and loss.anchor == 'rollout',
     with_routes=c.learner.router_replay,
     stop_strings=stop_strings,
@@ -298,6 +303,7 @@ def _evaluation(c: Any, rollouts: RolloutConfig) -> EvaluationConfig:
     sampled=sampled,
     greedy=greedy if section.greedy else None,
     stop_strings=rollouts.stop_strings,
+    environment=EnvironmentConfig(**c.environment),
   )
 
 

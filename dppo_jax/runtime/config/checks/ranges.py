@@ -82,6 +82,7 @@ CHOICES: dict[str, Collection[str]] = {
 COUNTS = {
   'seed': 0,
   'num_steps': 1,
+  'data.num_items': 1,
   'data.num_prompts': 1,
   'data.group_size': 1,
   'data.max_prompt_length': 1,
@@ -110,6 +111,9 @@ COUNTS = {
   'sampling.top_k': 0,
   'sampling.lag': 0,
   'sampling.num_slots': 0,
+  'environment.max_turns': 1,
+  'environment.max_turn_length': 0,
+  'environment.max_reply_length': 1,
   'optimizer.num_warmup_steps': 0,
   'optimizer.max_nonfinite': 1,
   'learner.num_minibatches': 1,
