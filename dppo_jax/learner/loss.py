@@ -24,6 +24,7 @@ from dppo_jax.learner import meters, scoring
 from dppo_jax.learner.loss_config import Context, LossConfig
 from dppo_jax.learner.movement import (
   candidate_weights,
+  certify_fn,
   divergence_of,
   measure,
   measure_rate,
@@ -142,6 +143,11 @@ def reference_loss(
   exact = divergences.DIVERGENCES[config.divergence].records == 'hidden'
   both = (whole_mu, whole_pi) if exact else (mu, pi)
   movement, sums = measure(config, targets.tokens, *both)
+  certify = certify_fn(config)
+  if certify is not None:
+    lower, undecided = certify(targets.context, targets.tokens, mu, pi)
+    divergence = jnp.where(undecided, movement.divergence, lower)
+    movement = dataclasses.replace(movement, divergence=divergence)
   if mu.top_log_probs is not None:
     found = meters.measure(
       config, targets.context, targets.tokens, mu, pi, movement, sums
@@ -167,6 +173,7 @@ def make_head_loss(config: LossConfig, *, with_top_k: bool = False) -> HeadLoss:
     rate_fn=functools.partial(measure_rate, config) if rate else None,
     integrand=divergences.DIVERGENCES[config.divergence].integrand,
     rate=rate,
+    certify_fn=certify_fn(config),
     loss_from_stats=functools.partial(loss_from_stats, config),
     needs_full_sequence=needs_full_sequence(config),
     with_entropy=config.entropy_coefficient != 0,

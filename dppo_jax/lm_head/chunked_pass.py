@@ -18,6 +18,8 @@ from dppo_jax.lm_head.vocabulary_shard import Chunks, ChunkStats, Shard
 # Gradients to compute, and those of the head and of the states.
 Wrt = Literal['none', 'hidden', 'both']
 Gradients = tuple[Array | None, Array | None]
+# Of a chunk, the part that is measured apart from the rest where that suffices.
+_FEW = 8
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -193,11 +195,15 @@ class _Pass:
       self.config.temperature,
       with_entropy=self.loss.with_entropy,
     )
-    both = None
-    if self.loss.needs_anchor_logits:
+    both, context = None, None
+    if self.loss.needs_distributions:
       both = self._distributions(tokens, anchor, chunk)
+    if self.loss.reads_context:
+      context = jax.tree.map(take, self.targets.context)
     sums: tuple[Array, ...] = ()
-    if self.loss.integrand is not None and both is not None:
+    if self.loss.certify_fn is not None:
+      movement = self._certified(context, tokens, anchor, chunk)
+    elif self.loss.integrand is not None and both is not None:
       movement, sums = two_policies.measure(
         self.shard, self.loss.integrand, self.loss.rate, both, anchor, chunk
       )
@@ -209,11 +215,8 @@ class _Pass:
       if self.loss.rate_fn is not None:
         rate, sums = self.loss.rate_fn(tokens, anchor, chunk.stats)
         movement = dataclasses.replace(movement, rate=rate)
-    centre = None
-    if self.loss.reads_context:
-      context = jax.tree.map(take, self.targets.context)
-      movement = self._metered(context, tokens, movement, sums, anchor, chunk)
-      centre = self._centre(context, movement, sums, anchor, chunk, both)
+    movement = self._metered(context, tokens, movement, sums, anchor, chunk)
+    centre = self._centre(context, movement, sums, anchor, chunk, both)
     found = PartialStats(
       log_probs=chunk.stats.log_probs,
       movement=movement,
@@ -239,6 +242,47 @@ class _Pass:
       chunk,
       tokens,
     )
+
+  def _certified(
+    self, context: Any, tokens: Array, anchor: TokenStats, chunk: ChunkStats
+  ) -> Movement:
+    """Movement whose divergence is exact where its bounds are open.
+
+    Devices with the same tokens take the same branch: what decides is summed
+    over their columns.
+    """
+    if self.loss.certify_fn is None or self.loss.integrand is None:
+      raise ValueError('HeadLoss.certify_fn: needs an integrand')
+    integrand = self.loss.integrand
+    lower, undecided = self.loss.certify_fn(
+      context, tokens, anchor, chunk.stats
+    )
+
+    def measure(tokens: Array, anchor: TokenStats, chunk: ChunkStats) -> Array:
+      both = self._distributions(tokens, anchor, chunk)
+      moved, _ = two_policies.measure(
+        self.shard, integrand, None, both, anchor, chunk
+      )
+      return moved.divergence
+
+    size = tokens.shape[0]
+    few = max(1, size // _FEW)
+
+    def measure_few() -> Array:
+      (rows,) = jnp.nonzero(undecided, size=few, fill_value=0)
+      some = jax.tree.map(lambda leaf: leaf[rows], (tokens, anchor, chunk))
+      return jnp.zeros_like(lower).at[rows].set(measure(*some))
+
+    count = jnp.sum(undecided)
+    exact = jax.lax.switch(
+      (count > 0).astype(jnp.int32) + (count > few),
+      (
+        lambda: jnp.zeros_like(lower),
+        measure_few,
+        lambda: measure(tokens, anchor, chunk),
+      ),
+    )
+    return Movement(divergence=jnp.where(undecided, exact, lower))
 
   def _metered(
     self,

@@ -24,6 +24,9 @@ RateFn = Callable[
 ]
 # (context, movement, sums of its rate) [C, ...] to weights of candidates.
 CandidateWeightsFn = Callable[[Any, Movement, tuple[Array, ...]], WeightFn]
+# (context, tokens, anchor, current) [C, ...] to a lower bound of D, and where D
+# must be measured, [C] each.
+CertifyFn = Callable[[Any, Array, TokenStats, TokenStats], tuple[Array, Array]]
 # (context, tokens, anchor, current, movement, sums of its rate) [C, ...] to
 # further measurements by metric name, [C] each.
 MeterFn = Callable[
@@ -66,6 +69,8 @@ class HeadLoss(NamedTuple):
     with_top_k: whether the record wants log pi of the recorded ids.
     centering: score centering: 'off', 'topk' or 'exact'.
     candidate_weights: what weighs the tokens of a centre.
+    certify_fn: says of which tokens `integrand` is summed, and a bound for the
+      others; None sums it for all.
     meter_fn: what is measured beside, where K log-probs are recorded.
     meters: names of what it measures.
     anchor_slip: the anchor's logits are divided by 1 + this times the
@@ -82,6 +87,7 @@ class HeadLoss(NamedTuple):
   with_top_k: bool = False
   centering: str = 'off'
   candidate_weights: CandidateWeightsFn | None = None
+  certify_fn: CertifyFn | None = None
   meter_fn: MeterFn | None = None
   meters: tuple[str, ...] = ()
   anchor_slip: float = 0.0
@@ -94,7 +100,14 @@ class HeadLoss(NamedTuple):
   @property
   def reads_context(self) -> bool:
     """Whether a measurement reads the context of its tokens."""
-    return self.meter_fn is not None or self.centering != 'off'
+    reads = self.meter_fn is not None or self.certify_fn is not None
+    return reads or self.centering != 'off'
+
+  @property
+  def needs_distributions(self) -> bool:
+    """Whether whole distributions of all tokens are compared."""
+    exact = self.integrand is not None and self.certify_fn is None
+    return exact or self.centering == 'exact'
 
 
 @flax.struct.dataclass(kw_only=True)

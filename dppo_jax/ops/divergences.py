@@ -216,6 +216,18 @@ def exact_tv(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
   return _integral(tv_integrand, anchor, current)
 
 
+def certified_tv(
+  tokens: Array, anchor: TokenStats, current: TokenStats
+) -> Array:
+  """D = exact TV, or its bound `topk_tv` where K tokens decide D > delta.
+
+  Training measures the whole vocabulary only for tokens whose delta lies
+  within `tv_bounds` (C-DPPO), see `learner/movement.py: certify`; its masks are
+  those of `exact_tv`. Of all ids, as here, the two are the same.
+  """
+  return exact_tv(tokens, anchor, current)
+
+
 def exact_kl(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
   """D = sum mu log(mu / pi) over the vocabulary, nats; needs K = V."""
   del tokens
@@ -314,7 +326,9 @@ class Divergence(NamedTuple):
     integrand: for 'hidden': what is summed over the vocabulary, given mu, pi
       and log(mu / pi). Training measures by it; `fn` gives the same where
       K = V.
-    rate: where an update takes it; None where its sign is that of pi - mu.
+    rate: where an update takes it; None where its sign is that of pi - mu, or
+      where it is not measured at every token.
+    certified: whether D is measured only where bounds leave D > delta open.
   """
 
   fn: DivergenceFn
@@ -322,6 +336,7 @@ class Divergence(NamedTuple):
   records: Literal['nothing', 'top_k', 'hidden']
   integrand: Integrand | None = None
   rate: Rate | None = None
+  certified: bool = False
 
 
 DIVERGENCES: Mapping[str, Divergence] = {
@@ -333,6 +348,9 @@ DIVERGENCES: Mapping[str, Divergence] = {
     exact_tv, 'probability', 'hidden', tv_integrand, TV_RATE
   ),
   'exact_kl': Divergence(exact_kl, 'nats', 'hidden', kl_integrand, KL_RATE),
+  'certified_tv': Divergence(
+    certified_tv, 'probability', 'hidden', tv_integrand, certified=True
+  ),
 }
 
 

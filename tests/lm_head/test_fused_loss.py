@@ -255,6 +255,44 @@ def test_eight_devices_compute_the_same(case, shape, rule):
   _assert_same(config, case, _one_pass(config, 3, mesh)(*case))
 
 
+def _certified(case, delta, head_chunk_tokens, mesh=None):
+  """(decisions, the exact ones, share of tokens that K decide)."""
+  bounds = factories.bounds(delta_low=delta, delta_high=delta)
+  got, exact = (
+    _one_pass(
+      _loss_config(divergence=name, bounds=bounds), head_chunk_tokens, mesh
+    )(*case)[0][1]
+    for name in ('certified_tv', 'exact_tv')
+  )
+  mask = np.asarray(case[2].mask)
+  return got, exact, np.mean(got.diagnostics['certificate/decided'][mask])
+
+
+@pytest.mark.parametrize(
+  ('delta', 'head_chunk_tokens'), [(0.9, 5), (0.12, 24), (0.07, 24), (0.07, 5)]
+)
+def test_a_certified_mask_is_the_exact_one(case, delta, head_chunk_tokens):
+  """None, a few and most of the tokens of a chunk are measured."""
+  got, exact, decided = _certified(case, delta, head_chunk_tokens)
+  np.testing.assert_array_equal(got.keep, exact.keep)
+  apart = np.asarray(exact.divergence - got.divergence)
+  assert (apart > -1e-6).all()  # A lower bound.
+  if delta == 0.9:
+    assert decided == 1
+    assert (apart > 1e-3).any()
+  else:
+    assert 0 < decided < 1
+    measured = np.asarray(got.diagnostics['certificate/decided']) == 0
+    np.testing.assert_allclose(apart[measured], 0.0, atol=1e-6)
+
+
+def test_eight_devices_certify_the_same(case):
+  mesh = parallel.make_mesh(2, 1, 4)
+  got, exact, decided = _certified(case, 0.07, 3, mesh)
+  np.testing.assert_array_equal(got.keep, exact.keep)
+  assert 0 < decided < 1
+
+
 @pytest.mark.parametrize('divergence', ['exact_tv', 'exact_kl'])
 @pytest.mark.parametrize('size', [37, 3])
 def test_a_vocabulary_that_does_not_divide(case, divergence, size):
