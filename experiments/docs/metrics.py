@@ -120,6 +120,29 @@ METRICS = {
     'the same mean at the first update of a step, before any parameter changed:'
     ' sampler mismatch (and lag) alone',
   ),
+  'drift/coefficient_sum': Metric(
+    '1',
+    'sum of the coefficients c of Top-K score centering over the K recorded'
+    ' tokens, also with centering off: the mass that the mean of the weighted'
+    ' score moves into (+) or out of (-) them; mean over tokens',
+  ),
+  'drift/coefficient_abs': Metric(
+    '1', 'sum of |c|: 0 where the weighted score has no mean'
+  ),
+  'drift/topk_mass': Metric(
+    'probability', 'mass of the K recorded tokens under pi; cf. rollout/'
+  ),
+  'direction/disagree': Metric(
+    'share',
+    "A D' and A (pi - mu) have different signs: the predictive direction"
+    " and the sampled one disagree; D' from the K recorded tokens unless the"
+    ' rule is predictive itself',
+  ),
+  'certificate/decided': Metric(
+    'share',
+    'delta is outside the bounds of the exact TV that the K recorded tokens'
+    ' give; for rules on a divergence in probability',
+  ),
   'ratio/mean': Metric('1', 'mean of pi / mu'),
   'ratio/max': Metric('1', 'largest pi / mu'),
   'cppo/budget_effective': Metric(
