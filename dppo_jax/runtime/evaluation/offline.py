@@ -12,6 +12,7 @@ from dppo_jax.configs import default
 from dppo_jax.data import sources
 from dppo_jax.data.prompt_stream import subset_order
 from dppo_jax.rewards.pool import VerifierPool
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.experiment import CheckpointsConfig, Experiment
 from dppo_jax.runtime.evaluation.accuracy import shown
 from dppo_jax.runtime.evaluation.evaluate import (
@@ -22,7 +23,7 @@ from dppo_jax.runtime.evaluation.evaluate import (
 )
 from dppo_jax.runtime.evaluation.results import write_results
 from dppo_jax.runtime.hosts.preemption import stop_on_signals
-from dppo_jax.runtime.programs import base_weights
+from dppo_jax.runtime.programs import base_weights, published_notes
 from dppo_jax.runtime.programs.parts import Parts
 from dppo_jax.runtime.programs.state import abstract_state
 from dppo_jax.runtime.rollouts.reward_model import RewardModel
@@ -117,6 +118,8 @@ def open_evaluation(
   Raises:
     ValueError: the reward model cannot be read.
   """
+  for text in published_notes.of_turns(experiment, parts.tokenizer):
+    activity.to_console(f'note: {text}')
   model = None
   if experiment.evaluation.reward == 'model':
     model = RewardModel(experiment.rewards.model, parts.mesh)
