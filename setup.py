@@ -77,6 +77,7 @@ _TEST = [
   'hypothesis>=6.150',
   'import-linter>=2.11,<3',
   'pytest>=9,<10',
+  'pytest-rerunfailures>=16,<17',
   'pytest-xdist>=3.8,<4',
   'ruff>=0.17,<0.18',  # Its formatting changes with the minor version.
   'jupytext>=1.18,<2',  # Notebooks as text, for the linters.

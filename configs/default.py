@@ -122,6 +122,13 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     num_slots=0,  # Continuous batching: rows decoded at once; 0: all.
   )
 
+  config.environment = dict(  # Conversations of several turns.
+    name='',  # Key of ENVIRONMENTS, or 'module:function'; '': one turn, none.
+    max_turns=4,  # Turns of the policy; without a reward by then it is 0.
+    max_turn_length=0,  # Tokens of a turn, its end included; 0: the limit R.
+    max_reply_length=64,  # Tokens of a reply's text; the rest is cut off.
+  )
+
   config.advantages = dict(estimator='group_mean')  # Key of ADVANTAGES.
 
   config.trust_region = dict(

@@ -44,7 +44,7 @@ def main() -> int:
   experiment = build_experiment(config, devices)
   parts = open_parts(experiment)
   state = offline.open_policy(experiment, parts, folder, _STEP.value)
-  with open_pool(experiment.rewards) as pool:
+  with open_pool(experiment.rewards, experiment.environment.name) as pool:
     evaluate = offline.open_evaluation(experiment, parts, pool)
     found = evaluate(state, experiment.evaluation.final_num_prompts)
   facts = {'workdir': named, 'step': int(state.step)}

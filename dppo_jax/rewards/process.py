@@ -59,9 +59,9 @@ class WorkerProcess:
     """Starts the process.
 
     Args:
-      settings: 'terms', 'extraction', 'time_limit_s' (CPU time, enforced by
-        the process itself), 'wall_limit_s' (wall clock, enforced here),
-        'memory_limit_bytes'.
+      settings: 'kind', 'terms', 'extraction', 'time_limit_s' (CPU time,
+        enforced by the process itself), 'wall_limit_s' (wall clock, enforced
+        here), 'memory_limit_bytes'.
     """
     self.pending: collections.deque[int] = collections.deque()
     self.ready = self.begun = False
@@ -128,7 +128,7 @@ class WorkerProcess:
 
     Args:
       indices: of the items to send, in order.
-      items: all of the batch, (completion, example, truncated).
+      items: all of the batch; of a verifier (completion, example, truncated).
     """
     self.pending.extend(indices)
     self.begun = False

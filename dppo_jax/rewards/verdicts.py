@@ -51,6 +51,7 @@ REASONS = {
   'too_long': 'an answer above the length that is verified',
   'malformed': 'not in the required format',
   'wrong_numbers': 'countdown: numbers other than those given',
+  'out_of_turns': 'a conversation without a reward at environment.max_turns',
   'timeout': 'exceeded rewards.time_limit_s of CPU time',
   'memory': 'exceeded rewards.memory_limit_mb',
   'crashed': 'the worker process ended while verifying it',
@@ -65,6 +66,7 @@ NO_ANSWER = Verdict(0.0, 'no_answer')
 TOO_LONG = Verdict(0.0, 'too_long')
 MALFORMED = Verdict(0.0, 'malformed')
 WRONG_NUMBERS = Verdict(0.0, 'wrong_numbers')
+OUT_OF_TURNS = Verdict(0.0, 'out_of_turns')
 TIMEOUT = Verdict(0.0, 'timeout')
 MEMORY = Verdict(0.0, 'memory')
 CRASHED = Verdict(0.0, 'crashed')

@@ -82,6 +82,7 @@ def guard(
     print('Interrupted.', file=sys.stderr)
     return cluster.fail(_INTERRUPTED, 'Interrupted.')
   except _MENDABLE as error:
+    cluster.blame_peer(error)
     logging.debug('Where it was raised:', exc_info=True)  # --verbosity=1.
     print(f'error: {error}', file=sys.stderr)
     return cluster.fail(1, error)

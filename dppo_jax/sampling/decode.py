@@ -283,6 +283,7 @@ def to_rollout(
   ended: Array,
   routes: tuple[Array, Array] | None,
   decode_steps: Array,
+  filled: Array | None = None,
 ) -> Rollout:
   """Rollout of prompts and their completions.
 
@@ -290,18 +291,21 @@ def to_rollout(
     config: sampling settings.
     prompts: N prompts.
     tokens: i32 [B, R].
-    mask: bool [B, R].
+    mask: bool [B, R], sampled tokens.
     stats: [B, R].
     ended: bool [B], an end token was sampled.
     routes: of the prompts [N, P, M, k] and the completions [B, R, M, k].
     decode_steps: i32 [B].
+    filled: bool [B, R], sampled tokens and those that were given; None is
+      `mask`.
   """
 
   def repeat(values: Array) -> Array:
     return jnp.repeat(values, config.group_size, axis=0)
 
   tokens = jnp.concatenate([repeat(prompts.tokens), tokens], axis=1)
-  token_mask = jnp.concatenate([repeat(prompts.mask), mask], axis=1)
+  real = mask if filled is None else filled
+  token_mask = jnp.concatenate([repeat(prompts.mask), real], axis=1)
   num_columns = tokens.shape[1]
 
   def align(values: Array) -> Array:

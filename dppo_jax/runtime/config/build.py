@@ -32,6 +32,7 @@ from dppo_jax.runtime.config.experiment import (
   AdvantagesConfig,
   CheckpointsConfig,
   DataConfig,
+  EnvironmentConfig,
   EvaluationConfig,
   Experiment,
   LearnerConfig,
@@ -94,6 +95,7 @@ def build_experiment(
     model=_model(c, tokenizer_lib.vocabulary_size(c)),
     lora=_adapter(c),
     sampling=sampling,
+    environment=EnvironmentConfig(**c.environment),
     advantages=AdvantagesConfig(**c.advantages),
     loss=loss,
     optimizer=PolicyOptimizerConfig(
@@ -310,6 +312,7 @@ def _evaluation(c: Any, rollouts: RolloutConfig) -> EvaluationConfig:
     sampled=sampled,
     greedy=greedy if section.greedy else None,
     stop_strings=rollouts.stop_strings,
+    environment=EnvironmentConfig(**c.environment),
   )
 
 

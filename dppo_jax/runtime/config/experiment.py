@@ -133,6 +133,16 @@ class RolloutConfig(SamplingConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class EnvironmentConfig:
+  """Section `environment`, see configs/default.py."""
+
+  name: str
+  max_turns: int
+  max_turn_length: int
+  max_reply_length: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AdvantagesConfig:
   """Section `advantages`.
 
@@ -198,6 +208,7 @@ class EvaluationConfig:
   sampled: SamplingConfig
   greedy: SamplingConfig | None
   stop_strings: tuple[str, ...]
+  environment: EnvironmentConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -262,6 +273,7 @@ class Experiment:
     model: the policy.
     lora: the adapter that trains, or None: every weight does.
     sampling: rollouts.
+    environment: what answers between turns; one of name '' nothing.
     advantages: how rewards become advantages.
     loss: sections `trust_region` and `objective`.
     optimizer: of the policy.
@@ -287,6 +299,7 @@ class Experiment:
   model: ModelConfig
   lora: AdapterConfig | None
   sampling: RolloutConfig
+  environment: EnvironmentConfig
   advantages: AdvantagesConfig
   loss: LossConfig
   optimizer: PolicyOptimizerConfig

@@ -374,11 +374,11 @@ class Checkpoints:
       _log.debug('checkpoints: closing after a failure: %s', again)
     self._remove_unfinished()
     self._checkpointer = self._new_checkpointer()
-    mend = remedy(error, self.directory) or 'Mend that'
+    mend = remedy(error, self.directory)
+    first = f'{mend}, or lower checkpoints.keep; then the' if mend else 'The'
     return CheckpointError(
       f'checkpoints: saving to {self.directory} failed: {first_line(error)}. '
-      f'Complete checkpoints: {self.steps()}. {mend}, or lower '
-      'checkpoints.keep; then the same command resumes.'
+      f'Complete checkpoints: {self.steps()}. {first} same command resumes.'
     )
 
 

@@ -20,6 +20,9 @@ from dppo_jax.runtime.storage import workdir
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
 from tests.support import runs
 
+# Real processes and signals: a rare race is shown as a rerun.
+pytestmark = pytest.mark.flaky(reruns=1)
+
 _NUM_STEPS = 4
 
 
