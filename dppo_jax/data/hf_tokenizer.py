@@ -273,25 +273,6 @@ class HFTokenizer:
     return [i for i in ids if i not in self.eos_ids]
 
 
-def check_vocabulary(
-  tokenizer_size: int, model_size: int, where: str
-) -> str | None:
-  """Problem if a model's vocabulary is too small for a tokenizer; else None.
-
-  Args:
-    tokenizer_size: the tokenizer's largest id + 1.
-    model_size: V of the model.
-    where: the tokenizer's folder.
-  """
-  if tokenizer_size <= model_size:
-    return None
-  return (
-    f'data.tokenizer: {where!r} has ids up to {tokenizer_size - 1}, and'
-    f' model.vocab_size={model_size} has rows 0 to {model_size - 1}; use'
-    ' the tokenizer of the model, or raise model.vocab_size.'
-  )
-
-
 def _read_tokenizer(folder: pathlib.Path) -> tokenizers.Tokenizer:
   path = folder / _FILE
   if not as_folder.is_file(path):

@@ -119,7 +119,7 @@ COUNTS = {
   'learner.num_minibatches': 1,
   'learner.num_microbatches': 1,
   'learner.head_chunk_tokens': 0,
-  'sft.num_steps': 0,
+  'sft.num_steps': -1,
   'sft.batch_size': 1,
   'evaluation.every_n_steps': 0,
   'evaluation.num_prompts': 1,
