@@ -65,7 +65,7 @@ def decode(
   tokens: Array,
   positions: Array,
   cached: tuple[tuple[KeyValues, ...], ...],
-  cached_masks: tuple[Array, ...],
+  cached_segments: tuple[Array, ...],
 ) -> tuple[Array, tuple[KeyValues, ...], Array | None]:
   """Runs one token a row through every layer.
 
@@ -74,8 +74,8 @@ def decode(
     params: of `unroll`.
     tokens: i32 [B, 1].
     positions: i32 [B, 1].
-    cached: segments, each of L pairs of keys and values.
-    cached_masks: bool [1 or B', 1, S'] for each segment.
+    cached: caches, each of L pairs of keys and values.
+    cached_segments: i32 [1 or B', S'] for each of them, 0 where hidden.
 
   Returns:
     Hidden [B, 1, D] after the final norm, L pairs of keys and values [B,
@@ -87,7 +87,7 @@ def decode(
   rest = {'params': params.rest}
   x: Any = model.apply(rest, tokens, method='embed')
   angles = layers.rotary_angles(config, positions)
-  own_mask = jnp.ones((1, 1, 1), bool)
+  one = jnp.ones((1, 1), jnp.int32)
   kinds = moe.block_of(config)
   own, routes = [], []
   for i, variables in enumerate(params.layers):
@@ -95,11 +95,12 @@ def decode(
     ran: Any = layer.apply(
       variables,
       (x,),
-      tuple(segment[i] for segment in cached),
+      tuple(cache[i] for cache in cached),
       None,
-      cached_masks,
+      cached_segments,
       (angles,),
-      (own_mask,),
+      (one,),
+      (one,),
       None,
     )
     (x,), (key_values, routing) = ran

@@ -135,11 +135,9 @@ def positions_of(mask: Array) -> Array:
   return jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
 
 
-def causal_mask(mask: Array) -> Array:
-  """Attention mask of a padded sequence: bool [B, T, T]."""
-  size = mask.shape[1]
-  causal = jnp.tril(jnp.ones((1, size, size), bool))
-  return causal & mask[:, None, :]
+def segments_of(mask: Array) -> Array:
+  """Segment ids of rows that hold one sequence each: i32, as `mask`."""
+  return mask.astype(jnp.int32)
 
 
 def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
@@ -181,10 +179,10 @@ class _Model:
 
   def init(self, key: Array) -> Any:
     token = jnp.zeros((1, 1), jnp.int32)
-    see = jnp.ones((1, 1, 1), bool)
+    one = jnp.ones((1, 1), jnp.int32)
 
     def everything(module: Transformer) -> Array:
-      streams, *_ = module((token,), (token,), (see,))
+      streams, *_ = module((token,), (token,), (one,))
       return products.matmul(streams[0], module.head().T)
 
     return nn.init(everything, self.module)(key)['params']
@@ -201,7 +199,7 @@ class _Model:
       params,
       (tokens,),
       (positions_of(mask),),
-      (causal_mask(mask),),
+      (segments_of(mask),),
       token_masks=(mask,),
       routes=None if routes is None else (routes,),
     )
@@ -218,14 +216,15 @@ class _Model:
   ) -> tuple[Array, Routing | None]:
     group_size = completions.shape[0] // prompts.shape[0]
     positions = _completion_positions(prompt_mask, group_size, completions)
-    own = jnp.tril(jnp.ones((1,) + (completions.shape[1],) * 2, bool))
     if completion_mask is None:
       completion_mask = jnp.ones(completions.shape, bool)
+    segments = segments_of(prompt_mask), segments_of(completion_mask)
     streams, _, routing = self.run(
       params,
       (prompts, completions),
       (positions_of(prompt_mask), positions),
-      (causal_mask(prompt_mask), own),
+      segments,
+      segments,  # A completion's 1 is that of its prompt, too.
       token_masks=(
         prompt_mask.astype(jnp.float32) * group_size,
         completion_mask,
@@ -242,7 +241,7 @@ class _Model:
       params,
       (prompts.tokens,),
       (positions_of(prompts.mask),),
-      (causal_mask(prompts.mask),),
+      (segments_of(prompts.mask),),
     )
     num_rows = prompts.tokens.shape[0] * group_size
     shape = (
@@ -284,21 +283,26 @@ class _Model:
     )
 
   def run_token(
-    self, weights: Any, tokens: Array, positions: Array, cached: Any, masks: Any
+    self,
+    weights: Any,
+    tokens: Array,
+    positions: Array,
+    cached: Any,
+    segments: Any,
   ) -> tuple[Array, Any, Array | None]:
     """One token per row: hidden, keys and values, and experts if any."""
     if isinstance(weights, cpu_decode.UnrolledParams):
       hidden, own, routes = cpu_decode.decode(
-        self.module, weights, tokens[:, None], positions, cached, masks
+        self.module, weights, tokens[:, None], positions, cached, segments
       )
     else:
       (hidden,), own, routing = self.run(
         weights,
         (tokens[:, None],),
         (positions,),
-        (jnp.ones((1, 1, 1), bool),),
-        cached,
-        masks,
+        (jnp.ones((1, 1), jnp.int32),),
+        cached=cached,
+        cached_segments=segments,
       )
       routes = None if routing is None else routing.routes[0]
     if routes is not None:
@@ -312,13 +316,13 @@ class _Model:
     group_size = tokens.shape[0] // cache.prompt_mask.shape[0]
     lengths = jnp.sum(cache.prompt_mask, axis=1, dtype=jnp.int32)
     positions = jnp.repeat(lengths, group_size)[:, None] + step
-    written = (jnp.arange(num_columns) < step)[None, None, :]
+    written = (jnp.arange(num_columns) < step)[None]
     hidden, own, routes = self.run_token(
       weights,
       tokens,
       positions,
       (cache.prompt, cache.completion),
-      (cache.prompt_mask[:, None, :], written),
+      (segments_of(cache.prompt_mask), segments_of(written)),
     )
     completion = jax.tree.map(
       lambda old, new: jax.lax.dynamic_update_slice_in_dim(

@@ -66,8 +66,8 @@ def make_slots(mesh: Mesh | None, run_token: Callable[..., Any]) -> Slots:
 
   Args:
     mesh: what rows are laid over; None is one device.
-    run_token: (weights, tokens i32 [S], positions i32 [S, 1], segments of keys
-      and values, their masks) -> hidden [S, D], keys and values of the tokens,
+    run_token: (weights, tokens i32 [S], positions i32 [S, 1], caches of keys
+      and values, their segment ids) -> hidden [S, D], keys and values of the tokens,
       and their experts or None.
   """
   shards = 1 if mesh is None else parallel.num_batch_shards(mesh)
@@ -119,7 +119,7 @@ def make_slots(mesh: Mesh | None, run_token: Callable[..., Any]) -> Slots:
       tokens,
       (lengths + steps)[:, None],
       (cache.prompt, cache.completion),
-      (cache.prompt_mask[:, None, :], written[:, None, :]),
+      (cache.prompt_mask.astype(jnp.int32), written.astype(jnp.int32)),
     )
     columns = steps.reshape(shards, -1)
 

@@ -54,6 +54,7 @@ def transformer_config(**overrides) -> TransformerConfig:
     scan_unroll=1,
     shard_sequence=False,
     remat='none',
+    attention='auto',
   )
   return TransformerConfig(**{**fields, **overrides})
 
