@@ -1,6 +1,5 @@
 import pytest
 
-
 from dppo_jax.models.attention import dispatch
 from tests.support import attention_cases as cases
 
