@@ -97,7 +97,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     scan_unroll=1,  # Layers unrolled per scan step; divides num_layers.
     shard_sequence=False,  # Sequence parallelism: activations over mesh.tensor.
     remat='none',  # Saved for the backward pass: none (all), dots, full.
-    attention='auto',  # auto, blockwise, splash, cudnn, materialised.
+    attention='auto',  # auto (by device), blockwise, splash, materialised.
   )
 
   config.lora = dict(  # Only the adapter is trained, not the base weights.

@@ -67,8 +67,8 @@ def make_slots(mesh: Mesh | None, run_token: Callable[..., Any]) -> Slots:
   Args:
     mesh: what rows are laid over; None is one device.
     run_token: (weights, tokens i32 [S], positions i32 [S, 1], caches of keys
-      and values, their segment ids) -> hidden [S, D], keys and values of the tokens,
-      and their experts or None.
+      and values, their segment ids) -> hidden [S, D], keys and values of the
+      tokens, and their experts or None.
   """
   shards = 1 if mesh is None else parallel.num_batch_shards(mesh)
 

@@ -12,15 +12,15 @@ from jax.sharding import Mesh
 
 from dppo_jax.base import Array
 from dppo_jax.models import cpu_bfloat16
-from dppo_jax.models.attention import blockwise, materialised, sharded
+from dppo_jax.models.attention import blockwise, materialised, sharded, splash
 from dppo_jax.models.attention.sources import KeySource
 
 _LOGGER = logging.getLogger(__name__)
-# Queries and keys of a block. On a CPU the scores of all heads of such a block
-# stay in its cache.
-_BLOCK = 256
+# Queries and keys of a block: on a CPU so few that the scores of all heads stay
+# in its cache.
+_CPU_BLOCK, _BLOCK = 128, 256
 # Queries times keys up to which all scores are held: blocks would cost more.
-_FEW_SCORES = 128 * 128
+_FEW_SCORES = 64 * 64
 # Keys that a decode step reads at once: on a CPU so few that little is read in
 # vain; an accelerator starts each block anew.
 _CPU_DECODE_KEYS, _DECODE_KEYS = 128, 1024
@@ -37,7 +37,7 @@ class Implementation:
 
   Attributes:
     platforms: that have it; empty for all.
-    run: attention of one device.
+    run: attention of one device; None where it depends on the platform.
     refuses: why it does not take a call, or ''.
   """
 
@@ -48,9 +48,11 @@ class Implementation:
 
 IMPLEMENTATIONS = {
   'blockwise': Implementation((), None),
+  'splash': Implementation(('tpu',), splash.attend, splash.refuses),
   'materialised': Implementation((), materialised.attend),
 }
-_BEST: dict[str, str] = {}
+# Of long sequences under 'auto'; elsewhere blockwise.
+_BEST = {'tpu': 'splash'}
 
 
 def attend(
@@ -80,6 +82,9 @@ def attend(
     return materialised.attend(query, sources)
   alone = mesh is None or mesh.size == 1
   splits = not alone and sharded.splits(mesh, query, sources)
+  if IMPLEMENTATIONS[name].run is not None and not (alone or splits):
+    _say_once(name, 'rows or heads that the mesh does not divide')
+    name = 'blockwise'
   run = IMPLEMENTATIONS[name].run
   if run is None:
     one_by_one = platform == 'cpu' and (alone or splits)
@@ -148,11 +153,12 @@ def _by_blocks(
   query: Array,
   sources: Sequence[KeySource],
 ) -> Array:
+  size = _CPU_BLOCK if platform == 'cpu' else _BLOCK
   decodes = query.shape[1] == 1
   blocks = blockwise.Blocks(
     rows=1 if one_by_one else query.shape[0],
-    queries=_BLOCK,
-    keys=_decode_keys(platform) if decodes else _BLOCK,
+    queries=size,
+    keys=_decode_keys(platform) if decodes else size,
   )
   return blockwise.attend(query, sources, blocks)
 

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from dppo_jax.base import Array
 from dppo_jax.models.attention.sources import (
   HIDDEN_SCORE,
-  LEAST_SCORE,
   KeySource,
   visible,
 )
@@ -30,9 +29,7 @@ def attend(query: Array, sources: Sequence[KeySource]) -> Array:
     no key.
   """
   scores = jnp.concatenate([_scores(query, s) for s in sources], axis=-1)
-  weights = jax.nn.softmax(scores, axis=-1)
-  sees_any = jnp.max(scores, axis=-1, keepdims=True) > LEAST_SCORE
-  weights = jnp.where(sees_any, weights, 0.0).astype(query.dtype)
+  weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
   # Summed before they are cast: each source holds a part of the weights.
   mixed = jnp.zeros(query.shape, jnp.float32)
   begin = 0
@@ -40,7 +37,21 @@ def attend(query: Array, sources: Sequence[KeySource]) -> Array:
     end = begin + source.keys.shape[2]
     mixed = mixed + _weighted(weights[..., begin:end], source)
     begin = end
+  # The softmax of hidden scores alone is a mean.
+  mixed = jnp.where(_sees_any(query, sources), mixed, 0.0)
   return mixed.astype(query.dtype)
+
+
+def _sees_any(query: Array, sources: Sequence[KeySource]) -> Array:
+  """Whether a query sees any key: bool [B, Q, 1, 1]."""
+  rows, width = query.shape[:2]
+  sees = jnp.zeros((rows, width), bool)
+  for source in sources:
+    some = jnp.any(visible(source, rows, width), axis=-1)
+    entries = source.keys.shape[0]
+    shape = entries, rows // entries, width
+    sees |= jnp.broadcast_to(some, shape).reshape(rows, width)
+  return sees[:, :, None, None]
 
 
 def _scores(query: Array, source: KeySource) -> Array:

@@ -1,7 +1,14 @@
+import math
+import re
+
+import jax
+import jax.numpy as jnp
 import pytest
 
 from dppo_jax.models.attention import dispatch
+from dppo_jax.models.policy import make_policy
 from tests.support import attention_cases as cases
+from tests.support import factories
 
 
 def _attend(implementation, mesh=None):
@@ -38,3 +45,57 @@ def test_a_decode_step_holds_the_scores_of_a_short_cache_only():
 def test_unknown_implementation():
   with pytest.raises(ValueError, match=r"model\.attention: unknown 'flash'"):
     dispatch.check('flash', 'cpu')
+
+
+def test_an_implementation_that_the_platform_lacks():
+  with pytest.raises(
+    ValueError, match=r"model\.attention: 'splash' runs on tpu"
+  ):
+    dispatch.check('splash', 'cpu')
+  dispatch.check('splash', 'tpu')
+
+
+def test_what_a_kernel_does_not_take_runs_by_blocks_and_is_said_once(caplog):
+  sizes = dict(length=129, head_dim=40)
+  dispatch._say_once.cache_clear()
+  assert _chosen('tpu', 'splash', **sizes) == 'blockwise'
+  assert _chosen('tpu', 'auto', **sizes) == 'blockwise'
+  assert [r.getMessage() for r in caplog.records] == [
+    'model.attention: splash does not take a head_dim of 40, which is no'
+    ' multiple of 64; blockwise attention runs instead.'
+  ]
+  assert _chosen('tpu', 'auto', length=129, head_dim=64) == 'splash'
+
+
+def _longest_buffers(implementation, remat):
+  """Shapes in a compiled gradient of a shared-prompt pass over 131 tokens."""
+  config = factories.transformer_config(attention=implementation, remat=remat)
+  policy = make_policy(config)
+  params = factories.make_params(config)
+  prompts, mask = jnp.ones((2, 67), jnp.int32), jnp.ones((2, 67), bool)
+  completions = jnp.ones((4, 131), jnp.int32)
+
+  def loss(params):
+    hidden, _ = policy.apply_grouped_routed(
+      params, prompts, mask, completions, None, None
+    )
+    return jnp.sum(hidden)
+
+  text = jax.jit(jax.grad(loss)).lower(params).compile().as_text()
+  return [
+    [int(size) for size in shape.split(',')]
+    for shape in set(re.findall(r'\w\d+\[([\d,]+)\]', text))
+  ]
+
+
+@pytest.mark.parametrize('remat', ['none', 'full'])
+def test_no_buffer_of_queries_times_keys(remat):
+  def holds_scores(shape):
+    return shape.count(131) > 1 or {131, 67} <= {*shape}
+
+  shapes = _longest_buffers('auto', remat)
+  assert any(131 in shape for shape in shapes)
+  assert not [shape for shape in shapes if holds_scores(shape)]
+  # All rows, heads and queries over a block of keys would be as much.
+  assert max(math.prod(shape) for shape in shapes) < 4 * 4 * 131 * 131
+  assert any(map(holds_scores, _longest_buffers('materialised', remat)))
