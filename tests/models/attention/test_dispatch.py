@@ -67,9 +67,21 @@ def test_what_a_kernel_does_not_take_runs_by_blocks_and_is_said_once(caplog):
   assert _chosen('tpu', 'auto', length=129, head_dim=64) == 'splash'
 
 
-def _longest_buffers(implementation, remat):
-  """Shapes in a compiled gradient of a shared-prompt pass over 131 tokens."""
-  config = factories.transformer_config(attention=implementation, remat=remat)
+def _shapes(function, *args):
+  """Shapes of all buffers in the optimised HLO of a function."""
+  text = jax.jit(function).lower(*args).compile().as_text()
+  found = set(re.findall(r'\w\d+\[([\d,]+)\]', text))
+  return [[int(size) for size in shape.split(',')] for shape in found]
+
+
+def _holds_scores(shape):
+  """Of 131 queries over 131 keys of their own and 67 of a prompt."""
+  return shape.count(131) > 1 or {131, 67} <= {*shape}
+
+
+def test_no_buffer_of_queries_times_keys():
+  """Of the gradient of a pass over prompts and completions, under remat."""
+  config = factories.transformer_config(remat='full')
   policy = make_policy(config)
   params = factories.make_params(config)
   prompts, mask = jnp.ones((2, 67), jnp.int32), jnp.ones((2, 67), bool)
@@ -81,21 +93,15 @@ def _longest_buffers(implementation, remat):
     )
     return jnp.sum(hidden)
 
-  text = jax.jit(jax.grad(loss)).lower(params).compile().as_text()
-  return [
-    [int(size) for size in shape.split(',')]
-    for shape in set(re.findall(r'\w\d+\[([\d,]+)\]', text))
-  ]
-
-
-@pytest.mark.parametrize('remat', ['none', 'full'])
-def test_no_buffer_of_queries_times_keys(remat):
-  def holds_scores(shape):
-    return shape.count(131) > 1 or {131, 67} <= {*shape}
-
-  shapes = _longest_buffers('auto', remat)
+  shapes = _shapes(jax.grad(loss), params)
   assert any(131 in shape for shape in shapes)
-  assert not [shape for shape in shapes if holds_scores(shape)]
-  # All rows, heads and queries over a block of keys would be as much.
-  assert max(math.prod(shape) for shape in shapes) < 4 * 4 * 131 * 131
-  assert any(map(holds_scores, _longest_buffers('materialised', remat)))
+  assert not [shape for shape in shapes if _holds_scores(shape)]
+  # Nor a buffer of as many elements under another shape.
+  assert max(map(math.prod, shapes)) < 4 * 4 * 131 * 131
+
+
+def test_all_scores_are_found_where_they_are_held():
+  case = cases.shared_prompt(prompt_length=67, length=131)
+  attend = _attend('materialised')
+  shapes = _shapes(lambda x: attend(x[0], case.sources(x)), case.arrays)
+  assert any(map(_holds_scores, shapes))

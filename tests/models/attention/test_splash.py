@@ -66,7 +66,10 @@ def loss(query, prompt, own, ids):
   return jnp.sum(out.astype(jnp.float32) ** 2)
 
 
-ids = [array(n, s, dtype=jnp.int32, axes=(rows,)) for n, s in ((2, 30), (4, 150))]
+ids = [
+  array(n, size, dtype=jnp.int32, axes=(rows,))
+  for n, size in ((2, 30), (4, 150))
+]
 lowered = jax.jit(jax.grad(loss, (0, 1, 2))).lower(
   array(4, 150, 4, 128, axes=(rows, None, 'tensor')),
   (array(2, 2, 30, 128),) * 2,
