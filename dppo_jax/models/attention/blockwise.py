@@ -297,7 +297,8 @@ class _Loop:
     def add(total: Array, weights: Array, block: Array) -> Array:
       entries = keys.shape[0]
       more = products.dot_general(
-        *(_by_entry(x, entries) for x in (weights, block)),
+        _by_entry(weights, entries),
+        _by_entry(block, entries),
         (((1, 3, 4), (1, 3, 4)), ((0, 2), (0, 2))),
       )
       old = jax.lax.dynamic_slice(total, at, more.shape)

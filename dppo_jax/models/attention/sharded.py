@@ -6,6 +6,7 @@ ask all devices at every turn.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from jax.sharding import Mesh, PartitionSpec
@@ -43,11 +44,12 @@ def attend(
     sources: what it sees.
   """
   rows, heads = parallel.BATCH_AXES, parallel.HEAD_AXIS
-  by_heads = PartitionSpec(rows, heads)
+  # Specifications stand in the places of arrays.
+  by_heads: Any = PartitionSpec(rows, heads)
 
   of_query = PartitionSpec(rows, None, heads)
 
-  def by_rows(ids: Array) -> PartitionSpec:
+  def by_rows(ids: Array) -> Any:
     return PartitionSpec(rows if ids.shape[0] > 1 else None)
 
   of_query = PartitionSpec(rows, None, heads)
