@@ -11,6 +11,8 @@ ARGS ?=
 EXTRAS ?= test
 PYTEST_ARGS ?=
 WORKERS ?= 2
+# CPU-seconds of the tests, with margin: a busy or slower machine takes more.
+CPU_BUDGET ?= 1800
 FIGURES ?= runs/figures
 TIER ?= cpu
 
@@ -18,13 +20,16 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(EXTRAS)
 # Tests are the same everywhere: on the CPU, whatever the machine has.
 PYTEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest $(PYTEST_ARGS)
+# A file runs in one worker, for its fixtures; files with slow tests come first.
+PARALLEL := --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder \
+  -p tests.support.cpu_time
 SOURCES := dppo_jax configs experiments notebooks tests setup.py
 
 .PHONY: help .venv train figures format lint types layers tests test-fast \
-  notebooks doctests tables docs test clean
+  test-thorough mutations notebooks doctests tables docs test clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' \
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' \
 	  Makefile
 	@echo 'Variables: WORKDIR=$(WORKDIR) CONFIG=$(CONFIG) ARGS= PYTHON='
 	@echo '           FIGURES=$(FIGURES) TIER=$(TIER)'
@@ -81,11 +86,18 @@ figures: $(STAMP) ## Make all figures into FIGURES=; goes on where it stopped.
 	@$(BIN)/python -m experiments.figures --tier=$(TIER) --out=$(FIGURES) \
 	  $(ARGS)
 
-tests: $(STAMP) ## Run the tests, in WORKERS processes, a file in one of them.
-	@$(PYTEST) --numprocesses=$(WORKERS) --dist=loadfile
+tests: $(STAMP) ## Run the tests; fails above CPU_BUDGET= CPU-seconds.
+	@$(PYTEST) $(PARALLEL) --cpu-budget=$(CPU_BUDGET)
 
-test-fast: $(STAMP) ## Run the tests that are not marked slow.
-	@$(PYTEST) --numprocesses=$(WORKERS) --dist=loadfile -m 'not slow'
+test-fast: $(STAMP) ## Run the tests that are not marked slow: at every save.
+	@$(PYTEST) $(PARALLEL) --cpu-budget=0 -m 'not slow'
+
+test-thorough: $(STAMP) ## As test; optimized programs, 20 times the examples.
+	@$(MAKE) DPPO_JAX_TESTS=thorough CPU_BUDGET=0 test
+
+mutations: $(STAMP) ## Count the one-line mutations that the tests notice.
+	@JAX_PLATFORMS=cpu $(BIN)/python -m tests.support.mutations \
+	  --out=runs/mutations.json
 
 notebooks: $(STAMP) ## Run the notebooks.
 	@$(PYTEST) tests/notebooks

@@ -46,7 +46,6 @@ _INSTALL_REQUIRES = [
   'pyarrow>=26',  # Parquet.
   'scipy>=1.17',
   'sympy>=1.14,<2',
-  'tensorboardX>=2.6.5,<3',
   'tensorflow-datasets>=4.9.10,<5',  # Used without TensorFlow.
   'tokenizers>=0.23.3,<0.24',
   'tqdm>=4.67,<5',
@@ -61,8 +60,12 @@ _DOCS = [
   'zensical==0.0.73',  # Before 1.0 any release may change the build.
 ]
 
+# Writers of metrics beside metrics.jsonl; TensorFlow is not needed.
+_TENSORBOARD = ['tensorboardX>=2.6.5,<3']
+
 _TEST = [
   *_DOCS,
+  *_TENSORBOARD,
   'basedpyright>=1.40',
   'hypothesis>=6.150',
   'import-linter>=2.11,<3',
@@ -89,6 +92,8 @@ setuptools.setup(
   extras_require={
     'test': _TEST,
     'docs': _DOCS,
+    'tensorboard': _TENSORBOARD,
+    'wandb': ['wandb>=0.31,<0.32'],
     'gpu': ['jax[cuda12]'],  # NVIDIA driver 525 or later.
     'gpu_cuda13': ['jax[cuda13]'],  # NVIDIA driver 580 or later.
     'tpu': ['jax[tpu]'],  # With the libtpu of its age; compiles anywhere.

@@ -126,7 +126,8 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     divergence='topk_tv',  # Key of DIVERGENCES, measured in every run.
     top_k_set='union',  # Top-K atoms: union (paper), replace_kth (its code).
     anchor='rollout',  # Policy to compare with: rollout, recomputed.
-    direction='away',  # Tokens it applies to: away (from the anchor), any.
+    direction='away',  # Tokens it applies to: away, predictive, any.
+    predictive_tail='aggregated',  # Of a Top-K's rest: aggregated, uniform.
     advantage_sign='both',  # Tokens it applies to: both, negative, positive.
     alpha_low=0.0,  # A < 0: tokens less likely than this are exempt.
     alpha_high=0.0,  # A > 0: tokens less likely than this are exempt.
@@ -140,13 +141,17 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     budget=0.015,  # cppo…: delta_b per position; trm_max_mean: of the mean.
     tau_low=1.05,  # sapo: temperature for A < 0.
     tau_high=1.0,  # sapo: temperature for A > 0.
+    soft_clip=0.2,  # spo: step of the ratio that brings the weight to 0.
+    tau_entropy=0.1,  # estr: bound on the squared log-ratio over the entropy.
   )
 
   config.objective = dict(
     loss_form='score',  # score (eq. 23) or surrogate (eq. 12).
-    importance='token',  # Weight pi/mu: token, sequence, least_prefix.
+    importance='token',  # Weight: token, sequence, least_prefix, none.
     ratio_cap=float('inf'),  # C, upper truncation of pi/mu.
     ratio_floor=0.0,  # Lower truncation of pi/mu.
+    centering='off',  # Score centering: off, topk, exact.
+    centering_mask='token',  # M of the centre: token, candidate.
     aggregation='token_mean',  # Key of AGGREGATIONS.
     length_norm=1.0,  # Of sequence_mean_token_sum_norm, tokens; 0: the limit.
     kl_coefficient=0.0,  # Weight of KL(pi || reference).
@@ -225,12 +230,17 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     console_every_n_steps=50,
     samples_every_n_steps=50,  # Prompts and completions saved; 0: never.
     num_samples=4,  # Completions saved each time, spread over the batch.
-    tensorboard=True,
+    tensorboard=False,  # Event files in the workdir: dppo_jax[tensorboard].
+    wandb=False,  # A run at Weights & Biases: dppo_jax[wandb].
+    wandb_project='dppo_jax',
   )
 
   config.ledger = dict(every_n_steps=0)  # Steps recorded per token; 0: none.
 
-  config.profile = dict(start_step=0, num_steps=0)  # 0 steps: no profile.
+  config.profile = dict(
+    start_step=10,  # First profiled step, counted from 1.
+    num_steps=0,  # 0: no profile.
+  )
 
   config.compilation_cache = '~/.cache/dppo_jax/xla'  # '' disables it.
 

@@ -31,10 +31,13 @@ _PLAIN: Preset = {
   'trust_region.alpha_low': 0.0,
   'trust_region.alpha_high': 0.0,
   'trust_region.top_k_set': 'union',
+  'trust_region.predictive_tail': 'aggregated',
   'objective.loss_form': 'score',
   'objective.importance': 'token',
   'objective.ratio_cap': math.inf,
   'objective.ratio_floor': 0.0,
+  'objective.centering': 'off',
+  'objective.centering_mask': 'token',
 }
 
 
@@ -69,6 +72,11 @@ def _cppo(rule: str, **more: Any) -> Preset:
 
 
 _RECOMPUTED = {'trust_region.anchor': 'recomputed'}
+_PREDICTIVE = {'trust_region.direction': 'predictive'}
+_SIGN_BLIND = {'trust_region.direction': 'any'}
+_CENTERED = {'objective.centering': 'topk'}
+_BY_CANDIDATE = {'objective.centering_mask': 'candidate'}
+_ICEPOP = _clip(0.5, 4.0, **_SIGN_BLIND)
 
 PRESETS: Mapping[str, Preset] = {
   # No trust region.
@@ -152,6 +160,31 @@ PRESETS: Mapping[str, Preset] = {
     'trust_region.tau_high': 1.0,
     'objective.aggregation': 'sequence_mean_token_mean',
   },
+  # Successors of 2026. DPPO's authors: direction by the rate (2607.10848), and
+  # DRPO (2606.09821) with the bound of its analysis and that of its code.
+  'dppo_predictive': _bound('topk_kl', 0.15, **_PREDICTIVE),
+  'drpo': _bound('binary_tv', 0.15, **{'trust_region.rule': 'drpo'}),
+  'drpo_code': _bound('binary_tv', 12.5, **{'trust_region.rule': 'drpo'}),
+  'spo': _PLAIN | {'trust_region.rule': 'spo', 'trust_region.soft_clip': 0.2},
+  # Sign-blind: prime-rl's default of August 2026; IcePop (2510.18855).
+  'ipo': _bound('binary_tv', 0.1, **_SIGN_BLIND),
+  'icepop': _ICEPOP,
+  # Whole responses by mean Binary KL; its bound was not read.
+  'flash_reinforce': _bound(
+    'binary_kl', 0.05, **{'trust_region.rule': 'trm_mean'}
+  ),
+  # By the entropy (2607.22186); its bound was not read.
+  'estr': _PLAIN
+  | _SIGN_BLIND
+  | {'trust_region.rule': 'estr', 'trust_region.tau_entropy': 0.1},
+  # Score centering (2609.20807) on each of its weights, and with DPPO. The
+  # paper has K = 128: sampling.top_k.
+  'centered_pg': _PLAIN | _CENTERED | {'objective.importance': 'none'},
+  'centered_tis': _PLAIN | _CENTERED | {'objective.ratio_cap': 2.0},
+  'centered_mis': _ICEPOP | _CENTERED | _BY_CANDIDATE,
+  'centered_exact': _PLAIN
+  | {'objective.centering': 'exact', 'objective.ratio_cap': 2.0},
+  'centered_dppo': _bound('topk_tv', 0.2, **_CENTERED, **_BY_CANDIDATE),
 }
 
 

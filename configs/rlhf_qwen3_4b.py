@@ -6,10 +6,11 @@ HH-RLHF and Gemma-2-9B-It on UltraFeedback, and figure 12 the top-20 mass of
 such a run. Thresholds, batch and lengths are not published: delta is that of
 most runs of the paper, batch and lengths are typical of others.
 
-Data: HuggingFaceH4/ultrafeedback_binarized, its files train_prefs*.parquet and
-test_prefs*.parquet, into ~/.cache/dppo_jax/data/files/ultrafeedback. Only the
-prompts are read: a reward model needs no answer. Evaluation is its mean score
-of completions for held-out prompts.
+Data: hf download HuggingFaceH4/ultrafeedback_binarized --repo-type dataset \
+  --include 'data/*_prefs*' \
+  --local-dir ~/.cache/dppo_jax/data/files/ultrafeedback
+Only the prompts are read: a reward model needs no answer. Evaluation is its
+mean score of completions for held-out prompts.
 Command: python -m experiments.train --workdir=DIR \
   --config=configs/rlhf_qwen3_4b.py:METHOD
 with METHOD dppo_binary_tv (the default) or grpo.
@@ -36,7 +37,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   published.use_model(config, 'Qwen/Qwen3-4B-Instruct-2507')
   config.data.update(
     source='rows',
-    files=f'{_FILES}/train_prefs*.parquet',
+    files=f'{_FILES}/**/train_prefs*.parquet',
     num_prompts=64,
     group_size=8,
     max_prompt_length=1024,
@@ -62,7 +63,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.sampling.update(precision='bfloat16', gather_fsdp=True)
   config.evaluation.update(
     source='rows',
-    files=f'{_FILES}/test_prefs*.parquet',
+    files=f'{_FILES}/**/test_prefs*.parquet',
     num_prompts=64,
     final_num_prompts=256,
     num_samples=1,

@@ -39,6 +39,5 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.checkpoints.every_n_steps = 30
   config.writers.console_every_n_steps = 0
   config.writers.samples_every_n_steps = 0
-  config.writers.tensorboard = False
   config.ledger.every_n_steps = 10
   return presets.apply(config, preset)

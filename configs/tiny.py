@@ -33,5 +33,4 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.evaluation.final_num_prompts = 32
   config.checkpoints.every_n_steps = 2
   config.writers.samples_every_n_steps = 2
-  config.writers.tensorboard = False
   return presets.apply(config, preset)

@@ -11,15 +11,14 @@ entries per token, D hidden width.
 """
 
 from collections.abc import Mapping
-import dataclasses
-from dataclasses import field
 import enum
-import math
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import flax.struct
 import jax
 import numpy as np
+
+from dppo_jax.thresholds import Thresholds
 
 Array = jax.Array
 Params = Any  # Nested dict of arrays with stable names.
@@ -54,7 +53,8 @@ class TokenStats:
     top_log_probs: f32 [B, T, K], this policy's log-probs of `top_ids`.
     entropy: f32 [B, T] in nats.
     hidden: [B, T, D], the state this policy predicted the token from; kept
-      where a divergence compares whole distributions.
+      where whole distributions are compared.
+    centre: f32 [B, T], sum_v c_v log pi_v in nats, see `ops/centering.py`.
   """
 
   log_probs: Array
@@ -62,6 +62,7 @@ class TokenStats:
   top_log_probs: Array | None = None
   entropy: Array | None = None
   hidden: Array | None = None
+  centre: Array | None = None
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -145,6 +146,9 @@ class Signals:
     anchor_log_probs: the anchor's log-prob of it.
     divergence: D between the anchor and pi, unit of its row.
     mask: bool [B, T], completion tokens.
+    rate: dD / d eta of a step eta on the sampled token's logit, see
+      `ops/predictive.py`; where `direction` is 'predictive'.
+    anchor_entropy: of the anchor, nats; where a rule reads it.
   """
 
   advantages: Array
@@ -152,70 +156,21 @@ class Signals:
   anchor_log_probs: Array
   divergence: Array
   mask: Array
+  rate: Array | None = None
+  anchor_entropy: Array | None = None
 
 
-def number(
-  opened: float, low: float, high: float = math.inf, *, closed: bool = True
-) -> dict[str, Any]:
-  """Metadata of a field of `Thresholds` that is a number.
-
-  `opened` masks nothing, see `trust_regions.open_thresholds`; a config allows
-  numbers from `low`, itself where `closed`, to `high`.
-  """
-  return {'open': opened, 'range': (low, closed, high)}
-
-
-def one_of(opened: str, *others: str) -> dict[str, Any]:
-  """Metadata of a field of `Thresholds` that is a name; the open one first."""
-  return {'open': opened, 'choices': (opened, *others)}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Thresholds:
-  """Thresholds of the rules, and the tokens they apply to.
-
-  A field says which values it may have and which one masks nothing; the checks
-  of a config read it. `trust_region.NAME` of the config is the field NAME.
+@flax.struct.dataclass(kw_only=True)
+class Movement:
+  """How far pi is from the anchor at every token, and where a step leads.
 
   Attributes:
-    direction: 'away' applies to tokens that move from the anchor, 'any' to all
-      of them (sign-blind).
-    advantage_sign: applies to tokens with A of that sign: 'both', 'negative' or
-      'positive'.
-    alpha_low: tokens with A < 0 whose anchor probability is below this are
-      exempt (relax-low); 0 exempts none.
-    alpha_high: the same for A > 0 (relax-high).
-    delta_low: bound on the divergence for A < 0.
-    delta_high: bound on the divergence for A > 0.
-    clip_low: ratio clip: a token is masked below 1 - clip_low.
-    clip_high: a token is masked above 1 + clip_high.
-    dual_clip: dual clip: a token with A < 0 is masked above this ratio.
-    w_min: CPPO: weight of the last position.
-    weight_order: CPPO: 'linear' or 'shuffled' position weights.
-    budget: CPPO: delta_b per position, or the least one where it is dynamic;
-      inf switches the prefix budget off. TRM-Max and -Avg: bound on the mean.
-    tau_low: SAPO: temperature for A < 0.
-    tau_high: SAPO: temperature for A > 0.
+    divergence: D, f32 [B, T], unit of its row.
+    rate: as in `Signals`, f32 [B, T].
   """
 
-  direction: Literal['away', 'any'] = field(metadata=one_of('away', 'any'))
-  advantage_sign: Literal['both', 'negative', 'positive'] = field(
-    metadata=one_of('both', 'negative', 'positive')
-  )
-  alpha_low: float = field(metadata=number(0.0, 0.0, 1.0))
-  alpha_high: float = field(metadata=number(0.0, 0.0, 1.0))
-  delta_low: float = field(metadata=number(math.inf, 0.0))
-  delta_high: float = field(metadata=number(math.inf, 0.0))
-  clip_low: float = field(metadata=number(1.0, 0.0, 1.0))
-  clip_high: float = field(metadata=number(math.inf, 0.0))
-  dual_clip: float = field(metadata=number(math.inf, 1.0, closed=False))
-  w_min: float = field(metadata=number(1.0, 0.0, 1.0, closed=False))
-  weight_order: Literal['linear', 'shuffled'] = field(
-    metadata=one_of('linear', 'shuffled')
-  )
-  budget: float = field(metadata=number(math.inf, 0.0))
-  tau_low: float = field(metadata=number(0.0, 0.0, closed=False))
-  tau_high: float = field(metadata=number(0.0, 0.0, closed=False))
+  divergence: Array
+  rate: Array | None = None
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -329,7 +284,10 @@ class Integrand(Protocol):
 
 
 class KeepFn(Protocol):
-  """Keep weight M of every token, in [0, 1]: f32 [B, T]."""
+  """Keep weight M of every token: f32 [B, T].
+
+  In [0, 1], or beyond where the row is `signed`: then it can push back.
+  """
 
   def __call__(self, signals: Signals, bounds: Thresholds, /) -> Array: ...
 
@@ -349,11 +307,11 @@ class LossFn(Protocol):
 class LossFromStatsFn(Protocol):
   """Loss f32 [] from pi's stats [B, R], and a record with leaves [B, ...].
 
-  The context, [B, ...] leaves, is fixed; the divergence is f32 [B, R].
+  The context, [B, ...] leaves, is fixed; so is the movement.
   """
 
   def __call__(
-    self, context: Any, current: TokenStats, divergence: Array, /
+    self, context: Any, current: TokenStats, movement: Movement, /
   ) -> tuple[Array, Any]: ...
 
 

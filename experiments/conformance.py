@@ -3,7 +3,8 @@
 python -m experiments.conformance --golden=DIR --json=FILE.json
 python -m experiments.conformance --pretrained=DIR
 
---golden: trust regions, against outputs of the papers' authors' code.
+--golden: trust regions, against outputs of the papers' authors' code, or of
+2026's successors (`dppo_jax/conformance/successors.py` has the format).
 --pretrained: published models below DIR, against their expected.npz.
 Exit code 0 if every difference is explained or within tolerance, else 1.
 """
@@ -13,7 +14,13 @@ import pathlib
 
 from absl import flags
 
-from dppo_jax.conformance import comparison, golden, hf_models, verdict
+from dppo_jax.conformance import (
+  comparison,
+  golden,
+  hf_models,
+  successors,
+  verdict,
+)
 from dppo_jax.runtime import cli
 
 _GOLDEN = flags.DEFINE_string('golden', None, 'Folder of golden .npz files.')
@@ -32,13 +39,21 @@ def main() -> int:
     'golden', _GOLDEN.value, 'the folder of golden .npz files'
   )
   folder = pathlib.Path(named).expanduser().absolute()
-  report = comparison.compare(golden.read_folder(folder))
+  newer, older = successors.split_folder(folder)
+  conforms = True
+  if newer:
+    checks = [each for path in newer for each in successors.compare_file(path)]
+    print(successors.describe(checks))
+    conforms = all(check.passes for check in checks)
+    if not older:
+      return 0 if conforms else 1
+  report = comparison.compare(golden.read_files(folder, older))
   print(verdict.describe(report))
   if _JSON.value is not None:
     text = json.dumps(verdict.to_json(report), indent=2, allow_nan=False)
     pathlib.Path(_JSON.value).write_text(text + '\n', encoding='utf-8')
     print(f'Report: {_JSON.value}')
-  return 0 if report.conforms else 1
+  return 0 if report.conforms and conforms else 1
 
 
 if __name__ == '__main__':

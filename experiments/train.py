@@ -29,6 +29,9 @@ _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the plan and exit.')
 _NUM_DEVICES = flags.DEFINE_integer(
   'num_devices', 0, 'Devices to plan for in a dry run; 0: local devices.'
 )
+_JSON = flags.DEFINE_string(
+  'plan_json', '', 'With --dry_run: file for it, as JSON; - prints it.'
+)
 _EXTEND = flags.DEFINE_bool('extend', False, 'Resume for more num_steps.')
 _LAUNCH = cluster.define_flags()
 
@@ -37,7 +40,7 @@ def main() -> int:
   """Runs; returns the exit code."""
   config = cli.required('config', _CONFIG.value, 'an experiment')
   if _DRY_RUN.value:
-    print(dry_run.plan(config, _NUM_DEVICES.value))
+    print(dry_run.show(config, _NUM_DEVICES.value, _JSON.value))
     return 0
   cluster.start(_LAUNCH())
   shared_workdir.check_hosts(config.to_dict())

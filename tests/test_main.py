@@ -5,15 +5,8 @@ import sys
 import pytest
 
 from dppo_jax import __main__ as main_lib
+from dppo_jax.commands import entry_points
 from tests.support import runs
-
-
-def test_every_entry_point_is_a_command():
-  known = main_lib.commands()
-  assert {'train', 'evaluate', 'figures', 'bench.head'} <= set(known)
-  assert known['train'] == 'Trains a policy: config -> experiment -> run.'
-  assert 'tables' in known
-  assert 'figures.settings' not in known
 
 
 @pytest.mark.parametrize('arguments', [[], ['--help'], ['-h']])
@@ -21,18 +14,53 @@ def test_commands_are_listed(monkeypatch, capsys, arguments):
   monkeypatch.setattr(sys, 'argv', ['dppo', *arguments])
   main_lib.main()
   out = capsys.readouterr().out
-  for name, about in main_lib.commands().items():
+  for name, about in entry_points.commands().items():
     assert f'  {name} ' in out
     assert about in out
 
 
-def test_an_unknown_command_is_refused_with_the_nearest(monkeypatch, capsys):
-  monkeypatch.setattr(sys, 'argv', ['dppo', 'trian'])
+def _leave(monkeypatch, *arguments):
+  """Exit code of `dppo` with arguments that run nothing."""
+  monkeypatch.setattr(sys, 'argv', ['dppo', *arguments])
   with pytest.raises(SystemExit) as caught:
     main_lib.main()
-  assert caught.value.code == 2
-  out = capsys.readouterr().out
-  assert out.startswith("dppo: unknown command 'trian'; did you mean 'train'?")
+  return caught.value.code
+
+
+def test_an_unknown_command_is_refused_with_the_nearest(monkeypatch, capsys):
+  assert _leave(monkeypatch, 'trian') == 2
+  err = capsys.readouterr().err
+  assert err.startswith("dppo: unknown command 'trian'; did you mean 'train'?")
+
+
+def test_a_command_of_a_clone_is_refused_elsewhere(monkeypatch, capsys):
+  monkeypatch.setattr(entry_points, 'in_clone', lambda: False)
+  assert _leave(monkeypatch, 'tables') == 2
+  assert 'run python -m experiments.tables in a clone' in (
+    capsys.readouterr().err
+  )
+
+
+@pytest.mark.parametrize('arguments', [['train', '--help'], ['help', 'train']])
+def test_help_of_a_command(monkeypatch, capsys, arguments):
+  monkeypatch.setattr(sys, 'argv', ['dppo', *arguments])
+  main_lib.main()  # And no exit code but 0.
+  assert '  --workdir ' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  'arguments',
+  [['--list=presets'], ['list', 'presets'], ['train', '--list=presets']],
+)
+def test_names_are_listed(monkeypatch, capsys, arguments):
+  monkeypatch.setattr(sys, 'argv', ['dppo', *arguments])
+  main_lib.main()
+  assert '  dppo_binary_kl ' in capsys.readouterr().out
+
+
+def test_a_list_of_nothing_is_refused(monkeypatch, capsys):
+  assert _leave(monkeypatch, '--list=things') == 2
+  assert "--list: unknown 'things'" in capsys.readouterr().err
 
 
 def test_a_command_runs_from_any_folder_with_a_config_by_name(tmp_path):
@@ -46,5 +74,5 @@ def test_a_command_runs_from_any_folder_with_a_config_by_name(tmp_path):
     check=False,
   )
   assert done.returncode == 0, done.stderr
-  assert 'topk_tv' in done.stdout
+  assert "'sort' -> 'running_sum'" in done.stdout
   assert list(tmp_path.iterdir()) == []

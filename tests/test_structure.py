@@ -44,6 +44,7 @@ _CROSS_CUTTING = {
 _TEST_ONLY_FOLDERS = {
   'testdata',
   'configs',
+  'faults',
   'integration',
   'notebooks',
 }
@@ -164,3 +165,11 @@ def test_importing_everything_leaves_tensorflow_out():
 def test_importing_the_package_imports_nothing():
   out = runs.said('import sys, dppo_jax; print("jax" in sys.modules)')
   assert out.strip() == 'False'
+
+
+def test_a_command_begins_once_all_is_defined():
+  """What stands below `cli.run(main)` would not exist while `main` runs."""
+  for path in (_ROOT / 'experiments').rglob('*.py'):
+    for node in ast.parse(path.read_text()).body[:-1]:
+      if isinstance(node, ast.If) and '__name__' in ast.unparse(node.test):
+        assert '.run(' not in ast.unparse(node), path.name

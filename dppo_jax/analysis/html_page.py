@@ -28,11 +28,15 @@ td, th {
   border: 1px solid #9ca3af; padding: 3px 9px; text-align: right;
   overflow-wrap: normal;
 }
+td + td, th + th { white-space: nowrap; }
 td:first-child, th:first-child { text-align: left; }
 pre {
   font: 13px/1.5 ui-monospace, monospace; white-space: pre-wrap; margin: 6px 0;
 }
-img { max-width: 100%; height: auto; background: #ffffff; }
+/* A picture is not squeezed until its text is too small: it scrolls. */
+img { width: 100%; min-width: 860px; max-width: 1430px; height: auto;
+  background: #ffffff; }
+@media (max-width: 700px) { body { padding: 0 12px 30px; } }
 """
 # Characters of one text; a page is for reading.
 MAX_TEXT = 20_000
@@ -126,7 +130,10 @@ def _part(part: Part) -> str:
   if isinstance(part, Picture):
     data = base64.b64encode(part.path.read_bytes()).decode()
     alt = _escaped(part.title)
-    return f'{head}<p><img alt="{alt}" src="data:image/png;base64,{data}"></p>'
+    return (
+      f'{head}<div class="wide"><img alt="{alt}"'
+      f' src="data:image/png;base64,{data}"></div>'
+    )
   rows = [_row('th', part.heads), *(_row('td', row) for row in part.rows)]
   table = '\n'.join(rows)
   note = f'\n<p>{_escaped(part.note)}</p>' if part.note else ''

@@ -21,14 +21,21 @@ _NAMES = {
 }
 # Caption of every figure with several seeds.
 BANDS = 'Bands and error bars: minimum to maximum over seeds'
-Kind = Literal['line', 'marks', 'bars', 'dots']
+Kind = Literal['line', 'marks', 'points', 'bars', 'dots']
 
 
-class Style(NamedTuple):
-  """Color, and line style or marker."""
+class Bound(NamedTuple):
+  """A threshold, drawn across a panel.
 
+  Attributes:
+    label: beside the line.
+    value: on the y axis.
+    color: of the rule that has it.
+  """
+
+  label: str
+  value: float
   color: str
-  line: str = '-'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +48,8 @@ class Series:
     y: f64 [n].
     low: f64 [n], lower end of a band or an error bar; None for none.
     high: f64 [n], its upper end.
-    kind: 'line', 'marks' (a line with markers), 'dots', or 'bars'.
+    kind: 'line', 'marks' (a line with markers), 'points' (markers with error
+      bars), 'dots' (a scatter), or 'bars'.
   """
 
   label: str
@@ -64,6 +72,9 @@ class Panel:
     x_log: whether the x axis is logarithmic.
     y_log: whether the y axis is logarithmic.
     ticks: labels of x = 0, 1, …; () for numbers.
+    bounds: thresholds to draw.
+    row: adjacent panels of one name stand in one row, with one y axis; '' for
+      wherever there is room.
   """
 
   title: str
@@ -73,6 +84,8 @@ class Panel:
   x_log: bool = False
   y_log: bool = False
   ticks: Sequence[str] = ()
+  bounds: Sequence[Bound] = ()
+  row: str = ''
 
 
 PanelsFn = Callable[[Points], Sequence[Panel]]
@@ -158,6 +171,7 @@ def bars(
   y_label: str,
   *,
   by: str = 'variant',
+  y_log: bool = False,
 ) -> Panel:
   """Panel with one bar per variant: mean over seeds, error bar min to max.
 
@@ -167,6 +181,8 @@ def bars(
     title: of the panel.
     y_label: of the y axis.
     by: column with one bar per value.
+    y_log: whether the y axis is logarithmic. It has no 0 from which a bar
+      could begin, so there are points instead.
   """
   names = [
     name
@@ -183,15 +199,27 @@ def bars(
         y=np.array([means.mean()]),
         low=np.array([means.min()]),
         high=np.array([means.max()]),
-        kind='bars',
+        kind='points' if y_log else 'bars',
       )
     )
   return Panel(
-    title=title, x_label='', y_label=y_label, series=series, ticks=names
+    title=title,
+    x_label='',
+    y_label=y_label,
+    series=series,
+    y_log=y_log,
+    ticks=names,
   )
 
 
-def grouped(points: Points, column: str, title: str, y_label: str) -> Panel:
+def grouped(
+  points: Points,
+  column: str,
+  title: str,
+  y_label: str,
+  *,
+  ordered: bool = True,
+) -> Panel:
   """Panel with one marker per variant and label: means over seeds.
 
   Args:
@@ -199,10 +227,14 @@ def grouped(points: Points, column: str, title: str, y_label: str) -> Panel:
     column: of numbers.
     title: of the panel.
     y_label: of the y axis.
+    ordered: whether the labels have an order, so that a line may join them.
   """
   labels = points.values('label')
+  variants = points.values('variant')
   series = []
-  for variant in points.values('variant'):
+  for number, variant in enumerate(variants):
+    # Side by side, or one error bar would hide another.
+    aside = 0.5 * (number - (len(variants) - 1) / 2) / max(len(variants), 1)
     found = [
       points.by_seed(column, variant=variant, label=label) for label in labels
     ]
@@ -210,11 +242,11 @@ def grouped(points: Points, column: str, title: str, y_label: str) -> Panel:
     series.append(
       Series(
         label=variant,
-        x=np.array(there, np.float64),
+        x=np.array(there, np.float64) + aside,
         y=np.array([found[place].mean() for place in there]),
         low=np.array([found[place].min() for place in there]),
         high=np.array([found[place].max() for place in there]),
-        kind='marks',
+        kind='marks' if ordered else 'points',
       )
     )
   return Panel(
@@ -229,6 +261,7 @@ def dots(
   title: str,
   *,
   y_log: bool = False,
+  bounds: Sequence[Bound] = (),
 ) -> Panel:
   """Scatter plot, one color per variant; x is logarithmic."""
   series = [
@@ -247,6 +280,7 @@ def dots(
     series=series,
     x_log=True,
     y_log=y_log,
+    bounds=bounds,
   )
 
 

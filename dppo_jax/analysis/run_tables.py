@@ -191,11 +191,11 @@ def masked_rows(outcomes: Sequence[Outcome]) -> Iterator[Row]:
         }
 
 
-# Of a token that is seldomer, a share that is masked says nothing.
+# Least frequency of a token whose masked share is reported; rarer is noise.
 _SELDOM = 0.001
-# Of the tokens of a batch, every so many is a point.
+# Every ninth token is plotted.
 _EVERY = 9
-# DPPO section 6: rare below, and what is called common here.
+# DPPO section 6: rare below .1; common, from .5, is our choice.
 _RARE, _COMMON = 0.1, 0.5
 
 

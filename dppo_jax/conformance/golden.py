@@ -12,13 +12,15 @@ are results, f32:
   unirl/cppo_mask/MODE                         [B, T]
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
 from typing import NamedTuple
 import zipfile
 
 import numpy as np
+
+from dppo_jax import bounded_npz
 
 
 class GoldenError(ValueError):
@@ -88,14 +90,20 @@ _RESULT_SHAPES = {
 
 
 def read_folder(folder: pathlib.Path) -> list[Golden]:
-  """Golden files of a folder, sorted by name.
+  """Golden files of a folder, sorted by name; raises as `read_files` does."""
+  return read_files(folder, sorted(folder.glob('*.npz')))
+
+
+def read_files(
+  folder: pathlib.Path, paths: Sequence[pathlib.Path]
+) -> list[Golden]:
+  """Golden files of a folder, in the order given.
 
   Raises:
     GoldenError: there is none, or some cannot be compared; lists all problems.
   """
   if not folder.is_dir():
     raise GoldenError(f'--golden: no folder {str(folder)!r}.')
-  paths = sorted(folder.glob('*.npz'))
   if not paths:
     raise GoldenError(
       f'--golden: no .npz file in {str(folder)!r}; name the folder that holds'
@@ -120,7 +128,7 @@ def read_file(path: pathlib.Path) -> Golden:
       values disagree; the message has the file and for each array what was got
       and expected.
   """
-  arrays = _load(path)
+  arrays = load_arrays(path)
   missing = [name for name in Inputs._fields if name not in arrays]
   if missing:
     found = [name for name in Inputs._fields if name in arrays]
@@ -136,13 +144,17 @@ def read_file(path: pathlib.Path) -> Golden:
   return Golden(name=path.name, inputs=inputs, results=arrays)
 
 
-def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
-  if not zipfile.is_zipfile(path):
+def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Arrays of an .npz by name; nothing in it is ever unpickled.
+
+  Raises:
+    GoldenError: not an .npz of numbers.
+  """
+  if not path.is_file() or not zipfile.is_zipfile(path):
     raise GoldenError(f'{path.name}: not an .npz file: it is no archive.')
   try:
-    with np.load(path, allow_pickle=False) as archive:
-      arrays = {name: archive[name] for name in archive.files}
-  except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    arrays = bounded_npz.read(path)
+  except (OSError, ValueError) as error:
     raise GoldenError(
       f'{path.name}: not an .npz file of plain numbers: {error}'
     ) from error

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dppo_jax import parallel
+from dppo_jax import bounded_npz, parallel
 from dppo_jax.base import Params, Prompts
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.policy import Policy, make_policy
@@ -166,14 +166,16 @@ def _key() -> jax.Array:
 
 
 def _read_expected(path: pathlib.Path) -> dict[str, np.ndarray]:
-  with np.load(path, allow_pickle=False) as archive:
-    missing = [name for name in _ARRAYS if name not in archive.files]
-    if missing:
-      raise ValueError(
-        f'{path}: lacks {", ".join(missing)}; it must hold'
-        f' {", ".join(_ARRAYS)}.'
-      )
-    return {name: archive[name] for name in _ARRAYS}
+  try:
+    found = bounded_npz.read(path)
+  except (OSError, ValueError) as error:
+    raise ValueError(f'{path} is damaged ({error}); write it again.') from error
+  missing = [name for name in _ARRAYS if name not in found]
+  if missing:
+    raise ValueError(
+      f'{path}: lacks {", ".join(missing)}; it must hold {", ".join(_ARRAYS)}.'
+    )
+  return {name: found[name] for name in _ARRAYS}
 
 
 def describe(root: pathlib.Path, found: Sequence[ModelComparison]) -> str:

@@ -5,6 +5,7 @@ it; where those differ, a model gets other ids than it was trained on.
 """
 
 from collections.abc import Iterator, Mapping
+import re
 from typing import Any
 
 import tokenizers
@@ -35,7 +36,7 @@ def check(
     *((number, text) for text, number in added.items()),
   ]
   for name, text in listed:
-    number = int(name) if str(name).isdecimal() else -1
+    number = int(name) if re.fullmatch('[0-9]{1,10}', str(name)) else -1
     # The library's ids have 32 bits.
     found = tokenizer.id_to_token(number) if 0 <= number < 2**32 else None
     if found != text:

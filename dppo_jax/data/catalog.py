@@ -9,6 +9,7 @@ import pathlib
 from typing import Any
 
 from dppo_jax.data import fields, reference_answers, tfds_builder
+from dppo_jax.data.downloads import Repository
 
 # (split, data_dir) -> rows of the data set.
 Prepare = Callable[[str, pathlib.Path], Iterator[Mapping[str, Any]]]
@@ -20,6 +21,7 @@ class Source:
 
   Attributes:
     published: where its files are published, for error messages.
+    repository: the one of them that a command downloads; None of none.
     splits: splits named by its files; () if it has a single split.
     prompt: fields of the problem: text, chat messages, or a template of several
       fields, '{Body} {Question}', present if all of them are.
@@ -34,6 +36,7 @@ class Source:
   """
 
   published: str
+  repository: Repository | None = None
   splits: tuple[str, ...]
   prompt: tuple[str, ...]
   answer: tuple[str, ...]
@@ -49,6 +52,7 @@ SOURCES: Mapping[str, Source] = {
   'gsm8k': Source(
     published='github.com/openai/grade-school-math (grade_school_math/data/'
     'train.jsonl, test.jsonl), or openai/gsm8k on Hugging Face (main/)',
+    repository=Repository('openai/gsm8k', 'main/*'),
     splits=('train', 'test'),
     prompt=('question',),
     answer=('answer',),
@@ -59,6 +63,7 @@ SOURCES: Mapping[str, Source] = {
   'math': Source(
     published='EleutherAI/hendrycks_math or DigitalLearningGmbH/MATH-lighteval'
     ' on Hugging Face (train and test, parquet)',
+    repository=Repository('EleutherAI/hendrycks_math', '*.parquet'),
     splits=('train', 'test'),
     prompt=('problem',),
     answer=('solution',),
@@ -68,6 +73,7 @@ SOURCES: Mapping[str, Source] = {
   ),
   'math_500': Source(
     published='HuggingFaceH4/MATH-500 on Hugging Face (test.jsonl)',
+    repository=Repository('HuggingFaceH4/MATH-500', 'test.jsonl'),
     splits=(),
     prompt=('problem',),
     answer=('answer',),
@@ -77,6 +83,9 @@ SOURCES: Mapping[str, Source] = {
   'dapo_math_17k': Source(
     published='BytedTsinghua-SIA/DAPO-Math-17k on Hugging Face'
     ' (data/dapo-math-17k.parquet)',
+    repository=Repository(
+      'BytedTsinghua-SIA/DAPO-Math-17k', 'data/dapo-math-17k.parquet'
+    ),
     splits=(),
     prompt=('prompt',),
     answer=('reward_model.ground_truth',),
@@ -86,6 +95,7 @@ SOURCES: Mapping[str, Source] = {
     published='HuggingFaceH4/aime_2024 (data/train-*.parquet),'
     ' Maxwell-Jia/AIME_2024 (aime_2024_problems.parquet) or'
     ' BytedTsinghua-SIA/AIME-2024 (data/aime-2024.parquet) on Hugging Face',
+    repository=Repository('HuggingFaceH4/aime_2024', 'data/train-*'),
     splits=(),
     prompt=('problem', 'Problem', 'prompt'),
     answer=('answer', 'Answer', 'reward_model.ground_truth'),
@@ -95,6 +105,7 @@ SOURCES: Mapping[str, Source] = {
     published='math-ai/aime25 (test.jsonl), opencompass/AIME2025'
     ' (aime2025-I.jsonl, aime2025-II.jsonl) or MathArena/aime_2025'
     ' (data/train-*.parquet) on Hugging Face',
+    repository=Repository('math-ai/aime25', 'test.jsonl'),
     splits=(),
     prompt=('problem', 'question'),
     answer=('answer',),
@@ -102,6 +113,7 @@ SOURCES: Mapping[str, Source] = {
   ),
   'aime_2026': Source(
     published='MathArena/aime_2026 (data/train-*.parquet) on Hugging Face',
+    repository=Repository('MathArena/aime_2026', 'data/train-*'),
     splits=(),
     prompt=('problem', 'question'),
     answer=('answer',),
@@ -111,6 +123,7 @@ SOURCES: Mapping[str, Source] = {
   'countdown': Source(
     published='Jiayi-Pan/Countdown-Tasks-3to4 (data/train-*.parquet) on Hugging'
     ' Face',
+    repository=Repository('Jiayi-Pan/Countdown-Tasks-3to4', 'data/train-*'),
     splits=(),
     prompt=(
       'Reach {target} with the numbers {nums}: use each of them exactly once,'
@@ -121,6 +134,7 @@ SOURCES: Mapping[str, Source] = {
   'svamp': Source(
     published='ChilleD/SVAMP (data/train-*.parquet, data/test-*.parquet) on'
     ' Hugging Face; or name the SVAMP.json of github.com/arkilpatel/SVAMP',
+    repository=Repository('ChilleD/SVAMP', 'data/*'),
     splits=('train', 'test'),
     prompt=('{Body} {Question}',),
     answer=('Answer',),
@@ -129,6 +143,7 @@ SOURCES: Mapping[str, Source] = {
   ),
   'asdiv': Source(
     published='EleutherAI/asdiv (asdiv/validation-*.parquet) on Hugging Face',
+    repository=Repository('EleutherAI/asdiv', 'asdiv/validation-*'),
     splits=(),
     prompt=('{body} {question}',),
     answer=('answer',),
@@ -138,6 +153,7 @@ SOURCES: Mapping[str, Source] = {
   'aqua': Source(
     published='deepmind/aqua_rat (raw/train-*.parquet, validation-*, test-*) on'
     ' Hugging Face',
+    repository=Repository('deepmind/aqua_rat', 'raw/*'),
     splits=('train', 'validation', 'test'),
     prompt=('question',),
     options=('options',),
@@ -147,6 +163,7 @@ SOURCES: Mapping[str, Source] = {
   'sat': Source(
     published='github.com/ruixiangcui/AGIEval (data/v1/sat-math.jsonl), or'
     ' dmayhem93/agieval-sat-math (data/test-*.parquet) on Hugging Face',
+    repository=Repository('dmayhem93/agieval-sat-math', 'data/test-*'),
     splits=(),
     prompt=('question', 'query'),
     options=('options',),
@@ -155,6 +172,7 @@ SOURCES: Mapping[str, Source] = {
   ),
   'mmlu_stem': Source(
     published='TIGER-Lab/MMLU-STEM (data/test-*.parquet) on Hugging Face',
+    repository=Repository('TIGER-Lab/MMLU-STEM', 'data/test-*'),
     splits=(),
     prompt=('question',),
     options=('choices',),
@@ -167,6 +185,9 @@ SOURCES: Mapping[str, Source] = {
     ' (Gaokao2023-Math-En.jsonl) on Hugging Face, or'
     ' github.com/ruixiangcui/AGIEval (data/v1/gaokao-mathqa.jsonl,'
     ' gaokao-mathcloze.jsonl)',
+    repository=Repository(
+      'MARIO-Math-Reasoning/Gaokao2023-Math-En', 'Gaokao2023-Math-En.jsonl'
+    ),
     splits=(),
     prompt=('question',),
     options=('options',),
@@ -177,6 +198,7 @@ SOURCES: Mapping[str, Source] = {
   'olympiadbench': Source(
     published='Hothan/OlympiadBench (OE_TO_maths_en_COMP/*.parquet) on Hugging'
     ' Face, or math-ai/olympiadbench',
+    repository=Repository('Hothan/OlympiadBench', 'OE_TO_maths_en_COMP/*'),
     splits=(),
     prompt=('{context}\n\n{question}', 'question'),
     answer=('final_answer',),

@@ -2,7 +2,7 @@
 
 A template is untrusted code. It sees the messages and the special tokens,
 cannot access attributes or mutate its inputs, and fails if it is too long,
-writes too much text, or repeats text or raises powers beyond a bound.
+runs too long, or writes or builds too much text; see `template_limits`.
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -11,13 +11,12 @@ import json
 from typing import Any, NoReturn
 
 import jinja2
-from jinja2 import ext, meta, nodes, sandbox
+from jinja2 import ext, meta, nodes
 
+from dppo_jax.data.template_limits import MAX_TEXT_LENGTH, BoundedSandbox
 from dppo_jax.suggestions import suggest
 
 MAX_TEMPLATE_LENGTH = 200_000  # Characters; published ones have up to 20,000.
-MAX_TEXT_LENGTH = 2_000_000  # Characters that a template may write.
-_MAX_EXPONENT = 64
 # A fixed date, so that a resumed run renders the same prompts; it is the
 # default of Llama 3's template.
 _TODAY = datetime.datetime(2024, 7, 26)
@@ -27,24 +26,6 @@ _UNUSED = ('tools', 'documents')  # Defined as None: templates test them.
 _OURS = {'messages', 'add_generation_prompt', 'raise_exception', 'strftime_now'}
 
 Messages = Sequence[Mapping[str, str]]
-
-
-class _Sandbox(sandbox.ImmutableSandboxedEnvironment):
-  """Sandbox that also bounds repetition and powers."""
-
-  intercepted_binops = frozenset(('*', '**'))
-
-  def call_binop(
-    self, context: Any, operator: str, left: Any, right: Any
-  ) -> Any:
-    """Raises on repetitions and powers above the bounds."""
-    if operator == '**' and isinstance(right, int) and right > _MAX_EXPONENT:
-      raise sandbox.SecurityError(f'an exponent of {right}')
-    for text, times in ((left, right), (right, left)):
-      if isinstance(text, (str, list, tuple)) and isinstance(times, int):
-        if len(text) * times > MAX_TEXT_LENGTH:
-          raise sandbox.SecurityError(f'{len(text)} items {times} times')
-    return super().call_binop(context, operator, left, right)
 
 
 class _Generation(ext.Extension):
@@ -59,6 +40,11 @@ class _Generation(ext.Extension):
     return nodes.Scope(body, lineno=line)
 
 
+def _one_line(error: Exception) -> str:
+  """Text of an error, which the template may have chosen, cut short."""
+  return ' '.join(str(error)[:1000].split())[:200]
+
+
 def _raise(message: str) -> NoReturn:
   raise jinja2.TemplateError(message)
 
@@ -69,6 +55,18 @@ def _to_json(value: Any, **options: Any) -> str:
 
 def _now(form: str) -> str:
   return _TODAY.strftime(form)
+
+
+def _make_environment() -> BoundedSandbox:
+  """Sandbox with the tags, filters and functions that templates expect."""
+  environment = BoundedSandbox(
+    trim_blocks=True,
+    lstrip_blocks=True,
+    extensions=[_Generation, ext.loopcontrols],
+  )
+  environment.filters['tojson'] = _to_json
+  environment.globals.update(raise_exception=_raise, strftime_now=_now)
+  return environment
 
 
 def _check_arguments(
@@ -101,8 +99,8 @@ def compile_template(
   Returns:
     A function of messages, {'role': …, 'content': …} each, and of whether to
     open the assistant's turn, as for sampling. It raises ValueError if the
-    template rejects the messages, fails, or writes more than `MAX_TEXT_LENGTH`
-    characters.
+    template rejects the messages, fails, writes more than `MAX_TEXT_LENGTH`
+    characters, or takes more than `MAX_WORK` steps.
 
   Raises:
     ValueError: the template is longer than `MAX_TEMPLATE_LENGTH`, is malformed,
@@ -113,19 +111,14 @@ def compile_template(
       f'data.chat_template: {origin} has {len(source):,} characters; at most'
       f' {MAX_TEMPLATE_LENGTH:,}. Shorten it, or set data.chat_template=False.'
     )
-  environment = _Sandbox(
-    trim_blocks=True,
-    lstrip_blocks=True,
-    extensions=[_Generation, ext.loopcontrols],
-  )
-  environment.filters['tojson'] = _to_json
-  environment.globals.update(raise_exception=_raise, strftime_now=_now)
+  environment = _make_environment()
   try:
     template = environment.from_string(source)
-  except (jinja2.TemplateError, RecursionError) as error:
+  # Of what jinja lets pass, Python may yet refuse to compile some.
+  except Exception as error:
     raise ValueError(
-      f'data.chat_template: {origin} is no valid template ({error}); fix it, or'
-      ' set data.chat_template=False.'
+      f'data.chat_template: {origin} is no valid template'
+      f' ({_one_line(error)}); fix it, or set data.chat_template=False.'
     ) from error
   given = dict(arguments or {})
   if given:
@@ -134,6 +127,7 @@ def compile_template(
 
   def render(messages: Messages, opened: bool = True) -> str:
     pieces, length = [], 0
+    environment.begin()
     try:
       for piece in template.generate(
         **special_tokens,
@@ -150,7 +144,7 @@ def compile_template(
     except Exception as error:
       raise ValueError(
         f'data.chat_template: {origin} fails on a prompt'
-        f' ({type(error).__name__}: {error}); fix it, or set'
+        f' ({type(error).__name__}: {_one_line(error)}); fix it, or set'
         ' data.chat_template=False.'
       ) from error
     return ''.join(pieces)

@@ -39,7 +39,7 @@ def fill(row: record_files.RawRecord, template: str) -> str | None:
 
   A list is written with commas between its entries.
 
-  >>> fill(record_files.Row({'a': 'Add', 'b': [1, 2]}, ''), '{a}: {b}')
+  >>> fill(record_files.RawRecord({'a': 'Add', 'b': [1, 2]}, ''), '{a}: {b}')
   'Add: 1, 2'
 
   Raises:

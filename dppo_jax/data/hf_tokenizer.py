@@ -6,7 +6,6 @@ config.json. The chat template is the only code in them; it runs in a sandbox.
 """
 
 from collections.abc import Iterable, Mapping
-import json
 import os
 import pathlib
 import re
@@ -15,7 +14,8 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from dppo_jax.data import added_tokens, chat_template
+from dppo_jax import bounded_json
+from dppo_jax.data import added_tokens, chat_template, downloads
 
 _FILE = 'tokenizer.json'
 _WORDS = 'What the assistant says.'  # A marker, to find the text after it.
@@ -265,13 +265,14 @@ def _read_tokenizer(folder: pathlib.Path) -> tokenizers.Tokenizer:
   path = folder / _FILE
   if not path.is_file():
     raise ValueError(
-      f'data.tokenizer: no file {str(path)!r}; name a folder with the'
-      f' {_FILE} of a model, or set it to the empty text for the word tokenizer'
-      ' of data.task.'
+      f'data.tokenizer: no file {str(path)!r}; {downloads.advice(folder)} The'
+      ' empty text is the word tokenizer of data.task.'
     )
   try:
     tokenizer = tokenizers.Tokenizer.from_file(str(path))
-  except Exception as error:  # The library raises nothing more precise.
+  except (KeyboardInterrupt, SystemExit):
+    raise
+  except BaseException as error:  # Of this library: also what a panic becomes.
     raise ValueError(
       f'data.tokenizer: cannot read {str(path)!r} ({error}); fetch it again.'
     ) from error
@@ -298,14 +299,11 @@ def _read_json(folder: pathlib.Path, name: str) -> dict[str, Any]:
   if not path.is_file():
     return {}
   try:
-    found = json.loads(path.read_text(encoding='utf-8'))
+    return bounded_json.read_object(path)
   except (ValueError, OSError) as error:
     raise ValueError(
       f'data.tokenizer: cannot read {str(path)!r} ({error}); fetch it again.'
     ) from error
-  if not isinstance(found, dict):
-    raise ValueError(f'data.tokenizer: {str(path)!r} holds no JSON object.')
-  return found
 
 
 def _special_tokens(
@@ -329,7 +327,9 @@ def _chat_template(
   path = folder / 'chat_template.jinja'
   if path.is_file():
     try:
-      return path.read_text(encoding='utf-8'), str(path)
+      # A character has up to four bytes; `compile_template` counts them.
+      limit = 4 * chat_template.MAX_TEMPLATE_LENGTH
+      return bounded_json.read_bytes(path, limit).decode('utf-8'), str(path)
     except (ValueError, OSError) as error:
       raise ValueError(
         f'data.chat_template: cannot read {str(path)!r} ({error}).'
@@ -337,8 +337,9 @@ def _chat_template(
   origin = str(folder / 'tokenizer_config.json')
   found = settings.get('chat_template')
   if isinstance(found, list):  # Several, by name.
-    named = {t.get('name'): t.get('template') for t in found if t}
-    found = named.get('default')
+    named = [t for t in found if isinstance(t, dict)]
+    named = [t.get('template') for t in named if t.get('name') == 'default']
+    found = named[-1] if named else None
   if not isinstance(found, str):
     raise ValueError(
       f'data.chat_template: neither {str(path)!r} nor {origin!r} has one; set'

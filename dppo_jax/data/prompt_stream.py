@@ -179,6 +179,45 @@ def batch_indices(
   return epoch_indices(positions, num_examples, seed, ())
 
 
+def _by_component(
+  examples: Sequence[base.Example], num_components: int, max_prompt_length: int
+) -> list[np.ndarray]:
+  """Indices of the examples of each component of a mixture, i64 [n_i].
+
+  Raises:
+    ValueError: a component has no example.
+  """
+  components = [example.get('component', 0) for example in examples]
+  members = [
+    np.flatnonzero(np.equal(components, i)) for i in range(num_components)
+  ]
+  empty = [i for i, found in enumerate(members) if not len(found)]
+  if empty:
+    raise ValueError(
+      f'data.mixture: no prompt of row {empty[0]} fits into'
+      f' data.max_prompt_length={max_prompt_length}; raise that, or remove'
+      ' the row.'
+    )
+  return members
+
+
+def _by_id(examples: Sequence[base.Example]) -> dict[int, base.Example]:
+  """Examples by their id, in the given order.
+
+  Raises:
+    ValueError: an id occurs twice.
+  """
+  ids = [int(example['example_id']) for example in examples]
+  found = dict(zip(ids, examples, strict=True))
+  if len(found) != len(ids):
+    repeated, count = collections.Counter(ids).most_common(1)[0]
+    raise ValueError(
+      f'data.task: example_id {repeated} occurs {count} times; ids must be '
+      'unique.'
+    )
+  return found
+
+
 class PromptStream:
   """Prompts of each train step, a pure function of the step.
 
@@ -247,30 +286,15 @@ class PromptStream:
     self.num_unanswered = num_unanswered
     self.num_trained_on = num_trained_on
     self._seed = seed
-    components = [e.get('component', 0) for e in encoded.examples]
-    self._members = [
-      np.flatnonzero(np.equal(components, i)) for i in range(len(weights))
-    ]
-    empty = [i for i, found in enumerate(self._members) if not len(found)]
-    if empty:
-      raise ValueError(
-        f'data.mixture: no prompt of row {empty[0]} fits into'
-        f' data.max_prompt_length={max_prompt_length}; raise that, or remove'
-        ' the row.'
-      )
     self._weights = tuple(weights)
+    self._members = _by_component(
+      encoded.examples, len(weights), max_prompt_length
+    )
+    self._examples = _by_id(encoded.examples)
     # NumPy arrays; the caller transfers them to devices.
     self._tokens: Any = encoded.tokens
     self._mask: Any = encoded.mask
-    ids = [int(example['example_id']) for example in encoded.examples]
-    self._ids: Any = np.asarray(ids, np.int32)
-    self._examples = dict(zip(ids, encoded.examples, strict=True))
-    if len(self._examples) != len(ids):
-      repeated, count = collections.Counter(ids).most_common(1)[0]
-      raise ValueError(
-        f'data.task: example_id {repeated} occurs {count} times; ids must be '
-        'unique.'
-      )
+    self._ids: Any = np.asarray(list(self._examples), np.int32)
 
   def _take(self, indices: np.ndarray) -> base.Prompts:
     return base.Prompts(

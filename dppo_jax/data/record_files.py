@@ -10,8 +10,14 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from pyarrow import parquet
 
+from dppo_jax import bounded_json
+
 SUFFIXES = ('.jsonl', '.json', '.parquet')
 _BATCH_SIZE = 4096  # Rows of a parquet file held at once.
+# Bytes of a row of .jsonl, and of a .json, which is held as a whole.
+_MAX_LINE = 64 * 2**20
+_MAX_JSON = 2 * 2**30
+_MAX_CONTAINERS = 50_000_000  # Lists and objects in a .json.
 
 
 class RawRecord(NamedTuple):
@@ -63,7 +69,8 @@ def find_files(
     path
     for path in folder.glob('**/*')
     if path.suffix in SUFFIXES
-    and not any(part.startswith('.') for part in path.parts)
+    # Below the folder, which itself may be in ~/.cache.
+    and not any(part[0] == '.' for part in path.relative_to(folder).parts)
     and (not split or word.search(path.relative_to(folder).as_posix()))
   )
 
@@ -156,8 +163,8 @@ def _decode(data: bytes, where: str) -> str:
 
 def _object(text: str, where: str, hint: str = '') -> Any:
   try:
-    return json.loads(text)
-  except (ValueError, RecursionError) as error:
+    return bounded_json.parse(text, max_containers=_MAX_CONTAINERS)
+  except ValueError as error:
     raise ValueError(
       f'data.files: {where} is not JSON ({error}){hint}.'
     ) from error
@@ -183,8 +190,14 @@ def _row(values: Any, where: str, *, hint: str = '') -> RawRecord:
 
 def _read_lines(path: pathlib.Path) -> Iterator[RawRecord]:
   with path.open('rb') as file:
-    for number, line in enumerate(file, 1):
+    lines = iter(lambda: file.readline(_MAX_LINE + 1), b'')
+    for number, line in enumerate(lines, 1):
       where = f'{path}, line {number}'
+      if len(line) > _MAX_LINE:
+        raise ValueError(
+          f'data.files: {where} has more than {_MAX_LINE:,} bytes; a .jsonl'
+          ' file has one row per line: shorten or remove it.'
+        )
       text = _decode(line.removeprefix(b'\xef\xbb\xbf'), where)
       if not text.strip():
         continue
@@ -204,7 +217,13 @@ def _read_lines(path: pathlib.Path) -> Iterator[RawRecord]:
 
 def _read_json(path: pathlib.Path) -> Iterator[RawRecord]:
   """Rows of one object, as MATH was first published, or of a list."""
-  data = path.read_bytes()
+  try:
+    data = bounded_json.read_bytes(path, _MAX_JSON)
+  except ValueError as error:
+    raise ValueError(
+      f'data.files: {path} has {error}; write it as .jsonl or .parquet, which'
+      ' are read row by row.'
+    ) from error
   for number, line in enumerate(data.splitlines(), 1):
     _decode(line, f'{path}, line {number}')
   text = data.decode('utf-8-sig')
@@ -222,8 +241,8 @@ def _read_json(path: pathlib.Path) -> Iterator[RawRecord]:
 
 def _is_object(text: str) -> bool:
   try:
-    return isinstance(json.loads(text), dict)
-  except (ValueError, RecursionError):
+    return isinstance(bounded_json.parse(text), dict)
+  except ValueError:
     return False
 
 

@@ -74,7 +74,8 @@ def letter(text: str) -> str:
     ValueError: neither a letter nor an index.
   """
   text = text.strip()
-  return choices.read_answer(int(text) if text.isdecimal() else text, ())
+  index = re.fullmatch('[0-9]{1,9}', text)
+  return choices.read_answer(int(text) if index else text, ())
 
 
 def without_dollars(text: str) -> str:

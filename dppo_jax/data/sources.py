@@ -12,8 +12,8 @@ import pathlib
 from typing import Any, NamedTuple
 
 from dppo_jax import base, suggestions
+from dppo_jax.data import downloads, record_files, row_fields
 from dppo_jax.data import fields as fields_lib
-from dppo_jax.data import record_files, row_fields
 from dppo_jax.data.catalog import SOURCES, Source
 
 _FOLDER = 'files'  # Below data.data_dir: one folder per source.
@@ -117,10 +117,18 @@ def locate(
     missing = repr(files) if files else f'file of split {split!r} in {folder}'
     raise ValueError(
       f'{key}: no {missing} for the source {name!r}{_there(unfit, split)}.'
-      f' Published: {source.published}. Put the files into {folder}, or name'
-      f' them in {key}; {", ".join(record_files.SUFFIXES)} are read.'
+      f' {_get(source, folder)}; or name files in {key};'
+      f' {", ".join(record_files.SUFFIXES)} are read.'
     )
   return list(found)
+
+
+def _get(source: Source, folder: pathlib.Path) -> str:
+  """Tells how the files of a source come into its folder."""
+  if source.repository is None:
+    return f'Put yours into {folder}'
+  command = downloads.data_command(source.repository, folder)
+  return f'Published: {source.published}. Get them: {command}'
 
 
 def _unfit(source: Source, folder: pathlib.Path) -> list[str]:

@@ -8,6 +8,7 @@ in tokens. The end token belongs to the tokenizer and never occurs in text.
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
+import string
 from typing import NamedTuple
 
 import numpy as np
@@ -67,7 +68,8 @@ class Task:
   def digits(self) -> np.ndarray:
     """Digit of each token, i32 [V]; -1 if the token is no digit."""
     digits = [
-      int(word[0]) if word[0].isdigit() else -1 for word in self.vocabulary
+      int(word[0]) if word[0] in string.digits else -1
+      for word in self.vocabulary
     ]
     return np.asarray(digits, np.int32)
 

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -17,84 +16,24 @@ from dppo_jax.base import (
   Batch,
   Decisions,
   Demonstrations,
-  DivergenceFn,
+  Movement,
   Params,
   TokenStats,
 )
 from dppo_jax.learner import scoring
+from dppo_jax.learner.loss_config import Context, LossConfig
+from dppo_jax.learner.movement import (
+  candidate_weights,
+  measure,
+  rate_of,
+  ratio_limits,
+)
 from dppo_jax.lm_head.chunked_pass import HeadLoss, Targets, VocabularyConfig
 from dppo_jax.lm_head.fused_loss import head_loss
 from dppo_jax.models import moe
 from dppo_jax.models.policy import Policy, with_base
-from dppo_jax.ops import divergences, objectives, trust_regions
+from dppo_jax.ops import centering, divergences, objectives, trust_regions
 from dppo_jax.ops.log_probs import token_stats
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LossConfig:
-  """Independent axes of the policy loss.
-
-  Attributes:
-    prompt_length: P, columns before the completion.
-    shared_rows: consecutive rows whose prompt is run once.
-    temperature: divides the logits, as in the sampler.
-    rule: a key of `TRUST_REGIONS`.
-    divergence: a key of `DIVERGENCES`.
-    top_k_set: 'union', the paper's K or K + 1 atoms, or 'replace_kth', the
-      authors' code: exactly K.
-    anchor: 'rollout' or 'recomputed': whose policy the rule compares.
-    bounds: thresholds of the rule.
-    loss_form: a key of `FORMS`.
-    importance: 'token', pi / mu of each token; 'sequence', its geometric mean
-      over the completion; or 'least_prefix', that of the token times the least
-      one before it.
-    ratio_cap: C, truncation of pi / mu above.
-    ratio_floor: truncation below, 0 for none.
-    kl_coefficient: weight of the KL to the reference; 0 switches it off.
-    kl_estimator: a key of `KL_ESTIMATORS`.
-    entropy_coefficient: weight of the entropy bonus; 0 switches it off.
-    load_balance_coefficient: weight of `moe.load_balance` of the rows at hand;
-      0 switches it off.
-  """
-
-  prompt_length: int
-  shared_rows: int
-  temperature: float
-  rule: str
-  divergence: str
-  top_k_set: str
-  anchor: str
-  bounds: trust_regions.Thresholds
-  loss_form: str
-  importance: str
-  ratio_cap: float
-  ratio_floor: float
-  kl_coefficient: float
-  kl_estimator: str
-  entropy_coefficient: float
-  load_balance_coefficient: float
-
-
-@flax.struct.dataclass(kw_only=True)
-class Context:
-  """Input of the decisions beside the policy's own stats; all [B, R].
-
-  Attributes:
-    weights: f32, of each token in the loss, 0.0 where masked.
-    mask: bool, completion tokens.
-    advantages: f32.
-    rollout_log_probs: f32, log mu.
-    anchor_log_probs: f32, of the policy that the rule compares with.
-    reference_log_probs: f32, or None without a KL penalty.
-  """
-
-  weights: Array
-  mask: Array
-  advantages: Array
-  rollout_log_probs: Array
-  anchor_log_probs: Array
-  reference_log_probs: Array | None
-
 
 # (head of the anchor [V, D] or None, frozen weights below an adapter or None).
 Shared = tuple[Array | None, Params | None] | None
@@ -123,8 +62,8 @@ def policy_loss(
     params: parameters to differentiate with respect to.
     batch: B rows.
     weights: f32 [B, R], of each completion token; 0.0 where masked.
-    shared: (anchor head [V, D], that `anchor.hidden` was read by, for a
-      divergence of whole distributions; frozen weights below an adapter).
+    shared: (anchor head [V, D], that `anchor.hidden` was read by, where whole
+      distributions are compared; frozen weights below an adapter).
     adapter_scale: of what the adapter adds; None where everything trains.
     with_top_k: whether the decisions hold pi's log-probs of the recorded ids.
 
@@ -176,7 +115,7 @@ def reference_loss(
     config: which loss.
     logits: [B, R, V], entry r predicts `targets.tokens[:, r]`; differentiable.
     targets: see `make_targets`.
-    anchor_logits: [B, R, V], for a divergence of whole distributions.
+    anchor_logits: [B, R, V], where whole distributions are compared.
 
   Returns:
     f32 [], and the decisions without a gradient.
@@ -184,26 +123,41 @@ def reference_loss(
   stats = functools.partial(
     token_stats, tokens=targets.tokens, temperature=config.temperature
   )
-  anchor, ids = targets.anchor, targets.anchor.top_ids
+  entropy = config.entropy_coefficient != 0
+  mu = whole_mu = targets.anchor
+  pi = whole_pi = stats(logits, top_ids=mu.top_ids, with_entropy=entropy)
   if anchor_logits is not None:  # All ids are recorded.
     ids = jnp.arange(logits.shape[-1], dtype=jnp.int32)
     ids = jnp.broadcast_to(ids, logits.shape)
-    anchor = stats(anchor_logits, top_ids=ids, with_entropy=False)
-  entropy = config.entropy_coefficient != 0
-  current = stats(logits, top_ids=ids, with_entropy=entropy)
-  divergence = divergence_of(config)(targets.tokens, anchor, current)
-  return loss_from_stats(config, targets.context, current, divergence)
+    whole_mu = stats(anchor_logits, top_ids=ids, with_entropy=False)
+    whole_pi = stats(logits, top_ids=ids, with_entropy=entropy)
+  exact = divergences.DIVERGENCES[config.divergence].records == 'hidden'
+  both = (whole_mu, whole_pi) if exact else (mu, pi)
+  movement, sums = measure(config, targets.tokens, *both)
+  if config.centering != 'off':
+    exact = config.centering == 'exact'
+    centre = centering.centre(
+      candidate_weights(config, targets.context, movement, sums),
+      whole_pi if exact else pi,
+      whole_mu if exact else mu,
+      exact=exact,
+    )
+    pi = dataclasses.replace(pi, centre=centre)
+  return loss_from_stats(config, targets.context, pi, movement)
 
 
 def make_head_loss(config: LossConfig, *, with_top_k: bool = False) -> HeadLoss:
   """The loss in the form that the fused LM head takes."""
   return HeadLoss(
-    divergence_fn=divergence_of(config),
+    measure=functools.partial(measure, config),
     integrand=divergences.DIVERGENCES[config.divergence].integrand,
+    rate=rate_of(config),
     loss_from_stats=functools.partial(loss_from_stats, config),
     needs_full_sequence=needs_full_sequence(config),
     with_entropy=config.entropy_coefficient != 0,
     with_top_k=with_top_k,
+    centering=config.centering,
+    candidate_weights=functools.partial(candidate_weights, config),
   )
 
 
@@ -219,7 +173,7 @@ def make_targets(
     config: which loss.
     batch: B rows.
     weights: f32 [B, R], of each completion token; 0.0 where masked.
-    anchor_head: [V, D], for a divergence of whole distributions.
+    anchor_head: [V, D], where whole distributions are compared.
 
   Raises:
     ValueError: the batch lacks stats that the config needs.
@@ -254,8 +208,20 @@ def make_targets(
       rollout_log_probs=batch.rollout.log_probs[:, first:],
       anchor_log_probs=anchor.log_probs,
       reference_log_probs=reference,
+      anchor_entropy=_anchor_entropy(config, anchor),
     ),
   )
+
+
+def _anchor_entropy(config: LossConfig, anchor: TokenStats) -> Array | None:
+  if not trust_regions.TRUST_REGIONS[config.rule].reads_entropy:
+    return None
+  if anchor.entropy is None:
+    raise ValueError(
+      f'trust_region.rule: {config.rule!r} needs the entropy of the anchor,'
+      ' which a sampler records; use trust_region.anchor "rollout"'
+    )
+  return anchor.entropy
 
 
 def needs_full_sequence(config: LossConfig) -> bool:
@@ -265,7 +231,7 @@ def needs_full_sequence(config: LossConfig) -> bool:
 
 
 def loss_from_stats(
-  config: LossConfig, context: Context, current: TokenStats, divergence: Array
+  config: LossConfig, context: Context, current: TokenStats, movement: Movement
 ) -> tuple[Array, Decisions]:
   """Loss of a batch, given pi's stats of each token.
 
@@ -273,34 +239,30 @@ def loss_from_stats(
     config: which loss.
     context: what is fixed during the update.
     current: pi's stats [B, R], differentiable.
-    divergence: f32 [B, R], as measured.
+    movement: as measured, [B, R].
 
   Returns:
     f32 [], and the decisions without a gradient.
   """
   mask, advantages = context.mask, context.advantages
-  frozen = jax.lax.stop_gradient(current)
+  frozen, movement = jax.lax.stop_gradient((current, movement))
   signals = trust_regions.Signals(
     advantages=advantages,
     log_probs=frozen.log_probs,
     anchor_log_probs=context.anchor_log_probs,
-    divergence=jax.lax.stop_gradient(divergence),
+    divergence=movement.divergence,
     mask=mask,
+    rate=movement.rate,
+    anchor_entropy=context.anchor_entropy,
   )
   keep = trust_regions.keep_weights(config.rule, signals, config.bounds)
-  mu = context.rollout_log_probs
-  if config.importance == 'sequence':
-    ratios = trust_regions.sequence_ratio(frozen.log_probs, mu, mask)
-  elif config.importance == 'least_prefix':
-    ratios = objectives.least_prefix_ratio(frozen.log_probs, mu, mask)
-  else:
-    ratios = trust_regions.ratio(frozen.log_probs, mu)
-  weight = objectives.importance_weight(
-    ratios, config.ratio_floor, config.ratio_cap
-  )
+  weight = _importance_weight(config, context, frozen.log_probs)
   losses = objectives.FORMS[config.loss_form](
     current.log_probs, weight, advantages, keep
   )
+  if current.centre is not None:
+    masked = keep if config.centering_mask == 'token' else 1.0
+    losses = losses + masked * advantages * current.centre
   if context.reference_log_probs is not None:
     estimate = objectives.KL_ESTIMATORS[config.kl_estimator]
     penalty = estimate(current.log_probs, context.reference_log_probs)
@@ -317,12 +279,18 @@ def loss_from_stats(
   return jnp.sum(jnp.where(mask, losses, 0.0) * context.weights), decisions
 
 
-def divergence_of(config: LossConfig) -> DivergenceFn:
-  """The configured divergence, a function of recorded stats."""
-  row = divergences.DIVERGENCES[config.divergence]
-  if row.records == 'top_k' and config.top_k_set == 'replace_kth':
-    return functools.partial(divergences.on_k_atoms, row.fn)
-  return row.fn
+def _importance_weight(
+  config: LossConfig, context: Context, log_probs: Array
+) -> Array:
+  """f(pi / mu), truncated: f32 [B, R]."""
+  mu, mask = context.rollout_log_probs, context.mask
+  if config.importance == 'sequence':
+    ratios = trust_regions.sequence_ratio(log_probs, mu, mask)
+  elif config.importance == 'least_prefix':
+    ratios = objectives.least_prefix_ratio(log_probs, mu, mask)
+  else:
+    ratios = trust_regions.ratio(log_probs, mu)
+  return objectives.importance_weight(ratios, *ratio_limits(config))
 
 
 def imitation_loss(
@@ -362,19 +330,12 @@ def imitation_loss(
 
 
 def _negative_log_likelihood(
-  context: tuple[Array, Array], current: TokenStats, divergence: Array
+  context: tuple[Array, Array], current: TokenStats, movement: Movement
 ) -> tuple[Array, Array]:
-  del divergence
+  del movement
   weights, mask = context
   losses = jnp.where(mask, -current.log_probs, 0.0)
   return jnp.sum(losses * weights), jax.lax.stop_gradient(losses)
 
 
-_IMITATION = HeadLoss(
-  divergence_fn=None,
-  integrand=None,
-  loss_from_stats=_negative_log_likelihood,
-  needs_full_sequence=False,
-  with_entropy=False,
-  with_top_k=False,
-)
+_IMITATION = HeadLoss(loss_from_stats=_negative_log_likelihood)

@@ -14,11 +14,11 @@ import jax
 from dppo_jax import hardware, parallel
 from dppo_jax.base import Array, Batch, Metrics
 from dppo_jax.learner.loss import (
-  LossConfig,
   make_head_loss,
   make_targets,
   reference_loss,
 )
+from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.learner.metrics import trust_region_metrics
 from dppo_jax.lm_head.chunked_pass import VocabularyConfig
 from dppo_jax.lm_head.fused_loss import head_loss
@@ -56,6 +56,10 @@ def plain_config(rule: str, divergence: str, **options: Any) -> LossConfig:
     kl_estimator='k3',
     entropy_coefficient=0.0,
     load_balance_coefficient=0.0,
+    predictive_tail='aggregated',
+    vocab_size=0,
+    centering='off',
+    centering_mask='token',
   )
   fields: Any = {**plain, **options}
   return LossConfig(rule=rule, divergence=divergence, **fields)

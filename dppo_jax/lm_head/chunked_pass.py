@@ -1,5 +1,6 @@
 """The pass over the vocabulary on one device, chunk by chunk."""
 
+from collections.abc import Callable
 import dataclasses
 import functools
 from typing import Any, Literal, NamedTuple
@@ -10,17 +11,25 @@ import jax.numpy as jnp
 
 from dppo_jax.base import (
   Array,
-  DivergenceFn,
   Integrand,
   LossFromStatsFn,
+  Movement,
   TokenStats,
 )
-from dppo_jax.lm_head import vocabulary_shard
+from dppo_jax.lm_head import two_policies, vocabulary_shard
+from dppo_jax.lm_head.logit_gradient import Slopes, logit_gradient
+from dppo_jax.lm_head.two_policies import Centre, TwoPolicies
 from dppo_jax.lm_head.vocabulary_shard import Chunks, ChunkStats, Shard
+from dppo_jax.ops.centering import WeightFn
+from dppo_jax.ops.divergences import Rate
 from dppo_jax.parallel import VocabularyAxes
 
-# dL / dlog pi and, with an entropy term, dL / dH of every token, [B·R].
-Slopes = tuple[Array, Array | None]
+# (tokens, anchor, current) [C] to the movement and the sums of its rate.
+MeasureFn = Callable[
+  [Array, TokenStats, TokenStats], tuple[Movement, tuple[Array, ...]]
+]
+# (context, movement, sums of its rate) [C, ...] to weights of candidates.
+CandidateWeightsFn = Callable[[Any, Movement, tuple[Array, ...]], WeightFn]
 # Gradients to compute, and those of the head and of the states.
 Wrt = Literal['none', 'hidden', 'both']
 Gradients = tuple[Array | None, Array | None]
@@ -45,24 +54,35 @@ class HeadLoss(NamedTuple):
   """Loss in the form that the pass over the vocabulary takes.
 
   Attributes:
-    divergence_fn: divergence of the tokens of a chunk, each from its own stats
-      alone. None where `integrand` measures.
-    integrand: what is summed over the vocabulary, for a divergence of whole
-      distributions; needs `Targets.anchor.hidden`.
     loss_from_stats: the loss of a batch, and its record. It is called after
       every chunk with the stats known by then, zeros elsewhere.
+    measure: movement of the tokens of a chunk, each from its own stats alone.
+      None where nothing is measured; not called where `integrand` measures.
+    integrand: what is summed over the vocabulary, for a divergence of whole
+      distributions; needs `Targets.anchor.hidden`.
+    rate: of that divergence, where the direction reads it.
     needs_full_sequence: gradient coefficients depend on later tokens; otherwise
       on a token and those before it only.
     with_entropy: whether `loss_from_stats` reads the entropy.
     with_top_k: whether the record wants log pi of the recorded ids.
+    centering: score centering: 'off', 'topk' or 'exact'.
+    candidate_weights: what weighs the tokens of a centre.
   """
 
-  divergence_fn: DivergenceFn | None
-  integrand: Integrand | None
   loss_from_stats: LossFromStatsFn
-  needs_full_sequence: bool
-  with_entropy: bool
-  with_top_k: bool
+  measure: MeasureFn | None = None
+  integrand: Integrand | None = None
+  rate: Rate | None = None
+  needs_full_sequence: bool = False
+  with_entropy: bool = False
+  with_top_k: bool = False
+  centering: str = 'off'
+  candidate_weights: CandidateWeightsFn | None = None
+
+  @property
+  def needs_anchor_logits(self) -> bool:
+    """Whether the whole distribution of the anchor is read."""
+    return self.integrand is not None or self.centering == 'exact'
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -74,7 +94,8 @@ class Targets:
     mask: bool [B, R]; the head runs on these tokens only.
     anchor: stats of the anchor [B, R], with the ids to gather.
     context: further input of `loss_from_stats`, [B, ...] leaves.
-    anchor_head: [V, D], of the anchor's own logits; for an integrand.
+    anchor_head: [V, D], of the anchor's own logits, where whole distributions
+      are compared.
   """
 
   tokens: Array
@@ -89,8 +110,9 @@ class PartialStats:
   """Per-token results so far, rows flattened: f32 [B·R], 0.0 if not yet."""
 
   log_probs: Array
-  divergence: Array
+  movement: Movement
   entropy: Array | None
+  centre: Array | None
   top_log_probs: Array | None
 
 
@@ -189,18 +211,15 @@ class _Pass:
         last one None for a frozen head.
     """
     known, d_hidden, d_head = carry
-    known, chunk, x, tokens = self._forward(index, known)
-    slope, entropy_slope = (
-      self.dloss_dlogp(known) if settled is None else settled
-    )
-    if entropy_slope is not None:
-      entropy_slope = self._of_chunk(index, entropy_slope)
-    d_logits, lost = vocabulary_shard.logit_gradient(
+    known, chunk, x, tokens, centre = self._forward(index, known)
+    slopes = self.dloss_dlogp(known) if settled is None else settled
+    slopes = jax.tree.map(functools.partial(self._of_chunk, index), slopes)
+    d_logits, lost = logit_gradient(
       self.shard,
       chunk,
       tokens,
-      self._of_chunk(index, slope),
-      entropy_slope,
+      slopes,
+      centre,
       self.config.temperature,
       x.dtype,
     )
@@ -225,29 +244,25 @@ class _Pass:
       log_probs=rows.log_probs,
       entropy=rows.entropy,
       top_log_probs=rows.top_log_probs,
+      centre=rows.centre,
     )
-    return self.loss.loss_from_stats(
-      self.targets.context, stats, rows.divergence
-    )
+    return self.loss.loss_from_stats(self.targets.context, stats, rows.movement)
 
   def dloss_dlogp(self, known: PartialStats) -> Slopes:
-    """dL / dlog pi and dL / dH, right for every token whose stats suffice."""
+    """Slopes, right for every token whose stats suffice."""
 
-    def value(log_probs: Array, entropy: Array | None) -> Array:
-      moved = dataclasses.replace(known, log_probs=log_probs, entropy=entropy)
-      return self.loss_so_far(moved)[0]
+    def value(moved: Slopes) -> Array:
+      now = dataclasses.replace(known, **moved._asdict())
+      return self.loss_so_far(now)[0]
 
-    if known.entropy is None:
-      return jax.grad(value)(known.log_probs, None), None
-    slopes: Slopes = jax.grad(value, (0, 1))(known.log_probs, known.entropy)
-    return slopes
+    return jax.grad(value)(Slopes(known.log_probs, known.entropy, known.centre))
 
   def _of_chunk(self, index: Any, values: Array) -> Array:
     return self.chunks.take(values.reshape(self.targets.mask.shape), index)
 
   def _forward(
     self, index: Any, known: PartialStats
-  ) -> tuple[PartialStats, ChunkStats, Array, Array]:
+  ) -> tuple[PartialStats, ChunkStats, Array, Array, Centre | None]:
     def take(leaf: Array) -> Array:
       return self.chunks.take(leaf, index)
 
@@ -263,41 +278,67 @@ class _Pass:
       self.config.temperature,
       with_entropy=self.loss.with_entropy,
     )
-    divergence = jnp.zeros_like(chunk.stats.log_probs)
-    if self.loss.integrand is not None:
-      divergence = vocabulary_shard.integrate(
+    both = None
+    if self.loss.needs_anchor_logits:
+      both = two_policies.distributions(
         self.shard,
-        self.loss.integrand,
         self.anchor_weights,
         anchor.hidden,
         self.config.temperature,
         chunk,
         tokens,
       )
-    elif self.loss.divergence_fn is not None:
-      divergence = self.loss.divergence_fn(tokens, anchor, chunk.stats)
+    movement, sums = self._measure(tokens, anchor, chunk, both)
+    centre = None
+    if self.loss.candidate_weights and self.loss.centering != 'off':
+      context = jax.tree.map(take, self.targets.context)
+      centre = two_policies.centre(
+        self.shard,
+        self.loss.candidate_weights(context, movement, sums),
+        anchor,
+        chunk,
+        both if self.loss.centering == 'exact' else None,
+      )
     found = PartialStats(
       log_probs=chunk.stats.log_probs,
-      divergence=divergence,
+      movement=movement,
       entropy=chunk.stats.entropy,
+      centre=None if centre is None else centre.value,
       top_log_probs=chunk.stats.top_log_probs if self.loss.with_top_k else None,
     )
 
     def put(old: Array, new: Array) -> Array:
       return self.chunks.put(old, index, new)
 
-    return jax.tree.map(put, known, found), chunk, x, tokens
+    return jax.tree.map(put, known, found), chunk, x, tokens, centre
+
+  def _measure(
+    self,
+    tokens: Array,
+    anchor: TokenStats,
+    chunk: ChunkStats,
+    both: TwoPolicies | None,
+  ) -> tuple[Movement, tuple[Array, ...]]:
+    """Movement of a chunk, and the sums of its rate."""
+    if self.loss.integrand is not None and both is not None:
+      return two_policies.measure(
+        self.shard, self.loss.integrand, self.loss.rate, both, anchor, chunk
+      )
+    if self.loss.measure is not None:
+      return self.loss.measure(tokens, anchor, chunk.stats)
+    return Movement(divergence=jnp.zeros_like(chunk.stats.log_probs)), ()
 
 
 def _anchor_weights(
   loss: HeadLoss, shard: Shard, targets: Targets
 ) -> Array | None:
-  if loss.integrand is None:
+  if not loss.needs_anchor_logits:
     return None
   if targets.anchor_head is None or targets.anchor.hidden is None:
     raise ValueError(
-      'trust_region.divergence: this one compares whole distributions and needs'
-      ' the hidden states and the head of the anchor; none were recorded'
+      'trust_region.divergence, objective.centering: exact ones compare whole'
+      ' distributions and need the hidden states and the head of the anchor;'
+      ' none were recorded'
     )
   return shard.pad(targets.anchor_head.astype(targets.anchor.hidden.dtype))
 
@@ -306,16 +347,19 @@ def _nothing_known(loss: HeadLoss, targets: Targets) -> PartialStats:
   num_rows = targets.mask.size
   zero = jnp.zeros((num_rows,), jnp.float32)
   top = None
-  if loss.with_top_k:
+  if loss.with_top_k or loss.centering == 'topk':
     if targets.anchor.top_ids is None:
       raise ValueError(
         'sampling.top_k: log-probs of the recorded ids are needed and none'
         ' were recorded; set sampling.top_k > 0'
       )
+  if loss.with_top_k and targets.anchor.top_ids is not None:
     top = jnp.zeros((num_rows, targets.anchor.top_ids.shape[-1]), jnp.float32)
+  rate = zero if loss.rate is not None else None
   return PartialStats(
     log_probs=zero,
-    divergence=zero,
+    movement=Movement(divergence=zero, rate=rate),
     entropy=zero if loss.with_entropy else None,
+    centre=None if loss.centering == 'off' else zero,
     top_log_probs=top,
   )

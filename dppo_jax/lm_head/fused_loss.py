@@ -10,6 +10,8 @@ and a, h are known as soon as the token's log-sum-exp and its K gathered
 logits are. So tokens are taken C at a time: three matrix products per chunk
 (logits, dX, dW), nothing computed twice and no array of tokens x V.
 Sequence-level rules need the logits twice: four products instead of three.
+Score centering adds e (c_v - p_v sum c) to the gradient, with e = dL / dcentre
+and the coefficients c of K tokens or of all (`ops/centering.py`).
 
 Over a mesh every device holds its own rows and V / T columns. Three reductions
 over the vocabulary axis per chunk: the maximum, K + 2 sums per token (one more
@@ -26,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from dppo_jax.base import Array, TokenStats
+from dppo_jax.base import Array, Movement, TokenStats
 from dppo_jax.lm_head.chunked_pass import (
   Gradients,
   HeadLoss,
@@ -135,9 +137,9 @@ head_loss.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _only_record(
-  context: None, stats: TokenStats, divergence: Array
+  context: None, stats: TokenStats, movement: Movement
 ) -> tuple[Array, TokenStats]:
-  del context, divergence
+  del context, movement
   return jnp.zeros(()), stats
 
 
@@ -173,10 +175,7 @@ def head_stats(
     context=None,
   )
   loss = HeadLoss(
-    divergence_fn=None,
-    integrand=None,
     loss_from_stats=_only_record,
-    needs_full_sequence=False,
     with_entropy=with_entropy,
     with_top_k=top_ids is not None,
   )

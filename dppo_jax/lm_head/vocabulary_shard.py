@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dppo_jax.base import Array, Integrand, TokenStats
+from dppo_jax.base import Array, TokenStats
 from dppo_jax.ops import products
 from dppo_jax.ops.log_probs import LOWEST_LOG_PROB
 from dppo_jax.parallel import VocabularyAxes
@@ -256,91 +256,6 @@ def chunk_stats(
   )
 
 
-def integrate(
-  shard: Shard,
-  integrand: Integrand,
-  anchor_weights: Any,
-  anchor_x: Any,
-  temperature: float,
-  chunk: ChunkStats,
-  tokens: Array,
-) -> Array:
-  """Sum over the vocabulary of a function of both distributions: f32 [C].
-
-  The anchor's logits are computed again from its hidden states, so that no
-  distribution is ever stored.
-  """
-  logits = project(shard, anchor_weights, anchor_x, temperature)
-  largest = max_over_columns(shard, logits)
-  if shard.on_cpu:
-    # No column is above it. One is looked at so that XLA does not fuse the
-    # product with the exponential, which takes twice as long.
-    largest = jnp.maximum(largest, logits[:, 0])
-  shifted = jax.lax.optimization_barrier(jnp.exp(logits - largest[:, None]))
-  total = shard.axes.reduce_sum(sum_over_columns(shard, shifted))
-  log_sum = jnp.log(total)
-  shift = chunk.largest - largest + (chunk.log_sum - log_sum)
-  column, here = shard.local(tokens)
-  mine = here[:, None] & (jnp.arange(shard.width)[None] == column[:, None])
-  whole = jnp.where(mine, chunk.own[:, None], chunk.others)
-  summands = integrand(
-    shifted * jnp.exp(-log_sum)[:, None],
-    whole * jnp.exp(-chunk.log_sum)[:, None],
-    logits - chunk.logits + shift[:, None],
-  )
-  divergence = shard.axes.reduce_sum(sum_over_columns(shard, summands))
-  # Not negative but for rounding: a divergence.
-  return jnp.maximum(divergence, 0.0)
-
-
-def logit_gradient(
-  shard: Shard,
-  chunk: ChunkStats,
-  tokens: Array,
-  slope: Array,
-  entropy_slope: Array | None,
-  temperature: float,
-  dtype: Any,
-) -> tuple[Array, Array]:
-  """a (onehot(y) - p) - h p (log p + H), over the temperature.
-
-  Args:
-    shard: the columns.
-    chunk: of the forward pass.
-    tokens: i32 [C].
-    slope: a, f32 [C].
-    entropy_slope: h, f32 [C], or None.
-    temperature: divides the logits.
-    dtype: of the result.
-
-  Returns:
-    [C, width] of the dtype; and what the cast took from the token itself, f32
-    [C].
-
-  Numerics: a (1 - p) of the token itself is a times the share of the others,
-  and log p + H is (z - largest) less its mean: nothing is the difference of
-  numbers that are nearly equal. All of it is f32 and cast once, so that the
-  sum over the vocabulary, 0, is off by half a unit in the last place of
-  2 a (1 - p) at most.
-  """
-  slope = slope / temperature
-  inverse = 1.0 / (chunk.own + chunk.rest)
-  at_token = slope * chunk.rest * inverse
-  if chunk.mean_below is None or entropy_slope is None:
-    gradient = chunk.others * (-slope * inverse)[:, None]
-  else:
-    h = entropy_slope / temperature
-    above = chunk.logits - chunk.largest[:, None] - chunk.mean_below[:, None]
-    inner = -slope[:, None] - h[:, None] * above
-    gradient = chunk.others * inverse[:, None] * inner
-    own_above = chunk.own_below - chunk.mean_below
-    at_token -= h * chunk.own * inverse * own_above
-  # Not a cast there and back, which a compiler may leave out.
-  kind = jnp.finfo(dtype)
-  lost = at_token - jax.lax.reduce_precision(at_token, kind.nexp, kind.nmant)
-  return put_at_token(shard, gradient.astype(dtype), tokens, at_token), lost
-
-
 def hidden_gradient(
   shard: Shard,
   d_logits: Array,
@@ -357,8 +272,8 @@ def hidden_gradient(
 
   Args:
     shard: the columns.
-    d_logits: of `logit_gradient`.
-    lost: of `logit_gradient`.
+    d_logits: of `logit_gradient.py`.
+    lost: of the same.
     weights: [width, D].
     head: [held, D], what `weights` was cast from. The tokens' rows are of it:
       XLA has no gather of bf16 on a CPU and would widen all of `weights`.
@@ -386,8 +301,8 @@ def add_head_gradient(
   Args:
     shard: the columns.
     d_head: of the chunks before.
-    d_logits: of `logit_gradient`.
-    lost: of `logit_gradient`.
+    d_logits: of `logit_gradient.py`.
+    lost: of the same.
     x: [C, D].
     tokens: i32 [C].
   """

@@ -8,6 +8,7 @@ arrays are viewed as [shards, slots a shard], and nothing crosses.
 
 from collections.abc import Callable
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -62,75 +63,92 @@ class Slots(NamedTuple):
 
 
 def make_slots(mesh: Mesh | None, run_token: Callable[..., Any]) -> Slots:
-  """Builds the functions.
+  """Functions over slots whose rows are laid over a mesh.
 
   Args:
-    mesh: what rows are laid over; None is one device.
+    mesh: of the rows; None is one device.
     run_token: (weights, tokens i32 [S], positions i32 [S, 1], caches of keys
       and values, their segment ids) -> hidden [S, D], keys and values of the
       tokens, and their experts or None.
   """
   shards = 1 if mesh is None else parallel.num_batch_shards(mesh)
+  return Slots(
+    empty=functools.partial(_empty, mesh),
+    fill=functools.partial(_fill, shards),
+    decode=functools.partial(_decode, shards, run_token),
+  )
 
-  def empty(prompt: KeyValues, num_slots: int, num_columns: int) -> SlotCache:
-    def zeros(like: Any, columns: int) -> Array:
-      shape = list(like.shape)
-      shape[_ROWS], shape[_COLUMNS] = num_slots, columns
-      return _split_rows(mesh, jnp.zeros(shape, like.dtype))
 
-    num_prompt = jax.tree.leaves(prompt)[0].shape[_COLUMNS]
-    return SlotCache(
-      prompt=jax.tree.map(lambda x: zeros(x, num_prompt), prompt),
-      prompt_mask=jnp.zeros((num_slots, num_prompt), bool),
-      completion=jax.tree.map(lambda x: zeros(x, num_columns), prompt),
-    )
+def _empty(
+  mesh: Mesh | None, prompt: KeyValues, num_slots: int, num_columns: int
+) -> SlotCache:
+  def zeros(like: Any, columns: int) -> Array:
+    shape = list(like.shape)
+    shape[_ROWS], shape[_COLUMNS] = num_slots, columns
+    return _split_rows(mesh, jnp.zeros(shape, like.dtype))
 
-  def fill(
-    cache: SlotCache, prompt: KeyValues, prompt_mask: Array, slots: Array
-  ) -> SlotCache:
-    def put(old: Array, new: Array, axis: int) -> Array:
-      axis %= old.ndim
-      new = jnp.repeat(new, slots.size // new.shape[axis], axis=axis)
-      return _by_shard(shards, axis, _put(axis), old, new, slots)
+  num_prompt = jax.tree.leaves(prompt)[0].shape[_COLUMNS]
+  return SlotCache(
+    prompt=jax.tree.map(lambda x: zeros(x, num_prompt), prompt),
+    prompt_mask=jnp.zeros((num_slots, num_prompt), bool),
+    completion=jax.tree.map(lambda x: zeros(x, num_columns), prompt),
+  )
 
-    def clear(old: Array) -> Array:
-      # What a row left behind is masked, but 0 times infinity is not 0.
-      shape = list(old.shape)
-      shape[_ROWS] = slots.size
-      return put(old, jnp.zeros(shape, old.dtype), _ROWS)
 
-    def put_rows(old: Array, new: Array) -> Array:
-      return put(old, new.astype(old.dtype), _ROWS)
+def _fill(
+  shards: int,
+  cache: SlotCache,
+  prompt: KeyValues,
+  prompt_mask: Array,
+  slots: Array,
+) -> SlotCache:
+  def put(old: Array, new: Array, axis: int) -> Array:
+    axis %= old.ndim
+    new = jnp.repeat(new, slots.size // new.shape[axis], axis=axis)
+    return _by_shard(shards, axis, _put(axis), old, new, slots)
 
-    return SlotCache(
-      prompt=jax.tree.map(put_rows, cache.prompt, prompt),
-      prompt_mask=put(cache.prompt_mask, prompt_mask, 0),
-      completion=jax.tree.map(clear, cache.completion),
-    )
+  def clear(old: Array) -> Array:
+    # What a row left behind is masked, but 0 times infinity is not 0.
+    shape = list(old.shape)
+    shape[_ROWS] = slots.size
+    return put(old, jnp.zeros(shape, old.dtype), _ROWS)
 
-  def decode(
-    weights: Any, cache: SlotCache, tokens: Array, steps: Array
-  ) -> tuple[Array, SlotCache, Array | None]:
-    num_columns = jax.tree.leaves(cache.completion)[0].shape[_COLUMNS]
-    lengths = jnp.sum(cache.prompt_mask, axis=1, dtype=jnp.int32)
-    written = jnp.arange(num_columns)[None] < steps[:, None]
-    hidden, own, routes = run_token(
-      weights,
-      tokens,
-      (lengths + steps)[:, None],
-      (cache.prompt, cache.completion),
-      (cache.prompt_mask.astype(jnp.int32), written.astype(jnp.int32)),
-    )
-    columns = steps.reshape(shards, -1)
+  def put_rows(old: Array, new: Array) -> Array:
+    return put(old, new.astype(old.dtype), _ROWS)
 
-    def write(old: Array, new: Array) -> Array:
-      axis, new = old.ndim + _ROWS, new.astype(old.dtype)
-      return _by_shard(shards, axis, _write_column, old, new, columns)
+  return SlotCache(
+    prompt=jax.tree.map(put_rows, cache.prompt, prompt),
+    prompt_mask=put(cache.prompt_mask, prompt_mask, 0),
+    completion=jax.tree.map(clear, cache.completion),
+  )
 
-    completion = jax.tree.map(write, cache.completion, own)
-    return hidden, dataclasses.replace(cache, completion=completion), routes
 
-  return Slots(empty, fill, decode)
+def _decode(
+  shards: int,
+  run_token: Callable[..., Any],
+  weights: Any,
+  cache: SlotCache,
+  tokens: Array,
+  steps: Array,
+) -> tuple[Array, SlotCache, Array | None]:
+  num_columns = jax.tree.leaves(cache.completion)[0].shape[_COLUMNS]
+  lengths = jnp.sum(cache.prompt_mask, axis=1, dtype=jnp.int32)
+  written = jnp.arange(num_columns)[None] < steps[:, None]
+  hidden, own, routes = run_token(
+    weights,
+    tokens,
+    (lengths + steps)[:, None],
+    (cache.prompt, cache.completion),
+    (cache.prompt_mask.astype(jnp.int32), written.astype(jnp.int32)),
+  )
+  columns = steps.reshape(shards, -1)
+
+  def write(old: Array, new: Array) -> Array:
+    axis, new = old.ndim + _ROWS, new.astype(old.dtype)
+    return _by_shard(shards, axis, _write_column, old, new, columns)
+
+  completion = jax.tree.map(write, cache.completion, own)
+  return hidden, dataclasses.replace(cache, completion=completion), routes
 
 
 def _by_shard(

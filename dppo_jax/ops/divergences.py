@@ -90,6 +90,110 @@ def kl_integrand(mu: Array, pi: Array, log_ratio: Array) -> Array:
   return mu * log_ratio
 
 
+def tv_sign(mu: Array, pi: Array, log_ratio: Array) -> Array:
+  """sign(pi - mu) pi, to be summed over the vocabulary; any shape."""
+  del log_ratio
+  return jnp.sign(pi - mu) * pi
+
+
+def tv_sign_square(mu: Array, pi: Array, log_ratio: Array) -> Array:
+  """sign(pi - mu) pi^2, to be summed over the vocabulary; any shape."""
+  del log_ratio
+  return jnp.sign(pi - mu) * pi**2
+
+
+def pi_square(mu: Array, pi: Array, log_ratio: Array) -> Array:
+  """pi^2, to be summed over the vocabulary; any shape."""
+  del mu, log_ratio
+  return pi**2
+
+
+def kl_cross(mu: Array, pi: Array, log_ratio: Array) -> Array:
+  """pi (mu - pi), to be summed over the vocabulary; any shape."""
+  del log_ratio
+  return pi * (mu - pi)
+
+
+class Rate(NamedTuple):
+  """Rate of a divergence along an update of the sampled token y.
+
+  A step eta A on the score of y moves the logits by eta A (onehot(y) - pi), and
+  log pi_v by eta A (1{v = y} - pi_v - pi_y + sum_u pi_u^2). The rate is
+  dD / d(eta A), the second half of the predictive mask (arXiv:2607.10848, of
+  which the abstract was read; derived here):
+
+    KL: pi_y - mu_y + sum_v pi_v (mu_v - pi_v)
+    TV: 1/2 sum_v s_v pi_v (1{v = y} - pi_v - pi_y + sum_u pi_u^2),
+        s_v = sign(pi_v - mu_v)
+
+  Of the two-point distribution of a Binary row the rate has the sign of
+  pi_y - mu_y: there 'predictive' is 'away', so that it has none.
+
+  Attributes:
+    integrands: what is summed over the vocabulary.
+    combine: (mu_y, pi_y, *sums) to the rate, of shapes that broadcast.
+  """
+
+  integrands: tuple[Integrand, ...]
+  combine: Callable[..., Array]
+
+
+def _combine_kl(mu: Array, pi: Array, cross: Array) -> Array:
+  return pi - mu + cross
+
+
+def _combine_tv(
+  mu: Array, pi: Array, signed: Array, signed_square: Array, square: Array
+) -> Array:
+  own = jnp.sign(pi - mu) * pi
+  return 0.5 * (own - signed_square + (square - pi) * signed)
+
+
+KL_RATE = Rate((kl_cross,), _combine_kl)
+TV_RATE = Rate((tv_sign, tv_sign_square, pi_square), _combine_tv)
+
+
+def rate_sums(
+  rate: Rate,
+  tokens: Array,
+  anchor: TokenStats,
+  current: TokenStats,
+  *,
+  vocab_size: int | None,
+) -> tuple[Array, ...]:
+  """Estimates of the sums of a rate from recorded log-probs: [B, T] each.
+
+  Args:
+    rate: of the divergence.
+    tokens: i32 [B, T].
+    anchor: with `top_log_probs`.
+    current: with `top_log_probs`.
+    vocab_size: V, over whose tokens the mass outside A'' (see `topk_tv`) is
+      spread evenly; None takes it as one token.
+  """
+  log_mu, log_pi = _atoms(tokens, anchor), _atoms(tokens, current)
+  absent = jnp.isneginf(log_mu)
+  log_ratio = jnp.where(absent, 0.0, log_mu) - jnp.where(absent, 0.0, log_pi)
+  mu, pi = jnp.exp(log_mu), jnp.exp(log_pi)
+  count: Array | float = 1.0
+  if vocab_size is not None:
+    count = jnp.maximum(vocab_size - jnp.sum(~absent, axis=-1), 1)
+  mu_rest = jnp.maximum(_other_mass(log_mu), COMPLEMENT_FLOOR)
+  pi_rest = jnp.maximum(_other_mass(log_pi), COMPLEMENT_FLOOR)
+  rest = mu_rest / count, pi_rest / count, jnp.log(mu_rest / pi_rest)
+  return tuple(
+    jnp.sum(g(mu, pi, log_ratio), axis=-1) + count * g(*rest)
+    for g in rate.integrands
+  )
+
+
+def exact_rate_sums(
+  rate: Rate, anchor: TokenStats, current: TokenStats
+) -> tuple[Array, ...]:
+  """The sums of a rate over the vocabulary: [B, T] each; needs K = V."""
+  return tuple(_integral(g, anchor, current) for g in rate.integrands)
+
+
 def exact_tv(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
   """D = 1/2 sum |mu - pi| over the vocabulary, in [0, 1]; needs K = V."""
   del tokens
@@ -188,25 +292,42 @@ class Divergence(NamedTuple):
 
   Attributes:
     fn: the function of recorded stats.
-    unit: 'probability' (bounded by 1) or 'nats'.
+    unit: 'probability' (at most 1) or 'nats'.
     records: what the sampler must record beside the sampled log-prob:
       'nothing', 'top_k' (K >= 1) or 'hidden', the states it sampled from.
     integrand: for 'hidden': what is summed over the vocabulary, given mu, pi
       and log(mu / pi). Training measures by it; `fn` gives the same where
       K = V.
+    rate: where an update takes it; None where its sign is that of pi - mu.
   """
 
   fn: DivergenceFn
   unit: Literal['probability', 'nats']
   records: Literal['nothing', 'top_k', 'hidden']
   integrand: Integrand | None = None
+  rate: Rate | None = None
 
 
 DIVERGENCES: Mapping[str, Divergence] = {
   'binary_tv': Divergence(binary_tv, 'probability', 'nothing'),
   'binary_kl': Divergence(binary_kl, 'nats', 'nothing'),
-  'topk_tv': Divergence(topk_tv, 'probability', 'top_k'),
-  'topk_kl': Divergence(topk_kl, 'nats', 'top_k'),
-  'exact_tv': Divergence(exact_tv, 'probability', 'hidden', tv_integrand),
-  'exact_kl': Divergence(exact_kl, 'nats', 'hidden', kl_integrand),
+  'topk_tv': Divergence(topk_tv, 'probability', 'top_k', rate=TV_RATE),
+  'topk_kl': Divergence(topk_kl, 'nats', 'top_k', rate=KL_RATE),
+  'exact_tv': Divergence(
+    exact_tv, 'probability', 'hidden', tv_integrand, TV_RATE
+  ),
+  'exact_kl': Divergence(exact_kl, 'nats', 'hidden', kl_integrand, KL_RATE),
 }
+
+
+def of_the_sampled_token(unit: str) -> list[str]:
+  """Names of the rows in a unit for which nothing more must be recorded.
+
+  >>> of_the_sampled_token('nats')
+  ['binary_kl']
+  """
+  return [
+    name
+    for name, row in DIVERGENCES.items()
+    if row.unit == unit and row.records == 'nothing'
+  ]

@@ -2,12 +2,8 @@
 
 A row takes the signals and the thresholds and returns the keep weight
 M, f32 [B, T]. It knows nothing of losses. Which tokens a rule applies to at all
-is an axis of its own, the same for every gated row (`applies_to`):
-
-  away = A * (pi - anchor) > 0
-
-A token that moves toward the anchor, or has A = 0, is not subject to a
-one-sided rule and is kept. Thresholds are strict: masked when D > delta.
+is an axis of its own, the same for every gated row: `directions.py`. Thresholds
+are strict: masked when D > delta.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,15 +14,20 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from dppo_jax.base import Array, KeepFn, Signals, Thresholds
+from dppo_jax.base import Array, KeepFn, Signals
 from dppo_jax.ops import cppo
+from dppo_jax.ops.directions import APPLIES_TO, applies_to
 from dppo_jax.ops.masking import row_max, row_mean
+from dppo_jax.thresholds import Thresholds
 
 # e**80 is finite in f32; beyond it a ratio says nothing more.
 MAX_LOG_RATIO = 80.0
 
-# Fields that say which tokens a gated rule applies to.
-APPLIES_TO = ('direction', 'advantage_sign', 'alpha_low', 'alpha_high')
+# SPO's gradient grows with r^2, which f32 cannot hold for every finite r.
+_LARGEST_PULL = 1e30
+
+# ESTR: nats; keeps the quotient finite where the anchor is certain.
+_LEAST_ENTROPY = 1e-6
 
 Diagnostics = dict[str, Array]
 DiagnoseFn = Callable[[Signals, Thresholds], Diagnostics]
@@ -69,30 +70,6 @@ def sequence_ratio(
   log_ratio = row_mean(log_probs - anchor_log_probs, mask)
   s = jnp.exp(jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
   return jnp.broadcast_to(s[:, None], mask.shape)
-
-
-def moves_away(signals: Signals) -> Array:
-  """Whether the update pushes pi further from the anchor; bool [B, T]."""
-  moved = signals.log_probs - signals.anchor_log_probs
-  return signals.advantages * moved > 0
-
-
-def applies_to(signals: Signals, bounds: Thresholds) -> Array:
-  """Tokens that a gated rule applies to; others are kept; bool [B, T]."""
-  negative, positive = signals.advantages < 0, signals.advantages > 0
-  if bounds.direction == 'away':
-    applied = moves_away(signals)
-  else:
-    applied = jnp.ones_like(negative)
-  if bounds.advantage_sign == 'negative':
-    applied &= negative
-  elif bounds.advantage_sign == 'positive':
-    applied &= positive
-  anchor = jnp.exp(signals.anchor_log_probs)
-  exempt = (negative & (anchor < bounds.alpha_low)) | (
-    positive & (anchor < bounds.alpha_high)
-  )
-  return applied & ~exempt
 
 
 def _delta(signals: Signals, bounds: Thresholds) -> Array:
@@ -210,6 +187,45 @@ def weigh_by_sigmoid(signals: Signals, bounds: Thresholds) -> Array:
   return 4.0 * p * (1.0 - p)
 
 
+def push_back_by_mass(signals: Signals, bounds: Thresholds) -> Array:
+  """DRPO (arXiv:2606.09821): M = 1 - sign(A (r - 1)) |pi - mu| / delta.
+
+  The gradient of  -A r + |A| mu (r - 1)^2 / (2 delta). M falls as a token
+  moves away and turns negative, a pull back to the anchor, where it has moved
+  by more than delta; toward the anchor it exceeds 1. Their code and recipe
+  have delta 12.5, which leaves M near 1, their analysis that of DPPO.
+  """
+  moved = jnp.exp(signals.log_probs) - jnp.exp(signals.anchor_log_probs)
+  return 1.0 - jnp.sign(signals.advantages) * moved / _delta(signals, bounds)
+
+
+def push_back_by_ratio(signals: Signals, bounds: Thresholds) -> Array:
+  """SPO: M = 1 - sign(A) (r - 1) / soft_clip.
+
+  The gradient of  -A r + |A| (r - 1)^2 / (2 soft_clip): DRPO with a bound on
+  the ratio in place of the mass. Numerics: r M is kept below 1e30.
+  """
+  r = ratio(signals.log_probs, signals.anchor_log_probs)
+  keep = 1.0 - jnp.sign(signals.advantages) * (r - 1.0) / bounds.soft_clip
+  largest = _LARGEST_PULL / jnp.maximum(r, 1.0)
+  return jnp.clip(keep, -largest, largest)
+
+
+def keep_by_entropy(signals: Signals, bounds: Thresholds) -> Array:
+  """ESTR (arXiv:2607.22186): M = 0 where (log r)^2 / H > tau_entropy.
+
+  H is the anchor's entropy: a certain token may move less. Read of it: a
+  summary of the rule; its constant beside H was not read.
+  """
+  if signals.anchor_entropy is None:
+    raise ValueError(
+      "trust_region.rule: 'estr' needs the anchor's entropy, TokenStats.entropy"
+    )
+  log_ratio = signals.log_probs - signals.anchor_log_probs
+  entropy = jnp.maximum(signals.anchor_entropy, 0.0) + _LEAST_ENTROPY
+  return 1.0 - (log_ratio**2 / entropy > bounds.tau_entropy)
+
+
 def _prefix(signals: Signals, bounds: Thresholds) -> cppo.Prefix:
   weights = cppo.position_weights(
     signals.mask, bounds.w_min, bounds.weight_order
@@ -263,6 +279,9 @@ class TrustRegion(NamedTuple):
     reads_divergence: whether D decides, so that its record is needed.
     gated: whether `applies_to` says which tokens it applies to.
     diagnose: the rule's own metrics, [B, T] each, averaged over tokens.
+    divides_by: thresholds that it divides by.
+    signed: whether M may leave [0, 1].
+    reads_entropy: whether the anchor's entropy decides.
   """
 
   fn: KeepFn
@@ -271,6 +290,9 @@ class TrustRegion(NamedTuple):
   reads_divergence: bool
   gated: bool = True
   diagnose: DiagnoseFn | None = None
+  divides_by: tuple[str, ...] = ()
+  signed: bool = False
+  reads_entropy: bool = False
 
 
 _DELTAS = ('delta_low', 'delta_high')
@@ -297,7 +319,9 @@ TRUST_REGIONS: Mapping[str, TrustRegion] = {
   'cppo_dynamic': TrustRegion(
     keep_by_dynamic_budget, _CPPO, 'sequence', True, diagnose=_diagnose_dynamic
   ),
-  'cppo_soft': TrustRegion(weigh_by_prefix_budget, _CPPO, 'prefix', True),
+  'cppo_soft': TrustRegion(
+    weigh_by_prefix_budget, _CPPO, 'prefix', True, divides_by=_DELTAS
+  ),
   'trm_max': TrustRegion(keep_by_max, _DELTAS, 'sequence', True, gated=False),
   'trm_mean': TrustRegion(keep_by_mean, _DELTAS, 'sequence', True, gated=False),
   'trm_max_mean': TrustRegion(
@@ -308,6 +332,26 @@ TRUST_REGIONS: Mapping[str, TrustRegion] = {
   ),
   'sapo': TrustRegion(
     weigh_by_sigmoid, ('tau_low', 'tau_high'), 'token', False, gated=False
+  ),
+  'drpo': TrustRegion(
+    push_back_by_mass,
+    _DELTAS,
+    'token',
+    False,
+    gated=False,
+    divides_by=_DELTAS,
+    signed=True,
+  ),
+  'spo': TrustRegion(
+    push_back_by_ratio,
+    ('soft_clip',),
+    'token',
+    False,
+    gated=False,
+    signed=True,
+  ),
+  'estr': TrustRegion(
+    keep_by_entropy, ('tau_entropy',), 'token', False, reads_entropy=True
   ),
 }
 

@@ -67,26 +67,30 @@ def examine(
   except ValueError as error:
     note(Finding(ERROR, 'data', str(error), 'see the message.'))
     return found
-  for finding in check_prompts(experiment, parts):
+  for finding in _check_parts(experiment, parts):
     note(finding)
-  for finding in check_references(experiment, parts):
-    note(finding)
-  device = parts.mesh.local_devices[0]
-  note(
-    findings.check_products(
-      device.device_kind, product_error(device), experiment.model.dtype
-    )
-  )
-  estimate = memory.peak(memory.memory(experiment, parts))
-  note(
-    findings.check_memory(estimate, memory.capacity(parts.mesh.devices.flat[0]))
-  )
   if any(finding.level == ERROR for finding in found):
     log('Not sampling: fix the errors first')
     return found
   for finding in check_sample(experiment, parts, num_prompts, log):
     note(finding)
   return found
+
+
+def _check_parts(
+  experiment: Experiment, parts: parts_lib.Parts
+) -> Iterator[Finding]:
+  """Findings on prompts and references, and on the device."""
+  yield from check_prompts(experiment, parts)
+  yield from check_references(experiment, parts)
+  device = parts.mesh.local_devices[0]
+  yield findings.check_products(
+    device.device_kind, product_error(device), experiment.model.dtype
+  )
+  estimate = memory.peak(memory.memory(experiment, parts))
+  yield findings.check_memory(
+    estimate, memory.capacity(parts.mesh.devices.flat[0])
+  )
 
 
 def product_error(device: Any) -> float:

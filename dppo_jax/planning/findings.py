@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from dppo_jax.ops.divergences import DIVERGENCES
+from dppo_jax.ops.divergences import DIVERGENCES, of_the_sampled_token
 from dppo_jax.planning.memory import show_bytes
 from dppo_jax.rewards.verdicts import (
   Verdict,
@@ -94,13 +94,14 @@ def check_recorded(experiment: Experiment, mass: float | None) -> Finding:
   """
   check, name = 'recorded K', experiment.loss.divergence
   wanted = experiment.sampling.top_k
-  if DIVERGENCES[name].records == 'top_k' and (not wanted or mass is None):
+  row = DIVERGENCES[name]
+  if row.records == 'top_k' and (not wanted or mass is None):
+    others = ' or '.join(of_the_sampled_token(row.unit))
     return Finding(
       ERROR,
       check,
       f'{name} reads the top-K log-probs, and none are recorded',
-      f'set sampling.top_k=20, or trust_region.divergence=binary_'
-      f'{name.rpartition("_")[2]}.',
+      f'set sampling.top_k=20, or trust_region.divergence={others}.',
     )
   if wanted and mass is None:
     return Finding(
@@ -111,7 +112,7 @@ def check_recorded(experiment: Experiment, mass: float | None) -> Finding:
     )
   if mass is None:
     return Finding(OK, check, f'0; {name} needs none')
-  if DIVERGENCES[name].records == 'top_k' and mass < _MIN_MASS:
+  if row.records == 'top_k' and mass < _MIN_MASS:
     return Finding(
       WARNING,
       check,

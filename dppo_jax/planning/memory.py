@@ -1,9 +1,12 @@
 """Bytes per device: a run's arrays, a device's capacity."""
 
+from collections.abc import Mapping
+import dataclasses
 import os
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 import numpy as np
 
 from dppo_jax import hardware, parallel
@@ -13,6 +16,11 @@ from dppo_jax.runtime.config.experiment import Experiment, replace_keys
 from dppo_jax.runtime.programs import base_weights, compiled
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state as state_lib
+from dppo_jax.runtime.rollouts import weight_sync
+
+# Arrays that are there in one phase only.
+SAMPLING = ('sampler weights', 'sampling cache', 'sampler logits')
+TRAINING = ('gradients', 'activations', 'attention scores', 'logits')
 
 
 def capacity(device: Any) -> float | None:
@@ -42,15 +50,14 @@ def show_bytes(size: float) -> str:
   return f'{size:,.1f} GiB'
 
 
-def peak(estimate: dict[str, float]) -> float:
+def peak(estimate: Mapping[str, float]) -> float:
   """Peak bytes per device: in sampling or training, whichever is larger.
 
   Args:
     estimate: result of `memory`.
   """
-  sampling = estimate['sampling cache']
-  names = ('gradients', 'activations', 'attention scores')
-  training = sum(estimate[name] for name in names)
+  sampling = sum(estimate.get(name, 0.0) for name in SAMPLING)
+  training = sum(estimate[name] for name in TRAINING)
   rest = sum(estimate.values()) - sampling - training
   return rest + max(sampling, training)
 
@@ -60,25 +67,105 @@ def memory(
 ) -> dict[str, float]:
   """Bytes per device of the largest arrays, by name.
 
-  State and gradients are exact. KV cache and logits are those of the rows
-  sampled at once, or of an LM-head chunk; activations are those of a
-  microbatch. Temporaries and savings of the compiler are not included.
+  Those of `weights` are exact, the others estimates. Temporaries and savings
+  of the compiler are not included.
   """
-  model, step = experiment.model, experiment.learner
-  data = experiment.data
-  devices = parts.mesh.size
+  return {
+    **weights(experiment, parts),
+    **activations(experiment, parts.mesh),
+  }
+
+
+def weights(
+  experiment: Experiment, parts: parts_lib.ModelParts
+) -> dict[str, float]:
+  """Bytes per device of weights, their gradients and moments, by name.
+
+  A reference policy and weights that the sampler has for itself are included,
+  where the config has them.
+  """
+  base = None
+  if experiment.lora is not None:
+    # Without the folder: published models are in bfloat16.
+    dtype = experiment.lora.base_dtype
+    if not dtype and not missing_files.has_weights(experiment.model.pretrained):
+      dtype = 'bfloat16'
+    known = replace_keys(experiment, {'lora.base_dtype': dtype})
+    base = base_weights.abstract_base(known, parts.mesh.devices)
+  state = state_lib.abstract_state(parts)
+  synced = weight_sync.compile_weight_sync(
+    dataclasses.replace(parts, base=base), experiment
+  )
+  parameters = _bytes_per_device(state.params)
+  sizes: dict[str, float] = {}
+  if base is not None:
+    sizes['base weights'] = _bytes_per_device(base)
+    if synced.parts.base is not base:
+      sizes['sampler base'] = _bytes_per_device(synced.parts.base)
+  sizes['parameters'] = parameters
+  sizes['optimizer state'] = _bytes_per_device(state.opt_state)
+  sizes['gradients'] = parameters
+  if experiment.loss.kl_coefficient:
+    sizes['reference policy'] = parameters
+  if synced.move is not None:
+    sizes['sampler weights'] = _bytes_per_device(synced.abstract_weights)
+  return sizes
+
+
+def activations(experiment: Experiment, mesh: Mesh) -> dict[str, float]:
+  """Estimated bytes per device of what depends on the batch, by name.
+
+  KV cache and the sampler's logits are those of the rows sampled at once;
+  activations are those of a microbatch, logits those of an LM-head chunk.
+  """
+  model, data = experiment.model, experiment.data
+  devices, tensor = mesh.size, mesh.shape['tensor']
   rows = data.num_prompts * data.group_size
-  part = rows / step.num_minibatches / step.num_microbatches
+  part = _microbatch_rows(experiment)
   completion = experiment.sampling.max_completion_length
   columns = data.max_prompt_length + completion
   itemsize = np.dtype(jax.dtypes.canonicalize_dtype(model.dtype)).itemsize
   kv_per_token = 2 * model.num_layers * model.num_kv_heads * model.head_dim
-  state = state_lib.abstract_state(parts)
   at_once = experiment.sampling.num_slots or rows
   # With slots, only prompts of rows in slots are in the cache.
   prompts = data.num_prompts if at_once == rows else at_once
-  # Inputs of a layer's matrix products, which the backward pass reads again.
-  # The residual stream is replicated over the tensor axis, or sharded.
+  cached = prompts * data.max_prompt_length + at_once * completion
+  saved = model.num_layers * _saved_per_token(experiment, tensor)
+  chunk = compiled.vocabulary_layout(experiment, mesh, 1.0).head_chunk_tokens
+  shards = parallel.num_batch_shards(mesh)
+  logit_rows = min(part * completion / shards, chunk)
+  per_logit = 4 * 2 * model.vocab_size / tensor
+  stats = 8 * experiment.sampling.top_k + 8
+  return {
+    'sampling cache': itemsize * kv_per_token * cached / devices,
+    'recorded stats': rows * columns * stats / devices,
+    'activations': itemsize * saved * part * columns / devices,
+    # Of one layer: scores, weights and a gradient, f32.
+    'attention scores': 4
+    * 3
+    * part
+    / shards
+    * model.num_heads
+    / tensor
+    * columns**2,
+    'logits': per_logit * logit_rows,
+    'sampler logits': per_logit * at_once / shards,
+  }
+
+
+def _microbatch_rows(experiment: Experiment) -> float:
+  data, step = experiment.data, experiment.learner
+  rows = data.num_prompts * data.group_size
+  return rows / step.num_minibatches / step.num_microbatches
+
+
+def _saved_per_token(experiment: Experiment, tensor: int) -> float:
+  """Values per layer and token that the backward pass reads again.
+
+  They are inputs of matrix products. The residual stream is replicated over
+  the tensor axis, or sharded.
+  """
+  model = experiment.model
   residual, saved = 4 * model.d_model, 2 * model.num_heads * model.head_dim
   sparse = [moe.is_sparse(model, i) for i in range(model.num_layers)]
   width = model.num_experts_per_tok * model.moe_intermediate_size
@@ -87,53 +174,8 @@ def memory(
   if model.remat == 'full':
     residual, saved = model.d_model, 0
   if not model.shard_sequence:
-    residual *= parts.mesh.shape['tensor']
-  chunk = compiled.vocabulary_layout(
-    experiment, parts.mesh, 1.0
-  ).head_chunk_tokens
-  shards = parallel.num_batch_shards(parts.mesh)
-  logit_rows = max(at_once / shards, min(part * completion / shards, chunk))
-  stats = 8 * experiment.sampling.top_k + 8
-  parameters = _bytes_per_device(state.params)
-  base = {}
-  if experiment.lora is not None:
-    # Without the folder: published models are in bfloat16.
-    dtype = experiment.lora.base_dtype
-    if not dtype and not missing_files.has_weights(experiment.model.pretrained):
-      dtype = 'bfloat16'
-    known = replace_keys(experiment, {'lora.base_dtype': dtype})
-    abstract = base_weights.abstract_base(known)
-    base['base weights'] = _bytes_per_device(abstract)
-  return {
-    **base,
-    'parameters': parameters,
-    'optimizer state': _bytes_per_device(state.opt_state),
-    'gradients': parameters,
-    'sampling cache': itemsize
-    * kv_per_token
-    * (prompts * data.max_prompt_length + at_once * completion)
-    / devices,
-    'recorded stats': rows * columns * stats / devices,
-    'activations': itemsize
-    * model.num_layers
-    * (residual + saved)
-    * part
-    * columns
-    / devices,
-    # Of one layer: scores, weights and a gradient, f32.
-    'attention scores': 4
-    * 3
-    * part
-    / shards
-    * model.num_heads
-    / parts.mesh.shape['tensor']
-    * columns**2,
-    'logits': 4
-    * 2
-    * logit_rows
-    * model.vocab_size
-    / parts.mesh.shape['tensor'],
-  }
+    residual *= tensor
+  return residual + saved
 
 
 def _bytes_per_device(tree: object) -> float:

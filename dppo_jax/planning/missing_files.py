@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pathlib
 from typing import Any
 
-from dppo_jax.data import mixture, sources
+from dppo_jax.data import downloads, mixture, sources
 from dppo_jax.runtime.config.checks.data import SAME, TASK
 from dppo_jax.runtime.hub import hf_config, safetensors_io
 
@@ -43,12 +43,9 @@ def _models(config: dict[str, Any]) -> Iterator[str]:
     ('data.tokenizer', config['data']['tokenizer'], _TOKENIZER),
     ('rewards.model', scorer, hf_config.CONFIG),
   ):
-    if folder and not (_folder(folder) / name).is_file():
-      published = '/'.join(pathlib.PurePath(folder).parts[-2:])
-      yield (
-        f'{path}: no {name} in {_folder(folder)}; download {published} from'
-        ' huggingface.co (config, safetensors and tokenizer files) into it.'
-      )
+    whole = _folder(folder)
+    if folder and not (whole / name).is_file():
+      yield f'{path}: no {name} in {whole}; {downloads.advice(whole)}'
 
 
 def _files(config: dict[str, Any]) -> Iterator[str]:

@@ -17,20 +17,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dppo_jax.rewards import process, verifiers
 from dppo_jax.rewards.answers.extraction import parse_extraction
+from dppo_jax.rewards.limits import check_limits
+from dppo_jax.rewards.output import CappedOutput
 from dppo_jax.rewards.process import WorkerProcess
 from dppo_jax.rewards.terms import Term, combine, parse_terms
-from dppo_jax.rewards.verdicts import (
-  CRASHED,
-  TIMEOUT,
-  Verdict,
-  verify_safely,
-)
+from dppo_jax.rewards.verdicts import CRASHED, TIMEOUT, Verdict, verify_safely
 
 if TYPE_CHECKING:  # It imports JAX, which a verifier process must not.
   from dppo_jax.base import Verifier
 
 CHUNK_SIZE = 32  # Items sent at once, at most.
-MIN_MEMORY_MB = 256
+_MAX_LOST = 8  # Workers that a batch may lose before they begin.
 
 
 def _name(verifier: 'Verifier') -> str:
@@ -105,23 +102,7 @@ class VerifierPool:
       ValueError: a bad argument, a verifier that cannot be imported, or one
         that needs workers without any.
     """
-    if num_workers < 0:
-      raise ValueError(f'rewards.num_workers: got {num_workers}; 0 or more.')
-    if not (math.isfinite(time_limit_s) and time_limit_s > 0):
-      raise ValueError(
-        f'rewards.time_limit_s: got {time_limit_s}; a positive number of '
-        'seconds.'
-      )
-    if not (math.isfinite(wall_limit_s) and wall_limit_s >= time_limit_s):
-      raise ValueError(
-        f'rewards.wall_limit_s: got {wall_limit_s}; a number of seconds, at'
-        f' least rewards.time_limit_s = {time_limit_s}.'
-      )
-    if memory_limit_mb < MIN_MEMORY_MB:
-      raise ValueError(
-        f'rewards.memory_limit_mb: got {memory_limit_mb}; at least'
-        f' {MIN_MEMORY_MB}, which Python and sympy need.'
-      )
+    check_limits(num_workers, time_limit_s, wall_limit_s, memory_limit_mb)
     name = verifier if isinstance(verifier, str) else _name(verifier)
     self.terms = parse_verifier(name, num_workers)
     self.extraction = extractors = parse_extraction(extraction)
@@ -146,6 +127,7 @@ class VerifierPool:
     self._num_workers = num_workers
     self._closed = False
     self._workers: list[WorkerProcess] = []
+    self._output = CappedOutput()
     self._selector = selectors.DefaultSelector()
     try:
       self._start_missing()
@@ -228,6 +210,7 @@ class VerifierPool:
   def _verify_in_workers(self, items: Sequence[Any]) -> list[list[Verdict]]:
     verdicts = [[CRASHED] * len(self.terms)] * len(items)
     todo = collections.deque(range(len(items)))
+    num_lost = 0
 
     def on_verdict(worker: WorkerProcess, message: Any) -> None:
       index, found = message
@@ -238,7 +221,12 @@ class VerifierPool:
       verdicts[worker.answered()] = [Verdict(*each) for each in found]
 
     def on_failure(worker: WorkerProcess, reason: str) -> None:
-      if worker.pending:
+      nonlocal num_lost
+      num_lost += bool(worker.pending) and not worker.begun
+      if not worker.begun and num_lost <= _MAX_LOST:
+        # Killed or stopped from outside before it saw an item.
+        todo.extendleft(reversed(worker.pending))
+      elif worker.pending:
         failure = [Verdict(0.0, reason)] * len(self.terms)
         verdicts[worker.pending.popleft()] = failure
         todo.extend(worker.pending)
@@ -246,7 +234,7 @@ class VerifierPool:
         self._start_missing()
 
     for worker in list(self._workers):
-      if worker.process.poll() is not None:  # Died idle: no item is at fault.
+      if worker.has_ended():  # Died idle: no item is at fault.
         self._remove(worker)
     self._start_missing()
     while todo or any(worker.pending for worker in self._workers):
@@ -255,6 +243,7 @@ class VerifierPool:
           # A small share of the rest: a hanging item delays few others.
           size = min(CHUNK_SIZE, -(-len(todo) // (4 * self._num_workers)))
           worker.send([todo.popleft() for _ in range(size)], items)
+          self._await_room(worker)
       if not self._workers:
         break  # No worker can start: the remaining items count as crashed.
       self._wait(on_verdict, on_failure)
@@ -265,24 +254,54 @@ class VerifierPool:
     on_verdict: Callable[[WorkerProcess, Any], None],
     on_failure: Callable[[WorkerProcess, str], None],
   ) -> None:
-    """Handles the next replies of the workers, and their timeouts."""
-    deadline = min(
-      min(worker.deadline, worker.late) for worker in self._workers
-    )
+    """Handles the next messages of the workers, and their timeouts."""
+    deadline = min(min(w.deadline, w.late) for w in self._workers)
     timeout = None
     if math.isfinite(deadline):
       timeout = max(0.0, deadline - time.monotonic())
-    heard = {key.data for key, _ in self._selector.select(timeout)}
-    now = time.monotonic()
+    heard: dict[WorkerProcess, set[str]] = collections.defaultdict(set)
+    for key, _ in self._selector.select(timeout):
+      worker, what = key.data
+      heard[worker].add(what)
     for worker in list(self._workers):
-      if worker in heard:
-        failure = self._listen(worker, on_verdict)
-      else:
-        failure = TIMEOUT.reason if worker.deadline < now else None
-        self._start_follower(worker, now)
+      failure = self._attend(worker, heard[worker], on_verdict)
       if failure:
         self._remove(worker)
         on_failure(worker, failure)
+
+  def _attend(
+    self,
+    worker: WorkerProcess,
+    heard: set[str],
+    on_verdict: Callable[[WorkerProcess, Any], None],
+  ) -> str | None:
+    """Does what a worker's descriptors ask for; why it can serve no longer."""
+    failure = None
+    if 'output' in heard:
+      self._copy_output(worker)
+    if 'requests' in heard and worker.write_some():
+      self._selector.unregister(worker.requests)
+    if 'replies' in heard:
+      failure = self._listen(worker, on_verdict)
+    elif 'end' in heard:  # All is read; a child of it may hold the pipe.
+      failure = self._end_of(worker)
+    now = time.monotonic()
+    # Also of one that is heard: it may say anything but verdicts.
+    if failure is None and worker.deadline < now:
+      failure = TIMEOUT.reason
+    if failure is None:
+      self._start_follower(worker, now)
+    return failure
+
+  def _end_of(self, worker: WorkerProcess) -> str:
+    return (TIMEOUT if worker.timed_out() else CRASHED).reason
+
+  def _copy_output(self, worker: WorkerProcess) -> None:
+    found = worker.read_output()
+    if found is None:
+      self._selector.unregister(worker.output)
+    else:
+      self._output.copy(found)
 
   def _listen(
     self,
@@ -293,9 +312,11 @@ class VerifierPool:
     try:
       messages = worker.receive()
       if messages is None:
-        return (TIMEOUT if worker.timed_out() else CRASHED).reason
+        return self._end_of(worker)
       for message in messages:
-        if worker.ready:
+        if worker.ready and message is process.BEGUN:
+          worker.begun = True
+        elif worker.ready:
           on_verdict(worker, message)
         elif message:
           return message  # The verifier failed to import.
@@ -327,7 +348,18 @@ class VerifierPool:
   def _start(self) -> None:
     worker = WorkerProcess(self._settings)
     self._workers.append(worker)
-    self._selector.register(worker.replies, selectors.EVENT_READ, worker)
+    for name in ('replies', 'output', 'end'):
+      if name != 'end' or worker.end >= 0:
+        readable = getattr(worker, name)
+        self._selector.register(readable, selectors.EVENT_READ, (worker, name))
+    self._await_room(worker)
+
+  def _await_room(self, worker: WorkerProcess) -> None:
+    """Has what its pipe did not take written once there is room."""
+    if not worker.write_some():
+      self._selector.register(
+        worker.requests, selectors.EVENT_WRITE, (worker, 'requests')
+      )
 
   def _start_follower(self, worker: WorkerProcess, now: float) -> None:
     """Starts a spare worker when one is late, so that its imports overlap."""
@@ -337,7 +369,9 @@ class VerifierPool:
         self._start()
 
   def _remove(self, worker: WorkerProcess) -> None:
-    self._selector.unregister(worker.replies)
+    for key in list(self._selector.get_map().values()):
+      if key.data[0] is worker:
+        self._selector.unregister(key.fileobj)
     self._workers.remove(worker)
     worker.stop()
 

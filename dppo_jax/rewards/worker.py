@@ -15,7 +15,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from dppo_jax.rewards import verifiers
+from dppo_jax.rewards import descendants, verifiers
 from dppo_jax.rewards.verdicts import verify_safely
 
 if TYPE_CHECKING:  # It imports JAX, which a verifier process must not.
@@ -91,21 +91,26 @@ def serve(
 
   Args:
     requests: JSON lines, lists of [index, completion, example, truncated].
-    replies: receives one JSON line [index, [[reward, reason], …]] per item, in
-      order.
+    replies: receives 'true' per chunk, once it has been read, and one JSON line
+      [index, [[reward, reason], …]] per item, in order.
     terms: verifiers to call, one after the other.
     time_limit_s: CPU seconds per item, user and system; SIGPROF then ends the
       process, whatever code is running.
     wall_limit_s: wall-clock seconds per item; SIGALRM ends the process
       `_GRACE_S` later.
   """
+  process = os.getpid()
   for line in requests:
+    replies.write('true\n')  # `process.BEGUN`: from here on items are at fault.
+    replies.flush()
     for index, completion, example, truncated in json.loads(line):
       signal.setitimer(signal.ITIMER_REAL, wall_limit_s + _GRACE_S)
       signal.setitimer(signal.ITIMER_PROF, time_limit_s)
       verdicts = [
         verify_safely(term, completion, example, truncated) for term in terms
       ]
+      if os.getpid() != process:
+        os._exit(0)  # A verifier forked and both came back: one may answer.
       signal.setitimer(signal.ITIMER_PROF, 0.0)
       signal.setitimer(signal.ITIMER_REAL, 0.0)
       replies.write(json.dumps([index, verdicts]) + '\n')
@@ -113,7 +118,8 @@ def serve(
 
 
 def main() -> None:
-  """Serves on the standard streams, which the verifier cannot reach."""
+  """Serves on the standard streams; what a verifier prints goes to stderr."""
+  descendants.start_guard(0)
   requests = os.fdopen(os.dup(0), encoding='utf-8')
   replies = os.fdopen(os.dup(1), 'w', encoding='utf-8')
   os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -1,22 +1,30 @@
 """How a command begins and ends: flags, messages, exit codes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 import functools
 import pathlib
 import re
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
-from dppo_jax.runtime.hosts import cluster
+from dppo_jax.commands import (
+  config_files,
+  entry_points,
+  help_text,
+  keys,
+  mistakes,
+)
+from dppo_jax.commands import flags as command_flags
+from dppo_jax.runtime.hosts import cluster, preemption
 from dppo_jax.runtime.hosts.preemption import Preempted
+from dppo_jax.runtime.reporting import compiling, console
 from dppo_jax.runtime.reporting.recorder import (
   FailedVerifierError,
   NonFiniteError,
 )
 from dppo_jax.runtime.storage.checkpoints import CheckpointError
-from dppo_jax.suggestions import suggest
 
 # What a user can mend: the message is enough.
 _MENDABLE = (
@@ -26,9 +34,6 @@ _MENDABLE = (
   FailedVerifierError,
   NonFiniteError,
 )
-# Those of a clone, or installed with the package.
-_CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
-_NO_CONFIGS = ('__init__', 'presets', 'published', 'thresholds')
 _INTERRUPTED = 130  # As shells report Ctrl-C.
 
 
@@ -39,7 +44,10 @@ def run(main: Callable[..., int], *, positional: bool = False) -> None:
     main: returns the exit code.
     positional: whether it takes what is left of the command line.
   """
+  console.outlive_readers()
+  preemption.own_process()
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
+  compiling.watch()
   guarded = functools.partial(guard, main, positional=positional)
   app.run(guarded, flags_parser=parse_flags)
 
@@ -61,9 +69,8 @@ def guard(
     if positional:
       return main(*argv[1:])
     if len(argv) > 1:
-      raise ValueError(
-        f'unexpected argument {argv[1]!r}; a flag is --name=value.'
-      )
+      known = keys.known() if 'config' in flags.FLAGS else {}
+      raise ValueError(mistakes.stray(argv[1], known))
     return main()
   except Preempted as stopped:
     print(stopped, file=sys.stderr)
@@ -80,7 +87,7 @@ def guard(
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-  """Parses the flags; one line says which config or key does not exist.
+  """Parses the flags; one line says which config, key or flag does not exist.
 
   Args:
     argv: the command line.
@@ -89,123 +96,123 @@ def parse_flags(argv: list[str]) -> list[str]:
     What is left of it, the command first.
 
   Raises:
-    SystemExit: with code 1, after the line.
+    SystemExit: with code 1, after the line; with 0 after --help and --list.
   """
-  argv = with_config_files(argv)
-  for path in _config_files(argv):
-    if path.is_file():
-      continue
-    near = sorted(
-      str(each)
-      for each in path.parent.glob('[a-z]*.py')
-      if each.stem not in _NO_CONFIGS
-    )
-    if path.suffix != '.py' or not near:
-      near = shipped_configs()
-    _leave(f'--config: no file {str(path)!r}{suggest(str(path), near)}')
-  if _overrides(argv) and not any(_config_files(argv)):
-    _leave('--config: missing, and --config.KEY=… overrides a key of it.')
+  _answer(argv)
+  argv = config_files.resolve(argv)
+  with_config = 'config' in flags.FLAGS
+  known = keys.known() if with_config else {}
+  problem = config_files.problem(argv)
+  if with_config:
+    argv = [_readable(word, known) for word in argv]
+    problem = problem or _override_problem(argv, known)
+  if problem:
+    _leave(problem)
   try:
-    return flags.FLAGS(argv)
+    left = flags.FLAGS(argv)
+    config: Any = flags.FLAGS['config'].value if with_config else None
+    if config is not None:
+      _ = config.to_dict  # Without overrides it is read once it is used.
+    return left
+  except flags.UnrecognizedFlagError as error:
+    # absl repeats the whole argument as its value.
+    value = str(error.flagvalue).partition('=')[2]
+    own = _own_flags(argv[0])
+    _leave(mistakes.unknown_flag(error.flagname, value, own, known))
   except flags.Error as error:
-    _leave(_reason(str(error)))
+    _leave(_reason(str(error), argv, known))
+  except Exception as error:
+    told = config_files.explain(error, argv)
+    if told:
+      _leave(told)
     raise
-  except (AttributeError, KeyError, TypeError) as error:
-    # How ml_collections refuses to override a key that is not there.
-    _leave(unknown_key(str(error), argv))
-    raise
 
 
-def shipped_configs() -> list[str]:
-  """Names of the configs that come with the package."""
-  names = (path.stem for path in _CONFIGS.glob('*.py'))
-  return sorted(name for name in names if name not in _NO_CONFIGS)
+def _answer(argv: list[str]) -> None:
+  """Answers --help and --list, as `dppo` does, and leaves."""
+  if set(argv[1:]) & {'--helpfull', '--helpxml'}:
+    print(flags.FLAGS.get_help())
+    sys.exit(0)
+  try:
+    told = help_text.answer(_name(argv[0]), argv[1:])
+  except ValueError as error:
+    _leave(str(error))
+  if told is not None:
+    print(told)
+    sys.exit(0)
 
 
-def with_config_files(argv: list[str]) -> list[str]:
-  """The command line with files in place of names of shipped configs.
+def _name(program: str) -> str:
+  """Name of the command: of 'dppo train', or of a path below experiments/."""
+  if program.startswith('dppo '):
+    return program.removeprefix('dppo ')
+  path = pathlib.Path(program).resolve()
+  below = [*path.with_suffix('').parts]
+  if 'experiments' in below:
+    below = below[len(below) - below[::-1].index('experiments') :]
+  return '.'.join(part for part in below if part != '__main__')
 
-  `--config=tiny:grpo` and `--config=configs/tiny.py:grpo`, in any working
-  directory, name configs/tiny.py of the package; a file that exists is kept.
 
-  Args:
-    argv: the command line.
-  """
-  replaced = list(argv)
-  for index, argument in enumerate(argv):
-    if argument.startswith('--config='):
-      flag, value = '--config=', argument.removeprefix('--config=')
-    elif index and argv[index - 1] == '--config':
-      flag, value = '', argument
-    else:
+def _readable(argument: str, known: Mapping[str, Any]) -> str:
+  name, equals, value = argument.partition('=')
+  path = name.removeprefix('--config.')
+  if not equals or path == name:
+    return argument
+  return f'{name}={keys.readable(path, value, known)}'
+
+
+def _override_problem(argv: list[str], known: Mapping[str, Any]) -> str:
+  """Says which override names no key, or has no config to override."""
+  begun = flags.FLAGS['config'].value is not None
+  for argument in argv:
+    if argument == '--config' or argument.startswith('--config='):
+      begun = True
+    if not argument.startswith(('--config.', '--noconfig.')):
       continue
-    path, colon, preset = value.partition(':')
-    file = pathlib.Path(path)
-    named = path == file.stem or file == pathlib.Path('configs', file.name)
-    if named and not file.is_file() and file.stem in shipped_configs():
-      path = str(_CONFIGS / f'{file.stem}.py')
-    replaced[index] = f'{flag}{path}{colon}{preset}'
-  return replaced
+    name, _, value = argument.partition('=')
+    problem = keys.problem(
+      name.partition('.')[2], value, known, entry_points.keys_file()
+    )
+    if problem:
+      return problem
+    if not begun and any(config_files.files(argv)):
+      return f'{name}: stands before --config=…; put that one first.'
+    if not begun:
+      return '--config: missing, and --config.KEY=… overrides a key of it.'
+  return ''
+
+
+def _own_flags(program: str) -> list[str]:
+  """Flags of this command, without those of the libraries that it imports."""
+  try:
+    found = {flag.name for flag in command_flags.flags_of(_name(program))}
+  except ValueError:  # It is none of experiments/.
+    found = set(flags.FLAGS)
+  return sorted(name for name in found if '.' not in name)
 
 
 def required(name: str, value: Any, meaning: str) -> Any:
   """Returns the value of a flag that has no default.
 
   Raises:
-    ValueError: it was not given.
+    ValueError: it was not given, or is empty.
   """
-  if value is None:
-    raise ValueError(f'--{name}: missing; name {meaning}.')
+  if value is None or value == '':
+    got = 'missing' if value is None else "got ''"
+    raise ValueError(f'--{name}: {got}; name {meaning}: --{name}=….')
   return value
 
 
-def unknown_key(reason: str, argv: list[str]) -> str:
-  """Says which override names no key.
-
-  Args:
-    reason: of ml_collections; names the key, not its section.
-    argv: the command line.
-  """
-  overrides = _overrides(argv)
-  names = re.findall(r'\w+', reason)
-  named = [
-    override
-    for override in overrides
-    if names and names[0] in override.split('.')
-  ]
-  close = re.search(r'Did you mean "(\w+)"', reason)
-  hint = f'did you mean {close[1]!r}? ' if close else ''
-  return (
-    f'{" ".join(named or overrides) or "--config"}: no such key; {hint}'
-    'configs/default.py lists them all.'
-  )
-
-
-def _reason(message: str) -> str:
+def _reason(message: str, argv: list[str], known: Mapping[str, Any]) -> str:
   """The reason a flag was refused; of a config that raised, its last line."""
   if 'Traceback' not in message:
-    return message
+    refused = re.match(r'flag --config\.([^=]+)=(.*?): ', message)
+    return keys.refused(refused[1], refused[2], known) if refused else message
   last = message.rstrip().splitlines()[-1].strip()
-  return re.sub(r'^\w+Error: ', '', last)
+  reason = re.sub(r'^\w+Error: ', '', last)
+  return config_files.explain(ValueError(reason), argv) or reason
 
 
-def _overrides(argv: list[str]) -> list[str]:
-  return [
-    argument.partition('=')[0]
-    for argument in argv
-    if argument.startswith(('--config.', '--noconfig.'))
-  ]
-
-
-def _config_files(argv: list[str]) -> Iterator[pathlib.Path]:
-  for argument, value in zip(argv, [*argv[1:], ''], strict=True):
-    if argument.startswith('--config='):
-      value = argument.partition('=')[2]
-    elif argument != '--config':
-      continue
-    yield pathlib.Path(value.partition(':')[0])
-
-
-def _leave(message: str) -> None:
+def _leave(message: str) -> NoReturn:
   print(f'error: {message}', file=sys.stderr)
   sys.exit(1)

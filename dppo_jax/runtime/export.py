@@ -1,4 +1,4 @@
-"""A checkpoint of ours -> a folder that other tools load."""
+"""Export of a checkpoint to the Hugging Face or PEFT format."""
 
 import contextlib
 import itertools
@@ -26,15 +26,15 @@ from dppo_jax.runtime.storage import find_checkpoint
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
 from dppo_jax.runtime.storage.workdir import CHECKPOINTS
 
-# Of weights that were stored otherwise than they are written.
+# Keys of config.json on how weights were stored, dropped on export.
 _STORAGE = (
   'quantization_config',
   'compression_config',
   '_pre_quantization_dtype',
 )
-# What becomes of an adapter.
+# Values of --lora: what to do with an adapter.
 MERGED, ADAPTER = LORA = ('merged', 'adapter')
-# As in config.json -> as in the header of a file of tensors.
+# Dtype in config.json -> dtype in the header of a safetensors file.
 _STORED = {'float32': 'F32', 'float16': 'F16', 'bfloat16': 'BF16'}
 
 
@@ -48,41 +48,39 @@ def export(
   lora: str = MERGED,
   base: str = '',
 ) -> list[pathlib.Path]:
-  """Writes config.json, generation_config.json, weights, tokenizer files.
+  """Files of the exported checkpoint, after writing them.
 
-  Or, of an adapter that is kept as one, adapter_config.json, its weights and
-  the tokenizer files.
+  They are config.json, generation_config.json, weights and tokenizer files; or,
+  for an adapter that is not merged, adapter_config.json, its weights and the
+  tokenizer files.
 
   Args:
     experiment: of the run.
-    workdir: its folder; nothing in it is changed.
-    out: the new folder.
+    workdir: of the run, read only.
+    out: a new or empty folder.
     step: 'best', 'latest' or a number.
-    dtype: of the weights, or '' for that of the pretrained model; float32
-      where there is none.
+    dtype: of the weights; '' for the dtype of the pretrained model, or float32
+      without one and for an adapter that is not merged.
     max_bytes: of a file of weights.
-    lora: one of `LORA`, what becomes of an adapter; of it the dtype '' is
-      float32.
-    base: folder or name by which a kept adapter calls its base; '' is
+    lora: one of `LORA`, 'merged' or 'adapter'.
+    base: folder or name of the base in adapter_config.json; '' for
       model.pretrained.
 
   Returns:
-    What was written.
+    Paths: weights first.
 
   Raises:
-    ValueError: there is no such checkpoint, `out` holds something, the dtype
-      is unknown or too narrow, nobody publishes models of this shape, there
-      is no adapter to keep, its base is not where it was, or the tokenizer is
-      gone.
+    ValueError: there is no such checkpoint, `out` is not empty, the dtype is
+      unknown or too narrow, no published architecture has this shape, there is
+      no adapter, its base does not load, or the tokenizer is missing.
     CheckpointError: the checkpoint is damaged.
   """
   if lora not in LORA:
     raise ValueError(f'--lora: got {lora!r}; one of {", ".join(LORA)}.')
-  if lora == ADAPTER:
-    dtype = dtype or 'float32'
-  source = workdir / kept_files.MODEL
-  kept = (source / hf_config.CONFIG).is_file()
-  dtype = dtype or (hf_config.read_dtype(source) if kept else 'float32')
+  if not dtype:
+    source = workdir / kept_files.MODEL
+    as_loaded = lora == MERGED and (source / hf_config.CONFIG).is_file()
+    dtype = hf_config.read_dtype(source) if as_loaded else 'float32'
   if dtype not in _STORED:
     raise ValueError(f'--dtype: got {dtype!r}; one of {", ".join(_STORED)}.')
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -91,37 +89,61 @@ def export(
     )
   tokenizer = kept_files.find_tokenizer(experiment, workdir)
   if lora == ADAPTER:
-    if experiment.lora is None:
-      raise ValueError(
-        f'--lora: got {ADAPTER!r}, and lora.rank=0 trained every weight; leave'
-        f' it at {MERGED!r}.'
-      )
-    base = base or _base(experiment)
-    adapter, _ = _restore(experiment, workdir, step)
-    out.mkdir(parents=True, exist_ok=True)
-    write_adapter(adapter, experiment.lora, base, out, dtype)
-    kept_files.write_tokenizer(experiment, tokenizer, out)
-    return sorted(out.iterdir())
-  config = (
-    _kept_config(experiment, source, dtype)
-    if kept
-    else _new_config(experiment, dtype)
-  )
+    _export_adapter(experiment, workdir, out, step, dtype, base)
+    written = []
+  else:
+    written = _export_model(experiment, workdir, out, step, dtype, max_bytes)
+  kept_files.write_tokenizer(experiment, tokenizer, out)
+  others = sorted(path for path in out.iterdir() if path not in written)
+  return [*written, *others]
+
+
+def _export_adapter(
+  experiment: Experiment,
+  workdir: pathlib.Path,
+  out: pathlib.Path,
+  step: str,
+  dtype: str,
+  base: str,
+) -> None:
+  """Writes adapter_config.json and the weights of the adapter alone."""
+  if experiment.lora is None:
+    raise ValueError(
+      f'--lora: got {ADAPTER!r}, and lora.rank=0 trained every weight; leave'
+      f' it at {MERGED!r}.'
+    )
+  base = base or _base(experiment)
+  adapter, _ = _restore(experiment, workdir, step)
+  out.mkdir(parents=True, exist_ok=True)
+  write_adapter(adapter, experiment.lora, base, out, dtype)
+
+
+def _export_model(
+  experiment: Experiment,
+  workdir: pathlib.Path,
+  out: pathlib.Path,
+  step: str,
+  dtype: str,
+  max_bytes: int,
+) -> list[pathlib.Path]:
+  """Files of weights, written after the configs of the model."""
+  source = workdir / kept_files.MODEL
+  if (source / hf_config.CONFIG).is_file():
+    config = _kept_config(experiment, source, dtype)
+  else:
+    config = _new_config(experiment, dtype)
   params = load_params(experiment, workdir, step)
   out.mkdir(parents=True, exist_ok=True)
-  kept_files.write_tokenizer(experiment, tokenizer, out)
   safetensors_io.write_json(out / hf_config.CONFIG, config)
   safetensors_io.write_json(
     out / kept_files.GENERATION,
     kept_files.generation_config(experiment, config),
   )
-  weights = write_params(params, out, dtype, max_bytes)
-  others = sorted(path for path in out.iterdir() if path not in weights)
-  return [*weights, *others]
+  return write_params(params, out, dtype, max_bytes)
 
 
 def _base(experiment: Experiment) -> str:
-  """Folder of the base of an adapter, which loads wherever it is read."""
+  """Absolute folder of the base of an adapter, after checking that it loads."""
   if not experiment.model.pretrained:
     raise ValueError(
       f'--lora: got {ADAPTER!r}, and the base was drawn from the seed and is in'
@@ -147,13 +169,13 @@ def _base(experiment: Experiment) -> str:
 def load_params(
   experiment: Experiment, workdir: pathlib.Path, step: str
 ) -> Params:
-  """Parameters of a checkpoint, without the state of the optimizer.
+  """Parameters of a checkpoint, without the optimizer state.
 
-  An adapter is merged into the weights below it, which are read again, where
-  they are written.
+  An adapter is merged lazily, as weights are written, into its base weights,
+  which are loaded again.
 
   Raises:
-    ValueError: there is no such checkpoint, or those weights are others.
+    ValueError: there is no such checkpoint, or the base weights have changed.
     CheckpointError: it is damaged.
   """
   params, stored = _restore(experiment, workdir, step)
@@ -170,7 +192,7 @@ def load_params(
 def _restore(
   experiment: Experiment, workdir: pathlib.Path, step: str
 ) -> tuple[Params, dict[str, Any]]:
-  """The trained parameters, and the metadata of their checkpoint."""
+  """Trained parameters, and the metadata of their checkpoint."""
   settings = experiment.checkpoints
   store = Checkpoints(
     workdir / CHECKPOINTS, settings.keep, settings.best_metric, read_only=True
@@ -183,7 +205,7 @@ def _restore(
 def write_params(
   params: Params, folder: pathlib.Path, dtype: str, max_bytes: int
 ) -> list[pathlib.Path]:
-  """Writes the weights, one tensor in host memory at a time.
+  """Files of weights, after writing them tensor by tensor.
 
   Args:
     params: nested dict of arrays.
@@ -192,7 +214,7 @@ def write_params(
     max_bytes: of a file.
 
   Returns:
-    The files, the index of several among them.
+    Paths, including the index of several files.
 
   Raises:
     ValueError: a finite weight is infinite in `dtype`.
@@ -215,10 +237,10 @@ def write_adapter(
 
   Args:
     adapter: nested dict of arrays.
-    config: its shape.
-    base: folder or name of the model it belongs to.
+    config: of the adapter.
+    base: folder or name of its base model.
     folder: exists.
-    dtype: as of `write_params`.
+    dtype: as for `write_params`.
 
   Raises:
     ValueError: a finite weight is infinite in `dtype`.
@@ -249,22 +271,22 @@ def _new_tensors(params: Params, dtype: str) -> list[NewTensor]:
 def _tensor(
   leaf: Array, stack: Stack, at: tuple[int, ...], dtype: np.dtype[Any]
 ) -> np.ndarray:
-  """One stored tensor of a parameter."""
+  """Stored tensor of a parameter, at an index of its stacked axes."""
   own = np.asarray(jax.device_get(leaf[at] if at else leaf))
   view = own.transpose([stack.order.index(axis) for axis in range(own.ndim)])
   tensor = view.reshape(stack.shape)
   with np.errstate(over='ignore'):
-    narrow = tensor.astype(dtype)
-  if np.isinf(narrow).any() and not np.isinf(tensor).any():
+    cast = tensor.astype(dtype)
+  if np.isinf(cast).any() and not np.isinf(tensor).any():
     raise ValueError(
       f'--dtype: {stack.names[at]} reaches {np.abs(tensor).max():.3g}, more'
       f' than {dtype} can hold; use bfloat16 or float32.'
     )
-  return narrow
+  return cast
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-  """Sorts layer 10 after layer 9."""
+  """Sort key that puts layer 10 after layer 9."""
   parts = re.split(r'(\d+)', name)
   pairs = itertools.zip_longest(parts[::2], parts[1::2], fillvalue='-1')
   return [
@@ -275,7 +297,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _kept_config(
   experiment: Experiment, source: pathlib.Path, dtype: str
 ) -> dict[str, Any]:
-  """config.json of the pretrained model, as the weights are written now."""
+  """config.json of the pretrained model, with dtype and end tokens updated."""
   published = safetensors_io.read_json(source / hf_config.CONFIG)
   for key in _STORAGE:
     published.pop(key, None)
@@ -284,7 +306,7 @@ def _kept_config(
   said = published.get('eos_token_id')
   said = said if isinstance(said, list) else [] if said is None else [said]
   if not set(said) <= set(experiment.sampling.eos_ids):
-    # Of another tokenizer than the run's.
+    # The run has another tokenizer.
     published |= {
       'eos_token_id': kept_files.ends(experiment),
       'pad_token_id': experiment.sampling.pad_id,

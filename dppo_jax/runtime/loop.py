@@ -5,35 +5,27 @@ derive from (seed, step). So a run that is killed and started again continues
 bit for bit from its last checkpoint.
 """
 
-from collections.abc import Callable
 import contextlib
 import dataclasses
 import functools
 import pathlib
 import sys
-import time
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from dppo_jax.base import Metrics, TrainState
-from dppo_jax.learner.optimizer import learning_rate_of
+from dppo_jax.base import TrainState
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.evaluation.evaluate import compile_evaluation
-from dppo_jax.runtime.evaluation.results import write_results
-from dppo_jax.runtime.hosts import coordination, host_rows
-from dppo_jax.runtime.hosts.preemption import stop_on_signals
+from dppo_jax.runtime.hosts import coordination
+from dppo_jax.runtime.hosts.preemption import StopRequest, stop_on_signals
+from dppo_jax.runtime.iteration import IterateFn, compile_iteration
 from dppo_jax.runtime.ledger.files import LedgerWriter
-from dppo_jax.runtime.ledger.record import make_record
-from dppo_jax.runtime.programs import base_weights, compiled, inputs, kept_files
+from dppo_jax.runtime.milestones import Milestones
+from dppo_jax.runtime.programs import base_weights, inputs, kept_files
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state as state_lib
-from dppo_jax.runtime.programs.compiled import compile_step
-from dppo_jax.runtime.reporting import header, summary
-from dppo_jax.runtime.reporting.recorder import Recorder, Stopwatch, Tracer, due
-from dppo_jax.runtime.rollouts import collect as collect_lib
+from dppo_jax.runtime.reporting import header, summary, writers
+from dppo_jax.runtime.reporting.recorder import Recorder, Tracer
 from dppo_jax.runtime.rollouts import reference_check
 from dppo_jax.runtime.rollouts.ahead import RolloutQueue, RunState
 from dppo_jax.runtime.rollouts.reward_model import RewardModel
@@ -41,12 +33,49 @@ from dppo_jax.runtime.rollouts.verify import open_pool
 from dppo_jax.runtime.sft.warm_start import warm_start
 from dppo_jax.runtime.storage import workdir as workdir_lib
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
-from dppo_jax.runtime.storage.metrics_log import Sample
 
-IterateFn = Callable[
-  [TrainState, Callable[[], None]],
-  tuple[TrainState, Metrics, list[Sample]],
-]
+_BEFORE_THE_FIRST = (
+  'Stopped before the first step; nothing is lost. Run the same command to'
+  ' begin anew, or to resume what the folder holds.'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+  """What a run opens before it trains.
+
+  Attributes:
+    parts: of the experiment, frozen weights loaded.
+    pool: the verifiers.
+    checkpoints: of the run.
+    queue: rollouts of later steps.
+    state: that was restored; None in a new folder.
+  """
+
+  parts: parts_lib.Parts
+  pool: VerifierPool
+  checkpoints: Checkpoints
+  queue: RolloutQueue
+  state: TrainState | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Training:
+  """What the steps of a run need.
+
+  Attributes:
+    state: that the first step starts from.
+    milestones: what happens between steps.
+    recorder: takes metrics.
+    tracer: of the steps that are profiled.
+    iterate: a train step.
+  """
+
+  state: TrainState
+  milestones: Milestones
+  recorder: Recorder
+  tracer: Tracer
+  iterate: IterateFn
 
 
 def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
@@ -60,118 +89,130 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     The summary that is written to summary.json.
 
   Raises:
-    Preempted: SIGTERM or Ctrl-C; the state is saved.
+    ValueError: the package of a writer is missing.
+    Preempted: SIGTERM, SIGHUP or Ctrl-C; the state is saved.
     FailedVerifierError: verifiers failed on `rewards.max_failed` batches in a
       row.
     NonFiniteError: `optimizer.max_nonfinite` updates in a row were skipped.
     CheckpointError: a checkpoint could not be written or read.
   """
-  parts = base_weights.open_parts(experiment)
-  inputs.settle(experiment, parts, workdir)
-  schedule = experiment.evaluation
+  writers.check_installed(experiment.writers)
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(stop_on_signals())
-    pool = stack.enter_context(open_pool(experiment.rewards))
-    checkpoints = _open_checkpoints(experiment, workdir)
-    stack.enter_context(contextlib.closing(checkpoints))
-
-    about = base_weights.metadata(parts)
-    queue = RolloutQueue(experiment, parts)
-    state = _restore(parts, checkpoints, queue)
-    resumed = state is not None
-    resumed_step = int(state.step) if resumed else None
-    if coordination.is_primary():
-      print(
-        header.header(experiment, parts, workdir, resumed_step),
-        file=sys.stderr,
-        flush=True,
-      )
-    if not resumed:  # A run that began had them checked.
-      coordination.from_primary(
-        functools.partial(_tell_references, experiment, parts, pool),
-        'the reference answers',
-      )
-    if coordination.is_primary():
-      kept_files.keep(experiment, workdir)
-    if resumed_step == experiment.num_steps:
-      finished = coordination.from_primary(
-        lambda: summary.read_summary(workdir), 'the summary'
-      )
+    with stop.may_abandon(lambda: _BEFORE_THE_FIRST):
+      job = _open(experiment, workdir, stack)
+      resumed = job.state is not None
+      finished = _finished(experiment, workdir, job)
       if finished is not None:
         return finished
-    model = None
-    if experiment.rewards.model.folder:
-      model = RewardModel(experiment.rewards.model, parts.mesh)
-    evaluate = compile_evaluation(parts, schedule, pool, model)
-    if state is None:
-      state = warm_start(experiment, parts, stop)
-    start_step = int(state.step)
-    reference = _reference_params(experiment, parts, workdir, state, resumed)
-    recorder = stack.enter_context(
-      Recorder(experiment, workdir, start_step, resumed=resumed)
-    )
-    ledger = LedgerWriter(
-      workdir,
-      experiment.ledger.every_n_steps,
-      start_step if resumed else None,
-    )
-    tracer = stack.enter_context(
-      Tracer(workdir, experiment.profile, recorder.progress.note)
-    )
-    if not resumed:
-      found = evaluate(state, schedule.final_num_prompts)
-      metrics = found.metrics
-      recorder.evaluation(0, metrics)
-      recorder.warn_of_failures(found.sampled.verdicts, 'held-out')
-      if coordination.is_primary():
-        write_results(workdir, 0, schedule, parts.held_out, found)
-      checkpoints.save(0, state, metrics, about)
+      training = _prepare(experiment, workdir, job, stop, stack)
+    state, milestones = training.state, training.milestones
+    recorder, tracer = training.recorder, training.tracer
 
-    iterate = _compile_iteration(
-      experiment, parts, pool, model, reference, ledger, queue
-    )
+    milestones.begin(state, resumed=resumed)
+    start_step = int(state.step)
     for step in range(start_step + 1, experiment.num_steps + 1):
       tracer.before(step)
-      state, metrics, samples = iterate(state, recorder.flush)
+      with contextlib.ExitStack() as compiling:
+        if step == start_step + 1:  # The state before it is saved.
+          compiling.enter_context(milestones.abandonable(state))
+        state, metrics, samples = training.iterate(state, recorder.flush)
       tracer.after(step)
       if step == 1:  # Records without a checkpoint are those of a lost run.
-        checkpoints.wait()
+        job.checkpoints.wait()
       recorder.hold(step, metrics, samples)
-
-      last = step == experiment.num_steps
-      evaluated: dict[str, float] = {}
-      if last or due(step, schedule.every_n_steps):
-        size = schedule.final_num_prompts if last else schedule.num_prompts
-        found = evaluate(state, size)
-        evaluated = found.metrics
-        recorder.evaluation(step, evaluated)
-        recorder.warn_of_failures(found.sampled.verdicts, 'held-out')
-        if coordination.is_primary():
-          write_results(workdir, step, schedule, parts.held_out, found)
-      stopping = stop.agreed()  # Once: a signal may come between two looks.
-      if last or stopping or due(step, experiment.checkpoints.every_n_steps):
-        recorder.flush()
-        begin = time.perf_counter()
-        checkpoints.save(
-          step,
-          RunState(**vars(state), queue=queue.pending()),
-          evaluated,
-          about,
-        )
-        lost_s = time.perf_counter() - begin
-        recorder.progress.note(
-          f'step {step}: checkpoint, {lost_s:.2f} s of training lost'
-        )
-      if stopping and not last:
-        checkpoints.wait()
-        raise stop.stop(
-          f'Stopped after step {step} of {experiment.num_steps}; the state is'
-          ' saved. Run the same command to resume.'
-        )
-    checkpoints.wait()
+      milestones.after(step, state)
+    job.checkpoints.wait()
   if not coordination.is_primary():
     return {}
-  return header.summarize(experiment, parts, workdir)
+  return header.summarize(experiment, job.parts, workdir)
+
+
+def _open(
+  experiment: Experiment, workdir: pathlib.Path, stack: contextlib.ExitStack
+) -> _Job:
+  """Opens what the folder holds, and says so."""
+  parts = base_weights.open_parts(experiment)
+  inputs.settle(experiment, parts, workdir)
+  pool = stack.enter_context(open_pool(experiment.rewards))
+  checkpoints = _open_checkpoints(experiment, workdir)
+  stack.enter_context(contextlib.closing(checkpoints))
+  queue = RolloutQueue(experiment, parts)
+  state = _restore(parts, checkpoints, queue)
+  resumed_step = None if state is None else int(state.step)
+  if coordination.is_primary():
+    print(
+      header.header(experiment, parts, workdir, resumed_step),
+      file=sys.stderr,
+      flush=True,
+    )
+  if state is None:  # A run that began had them checked.
+    coordination.from_primary(
+      functools.partial(_tell_references, experiment, parts, pool),
+      'the reference answers',
+    )
+  if coordination.is_primary():
+    kept_files.keep(experiment, workdir)
+  return _Job(parts, pool, checkpoints, queue, state)
+
+
+def _finished(
+  experiment: Experiment, workdir: pathlib.Path, job: _Job
+) -> dict[str, Any] | None:
+  """The summary of a run that has no step left; None where one is missing."""
+  if job.state is None or int(job.state.step) != experiment.num_steps:
+    return None
+  found = coordination.from_primary(
+    lambda: summary.read_summary(workdir), 'the summary'
+  )
+  # Of fewer steps: stopped in the last evaluation after it was prolonged.
+  if found is None or found.get('steps') != experiment.num_steps:
+    return None
+  return found
+
+
+def _prepare(
+  experiment: Experiment,
+  workdir: pathlib.Path,
+  job: _Job,
+  stop: StopRequest,
+  stack: contextlib.ExitStack,
+) -> _Training:
+  """Compiles what can be before it runs, and makes the first state."""
+  parts, state = job.parts, job.state
+  resumed = state is not None
+  model = None
+  if experiment.rewards.model.folder:
+    model = RewardModel(experiment.rewards.model, parts.mesh)
+  evaluate = compile_evaluation(parts, experiment.evaluation, job.pool, model)
+  if state is None:
+    state = warm_start(experiment, parts, stop)
+  start_step = int(state.step)
+  reference = _reference_params(experiment, parts, workdir, state, resumed)
+  recorder = stack.enter_context(
+    Recorder(experiment, workdir, start_step, resumed=resumed)
+  )
+  ledger = LedgerWriter(
+    workdir, experiment.ledger.every_n_steps, start_step if resumed else None
+  )
+  tracer = stack.enter_context(
+    Tracer(workdir, experiment.profile, recorder.progress.note)
+  )
+  milestones = Milestones(
+    experiment,
+    parts,
+    workdir=workdir,
+    evaluate=evaluate,
+    checkpoints=job.checkpoints,
+    recorder=recorder,
+    queue=job.queue,
+    stop=stop,
+    about=base_weights.metadata(parts),
+  )
+  iterate = compile_iteration(
+    experiment, parts, job.pool, model, reference, ledger, job.queue
+  )
+  return _Training(state, milestones, recorder, tracer, iterate)
 
 
 def _tell_references(
@@ -189,97 +230,6 @@ def _open_checkpoints(
   config = experiment.checkpoints
   folder = workdir / workdir_lib.CHECKPOINTS
   return Checkpoints(folder, config.keep, config.best_metric)
-
-
-def _compile_iteration(
-  experiment: Experiment,
-  parts: parts_lib.Parts,
-  pool: VerifierPool,
-  model: RewardModel | None,
-  reference: Any,
-  ledger: LedgerWriter,
-  queue: RolloutQueue,
-) -> IterateFn:
-  """Returns (state, meanwhile) -> (state, metrics, samples): one train step.
-
-  `meanwhile` is called while the device works.
-  """
-  collect = collect_lib.compile_collection(
-    experiment, parts, pool, model, queue
-  )
-  batcher = compiled.compile_batcher(parts, experiment)
-  scorer = compiled.compile_scorer(parts, experiment)
-  copy_head = compiled.compile_anchor_head(parts)
-  exact = parts_lib.keeps_hidden(experiment)
-  step_fn = compile_step(experiment, parts, recording=ledger.every_n_steps > 0)
-  rate = jax.jit(functools.partial(learning_rate_of, experiment.optimizer))
-  recompute = experiment.loss.anchor == 'recomputed'
-  dynamic = experiment.data.dynamic_sampling != 'off'
-  keep_groups = compiled.compile_group_choice(parts, experiment)
-
-  def iterate(
-    state: TrainState, meanwhile: Callable[[], None]
-  ) -> tuple[TrainState, Metrics, list[Sample]]:
-    clock = Stopwatch()
-    step = int(state.step)
-    collected, anchor_head = collect(state, clock)
-    rollout, on_host, completions, verdicts, earned = collected.drawn
-    rewards = collected.drawn.rewards()
-    recomputed = scorer(state.params, rollout) if recompute else None
-    pulled = None
-    if reference is not None:  # Its own routers are a part of it.
-      unrouted = dataclasses.replace(rollout, routes=None)
-      pulled = scorer(reference, unrouted)
-    rewards = host_rows.put(parts.batch_sharding, rewards)
-    batch, metrics = batcher(rollout, jnp.asarray(rewards), recomputed, pulled)
-    metrics['rollout/useful_decode_share'] = jnp.float32(
-      collected.useful_decode_share
-    )
-    if dynamic:
-      batch = keep_groups(batch, jnp.asarray(collected.varied))
-      metrics['rewards/sampled_mean'] = jnp.float32(collected.reward_mean)
-      metrics['rollout/batches'] = jnp.float32(collected.num_attempts)
-    metrics['optimizer/learning_rate'] = rate(state.opt_state)
-    metrics['rollout/lag'] = jnp.float32(queue.lag_of(step))
-    metrics['weight_sync/bytes'] = jnp.float32(queue.num_bytes)
-    if exact and anchor_head is None:  # The anchor is recomputed.
-      anchor_head = copy_head(state.params)
-    outcome = step_fn(state, batch, anchor_head)
-    state, step_metrics = outcome[:2]
-    meanwhile()  # The device is busy: write the metrics of the step before.
-    jax.block_until_ready(state.step)
-    clock.lap('training')
-    examples = parts.prompts.examples(on_host.example_id)
-    rows = [
-      Sample(str(example['prompt']), text, verdict.reward, verdict.reason)
-      for example, text, verdict in zip(
-        examples, completions, verdicts, strict=True
-      )
-    ]
-    if ledger.due(step + 1):
-      used, recorded = host_rows.fetch((batch, outcome[2]))
-      if not coordination.is_single_process():
-        on_host = host_rows.fetch(rollout)
-      region = experiment.resolved['trust_region']
-      ledger.write(
-        make_record(
-          step + 1, region, parts.tokenizer, on_host, used, recorded, rows
-        )
-      )
-      clock.lap('ledger')
-    metrics = {
-      **metrics,
-      **step_metrics,
-      **earned,
-      **clock.metrics(
-        sampled=collected.num_tokens,
-        trained=int(host_rows.total(on_host.token_mask.sum())),
-        ahead=experiment.sampling.lag > 0,
-      ),
-    }
-    return state, metrics, rows
-
-  return iterate
 
 
 def _restore(

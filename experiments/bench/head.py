@@ -76,10 +76,6 @@ def main() -> int:
   return 0
 
 
-if __name__ == '__main__':
-  cli.run(main)
-
-
 # Columns of the batch; rows make up the tokens.
 _LENGTH = 32
 BARE = 'three bare products'
@@ -110,7 +106,7 @@ class HeadShape:
   dtype: str
 
 
-class Variant(NamedTuple):
+class HeadProgram(NamedTuple):
   """A compiled computation of loss and gradients.
 
   Attributes:
@@ -124,7 +120,7 @@ class Variant(NamedTuple):
 
 def make_variants(
   shape: HeadShape, only: Sequence[str] = ()
-) -> Mapping[str, Variant]:
+) -> Mapping[str, HeadProgram]:
   """Variants: the bare GEMMs, and the fused loss under several rules.
 
   Args:
@@ -135,7 +131,7 @@ def make_variants(
     ValueError: unknown name.
   """
   k = shape.top_k
-  makers: dict[str, Callable[[], Variant]] = {
+  makers: dict[str, Callable[[], HeadProgram]] = {
     name: functools.partial(_one_pass, shape, size, _config(**options))
     for name, size, options in (
       ('PPO', 0, dict(rule='ratio_clip', divergence='binary_tv')),
@@ -160,7 +156,7 @@ def make_variants(
   return {BARE: _bare(shape), **made}
 
 
-def one_pass(shape: HeadShape) -> Variant:
+def one_pass(shape: HeadShape) -> HeadProgram:
   """Fused loss of DPPO with Top-K TV."""
   return _one_pass(shape, shape.top_k, _config())
 
@@ -194,6 +190,10 @@ def _config(**options: Any) -> loss_lib.LossConfig:
     kl_estimator='k3',
     entropy_coefficient=0.0,
     load_balance_coefficient=0.0,
+    predictive_tail='aggregated',
+    vocab_size=0,
+    centering='off',
+    centering_mask='token',
   )
   return loss_lib.LossConfig(**{**fields, **options})
 
@@ -232,13 +232,13 @@ def _case(shape: HeadShape, k: int, exact: bool) -> tuple[Any, ...]:
   return head, hidden, targets
 
 
-def _compiled(function: Callable[..., Any], arguments: Any) -> Variant:
+def _compiled(function: Callable[..., Any], arguments: Any) -> HeadProgram:
   compiled = jax.jit(function).lower(*arguments).compile()
   memory: Any = compiled.memory_analysis()
-  return Variant(lambda: compiled(*arguments), memory.temp_size_in_bytes)
+  return HeadProgram(lambda: compiled(*arguments), memory.temp_size_in_bytes)
 
 
-def _bare(shape: HeadShape) -> Variant:
+def _bare(shape: HeadShape) -> HeadProgram:
   head, hidden, _ = _case(shape, 0, exact=False)
   x = hidden.reshape(-1, shape.width)
   d_logits = jnp.ones((shape.tokens, shape.vocabulary), hidden.dtype)
@@ -254,7 +254,9 @@ def _bare(shape: HeadShape) -> Variant:
   return _compiled(products, (head, x, d_logits))
 
 
-def _one_pass(shape: HeadShape, k: int, config: loss_lib.LossConfig) -> Variant:
+def _one_pass(
+  shape: HeadShape, k: int, config: loss_lib.LossConfig
+) -> HeadProgram:
   row = DIVERGENCES[config.divergence]
   loss = loss_lib.make_head_loss(config)
   run = functools.partial(head_loss, layout(shape), loss)
@@ -264,7 +266,7 @@ def _one_pass(shape: HeadShape, k: int, config: loss_lib.LossConfig) -> Variant:
   )
 
 
-def _materialized(shape: HeadShape) -> Variant:
+def _materialized(shape: HeadShape) -> HeadProgram:
   """Loss by its definition, with materialized logits."""
   config = _config()
 
@@ -275,3 +277,7 @@ def _materialized(shape: HeadShape) -> Variant:
 
   differentiate = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
   return _compiled(differentiate, _case(shape, shape.top_k, exact=False))
+
+
+if __name__ == '__main__':
+  cli.run(main)

@@ -68,10 +68,6 @@ def main() -> int:
   return int(peak > _LIMIT.value)
 
 
-if __name__ == '__main__':
-  cli.run(main)
-
-
 _PROCESS = pathlib.Path('/proc/self')
 _FILE_BYTES = 2 * 10**9  # Small enough for several files and an index.
 _MAX_LENGTH = 40_960  # max_position_embeddings of config.json.
@@ -233,3 +229,7 @@ def measure(
     if isinstance(params, AdaptedParams):
       params = lora.merge_lazily(params)
     export.write_params(params, out, 'bfloat16', _FILE_BYTES)
+
+
+if __name__ == '__main__':
+  cli.run(main)

@@ -73,10 +73,6 @@ def main() -> int:
   return 0
 
 
-if __name__ == '__main__':
-  cli.run(main)
-
-
 PREFILL, DECODE, BARE, COPY = 'two tokens', 'all', 'all, no top-K', 'copy'
 
 
@@ -180,3 +176,7 @@ def random_params(model: TransformerConfig) -> Params:
     return noise + 1 if name.endswith("'scale']") else noise
 
   return jax.tree_util.tree_map_with_path(draw, _shapes(model))
+
+
+if __name__ == '__main__':
+  cli.run(main)

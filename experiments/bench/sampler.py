@@ -57,10 +57,6 @@ def main() -> int:
   return 0
 
 
-if __name__ == '__main__':
-  cli.run(main)
-
-
 PRODUCT = 'head product'
 
 
@@ -119,3 +115,7 @@ def make_variants(shape: SamplerShape) -> Mapping[str, Callable[[], Any]]:
     'sampling, no top-K': lambda: bare(logits, uniform),
     'categorical, log_softmax, top_k': lambda: usual(logits, key),
   }
+
+
+if __name__ == '__main__':
+  cli.run(main)

@@ -79,10 +79,6 @@ def main() -> int:
   return 0 if shares[REFILLED] >= 0.9 else 1
 
 
-if __name__ == '__main__':
-  cli.run(main)
-
-
 STATIC, REFILLED = 'all rows at once', 'slots, refilled'
 _END = 1
 # Prompt ids are above all length ids, so they are never counted down.
@@ -230,3 +226,7 @@ def useful_share(rollout: Rollout) -> float:
   lengths = np.asarray(rollout.completion_mask).sum(axis=1, dtype=np.int64)
   steps = np.sum(np.asarray(rollout.decode_steps), dtype=np.int64)
   return float((lengths - 1).sum() / steps)
+
+
+if __name__ == '__main__':
+  cli.run(main)

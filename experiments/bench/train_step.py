@@ -17,6 +17,7 @@ import numpy as np
 
 from dppo_jax import hardware
 from dppo_jax.base import Batch, Demonstrations, TokenStats
+from dppo_jax.configs import quickstart
 from dppo_jax.experiments.bench import timing
 from dppo_jax.learner.loss import imitation_loss
 from dppo_jax.learner.train_step import Learner, compile_train_step
@@ -30,7 +31,7 @@ from dppo_jax.runtime.programs import state as state_lib
 # Flags are defined only as a command: other benchmarks import this module.
 if __name__ == '__main__':
   _CONFIG = config_flags.DEFINE_config_file(
-    'config', 'configs/quickstart.py', 'Model and batch.'
+    'config', None, 'Model and batch; the quickstart.'
   )
   _REPEATS = flags.DEFINE_integer('repeats', 10, 'Rounds.')
   _NAME = flags.DEFINE_string('name', 'quickstart', 'Part of the file name.')
@@ -39,7 +40,7 @@ if __name__ == '__main__':
 
 def main() -> int:
   """Measures, prints and writes; returns the exit code."""
-  experiment = build(_CONFIG.value)
+  experiment = build(_CONFIG.value or quickstart.get_config())
   found = timing.compare(make_variants(experiment), _REPEATS.value)
   flop = useful_flop(experiment)
   step, other = found[RL], found[CROSS_ENTROPY]
@@ -56,10 +57,6 @@ def main() -> int:
   where = pathlib.Path(_OUT.value)
   print('Result:', timing.write(where, f'train_step-{_NAME.value}', result))
   return 0
-
-
-if __name__ == '__main__':
-  cli.run(main)
 
 
 RL, CROSS_ENTROPY = 'DPPO step', 'cross-entropy step'
@@ -166,3 +163,7 @@ def _batch(experiment: Experiment) -> Batch:
     advantages=jnp.where(mask, jax.random.normal(key, (rows, 1)), 0.0),
     rollout=stats,
   )
+
+
+if __name__ == '__main__':
+  cli.run(main)

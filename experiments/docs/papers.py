@@ -108,7 +108,7 @@ DPPO = (
   Statement(
     'Relax-high, -low, -both',
     'section 6, Fig. 6, 7',
-    ('trust_regions.applies_to',),
+    ('directions.applies_to',),
     ('relax_high', 'relax_low', 'relax_both'),
     'relaxation',
     'Exempting rare tokens improves',

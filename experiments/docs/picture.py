@@ -11,8 +11,6 @@ import pathlib
 
 import jax.numpy as jnp
 from matplotlib import colors
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 import numpy as np
 
 from dppo_jax.base import TokenStats
@@ -23,6 +21,7 @@ from dppo_jax.ops.trust_regions import (
   keep_weights,
   open_thresholds,
 )
+from dppo_jax.runtime.reporting import palette, plots
 
 _PICTURE = pathlib.Path(__file__).resolve().parents[2] / 'docs/masks.png'
 _SIDE = 401  # Cells per axis; no center lies on a bound.
@@ -33,12 +32,12 @@ PANELS = {
     'binary_tv',
     dataclasses.replace(_OPEN, clip_low=0.2, clip_high=0.2),
   ),
-  'DPPO, Binary TV .2': (
+  'DPPO-Binary-TV .2': (
     'divergence',
     'binary_tv',
     dataclasses.replace(_OPEN, delta_low=0.2, delta_high=0.2),
   ),
-  'DPPO, Binary KL .05': (
+  'DPPO-Binary-KL .05': (
     'divergence',
     'binary_kl',
     dataclasses.replace(_OPEN, delta_low=0.05, delta_high=0.05),
@@ -70,24 +69,31 @@ def masked(rule: str, divergence: str, thresholds: Thresholds) -> np.ndarray:
 
 def main() -> None:
   """Draws the picture."""
-  figure = Figure(figsize=(9.0, 3.3), dpi=130, layout='constrained')
-  FigureCanvasAgg(figure)
+  figure = plots.make_figure(9.0, 3.4, dpi=130)
   axes = figure.subplots(1, len(PANELS), sharey=True)
-  palette = colors.ListedColormap(['#eef3fb', '#3f51b5'])
   for axis, (title, settings) in zip(axes, PANELS.items(), strict=True):
     axis.imshow(
       masked(*settings),
       origin='lower',
       extent=(0, 1, 0, 1),
-      cmap=palette,
+      cmap=colors.ListedColormap(
+        ['#f3f4f6', palette.styles([title])[title].color]
+      ),
       interpolation='nearest',
     )
-    axis.plot([0, 1], [0, 1], color='#888888', linewidth=0.8)
+    axis.plot([0, 1], [0, 1], color=palette.GRAY, linewidth=0.8)
     axis.set_title(title, fontsize=11)
     axis.set_xlabel('μ, when sampled')
+    # Kept where masked is: black on every color, on a light ground.
+    for place, text in ((0.04, 0.9), 'A > 0'), ((0.76, 0.05), 'A < 0'):
+      axis.text(
+        *place,
+        text,
+        fontsize=9,
+        bbox={'facecolor': 'white', 'alpha': 0.8, 'lw': 0, 'pad': 1.5},
+      )
   axes[0].set_ylabel('π, now')
-  axes[0].text(0.06, 0.9, 'A > 0', color='white', fontsize=9)
-  axes[0].text(0.74, 0.06, 'A < 0', color='white', fontsize=9)
+  figure.suptitle('Colored: masked. Light: kept.', fontsize=10)
   figure.savefig(
     _PICTURE, metadata={'Software': None}, pil_kwargs={'optimize': True}
   )

@@ -7,12 +7,17 @@ replaced. Names with a dot select a part: `config.data`,
 
 import ast
 from collections.abc import Iterable, Iterator
+import importlib
 import io
 import pathlib
 import re
 import tokenize
 
+from dppo_jax.commands import listing
+from dppo_jax.configs import default
 from dppo_jax.configs.presets import PRESETS
+from dppo_jax.data import downloads
+from dppo_jax.data.catalog import SOURCES
 from dppo_jax.experiments.docs import commands, metrics, papers
 from dppo_jax.ops.advantages import ADVANTAGES
 from dppo_jax.ops.divergences import DIVERGENCES
@@ -185,6 +190,35 @@ def _presets() -> tuple[tuple[str, ...], Rows]:
   )
 
 
+def _downloads() -> tuple[tuple[str, ...], Rows]:
+  folder = f'{default.get_config().data.data_dir}/files'
+  return ('source', 'command'), (
+    (name, _code([downloads.data_command(row.repository, f'{folder}/{name}')]))
+    for name, row in SOURCES.items()
+    if row.repository is not None
+  )
+
+
+def _models() -> tuple[tuple[str, ...], Rows]:
+  """Models of the recipes, with the configs that read them."""
+  readers: dict[str, list[str]] = {}
+  for name in listing.configs():
+    module = importlib.import_module(f'dppo_jax.configs.{name}')
+    config = module.get_config()
+    for folder in (config.model.pretrained, config.rewards.model):
+      if folder:
+        readers.setdefault(folder, []).append(name)
+  return ('recipe', 'command'), (
+    (
+      _code(names),
+      _code(
+        [downloads.model_command('/'.join(folder.split('/')[-2:]), folder)]
+      ),
+    )
+    for folder, names in readers.items()
+  )
+
+
 def _verdicts(figure: str) -> tuple[tuple[str, ...], Rows]:
   return ('claim', 'verdict', 'seeds', 'seen'), papers.claims(figure)
 
@@ -211,6 +245,8 @@ _TABLES = {
   'verifiers': _verifiers,
   'advantages': _advantages,
   'presets': _presets,
+  'downloads': _downloads,
+  'models': _models,
 }
 _PARTS = {
   'config': _config,
@@ -219,4 +255,8 @@ _PARTS = {
   'papers': _papers,
   'verdicts': _verdicts,
 }
-_IN_WORDS = ('papers', 'verdicts')  # Tables whose first column is prose.
+_IN_WORDS = (
+  'models',
+  'papers',
+  'verdicts',
+)  # Tables whose first column is prose.

@@ -5,7 +5,11 @@ precision, in the stale setting; 'int4, 4 updates' has a quarter of the updates
 per batch at 3e-4, so that mismatch dominates staleness. Effects: .05 and .005.
 """
 
-from dppo_jax.analysis import panels
+import dataclasses
+
+from dppo_jax.analysis import facets, panels
+from dppo_jax.analysis.panels import Panel
+from dppo_jax.analysis.table import Points
 from dppo_jax.experiments.figures import papers, settings
 from dppo_jax.experiments.figures.harness import command
 from dppo_jax.experiments.figures.harness.contrasts import contrast
@@ -22,6 +26,27 @@ _ANCHORS = {
   'rollout': _KL,
   'recomputed': {**_KL, 'trust_region.anchor': 'recomputed'},
 }
+_GROUPS = {
+  s: {f'{s}: {a}': f'DPPO-Binary-KL, {a} anchor' for a in _ANCHORS}
+  for s in _SAMPLERS
+}
+
+
+def _panels(points: Points) -> list[Panel]:
+  curves = (
+    ('reward', 'Reward', 'mean, by that sampler'),
+    ('mean_abs', 'Mean of |π − μ|', 'probability'),
+  )
+  over = [panels.over_steps(points, *curve) for curve in curves]
+  split = [part for panel in over for part in facets.split(panel, _GROUPS)]
+  bars = panels.bars(points, 'masked', 'Masked', 'share of tokens')
+  shown = {k: v for labels in _GROUPS.values() for k, v in labels.items()}
+  series = [
+    dataclasses.replace(one, label=shown[one.label]) for one in bars.series
+  ]
+  return [*split, dataclasses.replace(bars, series=series)]
+
+
 FIGURE = Figure(
   name='anchor',
   title='Anchor of the trust region under a mismatched sampler',
@@ -35,11 +60,7 @@ FIGURE = Figure(
     for anchor, preset in _ANCHORS.items()
   },
   tiers=settings.stale_tiers('int4: recomputed'),
-  panels=lambda points: [
-    panels.over_steps(points, 'reward', 'Reward', 'mean, by that sampler'),
-    panels.over_steps(points, 'mean_abs', 'Mean of |π − μ|', 'probability'),
-    panels.bars(points, 'masked', 'Masked', 'share of tokens'),
-  ],
+  panels=_panels,
   judge=lambda points: [
     contrast(points, f'{claim}, {s}.', column, f'{s}: {a}', f'{s}: {b}', effect)
     for s in _SAMPLERS

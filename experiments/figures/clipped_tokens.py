@@ -21,7 +21,11 @@ FIGURE = Figure(
   rows=run_tables.masked_rows,
   panels=lambda points: [
     panels.grouped(
-      points.where(kind=kind), f'masked_{sign}', title, 'share masked'
+      points.where(kind=kind),
+      f'masked_{sign}',
+      title,
+      'share masked',
+      ordered=kind == 'mu',
     )
     for kind, name in (('mu', 'range of μ'), ('token', 'token'))
     for sign, title in (

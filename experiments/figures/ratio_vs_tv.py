@@ -4,14 +4,13 @@ At learning rate 0 mu and pi share parameters; every ninth token is plotted.
 int4's means over mu < .1 and mu >= .5 are compared: |log r| (.05), TV (.005).
 """
 
-import dataclasses
-
 from dppo_jax.analysis import panels, run_tables
-from dppo_jax.analysis.panels import Panel
+from dppo_jax.analysis.panels import Bound, Panel
 from dppo_jax.analysis.table import Points
 from dppo_jax.experiments.figures import papers, settings
 from dppo_jax.experiments.figures.harness import command, judging
 from dppo_jax.experiments.figures.harness.figure import Figure
+from dppo_jax.runtime.reporting import palette
 
 _LADDER = ('float32', 'bfloat16', 'int8', 'fp8', 'int4')
 _STILL = {
@@ -28,11 +27,16 @@ _COLUMNS = (
 def _panels(points: Points) -> list[Panel]:
   runs, tokens = points.where(kind='run'), points.where(kind='token')
   far = tokens.where(variant='int4')
-  means = panels.bars(runs, 'mean_abs', 'Mean of |π − μ|', 'probability')
+  label, unit = 'Mean of |π − μ|', 'probability'
+  clip, tv = (palette.RULES[n].color for n in ('GRPO', 'DPPO-Binary-TV'))
+  clips = [Bound(f'clip at {v:g}', v, clip) for v in (0.8, 1.28)]
+  bound = [Bound('δ = 0.2', 0.2, tv)]
   return [
-    panels.dots(far, 'mu', 'ratio', 'Ratio π / μ, int4', y_log=True),
-    panels.dots(far, 'mu', 'tv', 'TV |π − μ|, int4'),
-    dataclasses.replace(means, y_log=True),
+    panels.dots(
+      far, 'mu', 'ratio', 'Ratio π / μ, int4', y_log=True, bounds=clips
+    ),
+    panels.dots(far, 'mu', 'tv', 'TV |π − μ|, int4', bounds=bound),
+    panels.bars(runs, 'mean_abs', label, unit, y_log=True),
   ]
 
 

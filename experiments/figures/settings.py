@@ -11,11 +11,11 @@ SEEDS = range(10, 15)  # Of all verdicts; settings were tuned with others.
 # The least difference that counts, in all figures, for 'more' and for 'alike':
 # for the reward, five answers in a hundred; more for a collapse.
 REWARD, COLLAPSE, MISMATCH = 0.05, 0.15, 0.005
-Variant = Mapping[str, Any]
+Overrides = Mapping[str, Any]
 # Base of every variant. Values are repeated here and not taken from
 # configs/presets.py: the kept results were run with them, and presets may
 # change with their papers.
-_PLAIN: Variant = {
+_PLAIN: Overrides = {
   'trust_region.rule': 'none',
   'trust_region.anchor': 'rollout',
   'trust_region.direction': 'away',

@@ -3,7 +3,8 @@ from PIL import Image
 import pytest
 
 from dppo_jax.analysis import drawing, panels
-from dppo_jax.analysis.panels import Panel, Series
+from dppo_jax.analysis.panels import Bound, Panel, Series
+from dppo_jax.runtime.reporting import palette
 from tests.support import pictures
 
 
@@ -74,14 +75,14 @@ def test_drawing_again_makes_the_same_file(shown, tmp_path):
 def test_a_method_has_its_color(shown):
   path, _ = shown
   svg = path.with_suffix('.svg').read_text()
-  assert svg.count(drawing.STYLES['PG-IS'].color) >= 3
+  assert svg.count(palette.RULES['PG-IS'].color) >= 3
 
 
 def test_a_place_without_a_panel_has_no_axes(shown):
   path, drawn = shown
-  assert len(drawn) == 5  # Of six places, three to a row.
+  assert len(drawn) == 5  # Three in the first row, two in the second.
   svg = path.with_suffix('.svg').read_text()
-  assert svg.count('id="axes_') == 5 + 1
+  assert svg.count('id="axes_') == 5
   assert svg.count('id="matplotlib.axis_') == 2 * 5
 
 
@@ -89,3 +90,63 @@ def test_names_of_series_are_those_of_the_svg(shown):
   path, drawn = shown
   places = pictures.drawn(path.with_suffix('.svg'))
   assert set(places) == set(panels.series_by_name(drawn))
+
+
+def test_every_row_fills_the_width():
+  figure = drawing.render('T', [_panel(_series('a'))] * 5)
+  figure.canvas.draw()
+  right = [axis.get_position().x1 for axis in figure.axes]
+  assert abs(right[2] - right[4]) < 0.01
+
+
+def test_panels_of_a_row_share_the_y_axis():
+  low = Series(label='a', x=np.arange(2.0), y=np.array([0.0, 1.0]))
+  high = Series(label='b', x=np.arange(2.0), y=np.array([5.0, 9.0]))
+  figure = drawing.render('T', [_panel(low, row='R'), _panel(high, row='R')])
+  first, second = (axis.get_ylim() for axis in figure.axes)
+  assert first == second
+  assert first[0] <= 0.0
+  assert first[1] >= 9.0
+
+
+def test_one_point_is_seen():
+  (axis,) = drawing.render('T', [_panel(_series('a', size=1))]).axes
+  (line, *_) = axis.lines
+  assert line.get_marker() == 'o'
+  assert len(axis.get_xticks()) >= 1
+
+
+def test_tokens_without_order_are_not_joined():
+  points = _series('a', 'points')
+  (axis,) = drawing.render('T', [_panel(points)]).axes
+  assert axis.lines[0].get_linestyle() == 'None'
+
+
+def test_thresholds_are_drawn():
+  bound = Bound('clip at 1.28', 1.28, palette.RULES['GRPO'].color)
+  (axis,) = drawing.render('T', [_panel(_series('a'), bounds=[bound])]).axes
+  assert any(set(line.get_ydata()) == {1.28} for line in axis.lines)
+  assert [text.get_text() for text in axis.texts] == ['clip at 1.28']
+
+
+def test_bars_on_a_logarithmic_axis_are_refused():
+  bar = Series(label='a', x=np.zeros(1), y=np.ones(1), kind='bars')
+  with pytest.raises(ValueError, match='logarithmic'):
+    drawing.render('T', [_panel(bar, ticks=('a',), y_log=True)])
+
+
+def test_an_empty_panel_says_so():
+  (axis,) = drawing.render('T', [_panel()]).axes
+  assert [text.get_text() for text in axis.texts] == ['no finite value']
+
+
+def test_no_text_is_clipped(shown):
+  _, drawn = shown
+  long = [f'DPPO-Binary-TV, a long name {i}' for i in range(9)]
+  bars = [
+    Series(label=n, x=np.array([float(i)]), y=np.ones(1), kind='bars')
+    for i, n in enumerate(long)
+  ]
+  title = 'One line\nAnother line\nBands: minimum to maximum'
+  figure = drawing.render(title, [*drawn, _panel(*bars, ticks=long)])
+  assert pictures.overflow(figure) < 1

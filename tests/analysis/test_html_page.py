@@ -64,7 +64,7 @@ def test_the_page_needs_no_other_file(tmp_path):
   )
 
 
-def test_a_long_text_is_cut(tmp_path):
+def test_a_long_text_is_truncated(tmp_path):
   found = _write(tmp_path, 'x' * (html_page.MAX_TEXT + 1))
   longest = max(map(len, found.data))
   assert longest == html_page.MAX_TEXT + 1

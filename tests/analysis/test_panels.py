@@ -55,7 +55,7 @@ def test_labels_are_places():
     row['label'] = 'x' if row['step'] == '1' else 'y'
   panel = panels.grouped(points, 'reward', 'R', '')
   assert panel.ticks == ['x', 'y']
-  np.testing.assert_allclose(panel.series[0].x, [0, 1])
+  np.testing.assert_allclose(panel.series[0].x, [-0.125, 0.875])
   np.testing.assert_allclose(panel.series[0].y, [0.29, 0.31])
 
 

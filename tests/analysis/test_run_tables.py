@@ -43,7 +43,7 @@ def test_lines_of_a_step_are_merged(outcome):
   }
 
 
-def test_the_ledger_stands_beside_the_metrics(recorded):
+def test_ledger_columns_are_added_to_metrics(recorded):
   outcome, record = recorded
   read = run_tables.with_ledger({'reward': 'rewards/mean'}, run_tables.MASKED)
   rows = list(read([outcome]))
@@ -110,7 +110,7 @@ def test_tokens_of_a_record(recorded):
   assert tokens[0]['ratio'] == pytest.approx(pi[0] / mu[0])
 
 
-def test_what_a_run_masked(recorded):
+def test_masked_shares_of_a_run(recorded):
   outcome, record = recorded
   lines = outcome.folder / 'metrics.jsonl'
   name = 'trust_region/fraction_masked'

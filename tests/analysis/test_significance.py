@@ -57,7 +57,7 @@ def test_a_mean_has_a_t_interval():
   assert found.high == pytest.approx(3 + 2.776 * error, abs=1e-3)
 
 
-def test_what_few_values_cannot_say_is_nan():
+def test_statistics_of_too_few_values_are_nan():
   assert np.isnan(significance.mean_interval([])).all()
   one = significance.mean_interval([0.5])
   assert one.value == 0.5

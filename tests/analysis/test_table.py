@@ -38,20 +38,20 @@ def test_means_by_seed_leave_empty_cells_out(table):
   assert table.by_seed('reward', variant='nobody').size == 0
 
 
-def test_nothing_is_not_written(tmp_path):
+def test_an_empty_table_is_refused(tmp_path):
   with pytest.raises(ValueError, match='no run has points'):
     table_lib.write(tmp_path / 'a.csv', [])
   assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize('text', ['a,b\n1\n', 'a,b\n1,2,3\n', 'a\n"1\n'])
-def test_a_damaged_file_is_told_of(tmp_path, text):
+def test_a_damaged_file_is_refused(tmp_path, text):
   (tmp_path / 'a.csv').write_text(text)
   with pytest.raises(ValueError, match=r'a\.csv'):
     table_lib.read(tmp_path / 'a.csv')
 
 
-def test_a_file_that_is_not_there_is_told_of(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
   with pytest.raises(ValueError, match=r'a\.csv: cannot be read'):
     table_lib.read(tmp_path / 'a.csv')
 

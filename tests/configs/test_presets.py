@@ -5,7 +5,6 @@ import math
 import pytest
 
 from dppo_jax.configs import default, presets, quickstart, tiny
-from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
 from dppo_jax.runtime.config.build import build_experiment
 
@@ -142,6 +141,48 @@ _PAPERS = {
   'minpro': ('none', 'rollout', _INF, {}),
   'gspo': ('gspo', 'rollout', _INF, {'clip_low': 3e-4, 'clip_high': 4e-4}),
   'sapo': ('sapo', 'rollout', _INF, {'tau_low': 1.05, 'tau_high': 1.0}),
+  # Successors of 2026.
+  'dppo_predictive': (
+    'divergence',
+    'rollout',
+    _INF,
+    {'delta': 0.15, 'direction': 'predictive'},
+  ),
+  'drpo': ('drpo', 'rollout', _INF, {'delta': 0.15}),
+  'drpo_code': ('drpo', 'rollout', _INF, {'delta': 12.5}),
+  'spo': ('spo', 'rollout', _INF, {'soft_clip': 0.2}),
+  'ipo': ('divergence', 'rollout', _INF, {'delta': 0.1, 'direction': 'any'}),
+  'icepop': (
+    'ratio_clip',
+    'rollout',
+    _INF,
+    {'clip_low': 0.5, 'clip_high': 4.0, 'direction': 'any'},
+  ),
+  'flash_reinforce': ('trm_mean', 'rollout', _INF, {'delta': 0.05}),
+  'estr': (
+    'estr',
+    'rollout',
+    _INF,
+    {'tau_entropy': 0.1, 'direction': 'any'},
+  ),
+  'centered_pg': ('none', 'rollout', _INF, {}),
+  'centered_tis': ('none', 'rollout', 2.0, {}),
+  'centered_mis': (
+    'ratio_clip',
+    'rollout',
+    _INF,
+    {'clip_low': 0.5, 'clip_high': 4.0, 'direction': 'any'},
+  ),
+  'centered_exact': ('none', 'rollout', 2.0, {}),
+  'centered_dppo': ('divergence', 'rollout', _INF, {'delta': 0.2}),
+}
+# Centering and whose M masks the centre.
+_CENTERED = {
+  'centered_pg': ('topk', 'token'),
+  'centered_tis': ('topk', 'token'),
+  'centered_mis': ('topk', 'candidate'),
+  'centered_exact': ('exact', 'token'),
+  'centered_dppo': ('topk', 'candidate'),
 }
 _MEASURED = {
   'dppo_binary_tv': 'binary_tv',
@@ -162,6 +203,10 @@ _MEASURED = {
   'trm_max': 'exact_kl',
   'trm_mean': 'exact_kl',
   'trm_max_mean': 'exact_kl',
+  'dppo_predictive': 'topk_kl',
+  'ipo': 'binary_tv',
+  'flash_reinforce': 'binary_kl',
+  'centered_dppo': 'topk_tv',
 }
 _each = pytest.mark.parametrize('preset', presets.PRESETS)
 
@@ -173,20 +218,17 @@ def _build(preset, **overrides):
   return build_experiment(config, num_devices=1)
 
 
-def _records(preset):
-  divergence = presets.PRESETS[preset].get('trust_region.divergence', 'topk_tv')
-  exact = DIVERGENCES[divergence].records == 'vocabulary'
-  return {'sampling.top_k': _VOCABULARY} if exact else {}
-
-
 @_each
 def test_preset_is_its_papers(preset):
-  loss = _build(preset, **_records(preset)).loss
+  loss = _build(preset).loss
   rule, anchor, cap, thresholds = _PAPERS[preset]
   assert (loss.rule, loss.anchor, loss.ratio_cap) == (rule, anchor, cap)
   assert loss.ratio_floor == 0.0
   assert loss.loss_form == 'score'
   weighed = {'gspo': 'sequence', 'minpro': 'least_prefix'}
+  weighed['centered_pg'] = 'none'
+  centering = (loss.centering, loss.centering_mask)
+  assert centering == _CENTERED.get(preset, ('off', 'token'))
   assert loss.importance == weighed.get(preset, 'token')
   assert loss.top_k_set == 'union'
   thresholds = dict(thresholds)
@@ -217,6 +259,7 @@ def test_preset_names_keys_that_exist(preset):
 @pytest.mark.parametrize('preset', ['dppo_exact_tv', 'dppo_exact_kl'])
 def test_exact_presets_record_the_states(preset):
   assert _build(preset).sampling.with_hidden
+  assert _build('centered_exact').sampling.with_hidden
   again = _build(preset, **{'trust_region.anchor': 'recomputed'})
   assert not again.sampling.with_hidden
 
@@ -251,7 +294,7 @@ def test_unknown_preset_names_the_nearest(module):
   match = r"--config: unknown preset 'dpo_topk_tv'; did you mean 'dppo_topk_tv'"
   with pytest.raises(ValueError, match=match):
     module.get_config('dpo_topk_tv')
-  with pytest.raises(ValueError, match=r"unknown preset '§'\. Known: cispo, "):
+  with pytest.raises(ValueError, match=r"unknown preset '§'\. Known: centered"):
     module.get_config('§')
 
 
@@ -264,8 +307,8 @@ def test_a_rule_that_asks_for_no_side_refuses_one(preset):
     'alpha_low': 0.1,
   }
   for key, value in overrides.items():
-    override = {f'trust_region.{key}': value, **_records(preset)}
-    if rule in {'trm_max', 'trm_mean', 'trm_max_mean', 'gspo', 'sapo'}:
+    override = {f'trust_region.{key}': value}
+    if not TRUST_REGIONS[rule].gated and rule != 'dual_clip':
       with pytest.raises(
         ValueError, match=rf"trust_region\.{key}: got .* rule '{rule}' decides"
       ):

@@ -1,7 +1,6 @@
 """Every config can be planned, without the files of its model and its data."""
 
 import importlib
-import pathlib
 import re
 
 import jax
@@ -10,11 +9,8 @@ import pytest
 from dppo_jax.configs import default, published
 from dppo_jax.planning import dry_run
 from dppo_jax.runtime.config.build import build_experiment
-from tests.support import runs
+from tests.support import recipes, runs
 
-_FOLDER = pathlib.Path(published.__file__).parent
-_NO_RECIPES = {'__init__', 'default', 'presets', 'published', 'thresholds'}
-_RECIPES = sorted({p.stem for p in _FOLDER.glob('*.py')} - _NO_RECIPES)
 # Parameters as the publishers count them, on the pages of their models.
 _PARAMETERS = {
   'quickstart': 124_544,
@@ -67,27 +63,27 @@ def _config(name, preset=''):
   return config
 
 
-@pytest.mark.parametrize('name', _RECIPES)
+@pytest.mark.parametrize('name', recipes.RECIPES)
 def test_a_config_is_planned_without_its_files(name, monkeypatch):
   count = 1 if name == 'memory_1_7b' else jax.device_count()
   monkeypatch.setattr(jax, 'device_count', lambda: count)
   with runs.quick_compilation():
-    text = dry_run.plan(_config(name), count)
+    text = dry_run.show(_config(name), count)
   count = re.search(
     r'^parameters +([\d,]+)(?: frozen and .*)?$', text, re.MULTILINE
   )
   assert int(count[1].replace(',', '')) == _PARAMETERS.get(name)
-  assert re.search(r'^  at most +[\d,.]+ [GMK]iB$', text, re.MULTILINE)
+  assert re.search(r'^  at once +[\d,.]+ [GMK]iB$', text, re.MULTILINE)
   config = _config(name)
   folder = config.model.pretrained
   missing = 'Not on this machine, and needed to run:' in text
   assert missing == bool(folder)
   if folder:
-    assert f'"tokenizer": "{folder}"' in text
+    assert re.search(rf"  data\.tokenizer +'' -> '{folder}'\n", text)
     origin = folder.removeprefix(f'{published.MODELS}/')
-    assert f'download {origin} from huggingface.co' in text
+    assert f'hf download {origin} --local-dir' in text
     sources = config.evaluation.source.split(',')
-    assert text.count('Put the files into') == 1 + len(sources)
+    assert text.count('or name files in') == 1 + len(sources)
 
 
 @pytest.mark.parametrize('name', _TABLES)

@@ -365,6 +365,19 @@ def test_missing_files_say_where_they_are_published(tmp_path, name):
     _load(name, files='/no/such.jsonl')
 
 
+def test_files_below_a_hidden_folder_are_found(tmp_path):
+  """The default data.data_dir is in ~/.cache."""
+  folder = tmp_path / '.cache/data/files/math_500'
+  hidden = folder / '.cache/huggingface/a.jsonl'  # As `hf` leaves it.
+  for path in (folder / 'test.jsonl', hidden):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"problem": "a", "answer": "1"}\n')
+  found = sources.locate(
+    'math_500', 'train', '', tmp_path / '.cache/data', {}, 'data.files'
+  )
+  assert found == [folder / 'test.jsonl']
+
+
 def test_gsm8k_is_prepared_where_no_file_is(tmp_path, monkeypatch):
   asked = []
 

@@ -55,7 +55,7 @@ def test_smoke(name, shared_runs, tmp_path):
     )
   assert code == 0
   table = table_lib.read(tmp_path / f'{name}.csv')
-  panels = module.FIGURE.panels(table)
+  panels = command.panels_of(module.FIGURE, table)
   pictures.assert_shows(tmp_path / f'{name}.svg', panels)
   assert sum(len(panel.series) for panel in panels) > 0
   text = (tmp_path / 'README.md').read_text()
@@ -91,7 +91,9 @@ def test_an_effect_is_the_same_for_more_and_for_alike(name):
 def test_what_is_kept_is_drawn_from_its_points(name):
   figure, folder = _module(name).FIGURE, _RESULTS / name
   table = table_lib.read(folder / f'{name}.csv')
-  pictures.assert_shows(folder / f'{name}.svg', figure.panels(table))
+  pictures.assert_shows(
+    folder / f'{name}.svg', command.panels_of(figure, table)
+  )
   assert (folder / f'{name}.png').stat().st_size > 1000
   text = (folder / 'README.md').read_text()
   for finding in figure.judge(table):

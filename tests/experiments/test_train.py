@@ -98,7 +98,7 @@ def test_the_start_says_what_is_about_to_run(unbroken):
 
 def test_the_end_says_how_to_go_on(unbroken):
   assert f' evaluate --workdir={unbroken.folder}' in unbroken.out
-  assert '--config.num_steps=60' in unbroken.out.rpartition('Resume:')[2]
+  assert '--config.num_steps=120' in unbroken.out.rpartition('Extend:')[2]
   for name in ('summary.json', 'summary.png', 'samples.jsonl', 'config.json'):
     assert (unbroken.folder / name).stat().st_size
   assert next((unbroken.folder / 'tensorboard').iterdir()).stat().st_size
@@ -117,6 +117,7 @@ def _command(monkeypatch, settings, folder=None, dry_run=False):
     ('_DRY_RUN', dry_run),
     ('_NUM_DEVICES', 0),
     ('_EXTEND', False),
+    ('_JSON', ''),
   ):
     monkeypatch.setattr(train, name, SimpleNamespace(value=value))
   launch = cluster.make_launch(None, 1, 0, 60, {})
@@ -196,7 +197,7 @@ def test_a_dry_run_starts_nothing(monkeypatch, capsys, tmp_path):
   folder = tmp_path / 'run'
   assert _command(monkeypatch, runs.config(), folder, dry_run=True) == 0
   said = capsys.readouterr().out
-  for fact in ('"delta_low": 0.2', 'parameters         6,512', 'KiB'):
+  for fact in ("'sort' -> 'running_sum'", 'parameters         6,512', 'KiB'):
     assert fact in said
   assert not folder.exists()
 
@@ -207,7 +208,8 @@ def test_a_misspelled_key_gets_a_suggestion(tmp_path):
   assert code == 1
   assert err.splitlines()[-1] == (
     'error: --config.trust_region.divergance: no such key; did you mean'
-    " 'divergence'? configs/default.py lists them all."
+    ' --config.trust_region.divergence=binary_kl? configs/default.py lists them'
+    ' all.'
   )
   assert not (tmp_path / 'run').exists()
 

@@ -14,7 +14,7 @@ import textwrap
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 # File -> the text that a new one goes before, and the new text.
 _EDITS = {
-  'base.py': (
+  'thresholds.py': (
     '  tau_low: float',
     '  floor: float = field(metadata=number(0.0, 0.0, 1.0))\n',
   ),

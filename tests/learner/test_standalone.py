@@ -7,7 +7,7 @@ import pytest
 
 from dppo_jax.base import Batch, TokenStats
 from dppo_jax.learner import standalone
-from dppo_jax.learner.loss import LossConfig
+from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.ops import trust_regions
 from tests.support import factories
 

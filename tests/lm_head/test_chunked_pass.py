@@ -33,12 +33,8 @@ def _run(
   loss_from_stats, *, needs_full_sequence, head_chunk_tokens=2, wrt='both'
 ):
   loss = HeadLoss(
-    divergence_fn=None,
-    integrand=None,
     loss_from_stats=loss_from_stats,
     needs_full_sequence=needs_full_sequence,
-    with_entropy=False,
-    with_top_k=False,
   )
   config = factories.vocabulary_config(head_chunk_tokens=head_chunk_tokens)
   run = functools.partial(

@@ -1,5 +1,6 @@
 """One pass over the vocabulary against the definition, which holds [N, V]."""
 
+import dataclasses
 import functools
 import re
 
@@ -11,6 +12,7 @@ import pytest
 from dppo_jax import parallel
 from dppo_jax.base import TokenStats
 from dppo_jax.learner import loss as loss_lib
+from dppo_jax.learner import movement
 from dppo_jax.lm_head import chunked_pass, fused_loss
 from dppo_jax.ops import divergences
 from dppo_jax.ops.log_probs import LOWEST_LOG_PROB, token_stats
@@ -42,7 +44,7 @@ def case():
     jnp.asarray(tokens),
     top_ids=jnp.asarray(top_ids),
     temperature=0.8,
-    with_entropy=False,
+    with_entropy=True,
   )
   anchor = TokenStats(
     log_probs=np.asarray(stats.log_probs),
@@ -58,6 +60,7 @@ def case():
     anchor_log_probs=anchor.log_probs,
     # Far away: near by, k3's gradient is a difference of equals.
     reference_log_probs=anchor.log_probs - 1 + normal(*shape, scale=0.3),
+    anchor_entropy=np.asarray(stats.entropy),
   )
   targets = chunked_pass.Targets(
     tokens=tokens.astype(np.int32),
@@ -76,6 +79,7 @@ def _loss_config(**overrides):
     budget=0.01,
     clip_low=0.02,
     clip_high=0.02,
+    tau_entropy=1e-3,
   )
   options = dict(temperature=0.8, bounds=bounds)
   return factories.loss_config(**options | overrides)
@@ -98,7 +102,7 @@ def _logits(head, hidden):
 def _by_definition(config, head, hidden, targets):
   """The same in the dtype of the arguments, through all logits."""
   anchor_logits = None
-  if divergences.DIVERGENCES[config.divergence].integrand is not None:
+  if movement.keeps_hidden(config):
     anchor_logits = _logits(targets.anchor_head, targets.anchor.hidden)
 
   def run(head, hidden):
@@ -170,6 +174,59 @@ def test_every_divergence_is_that_of_the_whole_logits(case, divergence):
 def test_every_term_has_its_gradient(case, overrides):
   config = _loss_config(**overrides)
   _assert_same(config, case, _one_pass(config)(*case))
+
+
+def _directed(direction, **thresholds):
+  bounds = factories.bounds(delta_low=0.002, delta_high=0.001, **thresholds)
+  return dataclasses.replace(bounds, direction=direction)
+
+
+_SUCCESSORS = [
+  dict(divergence='topk_kl', bounds=_directed('predictive')),
+  dict(divergence='exact_tv', bounds=_directed('predictive')),
+  dict(
+    divergence='topk_tv',
+    bounds=_directed('predictive'),
+    predictive_tail='uniform',
+    vocab_size=_SIZE,
+  ),
+  dict(centering='topk', ratio_cap=1.05),
+  dict(centering='topk', importance='none', entropy_coefficient=0.05),
+  dict(
+    centering='topk',
+    centering_mask='candidate',
+    rule='ratio_clip',
+    bounds=_directed('any', clip_low=0.03, clip_high=0.03),
+  ),
+  dict(
+    centering='topk',
+    centering_mask='candidate',
+    divergence='binary_tv',
+    bounds=_directed('away'),
+  ),
+  dict(
+    centering='exact',
+    centering_mask='candidate',
+    divergence='exact_kl',
+    bounds=_directed('predictive'),
+    entropy_coefficient=0.05,
+  ),
+  dict(centering='exact', ratio_cap=1.05, rule='trm_mean'),
+  dict(centering='exact', divergence='binary_kl', kl_coefficient=0.3),
+]
+
+
+@pytest.mark.parametrize('overrides', _SUCCESSORS, ids=str)
+def test_centering_and_rates_are_those_of_the_whole_logits(case, overrides):
+  config = _loss_config(**overrides)
+  _assert_same(config, case, _one_pass(config)(*case))
+
+
+@pytest.mark.parametrize('overrides', _SUCCESSORS[-4:], ids=str)
+def test_eight_devices_center_the_same(case, overrides):
+  config = _loss_config(**overrides)
+  mesh = parallel.make_mesh(1, 2, 4)
+  _assert_same(config, case, _one_pass(config, 3, mesh)(*case))
 
 
 @pytest.mark.parametrize('head_chunk_tokens', [1, 4, 26, 27, 28, 48, 1000])
@@ -257,8 +314,6 @@ def _errors(head, hidden, tokens, slopes, dtype, mesh=None):
   hidden, count = hidden.astype(dtype), len(tokens)
   head32, slopes32 = jnp.asarray(head, jnp.float32), jnp.asarray(slopes)
   loss = chunked_pass.HeadLoss(
-    divergence_fn=None,
-    integrand=None,
     loss_from_stats=lambda context, stats, _: (
       jnp.sum(context * stats.log_probs),
       stats.log_probs,
@@ -428,7 +483,7 @@ def test_an_id_outside_the_vocabulary_has_no_probability(case):
 def test_whole_distributions_need_what_they_were_read_from(case):
   head, hidden, targets = case
   bare = targets.replace(anchor_head=None)
-  with pytest.raises(ValueError, match='needs the hidden states and the head'):
+  with pytest.raises(ValueError, match='need the hidden states and the head'):
     _one_pass(_loss_config(divergence='exact_tv'))(head, hidden, bare)
 
 

@@ -2,7 +2,7 @@
 
 import functools
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import jax
@@ -13,8 +13,9 @@ import pytest
 from dppo_jax.ops import cppo, trust_regions
 from dppo_jax.ops.trust_regions import Signals
 from tests.support import factories
+from tests.support.examples import examples
 
-_few = settings(max_examples=15, derandomize=True, deadline=None, database=None)
+_few = examples(15)
 _ORDERS = pytest.mark.parametrize('order', ['linear', 'shuffled'])
 _D = [0.04, 0.01, 0.0, 0.12, 0.02, 0.03, 0.16, 0.17]
 _FIXED = [0.15, 0.13, 0.139714, 0.15, 0.067143, 0.067143, 0.058571, -0.057429]

@@ -1,8 +1,12 @@
-"""Divergences against float64: lump the tokens, then TV or KL of the rest."""
+"""Divergences against float64: lump the tokens, then TV or KL of the rest.
+
+The papers' six rows are compared with that definition. Tests marked `_ROWS`
+read the table, and hold for every row of it.
+"""
 
 import functools
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import jax
@@ -11,9 +15,14 @@ import numpy as np
 import pytest
 
 from dppo_jax.base import TokenStats
-from dppo_jax.ops.divergences import DIVERGENCES, replace_kth
+from dppo_jax.ops.divergences import (
+  DIVERGENCES,
+  of_the_sampled_token,
+  replace_kth,
+)
+from tests.support.examples import examples
 
-_few = settings(max_examples=15, derandomize=True, deadline=None, database=None)
+_few = examples(15)
 _VOCABULARY = 6
 _logits = hnp.arrays(
   np.float64, (2, 3, _VOCABULARY), elements=st.floats(-3, 3, width=16)
@@ -21,6 +30,12 @@ _logits = hnp.arrays(
 _tokens = hnp.arrays(np.int32, (2, 3), elements=st.integers(0, _VOCABULARY - 1))
 _ks = st.sampled_from([1, 3, _VOCABULARY])
 _ROWS = pytest.mark.parametrize('name', DIVERGENCES)
+_DEFINED = pytest.mark.parametrize(
+  'name',
+  [f'{a}_{b}' for a in ('binary', 'topk', 'exact') for b in ('tv', 'kl')],
+)
+# Largest value by unit.
+_LARGEST = {'probability': 1.0, 'nats': np.inf}
 _KINDS = pytest.mark.parametrize('kind', ['tv', 'kl'])
 
 
@@ -33,15 +48,22 @@ def _most_likely(log_mu, k):
   return np.argsort(-log_mu, axis=-1, kind='stable')[..., :k]
 
 
-def _stats(log_p, tokens, top_ids):
+def _stats(log_p, tokens, top_ids, dtype=jnp.float32):
   def at(ids):
-    return jnp.asarray(np.take_along_axis(log_p, ids, -1), jnp.float32)
+    return jnp.asarray(np.take_along_axis(log_p, ids, -1), dtype)
 
   return TokenStats(
     log_probs=at(tokens[..., None])[..., 0],
     top_ids=None if top_ids is None else jnp.asarray(top_ids),
     top_log_probs=None if top_ids is None else at(top_ids),
   )
+
+
+def _recorded_ids(row, log_mu, k):
+  """Ids that the sampler would record for a row: i32 [B, T, K] or None."""
+  sizes = {'nothing': 0, 'top_k': k, 'hidden': log_mu.shape[-1]}
+  size = sizes[row.records]
+  return _most_likely(log_mu, size) if size else None
 
 
 @functools.cache
@@ -59,12 +81,9 @@ def _compiled(name, code):
 
 def _measure(name, log_mu, log_pi, tokens, k, top_ids=None, code=False):
   """The row's D, from what it says that it needs: f64 [B, T]."""
-  records = DIVERGENCES[name].records
-  if records == 'nothing':
-    top_ids = None
-  elif top_ids is None:
-    size = k if records == 'top_k' else log_mu.shape[-1]
-    top_ids = _most_likely(log_mu, size)
+  row = DIVERGENCES[name]
+  if top_ids is None or row.records == 'nothing':
+    top_ids = _recorded_ids(row, log_mu, k)
   anchor = _stats(log_mu, tokens, top_ids)
   current = _stats(log_pi, tokens, top_ids)
   out = _compiled(name, code)(jnp.asarray(tokens), anchor, current)
@@ -202,7 +221,7 @@ def test_binary_kl_is_below_topk_kl_at_the_edge(rest):
   assert (binary <= topk + 1e-6).all(), (binary, topk)
 
 
-@_ROWS
+@_DEFINED
 @_few
 @given(mu=_logits, pi=_logits, tokens=_tokens, k=_ks)
 def test_row_is_its_definition(name, mu, pi, tokens, k):
@@ -238,12 +257,45 @@ def test_divergence_is_not_negative(name, mu, shift, tokens, k):
 
 
 @_ROWS
-def test_a_probability_is_bounded_by_one(name):
-  if DIVERGENCES[name].unit == 'nats':
-    return
+@_few
+@given(mu=_logits, pi=_logits, tokens=_tokens, k=_ks)
+def test_float32_is_close_to_float64(name, mu, pi, tokens, k):
+  """The same function at twice the precision; an integrand is summed."""
+  mu, pi = _log_softmax(mu), _log_softmax(pi)
+  got = _measure(name, mu, pi, tokens, k)
+  row = DIVERGENCES[name]
+  with jax.enable_x64(True):
+    if row.integrand is not None:
+      terms = row.integrand(jnp.exp(mu), jnp.exp(pi), jnp.asarray(mu - pi))
+      want = jnp.sum(terms, axis=-1)
+    else:
+      ids = _recorded_ids(row, mu, k)
+      anchor, current = (
+        _stats(log_p, tokens, ids, jnp.float64) for log_p in (mu, pi)
+      )
+      want = _compiled(name, False)(jnp.asarray(tokens), anchor, current)
+    want = np.asarray(want)
+  assert want.dtype == np.float64
+  np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-6)
+
+
+@_ROWS
+@_few
+@given(mu=_logits, pi=_logits, tokens=_tokens, k=_ks)
+def test_a_divergence_is_at_most_what_its_unit_allows(name, mu, pi, tokens, k):
+  largest = _LARGEST[DIVERGENCES[name].unit] + 1e-6
+  for scale in (1.0, 20.0):
+    laws = _log_softmax(scale * mu), _log_softmax(scale * pi)
+    got = _measure(name, *laws, tokens, k)
+    assert np.isfinite(got).all()
+    assert (got <= largest).all()
+
+
+@pytest.mark.parametrize('family', ['binary', 'topk', 'exact'])
+def test_disjoint_laws_are_one_apart(family):
   mu = np.array([[[0.0, -60.0, -60.0]]])
   tokens = np.zeros((1, 1), np.int32)
-  got = _measure(name, mu, np.roll(mu, 1, axis=-1), tokens, 1)
+  got = _measure(f'{family}_tv', mu, np.roll(mu, 1, axis=-1), tokens, 1)
   np.testing.assert_allclose(got, 1.0, rtol=1e-6)
 
 
@@ -259,7 +311,7 @@ def test_a_probability_is_bounded_by_one(name):
 )
 def test_names_of_tokens_do_not_matter(name, mu, pi, tokens, k, names, order):
   mu, pi = _log_softmax(mu), _log_softmax(pi)
-  size = _VOCABULARY if DIVERGENCES[name].records == 'vocabulary' else k
+  size = _VOCABULARY if DIVERGENCES[name].records == 'hidden' else k
   top_ids = _most_likely(mu, size)
   want = _measure(name, mu, pi, tokens, k, top_ids)
   new_name = np.array(names)
@@ -315,7 +367,7 @@ def test_what_topk_tv_misses_is_bounded_by_the_other_mass(mu, pi, tokens, k):
   assert (exact <= topk + slack + 1e-6).all()
 
 
-@_ROWS
+@_DEFINED
 def test_the_anchor_comes_first(name):
   # mu is the sharp law: KL(mu || pi) is far from KL(pi || mu).
   mu, pi = np.log([[[0.98, 0.01, 0.01]]]), np.log([[[0.4, 0.3, 0.3]]])
@@ -394,6 +446,15 @@ def test_row_says_what_the_sampler_must_record(name):
       row.fn(tokens, bare, bare)
     with pytest.raises(ValueError, match=r'sampling\.top_k: .* > 0'):
       replace_kth(jnp.asarray(tokens), bare)
+
+
+def test_what_needs_nothing_recorded_is_found_by_its_unit():
+  for unit in ('probability', 'nats'):
+    names = of_the_sampled_token(unit)
+    assert names
+    for name in names:
+      assert DIVERGENCES[name].unit == unit
+      assert DIVERGENCES[name].records == 'nothing'
 
 
 @_KINDS

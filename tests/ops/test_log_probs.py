@@ -1,4 +1,4 @@
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import jax
@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from dppo_jax.ops import log_probs
+from tests.support.examples import examples
 
-_few = settings(max_examples=20, derandomize=True, deadline=None, database=None)
+_few = examples(20)
 
 
 def _log_softmax(logits):

@@ -1,5 +1,5 @@
 import chex
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import jax
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from dppo_jax.ops import masking
+from tests.support.examples import examples
 
-_few = settings(max_examples=10, derandomize=True, deadline=None, database=None)
+_few = examples(10)
 _NORM = 8.0
 _masks = hnp.arrays(np.bool_, (4, 3))
 
@@ -51,6 +52,11 @@ def test_reductions_ignore_what_is_masked(poison):
   assert masking.masked_mean(values, mask) == 1.0
   assert masking.masked_max(values, mask) == 5.0
   assert masking.masked_min(values, mask) == -3.0
+
+
+def test_the_mean_of_one_value_is_that_value():
+  mask = jnp.array([False, True])
+  assert masking.masked_mean(jnp.array([jnp.inf, 7.0]), mask) == 7.0
 
 
 def test_extremes_do_not_see_a_zero_that_is_not_there():

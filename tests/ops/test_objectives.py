@@ -3,7 +3,7 @@
 import functools
 import itertools
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import jax
@@ -24,8 +24,9 @@ from dppo_jax.ops.trust_regions import (
   sequence_ratio,
 )
 from tests.support import factories
+from tests.support.examples import examples
 
-_few = settings(max_examples=15, derandomize=True, deadline=None, database=None)
+_few = examples(15)
 _SHAPE = (2, 4)
 _BOUNDS = factories.bounds(delta_high=0.2, clip_high=0.28, dual_clip=1.7)
 _BOUNDLESS = factories.bounds(
@@ -69,6 +70,7 @@ def _keep(rule, log_probs, anchor, advantages, divergence, bounds=_BOUNDS):
     anchor_log_probs=anchor,
     divergence=divergence,
     mask=jnp.ones(log_probs.shape, bool),
+    anchor_entropy=jnp.ones(log_probs.shape),
   )
   return keep_weights(rule, signals, bounds)
 

@@ -8,7 +8,7 @@ gated) says which apply.
 import dataclasses
 import functools
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import jax
@@ -25,8 +25,9 @@ from dppo_jax.ops.trust_regions import (
   Thresholds,
 )
 from tests.support import factories
+from tests.support.examples import examples
 
-_few = settings(max_examples=10, derandomize=True, deadline=None, database=None)
+_few = examples(10)
 _SHAPE = (3, 4)
 _ROWS = pytest.mark.parametrize('rule', TRUST_REGIONS)
 # The rows that `applies_to` gates; dual_clip calls it itself.
@@ -53,6 +54,8 @@ _signals = st.builds(
   anchor_log_probs=_f32(-3, 0),
   divergence=_f32(0, 1),
   mask=hnp.arrays(np.bool_, _SHAPE, elements=st.sampled_from([1, 1, 1, 0])),
+  rate=_f32(-0.5, 0.5),
+  anchor_entropy=_f32(0, 3),
 )
 
 
@@ -86,6 +89,8 @@ def _row(advantages, log_probs, anchor_log_probs, divergence):
     anchor_log_probs=mu,
     divergence=d,
     mask=np.ones(a.shape, bool),
+    rate=np.ones(a.shape, np.float32),
+    anchor_entropy=np.ones(a.shape, np.float32),
   )
 
 
@@ -104,6 +109,7 @@ def _random_signals(seed):
     anchor_log_probs=log_mu.astype(np.float32),
     divergence=divergence.astype(np.float32),
     mask=np.ones(shape, bool),
+    anchor_entropy=rng.uniform(0.01, 3.0, shape).astype(np.float32),
   )
 
 
@@ -119,6 +125,8 @@ def _poison_masked(signals):
     anchor_log_probs=poison(signals.anchor_log_probs),
     divergence=poison(signals.divergence),
     mask=signals.mask,
+    rate=poison(signals.rate),
+    anchor_entropy=poison(signals.anchor_entropy),
   )
 
 
@@ -233,18 +241,6 @@ def test_sequence_ratio_is_finite_and_positive(log_prob):
   np.testing.assert_allclose(low, np.exp(-80.0), rtol=1e-5)
 
 
-def test_moves_away():
-  signals = _row(
-    advantages=[1, 1, 1, -1, -1, -1, 0, 0, 0],
-    log_probs=[-1, -3, -2, -1, -3, -2, -1, -3, -2],
-    anchor_log_probs=[-2] * 9,
-    divergence=[0] * 9,
-  )
-  got = trust_regions.moves_away(signals)
-  assert got.dtype == bool
-  np.testing.assert_array_equal(got[0], [1, 0, 0, 0, 1, 0, 0, 0, 0])
-
-
 @_ROWS
 @_few
 @given(signals=_signals)
@@ -252,8 +248,9 @@ def test_keep_is_a_weight_without_what_is_masked(rule, signals):
   keep = _keep(rule, signals)
   assert keep.shape == _SHAPE
   assert keep.dtype == np.float32
-  assert ((keep >= 0) & (keep <= 1)).all()
-  if rule not in {'sapo', 'cppo_soft'}:
+  row = TRUST_REGIONS[rule]
+  assert row.signed or ((keep >= 0) & (keep <= 1)).all()
+  if rule not in {'sapo', 'cppo_soft'} and not row.signed:
     assert np.isin(keep, [0.0, 1.0]).all()
   np.testing.assert_array_equal(keep * ~signals.mask, 0.0)
   np.testing.assert_array_equal(_keep(rule, _poison_masked(signals)), keep)
@@ -299,6 +296,10 @@ def test_either_direction_masks_the_same_and_more(rule, signals):
   sign_blind = _keep(rule, signals, direction='any')
   want = np.where(_moves_away(signals), sign_blind, 1.0) * signals.mask
   np.testing.assert_array_equal(_keep(rule, signals, direction='away'), want)
+  rising = np.asarray(signals.advantages) * np.asarray(signals.rate) > 0
+  want = np.where(rising, sign_blind, 1.0) * signals.mask
+  got = _keep(rule, signals, direction='predictive')
+  np.testing.assert_array_equal(got, want)
 
 
 @_ASKING
@@ -425,6 +426,8 @@ _OTHERS = {
   'budget': 0.005,
   'tau_low': 3.0,
   'tau_high': 3.0,
+  'soft_clip': 0.5,
+  'tau_entropy': 1e-4,
 }
 
 
@@ -468,6 +471,38 @@ def test_a_policy_that_has_not_moved_is_kept(rule, signals):
   )
   keep = _keep(rule, still, direction='any')
   np.testing.assert_array_equal(keep, signals.mask)
+
+
+def test_soft_rules_are_the_gradients_of_their_losses():
+  """DRPO and SPO, whose losses are -A r + |A| c (r - 1)^2 / (2 bound)."""
+  signals = _random_signals(0)
+  a, mu = signals.advantages, np.exp(signals.anchor_log_probs)
+
+  def loss(log_probs, scale, bound):
+    r = jnp.exp(log_probs - signals.anchor_log_probs)
+    return jnp.sum(-a * r + jnp.abs(a) * scale * (r - 1) ** 2 / (2 * bound))
+
+  r = np.exp(signals.log_probs - signals.anchor_log_probs)
+  for rule, scale in (('drpo', mu), ('spo', np.ones_like(mu))):
+    keep = _keep(rule, signals, delta_low=0.15, delta_high=0.15, soft_clip=0.15)
+    assert (keep < 0).any()
+    assert (keep > 1).any()
+    want = jax.grad(loss)(jnp.asarray(signals.log_probs), scale, 0.15)
+    np.testing.assert_allclose(-keep * a * r, want, rtol=2e-4, atol=2e-5)
+
+
+def test_the_entropy_allows_a_ratio():
+  signals = _row([1, 1, 1], [-1.0, -1.3, -1.3], [-1.2] * 3, [0] * 3)
+  # (log r)^2 is .04, .01, .01; only tokens that move away are bound.
+  keep = _keep('estr', signals, tau_entropy=0.03)
+  np.testing.assert_array_equal(keep, [[0.0, 1.0, 1.0]])
+  keep = _keep('estr', signals, tau_entropy=0.005, direction='any')
+  np.testing.assert_array_equal(keep, [[0.0, 0.0, 0.0]])
+  keep = _keep('estr', signals, tau_entropy=0.05, direction='any')
+  np.testing.assert_array_equal(keep, [[1.0, 1.0, 1.0]])
+  bare = dataclasses.replace(signals, anchor_entropy=None)
+  with pytest.raises(ValueError, match="'estr' needs the anchor's entropy"):
+    _keep_exactly('estr', bare)
 
 
 def _next(value, toward):

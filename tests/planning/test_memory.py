@@ -46,7 +46,7 @@ def test_the_rest_follows_from_the_shapes():
   assert memory['logits'] == 2 * 4 * 16 * 7 * 16
 
 
-def test_rows_at_once_bound_the_cache_and_the_logits():
+def test_slots_bound_the_cache_and_the_logits():
   experiment = runs.experiment(
     runs.config(sampling__num_slots=4, learner__num_microbatches=16)
   )
@@ -54,20 +54,49 @@ def test_rows_at_once_bound_the_cache_and_the_logits():
   # 4 rows of 7, each with its prompt of 6.
   assert memory['sampling cache'] == 4 * 2 * 2 * 2 * 8 * 4 * (6 + 7)
   assert memory['logits'] == 2 * 4 * 7 * 16  # Of a microbatch of one row.
+  assert memory['sampler logits'] == 2 * 4 * 4 * 16
 
 
 def test_the_worst_moment_is_sampling_or_training():
   estimate = memory_lib.memory(runs.experiment(), runs.parts())
   # 16 rows of 13 tokens, 4 heads; three arrays.
   assert estimate['attention scores'] == 4 * 3 * 16 * 4 * 13**2
-  both = sum(estimate.values())
-  for name in ('gradients', 'activations', 'attention scores'):
-    both -= estimate[name]
+  training = ('gradients', 'activations', 'attention scores', 'logits')
+  sampling = ('sampling cache', 'sampler logits')
+  kept = sum(estimate.values())
+  kept -= sum(estimate[name] for name in (*training, *sampling))
   assert memory_lib.peak({**estimate, 'sampling cache': 1e9}) == pytest.approx(
-    both - estimate['sampling cache'] + 1e9
+    kept + 1e9 + estimate['sampler logits']
   )
-  everything = sum(estimate.values()) - estimate['sampling cache']
-  assert memory_lib.peak(estimate) == everything
+  assert memory_lib.peak(estimate) == pytest.approx(
+    kept + sum(estimate[name] for name in training)
+  )
+
+
+def test_weights_of_the_sampler_and_the_reference_count():
+  settings = dict(mesh__fsdp=8, mesh__data=1, data__num_prompts=8)
+  with runs.quick_compilation():
+    plain, both = (
+      memory_lib.weights(experiment, parts_lib.assemble_model(experiment))
+      for experiment in (
+        runs.experiment(runs.config(**settings), 8),
+        runs.experiment(
+          runs.config(
+            sampling__gather_fsdp=True,
+            sampling__precision='bfloat16',
+            objective__kl_coefficient=0.1,
+            **settings,
+          ),
+          8,
+        ),
+      )
+    )
+  assert 'sampler weights' not in plain
+  assert 'reference policy' not in plain
+  assert both['reference policy'] == both['parameters'] == plain['parameters']
+  # Two bytes each, but for the norms' four; each device has them whole.
+  whole = both['sampler weights']
+  assert 3 * plain['parameters'] < whole < 4.2 * plain['parameters']
 
 
 def test_sizes_have_units():
@@ -86,7 +115,7 @@ def test_what_is_frozen_costs_no_gradients():
   with runs.quick_compilation():
     experiment = runs.experiment(settings)
     memory = memory_lib.memory(experiment, parts_lib.assemble(experiment))
-    text = dry_run.describe(experiment)
+    text = dry_run.describe(dry_run.examine(experiment))
   whole = memory_lib.memory(runs.experiment(), runs.parts())['parameters']
   assert memory['base weights'] == whole / 2
   assert memory['gradients'] == memory['parameters'] < whole / 4

@@ -20,7 +20,7 @@ def test_a_task_needs_nothing():
 def test_a_model_is_named_as_it_is_published(tmp_path):
   (found,) = _missing(model__pretrained='~/models/Qwen/Qwen3-8B')
   assert found.startswith(f'model.pretrained: no config.json in {tmp_path}')
-  assert 'download Qwen/Qwen3-8B from huggingface.co' in found
+  assert 'hf download Qwen/Qwen3-8B --local-dir' in found
   folder = tmp_path / 'models/Qwen/Qwen3-8B'
   folder.mkdir(parents=True)
   (folder / 'config.json').write_text('{}')
@@ -42,6 +42,7 @@ def test_files_of_data_say_where_they_are_published(tmp_path):
   )
   assert train.startswith("data.files: no file of split 'train' in")
   assert 'EleutherAI/hendrycks_math' in train
+  assert f'--local-dir {tmp_path}/d/files/math' in train
   assert test.startswith('evaluation.files: ')
   assert 'HuggingFaceH4/aime_2024' in test
   folder = tmp_path / 'd/files/math'

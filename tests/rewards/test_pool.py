@@ -1,7 +1,7 @@
 """No verifier can end, stall or confuse a run."""
 
-import math
 import os
+import pathlib
 import resource
 import signal
 import textwrap
@@ -11,13 +11,13 @@ import time
 import numpy as np
 import pytest
 
+from dppo_jax.rewards import output, process
 from dppo_jax.rewards import pool as pool_lib
-from dppo_jax.rewards import process
 from dppo_jax.rewards.terms import Term
 
 _LIMIT_S = 1.0  # Room for a busy machine; a few tests wait for it.
 _SOURCE = """
-import contextlib, os, sys, time
+import contextlib, os, signal, sys, time
 from dppo_jax.rewards.verifiers import Verdict
 
 def act(completion, example, truncated):
@@ -28,9 +28,8 @@ def act(completion, example, truncated):
     until = time.process_time() + 0.4
     while time.process_time() < until:
       pass
-  if completion == 'work':
-    for _ in range(10**6):
-      pass
+  if completion == 'starve':
+    os.kill(os.getpid(), signal.SIGSTOP)
   if completion == 'sleep':
     time.sleep(60)
   if completion == 'wait':
@@ -53,6 +52,29 @@ def act(completion, example, truncated):
     for descriptor in range(3, 20):
       with contextlib.suppress(OSError):
         os.write(descriptor, b'[0, 1.0, "forged"]\\n')
+  if completion == 'flood':
+    while True:
+      for descriptor in range(3, 20):
+        with contextlib.suppress(OSError):
+          os.write(descriptor, b'x' * 2**16)
+  if completion == 'nest':
+    for descriptor in range(3, 20):
+      with contextlib.suppress(OSError):
+        os.write(descriptor, b'[' * 10**5 + b'\\n')
+  if completion == 'shout':
+    for _ in range(64):
+      print('x' * 2**16)
+  if completion == 'fork':
+    if not os.fork():
+      time.sleep(0.05)  # The child comes back, too, and later.
+  if completion == 'desert':
+    child = os.fork()
+    if not child:  # Holds the pipes, in a session of its own.
+      os.setsid()
+      time.sleep(600)
+    with open(example['file'], 'w') as file:
+      file.write(str(child))
+    os._exit(3)
   if completion == 'pid':
     return Verdict(1.0, str(os.getpid()))
   if completion == 'modules':
@@ -195,27 +217,26 @@ def test_a_verifier_that_merely_waits_is_ended_by_the_clock(import_path):
 
 
 def test_a_busy_host_costs_no_honest_answer(import_path):
-  """A worker that gets the CPU a hundredth of the time, as a stand-in."""
-  with _pool('house_of_horrors:act', 1, 0.2) as pool:
+  """A worker that gets no CPU for twice its limit, in the midst of an item."""
+  limit_s = 0.5
+  with _pool('house_of_horrors:act', 1, limit_s) as pool:
     (worker,) = pool._workers
-    worker.late = math.inf
-    done = threading.Event()
+    stopped_s = []
 
     def starve():
-      while not done.is_set():
-        for number, pause in ((signal.SIGSTOP, 0.2), (signal.SIGCONT, 0.002)):
-          os.kill(worker.process.pid, number)
-          done.wait(pause)
+      how = os.WSTOPPED | os.WNOWAIT
+      os.waitid(os.P_PID, worker.process.pid, how)  # By itself, see 'starve'.
+      start = time.monotonic()
+      time.sleep(2 * limit_s)
+      stopped_s.append(time.monotonic() - start)
       os.kill(worker.process.pid, signal.SIGCONT)
 
     thread = threading.Thread(target=starve)
     thread.start()
-    start = time.monotonic()
-    verdicts = pool.verify(['work'], [{'weight': 1}], [False])
-    done.set()
+    verdicts = pool.verify(['starve'], [{'weight': 1}], [False])
     thread.join()
   assert [verdict.reason for verdict in verdicts] == ['truncated=False']
-  assert time.monotonic() - start > 0.2  # By the clock it was too late.
+  assert stopped_s[0] > limit_s  # By the clock it was too late.
 
 
 def test_output_of_a_verifier_is_not_a_verdict(act):
@@ -242,6 +263,79 @@ def test_a_worker_that_died_idle_is_replaced(act):
     os.kill(worker.process.pid, signal.SIGKILL)
     os.waitid(os.P_PID, worker.process.pid, os.WEXITED | os.WNOWAIT)
   assert act(['a'] * 40) == [_fine(i) for i in range(40)]
+
+
+def test_a_worker_killed_before_it_begins_costs_no_answer(act, monkeypatch):
+  monkeypatch.setattr(process.WorkerProcess, 'has_ended', lambda self: False)
+  for worker in act.pool._workers:
+    os.kill(worker.process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, worker.process.pid, os.WEXITED | os.WNOWAIT)
+  assert act(['a'] * 40) == [_fine(i) for i in range(40)]
+
+
+def test_a_stopped_worker_hangs_nothing_and_costs_no_answer():
+  text = 'a' * 2**20  # More than its pipe takes.
+  with _pool('exact_match', 1, 10.0) as pool:
+    (worker,) = pool._workers
+    worker._wall_limit_s = 0.1
+    os.kill(worker.process.pid, signal.SIGSTOP)
+    verdicts = pool.verify([text] * 3, [{'answer': text}] * 3, [False] * 3)
+    assert worker not in pool._workers
+  assert verdicts == [(1.0, 'right')] * 3
+
+
+def test_workers_that_never_begin_cannot_go_on_for_ever(monkeypatch):
+  def send(self, indices, items):
+    self.pending.extend(indices)
+    self.process.kill()
+
+  monkeypatch.setattr(process.WorkerProcess, 'send', send)
+  monkeypatch.setattr(pool_lib, '_MAX_LOST', 1)
+  with _pool('exact_match', 1, 1.0) as pool:
+    verdicts = pool.verify(['a'] * 2, [{'answer': 'a'}] * 2, [False] * 2)
+  assert verdicts == [(0.0, 'crashed')] * 2
+
+
+@pytest.mark.parametrize('completion', ['flood', 'nest'])
+def test_a_worker_that_floods_its_pipe_is_ended(act, completion):
+  verdicts = act(['a', completion, 'a'])
+  # Its own CPU time may be over before the limit of a line is.
+  assert verdicts[1] in [(0.0, 'crashed'), (0.0, 'timeout')]
+  assert [verdicts[0], verdicts[2]] == [_fine(0), _fine(2)]
+
+
+def test_a_fork_answers_once(act):
+  assert act(['fork', 'a', 'fork', 'a']) == [_fine(i) for i in range(4)]
+
+
+def test_output_is_capped_and_costs_no_answer(act, capsys, monkeypatch):
+  monkeypatch.setattr(act.pool, '_output', output.CappedOutput())
+  assert act(['shout'] * 3) == [_fine(i) for i in range(3)]
+  said = capsys.readouterr().err
+  assert said.endswith('it has printed 256 KiB; more is dropped.\n')
+  assert said.count('x') == output.MAX_OUTPUT - said.count('\nx')
+  monkeypatch.setattr(output.sys, 'stderr', None)
+  assert act(['shout', 'a']) == [_fine(0), _fine(1)]
+
+
+def _lives(pid):
+  try:
+    status = pathlib.Path(f'/proc/{pid}/stat').read_text()
+  except OSError:
+    return False
+  return status.rpartition(')')[2].split()[0] != 'Z'
+
+
+def test_children_of_a_verifier_end_with_it_and_keep_nobody_waiting(
+  import_path, tmp_path
+):
+  example = {'weight': 1, 'file': str(tmp_path / 'pid')}
+  with _pool('house_of_horrors:act', 1, _LIMIT_S, wall_limit_s=600.0) as pool:
+    verdicts = pool.verify(['desert', 'a'], [example] * 2, [False] * 2)
+    child = int((tmp_path / 'pid').read_text())
+    while _lives(child):  # Killed; its end may take a moment.
+      time.sleep(0.01)
+  assert [v.reason for v in verdicts] == ['crashed', 'truncated=False']
 
 
 def test_an_interrupted_batch_leaves_nothing_behind(act, monkeypatch):

@@ -1,5 +1,6 @@
 """What each verifier rewards, and that none of them can break the caller."""
 
+import decimal
 import json
 import pathlib
 import subprocess
@@ -263,6 +264,66 @@ def test_answers_are_judged_as_a_teacher_would():
       if verdict.reward != row[4] or verdict.reason.startswith('error')
     ]
   assert not wrong
+
+
+def _published_solutions():
+  """(reference, end of a solution, label): 5,276 of GSM8K's test questions."""
+  folder = pathlib.Path(__file__).parents[1] / 'testdata' / 'gsm8k_solutions'
+  for line in (folder / 'solutions.jsonl').read_text().splitlines():
+    reference, labels, *ends = json.loads(line)
+    for end, label in zip(ends, labels, strict=True):
+      yield reference, end, float(label)
+
+
+def _number(reference):
+  """Of a reference that is digits with commas, by another reader than ours."""
+  return decimal.Decimal(reference.replace(',', ''))
+
+
+@pytest.mark.parametrize('name', ['math', 'numeric'])
+@pytest.mark.parametrize(
+  ('extractor', 'form'),
+  [
+    ('hashes', '5 * 3 = 15\n#### {}'),
+    ('boxed', 'so it is $\\boxed{{{}}}$.'),
+    ('last_number', '5 * 3 = 15\nA: {}'),
+  ],
+)
+def test_labels_of_published_gsm8k_solutions_are_agreed_with(
+  name, extractor, form
+):
+  verifier = verifiers.make_verifier(verifiers.VERIFIERS[name], (extractor,))
+  rows = list(_published_solutions())
+  assert len(rows) == 5276
+  assert sum(label for _, _, label in rows) == 2001
+  differ = []
+  for reference, end, label in rows:
+    said = end if end.startswith('…') else form.format(end)
+    verdict = verify_safely(verifier, said, {'answer': reference}, False)
+    if verdict.reward != label:
+      differ.append((reference, end, label, verdict))
+  assert not differ
+
+
+@pytest.mark.parametrize('name', ['math', 'numeric'])
+def test_no_answer_is_paid_for_the_reference_of_another_question(name):
+  verifier = verifiers.make_verifier(verifiers.VERIFIERS[name], ('hashes',))
+  right = [row[:2] for row in _published_solutions() if row[2]]
+  wrong = [
+    (answer, reference)
+    for shift in (100, 1000)
+    for (reference, _), (own, answer) in zip(
+      right[shift:] + right[:shift], right, strict=True
+    )
+    if _number(own) != _number(reference)
+  ]
+  assert len(wrong) > 3000
+  paid = [
+    pair
+    for pair in wrong
+    if verifier(f'#### {pair[0]}', {'answer': pair[1]}, False).reward
+  ]
+  assert not paid
 
 
 def test_the_modules_of_a_worker_are_light():

@@ -35,8 +35,10 @@ def test_every_item_of_every_chunk_is_answered_in_order():
   lines = [json.loads(line) for line in replies.getvalue().splitlines()]
   right, wrong, other = [1.0, 'right'], [0.0, 'wrong'], [0.5, 'ok']
   assert lines == [
+    True,  # A chunk begins.
     [7, [right, other]],
     [3, [wrong, other]],
+    True,
     [7, [right, other]],
   ]
   for timer in (signal.ITIMER_REAL, signal.ITIMER_PROF):

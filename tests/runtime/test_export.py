@@ -218,7 +218,7 @@ def test_a_run_of_its_own_shape_is_exported(finished, tmp_path):
     (dict(dtype='int8'), "--dtype: got 'int8'; one of float32, float16"),
   ],
 )
-def test_what_cannot_be_exported_is_said(trained, tmp_path, given, message):
+def test_unsupported_exports_are_refused(trained, tmp_path, given, message):
   with pytest.raises(ValueError, match=message):
     _export(trained, tmp_path / 'out', **given)
   assert not (tmp_path / 'out').exists()

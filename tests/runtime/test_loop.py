@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from dppo_jax.rewards.verdicts import Verdict
-from dppo_jax.runtime import cli
+from dppo_jax.runtime import cli, loop
+from dppo_jax.runtime.evaluation import evaluate as evaluate_lib
 from dppo_jax.runtime.programs import compiled
 from dppo_jax.runtime.reporting import summary as summary_lib
 from dppo_jax.runtime.reporting.recorder import Recorder
 from dppo_jax.runtime.rollouts import collect
-from dppo_jax.runtime.storage import checksums, workdir
+from dppo_jax.runtime.storage import checksums, metrics_log, workdir
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
 from tests.support import runs
 
@@ -162,6 +163,48 @@ def test_a_verifier_that_always_fails_stops_the_run(capsys, two_steps_short):
   assert '2 steps in a row (rewards.max_failed)' in said
   # Nothing of it was saved, and what was is whole.
   assert not (two_steps_short / workdir.CHECKPOINTS / '6').exists()
+
+
+def test_a_signal_during_an_evaluation_saves_first(
+  monkeypatch, capsys, two_steps_short, finished
+):
+  # The last of the run: it would take as long as evaluations take.
+  answer, calls = evaluate_lib.answer, []
+
+  def answer_and_signal(*args):
+    calls.append(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return answer(*args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(evaluate_lib, 'answer', answer_and_signal)
+    assert _guarded(runs.config(), two_steps_short) == 143
+  assert len(calls) == 1
+  assert 'Stopped after step 6 of 6; the state is' in capsys.readouterr().err
+  assert (two_steps_short / workdir.CHECKPOINTS / '6').is_dir()
+  assert not (two_steps_short / summary_lib.SUMMARY_FILE).exists()
+  facts = runs.run(runs.config(), two_steps_short)
+  assert facts['steps'] == 6
+  runs.assert_same(two_steps_short, finished)
+  scores = json.loads((two_steps_short / 'checkpoints/scores.json').read_text())
+  assert scores.keys() >= {'6'}
+
+
+def test_a_signal_before_the_first_evaluation_keeps_the_start(
+  monkeypatch, tmp_path
+):
+  settings = runs.smallest()
+  warm_start = loop.warm_start
+
+  def start_and_signal(*args):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return warm_start(*args)
+
+  monkeypatch.setattr(loop, 'warm_start', start_and_signal)
+  assert _guarded(settings, tmp_path) == 143
+  assert (tmp_path / workdir.CHECKPOINTS / '0').is_dir()
+  # Nobody samples or starts anew: the next run goes on from there.
+  assert metrics_log.read_rows(tmp_path / metrics_log.METRICS_FILE) == []
 
 
 def test_the_reference_survives(monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 
 from dppo_jax import parallel
 from dppo_jax.base import Batch, Demonstrations, Prompts, TokenStats
-from dppo_jax.learner.loss import LossConfig
+from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.lm_head.chunked_pass import VocabularyConfig
@@ -121,6 +121,8 @@ def bounds(**overrides) -> Thresholds:
     budget=0.015,
     tau_low=1.05,
     tau_high=1.0,
+    soft_clip=0.2,
+    tau_entropy=0.1,
   )
   return dataclasses.replace(open_thresholds(), **{**fields, **overrides})
 
@@ -143,6 +145,10 @@ def loss_config(**overrides) -> LossConfig:
     kl_estimator='k3',
     entropy_coefficient=0.0,
     load_balance_coefficient=0.0,
+    predictive_tail='aggregated',
+    vocab_size=0,
+    centering='off',
+    centering_mask='token',
   )
   return LossConfig(**{**fields, **overrides})
 

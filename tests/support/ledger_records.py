@@ -9,7 +9,8 @@ import numpy as np
 
 from dppo_jax.analysis.ledger import replay
 from dppo_jax.base import Rollout, TokenStats
-from dppo_jax.learner.loss import LossConfig, policy_loss
+from dppo_jax.learner.loss import policy_loss
+from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.learner.train_step import StepRecord
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.runtime.ledger import record as record_lib

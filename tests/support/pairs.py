@@ -9,10 +9,6 @@ from tests.support import runs
 TIME_LIMIT_S = 60
 
 
-def devices(count):
-  return {'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}'}
-
-
 def free_port():
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))
@@ -21,7 +17,7 @@ def free_port():
 
 def one(folder, settings, *more):
   """A process with four devices."""
-  return runs.train(folder, *_overrides(settings), *more, **devices(4))
+  return runs.train(folder, *_overrides(settings), *more, **runs.devices(4))
 
 
 def two(folder, settings, *of_second, time_limit_s=TIME_LIMIT_S):
@@ -38,7 +34,7 @@ def two(folder, settings, *of_second, time_limit_s=TIME_LIMIT_S):
       *flags,
       f'--process_id={index}',
       *(of_second if index else ()),
-      **devices(2),
+      **runs.devices(2),
     )
     for index in range(2)
   ]

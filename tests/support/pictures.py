@@ -1,4 +1,4 @@
-"""Reads the numbers back that an SVG shows."""
+"""Reads the numbers back that an SVG shows, and finds clipped ones."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -79,3 +79,12 @@ def assert_shows(svg, panels):
       assert np.abs(np.polyval(fit, values) - spots).max() < 0.1, (i, axis)
       assert (fit[0] > 0) == (axis == 'x')
   assert set(places) == names
+
+
+def overflow(figure):
+  """Pixels by which what a matplotlib figure shows reaches over its edge."""
+  figure.canvas.draw()
+  box = figure.get_tightbbox(figure.canvas.get_renderer())
+  width, height = figure.get_size_inches()
+  over = (-box.x0, -box.y0, box.x1 - width, box.y1 - height)
+  return max(0.0, figure.dpi * max(over))

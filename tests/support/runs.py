@@ -28,8 +28,6 @@ from dppo_jax.runtime.storage.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).parents[2]
 _CACHE = jax.config.jax_compilation_cache_dir
-# One device, and as little optimization as here.
-_PLAIN = {'XLA_FLAGS': '', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}
 # Against a hang only, seconds; a busy machine takes ten times an idle one.
 END_S = 540
 # Process -> descriptor of the file that its native libraries write.
@@ -73,6 +71,14 @@ def changed(experiment, **changes):
   return replace_keys(
     experiment, {path.replace('__', '.'): v for path, v in changes.items()}
   )
+
+
+def devices(count):
+  """Environment of a process with so many devices, that compiles as we do."""
+  flag = '--xla_force_host_platform_device_count='
+  return {
+    'XLA_FLAGS': os.environ['XLA_FLAGS'].replace(f'{flag}8', f'{flag}{count}')
+  }
 
 
 @contextlib.contextmanager
@@ -163,7 +169,9 @@ def assert_same(got, expected, settings=None):
 
 def start(module, *arguments, **options):
   """Starts a command as a user does: one device, the cache of the tests."""
-  return _start(f'experiments.{module}', *arguments, **(_PLAIN | options))
+  # As little optimization as `quick_compilation`: they share a cache.
+  plain = {**devices(1), 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}
+  return _start(f'experiments.{module}', *arguments, **(plain | options))
 
 
 def start_code(code, *arguments, **options):

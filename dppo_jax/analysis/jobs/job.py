@@ -14,10 +14,12 @@ import json
 import pathlib
 from typing import Any
 
+from dppo_jax import bounded_json
 from dppo_jax.runtime.storage import code_version as code_version_lib
 from dppo_jax.runtime.storage import workdir
 
 FACTS = 'job.json'
+LOG = 'log.txt'
 
 # Keys that affect neither numbers nor recorded files.
 _FREE = tuple(key for key in workdir.FREE_KEYS if key != 'ledger')
@@ -120,7 +122,7 @@ def folder_of(job: Job, root: pathlib.Path, code: str) -> pathlib.Path:
 def finished(job: Job, folder: pathlib.Path) -> Outcome | None:
   """Cached outcome of a finished job; None if it is not finished."""
   try:
-    facts = json.loads((folder / FACTS).read_text())
+    facts = bounded_json.read_object(folder / FACTS)
     return Outcome(job=job, folder=folder, error='', **facts)
   except (OSError, ValueError, TypeError):
     return None

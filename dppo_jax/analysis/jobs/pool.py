@@ -3,7 +3,7 @@
   jobs = [make_job('TV', config, {'trust_region.divergence': 'binary_tv'}, s)
           for s in range(3)]
   outcomes = run_jobs(jobs, pathlib.Path('runs/jobs'), parallel=2)
-  rows = writers.read_rows(outcomes[0].folder / writers.METRICS_FILE)
+  rows = metrics_log.read_rows(outcomes[0].folder / metrics_log.METRICS_FILE)
 
 Called again, it runs only missing jobs and resumes interrupted ones. A failed
 run is reported in its outcome and retried the next time; the others continue.
@@ -29,6 +29,10 @@ from dppo_jax.runtime.storage import code_version
 
 WORKER = 'dppo_jax.analysis.jobs.worker'
 Show = Callable[[str], None]
+# Seconds between lines about runs that are under way.
+_EVERY_S = 10.0
+_TAIL = 2000  # Bytes of a log that its last line is sought in.
+_MAX_SHOWN = 100  # Characters of it.
 ExecuteFn = Callable[[Job, pathlib.Path], str]
 
 
@@ -88,6 +92,8 @@ def _run_missing(
   num_done = 0
   begin = time.monotonic()
   lock = threading.Lock()
+  running: dict[pathlib.Path, tuple[Job, float]] = {}
+  over = threading.Event()
   workers = [_Worker() for _ in range(min(parallel, len(missing)))]
 
   def work(worker: _Worker) -> None:
@@ -97,8 +103,11 @@ def _run_missing(
         folder, job = todo.get_nowait()
       except queue.Empty:
         return
+      with lock:
+        running[folder] = (job, time.monotonic())
       error = worker.run(job, folder)
       with lock:
+        del running[folder]
         if worker.stopping:
           return
         num_done += 1
@@ -112,19 +121,46 @@ def _run_missing(
           f' · {format_seconds(spent)} spent, about {left} left'
         )
 
+  def tell() -> None:
+    while not over.wait(_EVERY_S):
+      with lock:
+        lines = [
+          _under_way(job, folder, time.monotonic() - then)
+          for folder, (job, then) in running.items()
+        ]
+        for line in lines:
+          show(line)
+
   threads = [threading.Thread(target=work, args=(w,)) for w in workers]
+  teller = threading.Thread(target=tell)
   with _interrupted_by_sigterm():
     try:
-      for thread in threads:
+      for thread in (*threads, teller):
         thread.start()
       for thread in threads:
         thread.join()
     finally:
+      over.set()
       for worker in workers:
         worker.stop()
       for thread in threads:
         thread.join()
+      if teller.ident is not None:
+        teller.join()
   return errors
+
+
+def _under_way(job: Job, folder: pathlib.Path, seconds: float) -> str:
+  """What a job has been at for so long, by the last line of its log."""
+  last = ''
+  with contextlib.suppress(OSError), (folder / job_lib.LOG).open('rb') as log:
+    log.seek(max(log.seek(0, os.SEEK_END) - _TAIL, 0))
+    lines = log.read().decode('utf-8', 'replace').split('\n')
+    last = next((line for line in reversed(lines) if line.strip()), '')
+  return (
+    f'  {job.name}, seed {job.seed}: {format_seconds(seconds)},'
+    f' {last.strip()[:_MAX_SHOWN] or "starting"}'
+  )
 
 
 class _Worker:
@@ -146,10 +182,12 @@ class _Worker:
         # Ctrl-C comes to us alone; they get the one signal that we send.
         start_new_session=True,
       )
+    if self.stopping:  # Since before there was a process to end.
+      self._process.terminate()
     process = self._process
     request = {'folder': os.path.abspath(folder), 'config': job.config}
     reply = ''
-    # It may die at any time.
+    # The process may die at any time.
     with contextlib.suppress(OSError, ValueError):
       _pipe(process.stdin).write(json.dumps(request) + '\n')
       _pipe(process.stdin).flush()
@@ -174,7 +212,7 @@ class _Worker:
     process, self._process = self._process, None
     if process is None:
       return
-    with contextlib.suppress(OSError):  # What it did not read is lost anyway.
+    with contextlib.suppress(OSError):  # Unread requests are lost anyway.
       _pipe(process.stdin).close()
     _pipe(process.stdout).close()
 

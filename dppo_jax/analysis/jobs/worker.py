@@ -24,10 +24,8 @@ from dppo_jax.configs import default
 from dppo_jax.runtime import loop
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.hosts.preemption import Preempted
-from dppo_jax.runtime.reporting import summary
+from dppo_jax.runtime.reporting import compiling, summary
 from dppo_jax.runtime.storage import files, workdir
-
-LOG = 'log.txt'
 
 
 def execute(
@@ -38,7 +36,7 @@ def execute(
   Args:
     config: a ConfigDict.
     folder: of the run.
-    num_devices: it trains on the first so many; None: all.
+    num_devices: number of devices to train on, the first ones; None for all.
 
   Returns:
     Facts read by `job.finished`: wall and CPU seconds, and the device.
@@ -52,7 +50,7 @@ def execute(
   folder = workdir.open_workdir(folder)
   with (
     workdir.locked(folder),
-    (folder / LOG).open('a') as log,
+    (folder / job_lib.LOG).open('a') as log,
     contextlib.redirect_stderr(log),
   ):
     workdir.check_config(folder, experiment.resolved)
@@ -113,8 +111,9 @@ def serve(
 
 def main() -> int:
   """Exit code after serving all requests."""
-  logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
-  # A run may print; replies have a channel of their own.
+  logging.set_verbosity(logging.WARNING)  # Orbax logs every file.
+  compiling.watch()  # Into the log, whose last line the pool shows.
+  # A run may print to stdout, so replies get a separate file descriptor.
   replies = os.fdopen(os.dup(sys.stdout.fileno()), 'w')
   os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
   return serve(default.get_config, sys.stdin, replies)

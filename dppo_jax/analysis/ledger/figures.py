@@ -1,6 +1,7 @@
 """Plots of a ledger: ratio and TV against mu (DPPO Fig. 2), and masked tokens.
 
-Colors: gray kept, orange masked with A < 0, blue masked with A > 0.
+Colors: gray kept, wine masked with A < 0, teal masked with A > 0: not those of
+rules, which `boundaries` draws as dashed lines.
 """
 
 from collections.abc import Sequence
@@ -9,16 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from dppo_jax.analysis.ledger import tables
+from dppo_jax.analysis.ledger import boundaries, tables
 from dppo_jax.analysis.ledger.replay import Decided
 from dppo_jax.runtime.ledger.record import Record
-from dppo_jax.runtime.reporting import plots
+from dppo_jax.runtime.reporting import palette, plots
 from dppo_jax.runtime.storage.files import open_atomically
 
 # Maximum number of kept tokens plotted, and of masked tokens per sign.
 MAX_POINTS = 8000
 
-_GRAY = '#9ca3af'  # Lighter than text: kept tokens are the background.
 _RATIO = 'ratio π / μ'
 _TV = 'binary TV |π − μ|'
 _MU = 'μ, probability of the sampler'
@@ -55,13 +55,16 @@ def draw(record: Record, decided: Decided, path: pathlib.Path) -> int:
   groups = _groups(record, decided)
   floor = np.maximum(mu, _LEAST)
   _scatter(axes[0, 0], groups, floor, ratio, _MU, _RATIO, 'Ratio against μ')
-  axes[0, 0].set(xscale='log', yscale='log')
   _scatter(axes[0, 1], groups, floor, tv, _MU, _TV, 'TV against μ')
-  axes[0, 1].set(xscale='log')
   _scatter(axes[0, 2], groups, tv, ratio, _TV, _RATIO, 'Ratio against TV')
-  axes[0, 2].set(yscale='log')
   _scatter(axes[1, 0], groups, mu, pi, _MU, 'π', 'The two policies')
-  axes[1, 0].plot([0, 1], [0, 1], color='black', lw=0.6)
+  axes[1, 0].plot([0, 1], [0, 1], color=palette.GRAY, lw=0.6)
+  logs = ((0, 0, 'x'), (0, 0, 'y'), (0, 1, 'x'), (0, 2, 'y'))
+  for row, column, which in logs:
+    axes[row, column].set(**{f'{which}scale': 'log'})
+  _draw_boundaries(axes, decided)
+  for row, column, which in logs:
+    plots.scale_log(axes[row, column], which)
   axes[1, 0].legend(fontsize=9, loc='upper left', markerscale=2, framealpha=0.9)
   ranges = tables.by_mu(record, decided)
   _bars(axes[1, 1], ranges, 'Masked by range of μ')
@@ -79,11 +82,11 @@ def _groups(
   masked, whole = decided.masked(), decided.keep == 1
   rng = np.random.default_rng(0)
   kinds = (
-    ('kept', _GRAY, whole),
-    ('weighed, 0 < M < 1', plots.GREEN, ~masked & ~whole),
-    ('masked, A < 0', plots.ORANGE, masked & (record.advantages < 0)),
-    ('masked, A > 0', plots.BLUE, masked & (record.advantages > 0)),
-    ('masked, A = 0', 'black', masked & (record.advantages == 0)),
+    ('kept', palette.LIGHT, whole),
+    ('weighed, 0 < M < 1', palette.INSIDE, ~masked & ~whole),
+    ('masked, A < 0', palette.NEGATIVE, masked & (record.advantages < 0)),
+    ('masked, A > 0', palette.POSITIVE, masked & (record.advantages > 0)),
+    ('masked, A = 0', palette.BLACK, masked & (record.advantages == 0)),
   )
   groups = []
   for label, color, tokens in kinds:
@@ -113,10 +116,49 @@ def _scatter(
   plots.dress(axis, title, x_label, y_label)
 
 
+def _draw_boundaries(axes: Any, decided: Decided) -> None:
+  """Draws the thresholds of the rule, where these planes can show them."""
+  mu = np.geomspace(_LEAST, 1, 400)
+  places = [axes[0, 0], axes[0, 1], axes[0, 2], axes[1, 0]]
+  limits: list[Any] = [[axis.get_xlim(), axis.get_ylim()] for axis in places]
+  for label, pi in boundaries.of_rule(decided.rule.loss, mu):
+    ratio, tv = pi / mu, np.abs(pi - mu)
+    line = '--' if 'A > 0' in label else ':'
+    for place, x, y in zip(
+      range(len(places)), (mu, mu, tv, mu), (ratio, tv, ratio, pi), strict=True
+    ):
+      places[place].plot(x, y, line, color=palette.BLACK, lw=1.1, label=label)
+      across, up = limits[place]
+      limits[place][1] = _reach(across, up, x, y)
+  for axis, (x, y) in zip(places, limits, strict=True):
+    axis.set(xlim=x, ylim=y)
+
+
+def _reach(
+  x_limits: tuple[float, float],
+  y_limits: tuple[float, float],
+  x: np.ndarray,
+  y: np.ndarray,
+) -> tuple[float, float]:
+  """Limits of y that show a boundary where it is next to the tokens."""
+  low, high = y_limits
+  here = y[(x >= x_limits[0]) & (x <= x_limits[1]) & np.isfinite(y) & (y > 0)]
+  if not here.size or np.any((here > low) & (here < high)):
+    return low, high
+  if here.min() >= high:
+    return low, 1.1 * float(here.min())
+  return float(here.max()) / 1.1, high
+
+
 def _bars(axis: Any, shares: Sequence[tables.Share], title: str) -> None:
   """Draws masked shares per sign of A, with token counts above."""
+  if not any(s.masked_negative or s.masked_positive for s in shares):
+    plots.dress(axis, title, '', '')
+    plots.say_nothing(axis, 'no token with A < 0 or A > 0 is masked')
+    return
   places = np.arange(len(shares))
-  for shift, color, sign in ((-0.2, plots.ORANGE, '<'), (0.2, plots.BLUE, '>')):
+  signs = ((-0.2, palette.NEGATIVE, '<'), (0.2, palette.POSITIVE, '>'))
+  for shift, color, sign in signs:
     if sign == '<':
       parts = [(s.masked_negative, s.negative) for s in shares]
     else:
@@ -126,7 +168,8 @@ def _bars(axis: Any, shares: Sequence[tables.Share], title: str) -> None:
     bars = axis.bar(places + shift, heights, 0.4, color=color, label=label)
     counts = [f'{part:,}' if part else '' for part, _ in parts]
     axis.bar_label(bars, counts, fontsize=7, color=color, padding=1)
-  axis.margins(y=0.3)  # Room for the legend.
+  # Room for the legend, and no axis that looks as if it went on below 0.
+  axis.set_ylim(0, 1.3 * axis.get_ylim()[1])
   axis.set_xticks(places, [s.label for s in shares], rotation=30, ha='right')
   plots.dress(axis, title, '', '% masked (above: tokens)')
   axis.legend(fontsize=9, frameon=False)

@@ -56,20 +56,29 @@ def write(
 
 
 def choose_rows(record: Record, decided: Sequence[Decided]) -> np.ndarray:
-  """Rows for the page, ascending: those with most weight removed.
+  """Rows for the page: those with most weight removed.
 
-  At most `MAX_ROWS` rows and `MAX_TOKENS` tokens, but one row always.
+  At most `MAX_ROWS` rows and `MAX_TOKENS` tokens, but one row always. First
+  those with a masked token of the first rule, then those of another rule, then
+  the others; each in the order of the record.
   """
   num_rows = len(record.step)
-  # Under any of the rules; a token that is masked loses 1.
+  # The most under any of the rules; a masked token loses 1.
+  by_rule = [
+    np.bincount(record.row, one.dropped(), minlength=num_rows)
+    for one in decided
+  ]
   lost = np.max([one.dropped() for one in decided], axis=0)
   lost = np.bincount(record.row, lost, minlength=num_rows)
-  # Of equal ones those that a fixed order names: rows adjoin by group.
+  # Ties are broken by a fixed random order: neighbors are of one group.
   ties = np.argsort(subset_order(num_rows))
   order = np.lexsort((ties, -lost))[:MAX_ROWS]
   fits = np.cumsum(record.lengths()[order]) <= MAX_TOKENS
   fits[:1] = True
-  return np.sort(order[fits])
+  chosen = np.sort(order[fits])
+  return chosen[
+    np.lexsort((chosen, lost[chosen] == 0, by_rule[0][chosen] == 0))
+  ]
 
 
 def render(
@@ -88,8 +97,8 @@ def render(
   if len(rows) < len(record.step):
     bounded = (
       f'{len(rows):,} of {len(record.step):,} completions, those with most'
-      f' weight taken by any of the rules (at most {MAX_ROWS} rows and'
-      f' {MAX_TOKENS:,} tokens); shares are of all of them.'
+      f' weight removed by any of the rules (at most {MAX_ROWS} rows and'
+      f' {MAX_TOKENS:,} tokens); shares are of all completions.'
     )
   ids = np.unique(record.token[shown]).tolist()
   data = {
@@ -145,7 +154,7 @@ def _rule(record: Record, decided: Decided) -> dict[str, Any]:
 def _row(
   record: Record, decided: Sequence[Decided], row: int
 ) -> dict[str, Any]:
-  # Rows ascend, so that those of one are a slice.
+  # Rows ascend, so the tokens of a row are a slice.
   begin, end = np.searchsorted(record.row, [row, row + 1])
   tokens = slice(int(begin), int(end))
   log_mu = record.rollout_log_probs[tokens].astype(np.float64)

@@ -4,15 +4,16 @@ Decisions use the functions of training. The run itself is fixed: its tokens,
 and pi as trained under the recorded rule.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from dppo_jax.base import TokenStats
-from dppo_jax.learner.loss import LossConfig, divergence_of
+from dppo_jax.base import Movement, TokenStats
+from dppo_jax.learner.loss_config import LossConfig
+from dppo_jax.learner.movement import measure
 from dppo_jax.ops import trust_regions
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import TRUST_REGIONS, Signals, Thresholds
@@ -186,16 +187,21 @@ def measure_again(record: Record, rule: Rule) -> Signals:
     top_ids=top_ids,
     top_log_probs=spread(record.top_log_probs),
   )
-  if _measured(record.trust_region) == _measured(vars(loss)):
-    divergence = spread(record.divergence)
-  else:
-    divergence = divergence_of(loss)(spread(record.token), anchor, current)
+  recorded = _measured(record.trust_region) == _measured(vars(loss))
+  movement = Movement(divergence=spread(record.divergence))
+  if not recorded or loss.bounds.direction == 'predictive':
+    measured, _ = measure(loss, spread(record.token), anchor, current)
+    if recorded:  # The same numbers as in training, to the last bit.
+      measured = dataclasses.replace(measured, divergence=movement.divergence)
+    movement = measured
   return Signals(
     advantages=spread(record.advantages),
     log_probs=current.log_probs,
     anchor_log_probs=anchor.log_probs,
-    divergence=divergence,
+    divergence=movement.divergence,
     mask=spread(np.ones(len(record.row), bool)),
+    rate=movement.rate,
+    anchor_entropy=spread(record.rollout_entropy),
   )
 
 
@@ -237,22 +243,14 @@ def match(record: Record, rule: Rule, wanted: float) -> Match | None:
     dropped = jnp.where(signals.mask, 1.0 - keep, 0.0)
     return float(np.sum(np.asarray(dropped), dtype=np.float64))
 
-  def edge(most: float) -> tuple[float, float]:
-    """Scales just below and above the first that removes at most so much."""
-    low, high = _LOG_SCALES
-    for _ in range(_NUM_HALVINGS):
-      middle = (low + high) / 2
-      if dropped_at(bounds_at(2.0**middle)) <= most:
-        high = middle
-      else:
-        low = middle
-    return 2.0**low, 2.0**high
+  def dropped_by(scale: float) -> float:
+    return dropped_at(bounds_at(scale))
 
-  before, first = edge(wanted)
-  last = edge(wanted - 1)[0] if wanted else 2.0 * first
+  before, first = _edge(dropped_by, wanted)
+  last = _edge(dropped_by, wanted - 1)[0] if wanted else 2.0 * first
   options = [max((first + last) / 2, first), first, before]
-  best = min(options, key=lambda s: abs(dropped_at(bounds_at(s)) - wanted))
-  dropped = dropped_at(bounds_at(best))
+  best = min(options, key=lambda scale: abs(dropped_by(scale) - wanted))
+  dropped = dropped_by(best)
   bounds = next(
     bounds
     for bounds in (bounds_at(best, digits) for digits in range(2, 18))
@@ -262,6 +260,25 @@ def match(record: Record, rule: Rule, wanted: float) -> Match | None:
   found = {name: getattr(bounds, name) for name in names}
   name = f'{rule.name}, matched'
   return Match(rule, Rule(name, loss), found, dropped, wanted)
+
+
+def _edge(
+  dropped_by: Callable[[float], float], most: float
+) -> tuple[float, float]:
+  """Scales just below and above the first that removes at most so much.
+
+  Args:
+    dropped_by: removed weight of a scale; never increases with it.
+    most: the weight.
+  """
+  low, high = _LOG_SCALES
+  for _ in range(_NUM_HALVINGS):
+    middle = (low + high) / 2
+    if dropped_by(2.0**middle) <= most:
+      high = middle
+    else:
+      low = middle
+  return 2.0**low, 2.0**high
 
 
 def relatives(record: Record, rule: Rule) -> list[Rule]:
@@ -292,7 +309,13 @@ def _measured(region: Mapping[str, Any]) -> Sequence[str]:
 def _missing(record: Record, rule: Rule) -> Sequence[str]:
   loss, lacks = rule.loss, []
   top_k = 0 if record.top_ids is None else record.top_ids.shape[1]
-  records = DIVERGENCES[loss.divergence].records
+  measured = DIVERGENCES[loss.divergence]
+  records = measured.records
+  if loss.bounds.direction == 'predictive' and measured.rate is None:
+    lacks.append(
+      f"direction 'predictive' on {loss.divergence!r} is 'away': use that, or a"
+      ' Top-K or exact divergence'
+    )
   if records == 'top_k' and top_k == 0:
     lacks.append(
       f'divergence {loss.divergence!r} reads top-K log-probs and none were'
@@ -304,6 +327,9 @@ def _missing(record: Record, rule: Rule) -> Sequence[str]:
       f' log-probs and {top_k} were recorded: train with'
       f' sampling.top_k={record.vocab_size}, or replay a Top-K or binary one'
     )
+  row = TRUST_REGIONS[loss.rule]
+  if row.reads_entropy and record.rollout_entropy is None:
+    lacks.append(f'rule {loss.rule!r} reads the entropy and none was recorded')
   if loss.anchor == 'recomputed' and record.recomputed_log_probs is None:
     lacks.append(
       'it is anchored on the recomputed policy and this run, whose'

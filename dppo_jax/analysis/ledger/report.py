@@ -89,13 +89,13 @@ def describe(findings: Findings, workdir: pathlib.Path, num_shown: int) -> str:
   """
   record, decided, matches, num_differ = findings
   num_tokens = len(record.row)
-  alike = 'decides every token as recorded'
+  agreement = 'decides every token as recorded'
   if num_differ:
-    alike = (
-      f'decides {num_differ:,} of {num_tokens:,} tokens otherwise than'
-      ' recorded, at their threshold to within rounding'
+    agreement = (
+      f'decides {num_differ:,} of {num_tokens:,} tokens differently from the'
+      ' record, which are at the threshold to within rounding'
     )
-  parts = [about(record, workdir), f'Replayed, the recorded rule {alike}.']
+  parts = [about(record, workdir), f'Replayed, the recorded rule {agreement}.']
   if matches:
     parts.append(tables.render_matches(matches, num_tokens))
   else:

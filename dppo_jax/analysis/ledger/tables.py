@@ -143,7 +143,7 @@ def render(record: Record, decided: Decided, num_tokens: int) -> str:
   if soft:
     lines.append(
       f'  A soft rule: {total.dropped / max(total.num_tokens, 1):.2%} of the'
-      ' weight is taken away; masked below means M = 0.'
+      ' weight is removed; masked below means M = 0.'
     )
   shares = _table('mu', [*by_mu(record, decided), total], soft)
   tenths = _table('tenth', by_position(record, decided), soft)

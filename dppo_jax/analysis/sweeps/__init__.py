@@ -1,1 +1,1 @@
-"""Many configs from one, their runs, what came of them, and runs compared."""
+"""Sweeps: variants of a config, their runs, statistics and comparisons."""

@@ -17,14 +17,14 @@ def run(
   baseline: str | None,
   parallel: int,
 ) -> int:
-  """Runs what is not finished and reports; the exit code, 1 if any failed.
+  """Exit code after running unfinished runs and reporting; 1 if any failed.
 
   Args:
     sweep: what to run.
-    folder: its workdir; continues the sweep that it holds.
+    folder: its workdir; a sweep already there is continued.
     defaults: a ConfigDict of configs/default.py.
-    baseline: name of a variant; None takes the first.
-    parallel: runs at a time.
+    baseline: name of a variant; None for the first.
+    parallel: number of concurrent runs.
 
   Raises:
     ValueError: a config has problems, or the folder is not for this sweep.
@@ -40,7 +40,7 @@ def run(
         plan.jobs(sweep, defaults), folder / plan.RUNS, parallel=parallel
       )
     except KeyboardInterrupt:
-      _tell('The same command goes on from here; --report shows what is there.')
+      _tell('The same command resumes; --report shows the results so far.')
       raise
     plan.write_failures(folder, outcomes)
     print(report.make(folder, sweep, outcomes, against))
@@ -48,12 +48,12 @@ def run(
 
 
 def show(folder: pathlib.Path, defaults: Any, baseline: str | None) -> int:
-  """Reports on what is there, and runs nothing; 1 if anything is missing.
+  """Exit code after reporting finished runs only; 1 if any is missing.
 
   Args:
     folder: workdir of a sweep.
     defaults: a ConfigDict of configs/default.py.
-    baseline: name of a variant; None takes the first.
+    baseline: name of a variant; None for the first.
   """
   sweep = plan.read(folder)
   against = report.choose_baseline(sweep.variants, baseline)
@@ -63,9 +63,9 @@ def show(folder: pathlib.Path, defaults: Any, baseline: str | None) -> int:
 
 
 def print_lines(sweep: Sweep, folder: pathlib.Path, defaults: Any) -> int:
-  """Prints a command a run, for a cluster that shares the folder.
+  """Prints one command per run, for a cluster that shares the folder.
 
-  The sweep is recorded there, so that `show` finds what came of them.
+  The sweep is recorded there, so that `show` finds the results.
 
   Args:
     sweep: what to run.

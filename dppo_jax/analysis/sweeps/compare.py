@@ -12,11 +12,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dppo_jax.analysis import drawing, html_page, panels, run_tables, table
+from dppo_jax.analysis import (
+  drawing,
+  facets,
+  html_page,
+  panels,
+  run_tables,
+  table,
+)
 from dppo_jax.analysis.html_page import Part, Picture, Table
 from dppo_jax.analysis.jobs.job import Job, Outcome
 from dppo_jax.analysis.panels import Panel
-from dppo_jax.analysis.sweeps import masked_sets
+from dppo_jax.analysis.sweeps import labels, masked_sets
 from dppo_jax.analysis.table import Points
 from dppo_jax.runtime.ledger import files
 from dppo_jax.runtime.storage import metrics_log, workdir
@@ -39,7 +46,7 @@ class Run(NamedTuple):
   """A folder of a run.
 
   Attributes:
-    label: a short name that no other has.
+    label: what differs in its config, or its folder; no other has the same.
     folder: where it is.
     config: as resolved, by dotted path.
     metrics: by step.
@@ -52,14 +59,14 @@ class Run(NamedTuple):
 
 
 def compare(folders: Sequence[str], out: pathlib.Path) -> str:
-  """Lays runs side by side; returns what to print.
+  """Text to print, after writing the comparison of runs to a folder.
 
   Args:
     folders: of the runs, two or more.
-    out: folder of the pictures and the page, made if absent.
+    out: folder of the plots and the page, created if absent.
 
   Raises:
-    ValueError: too few or many folders, or some that hold no run; names all.
+    ValueError: too few or many folders, or folders without a run; names all.
   """
   runs = read(folders)
   out = workdir.open_workdir(out)
@@ -79,10 +86,10 @@ def compare(folders: Sequence[str], out: pathlib.Path) -> str:
 
 
 def read(folders: Sequence[str]) -> list[Run]:
-  """Reads the folders of runs.
+  """Runs in these folders.
 
   Raises:
-    ValueError: as of `compare`.
+    ValueError: see `compare`.
   """
   if not 2 <= len(folders) <= MAX_RUNS:
     raise ValueError(
@@ -94,22 +101,26 @@ def read(folders: Sequence[str]) -> list[Run]:
   if twice:
     raise ValueError(f'{twice[0]}: named twice.')
   problems, runs = [], []
-  for path, label in zip(paths, _labels(paths), strict=True):
+  for path in paths:
     try:
-      runs.append(_read(path, label))
+      runs.append(_read(path))
     except ValueError as error:
       problems.append(str(error))
   if problems:
     raise ValueError('\n'.join(problems))
-  return runs
+  named = labels.label_runs(paths, [run.config for run in runs])
+  return [
+    run._replace(label=label) for run, label in zip(runs, named, strict=True)
+  ]
 
 
-def _read(path: pathlib.Path, label: str) -> Run:
+def _read(path: pathlib.Path) -> Run:
+  """A run, whose label is still that of its folder."""
   if not path.is_dir():
     raise ValueError(f'{path}: there is no such folder.')
   if not (path / workdir.CONFIG).is_file():
     below = sorted(p.parent.name for p in path.glob(f'*/{workdir.CONFIG}'))
-    hint = f' It has runs in it: {", ".join(below[:4])}.' if below else ''
+    hint = f' Runs in it: {", ".join(below[:4])}.' if below else ''
     raise ValueError(f'{path}: holds no run: it has no {workdir.CONFIG}.{hint}')
   try:
     config = workdir.read_config(path)
@@ -117,7 +128,7 @@ def _read(path: pathlib.Path, label: str) -> Run:
     raise ValueError(f'{path}: {error}') from error
   if not isinstance(config, dict):
     raise ValueError(f'{path}: its {workdir.CONFIG} is damaged.')
-  nothing: Job = Job(name=label, config={})
+  nothing: Job = Job(name=path.name, config={})
   try:
     metrics = run_tables.steps(Outcome(job=nothing, folder=path, error=''))
   except (TypeError, ValueError) as error:
@@ -128,17 +139,7 @@ def _read(path: pathlib.Path, label: str) -> Run:
     raise ValueError(
       f'{path}: has not trained yet: no line in {metrics_log.METRICS_FILE}.'
     )
-  return Run(label, path, dict(_flat(config)), metrics)
-
-
-def _labels(paths: Sequence[pathlib.Path]) -> list[str]:
-  """The last parts of each path, as many as tell all of them apart."""
-  most = max(len(path.parts) for path in paths)
-  for count in range(1, most):
-    labels = ['/'.join(path.parts[-count:]) for path in paths]
-    if len(set(labels)) == len(labels):
-      return labels
-  return [str(path) for path in paths]
+  return Run(path.name, path, dict(_flat(config)), metrics)
 
 
 def _flat(
@@ -171,7 +172,7 @@ def _value(metrics: Mapping[str, Any], key: str) -> float:
 
 
 def _configs(runs: Sequence[Run]) -> Table:
-  """The keys in which they differ."""
+  """Table of the keys in which configs differ."""
   heads = ['key', *(run.label for run in runs)]
   rows = []
   for key in sorted(set().union(*(run.config for run in runs))):
@@ -180,12 +181,12 @@ def _configs(runs: Sequence[Run]) -> Table:
     ]
     if len(set(cells)) > 1:
       rows.append([key, *cells])
-  note = '' if rows else 'They have one config.'
+  note = '' if rows else 'The configs are equal.'
   return Table('Configs, where they differ', heads, rows, note)
 
 
 def _finals(runs: Sequence[Run]) -> Table:
-  """Every figure's columns: the last measured, and the mean over the run."""
+  """Table of metrics: the last value, and the mean over the run."""
   heads = ['metric', *(run.label for run in runs)]
   rows = [['steps', *(str(max(run.metrics)) for run in runs)]]
   for key in run_tables.COLUMNS.values():
@@ -197,8 +198,8 @@ def _finals(runs: Sequence[Run]) -> Table:
       rows.append([f'{key}, last', *(_cell(f[-1:]) for f in finite)])
       rows.append([f'{key}, mean', *(_cell(f) for f in finite)])
   note = (
-    'Last: at the last step that has it. One run a column has no interval: what'
-    ' differs may be its seed.'
+    'Last: at the last step with a value. One run per column has no interval: a'
+    ' difference may be due to the seed.'
   )
   return Table('Metrics', heads, rows, note)
 
@@ -208,16 +209,16 @@ def _cell(values: np.ndarray) -> str:
 
 
 def _ledgers(runs: Sequence[Run]) -> Iterator[Table]:
-  """Masked tokens of each run, and of pairs on the tokens that they share."""
+  """Tables of masked tokens: of each run, and of pairs on shared tokens."""
   steps = {run.label: files.find_steps(run.folder) for run in runs}
   kept = [run for run in runs if steps[run.label]]
   if not kept:
     return
-  # Of steps that all have, so that shares are of the same time.
+  # Steps recorded by all runs, so that shares are of the same training time.
   common = sorted(set.intersection(*(set(steps[r.label]) for r in kept)))
   if not common:
     rows = [[r.label, f'{len(steps[r.label])} steps'] for r in kept]
-    note = 'No step is in all ledgers, so that none is compared.'
+    note = 'No step was recorded by every run, so none is compared.'
     yield Table('Ledgers', ['run', 'recorded'], rows, note)
     return
   wanted = ','.join(map(str, common))
@@ -258,8 +259,9 @@ def _overlap_table(records: Mapping[str, Any]) -> Table:
     shown = f'{agreement:.1%}' if math.isfinite(agreement) else _NONE
     rows.append([f'{a} | {b}', *(f'{n:,}' for n in counts), shown])
   note = (
-    'Shared: of completions that both runs sampled in the same place, token'
-    ' for token; both of any: masked by both, of those masked by either.'
+    'Shared: tokens of completions that both runs sampled identically at the'
+    ' same place of a step; both of any: masked by both, of those masked by'
+    ' either.'
   )
   return Table('Masked sets', heads, rows, note)
 
@@ -269,4 +271,5 @@ def _panels(found: Points) -> list[Panel]:
     [{**row, 'variant': html_page.label(row['variant'])} for row in found.rows]
   )
   drawn = [panels.over_steps(labeled, *curve) for curve in _CURVES]
-  return [panel for panel in drawn if panel.series] or drawn[:1]
+  there = [panel for panel in drawn if panel.series] or drawn[:1]
+  return [part for panel in there for part in facets.apart(panel)]

@@ -1,15 +1,16 @@
 """Statistics of the runs of a sweep: means, intervals, pairs, collapsed seeds.
 
-Reward is the mean over all steps of a run, and held-out the last accuracy that
-it measured; both are averaged over seeds. An interval is the 95 % t interval of
-that mean over seeds, mean ± t_{.975, n-1} s / sqrt(n), which is wide where they
-are few: 12.7 standard errors either side of two, 4.3 of three, 2.8 of five. A
-share near 0 or 1 has it end beyond them. A difference is to the baseline,
-paired by seed; whose interval holds 0, of that nothing is shown.
+Reward is the mean over all steps of a run, held-out its last measured accuracy;
+both are averaged over seeds. Intervals are 95 % t intervals of that mean over
+seeds, mean ± t_{.975, n-1} s / sqrt(n). They are wide for few seeds: 12.7
+standard errors on either side for two, 4.3 for three, 2.8 for five. Near 0 or 1
+the interval of a share can extend beyond them. Differences are to the baseline,
+paired by seed; one whose interval contains 0 shows no effect.
 
-A seed collapsed if the reward over the last window of its run is below half of
-that over its best one. A window is a tenth of the steps, at least four; a run
-of fewer than two windows, or whose rewards are never above 0, is not judged.
+A seed collapsed if the mean reward over the last window of its run is below
+half of that over its best window. A window is a tenth of the steps, at least
+four. Runs of fewer than two windows, and those whose rewards are never above 0,
+are not judged.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,11 +26,10 @@ from dppo_jax.analysis.sweeps.variants import Variant
 from dppo_jax.analysis.table import Points, Row
 from dppo_jax.runtime.evaluation.accuracy import Estimate
 
-# Of a run: means over its steps, and what only its last measurement says.
+# Columns of a run: means over its steps, and the one that is its last value.
 MEANS = ('reward', 'masked', 'dropped', 'mean_abs')
 LAST = 'held_out'
-# What makes a rule mask more or less; variants that differ in nothing else
-# are a family.
+# Thresholds; variants that differ in these alone are a family.
 THRESHOLDS = (
   *(
     f'trust_region.{name}{end}'
@@ -42,19 +42,19 @@ _LEAST_WINDOW = 4
 
 
 class Line(NamedTuple):
-  """A variant.
+  """Statistics of a variant.
 
   Attributes:
     variant: its name.
-    num_seeds: n, runs that were finished.
-    reward: over the run.
-    held_out: at its end.
+    num_seeds: n, finished runs.
+    reward: mean over the run.
+    held_out: accuracy at its end.
     masked: share of tokens with M = 0.
-    dropped: mean of 1 - M; the same unless the rule is soft.
-    difference: of the reward to the baseline; NaN for itself.
-    num_pairs: seeds that both have.
-    collapsed: seeds that did.
-    num_judged: seeds long enough to tell.
+    dropped: mean of 1 - M; equals `masked` unless the rule is soft.
+    difference: of the reward to the baseline's; NaN for the baseline.
+    num_pairs: seeds finished by both.
+    collapsed: collapsed seeds.
+    num_judged: seeds with runs long enough to judge.
   """
 
   variant: str
@@ -70,16 +70,16 @@ class Line(NamedTuple):
 
 
 class Aligned(NamedTuple):
-  """A family against that of the baseline where both take equal weight away.
+  """A family against the baseline's family at equal removed weight.
 
   Attributes:
     family: its name.
-    other: that of the baseline.
-    num_pairs: seeds whose ranges of that weight meet.
-    dropped: the weight, mean of 1 - M, mean over seeds.
-    reward: of the family there, mean over seeds.
-    other_reward: of the baseline's.
-    difference: of the two, paired by seed.
+    other: name of the baseline's family.
+    num_pairs: seeds for which both ranges of removed weight overlap.
+    dropped: removed weight, mean of 1 - M, mean over seeds.
+    reward: of the family at that weight, mean over seeds.
+    other_reward: of the baseline's family.
+    difference: of the two rewards, paired by seed.
   """
 
   family: str
@@ -102,7 +102,7 @@ def collapsed(rewards: Sequence[float] | np.ndarray) -> bool | None:
   width = max(_LEAST_WINDOW, -(-len(found) // 10))
   if len(found) < 2 * width:
     return None
-  # The last window ends with the run; what is left over opens it.
+  # The last window ends with the run; the remainder at its beginning is unused.
   whole = found[len(found) % width :].reshape(-1, width).mean(1)
   if whole.max() <= 0:
     return None
@@ -110,14 +110,14 @@ def collapsed(rewards: Sequence[float] | np.ndarray) -> bool | None:
 
 
 def condense(steps: Sequence[Row]) -> Row:
-  """The row of a run from those of its steps, at least one.
+  """Table row of a run, from the rows of its steps.
 
   Args:
-    steps: with variant, seed, and columns of `collect.COLUMNS`.
+    steps: at least one, with variant, seed and `run_tables.COLUMNS`.
 
   Returns:
-    Means over the steps, the last held-out accuracy, NaN what was never
-    measured; 'collapsed' is 'yes', 'no' or '' if not judged.
+    Means over the steps and the last held-out accuracy, NaN if never measured;
+    'collapsed' is 'yes', 'no' or '' if not judged.
   """
   row: dict[str, str | int | float] = {
     name: steps[0][name] for name in ('variant', 'seed')
@@ -136,12 +136,12 @@ def condense(steps: Sequence[Row]) -> Row:
 def lines(
   points: Points, names: Sequence[str], baseline: str
 ) -> Iterator[Line]:
-  """A line a variant.
+  """Statistics of each variant.
 
   Args:
-    points: a row of `condense` a run.
+    points: one row of `condense` per run.
     names: of the variants.
-    baseline: the one that the others are compared with.
+    baseline: the variant that others are compared with.
   """
   rewards = {name: _by_seed(points, name, 'reward') for name in names}
   for name in names:
@@ -167,7 +167,7 @@ def lines(
 
 
 def families(variants: Sequence[Variant]) -> dict[str, list[str]]:
-  """Names of variants by family: they differ in thresholds alone."""
+  """Names of variants by family: those that differ in thresholds alone."""
   found: dict[str, list[str]] = {}
   for variant in variants:
     rest = {k: v for k, v in variant.choices.items() if k not in THRESHOLDS}
@@ -178,14 +178,14 @@ def families(variants: Sequence[Variant]) -> dict[str, list[str]]:
 def aligned(
   points: Points, found: Mapping[str, Sequence[str]], baseline: str
 ) -> Iterator[Aligned]:
-  """Families against the baseline's at equal weight taken away.
+  """Families against the baseline's at equal removed weight.
 
-  That is the masked share, but of a soft rule. A family is a curve of the
-  reward against it, straight between
-  its thresholds; it is read in the middle of the range that both have.
+  The removed weight is the masked share unless a rule is soft. The reward of a
+  family is interpolated linearly between its thresholds, and evaluated in the
+  middle of the range that both families cover.
 
   Args:
-    points: a row of `condense` a run.
+    points: one row of `condense` per run.
     found: variants by name of the family.
     baseline: a variant.
   """

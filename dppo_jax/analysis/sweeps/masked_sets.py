@@ -1,8 +1,8 @@
-"""The ledgers of two runs: which tokens each masked, where they sampled alike.
+"""Ledgers of two runs: which tokens each masked, on identical completions.
 
-Runs of one seed sample the same completions until their policies part, so
+Runs of one seed sample the same completions until their policies differ, so
 their masks can be compared token by token. A completion is shared if both runs
-have it in the same place of the same step, token for token.
+sampled it at the same place of the same step, token for token.
 """
 
 from typing import NamedTuple
@@ -16,8 +16,8 @@ class Masked(NamedTuple):
   """Masked tokens of one ledger.
 
   Attributes:
-    num_tokens: of its steps.
-    masked: of them, M = 0.
+    num_tokens: tokens of its steps.
+    masked: tokens with M = 0.
     negative: masked with A < 0.
     positive: masked with A > 0.
     rare: masked with mu < .1.
@@ -33,14 +33,14 @@ class Masked(NamedTuple):
 
 
 class Overlap(NamedTuple):
-  """The masks of two ledgers on the tokens that they share.
+  """Masks of two ledgers on the tokens that they share.
 
   Attributes:
-    num_tokens: of all tokens that they share.
-    num_completions: that these are of.
-    both: masked by both.
-    first: masked by the first alone.
-    second: by the second alone.
+    num_tokens: shared tokens.
+    num_completions: shared completions.
+    both: tokens masked by both.
+    first: tokens masked by the first only.
+    second: tokens masked by the second only.
   """
 
   num_tokens: int
@@ -50,13 +50,13 @@ class Overlap(NamedTuple):
   second: int
 
   def agreement(self) -> float:
-    """Masked by both, of those masked by any; NaN of none."""
+    """Share masked by both, of tokens masked by either; NaN without any."""
     either = self.both + self.first + self.second
     return self.both / either if either else float('nan')
 
 
 def count(record: Record) -> Masked:
-  """Totals of the tokens that a ledger masked."""
+  """Counts of the tokens that a ledger masked."""
   masked = record.keep == 0
   rare = record.rollout_log_probs < np.log(0.1)
   return Masked(
@@ -70,11 +70,11 @@ def count(record: Record) -> Masked:
 
 
 def overlap(first: Record, second: Record) -> Overlap:
-  """Compares two ledgers on the completions that they share.
+  """Overlap of two ledgers on the completions that they share.
 
   Args:
     first: of some steps.
-    second: of the same or others; other steps share nothing.
+    second: of the same or other steps; different steps share nothing.
   """
   mine, theirs = _completions(first), _completions(second)
   tokens = [0, 0, 0, 0]

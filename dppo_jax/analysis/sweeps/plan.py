@@ -1,8 +1,8 @@
 """A sweep: its variants and seeds, the folder it fills, its command lines.
 
-WORKDIR/sweep.json says what is swept; WORKDIR/runs holds the runs, each in the
-folder that `runtime/jobs` names after its config and code. A sweep may grow,
-by values or seeds; a folder that holds runs of another sweep is refused.
+WORKDIR/sweep.json has the settings of the sweep, WORKDIR/runs its runs, each in
+the folder that `jobs.job.folder_of` names by its config and code. Values and
+seeds may be added to a sweep; a folder with another sweep is refused.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +13,7 @@ import pathlib
 import shlex
 from typing import Any
 
+from dppo_jax import bounded_json
 from dppo_jax.analysis.jobs import job as job_lib
 from dppo_jax.analysis.jobs.job import Job, Outcome
 from dppo_jax.analysis.sweeps.variants import Variant
@@ -31,11 +32,11 @@ class Sweep:
   """A sweep: its variants and seeds.
 
   Attributes:
-    config: what variants change, every key, as plain nested dicts.
-    arguments: the flags of the command line that made it, '--config=…'.
+    config: base of the variants, every key, as plain nested dicts.
+    arguments: config flags of its command line, '--config=…'.
     variants: at least one.
     num_seeds: n; seeds are 0 to n - 1.
-    code: names the sources that its runs are of.
+    code: version of the code that runs it.
   """
 
   config: Mapping[str, Any]
@@ -46,10 +47,10 @@ class Sweep:
 
 
 def check(sweep: Sweep, defaults: Any) -> None:
-  """Checks the config of every variant, but for what depends on the devices.
+  """Checks the config of every variant, except for device counts.
 
   Args:
-    sweep: before anything of it runs.
+    sweep: to check, before its first run.
     defaults: a ConfigDict of configs/default.py.
 
   Raises:
@@ -71,7 +72,7 @@ def check(sweep: Sweep, defaults: Any) -> None:
 
 
 def jobs(sweep: Sweep, defaults: Any) -> list[Job]:
-  """The runs, seed by seed, so that an interrupted sweep has whole seeds."""
+  """Jobs in order of seeds, so that an interrupted sweep has complete seeds."""
   base = _overlaid(sweep, defaults)
   return [
     job_lib.make_job(variant.name, base, variant.overrides, seed)
@@ -85,14 +86,14 @@ def _overlaid(sweep: Sweep, defaults: Any) -> Any:
 
 
 def write(folder: pathlib.Path, sweep: Sweep) -> str:
-  """Records a sweep in its folder, or continues the one that is there.
+  """Note for the user, after recording or continuing a sweep in its folder.
 
   Returns:
-    What the user should know; '' if nothing.
+    The note, or ''.
 
   Raises:
-    ValueError: the folder holds another sweep, which lists what differs, or a
-      run of its own.
+    ValueError: the folder holds another sweep (the message lists the
+      differences) or a single run.
   """
   note = ''
   if (folder / FILE).exists():
@@ -107,8 +108,8 @@ def write(folder: pathlib.Path, sweep: Sweep) -> str:
       )
     if before.code != sweep.code:
       note = (
-        'The sources have changed since: all runs are of the new ones; those'
-        f' of the old ones stay in {folder / RUNS} and are not used.'
+        'The code has changed: every run is repeated with the new code. Runs'
+        f' of the old code stay in {folder / RUNS} and are not used.'
       )
   elif (folder / workdir.CONFIG).exists():
     raise ValueError(
@@ -124,14 +125,14 @@ def write(folder: pathlib.Path, sweep: Sweep) -> str:
 
 
 def read(folder: pathlib.Path) -> Sweep:
-  """Reads what `write` wrote.
+  """Sweep recorded by `write`.
 
   Raises:
-    ValueError: there is none, it is damaged, or of another version.
+    ValueError: there is none, or it is damaged or of another version.
   """
   path = folder / FILE
   try:
-    facts = json.loads(path.read_text())
+    facts = bounded_json.read_object(path)
     if facts.pop('format') != FORMAT:
       raise ValueError('of another version')
     listed = [Variant(**variant) for variant in facts.pop('variants')]
@@ -143,7 +144,7 @@ def read(folder: pathlib.Path) -> Sweep:
     raise ValueError(
       f'--workdir: {folder} holds no sweep: it has no {FILE}.'
     ) from error
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+  except Exception as error:  # Damaged in whatever way.
     raise ValueError(
       f'--workdir: {path} is damaged ({type(error).__name__}: {error}); choose'
       ' another folder.'
@@ -179,7 +180,7 @@ def outcomes(
   for job in wanted:
     place = job_lib.folder_of(job, folder / RUNS, sweep.code)
     done = job_lib.finished(job, place)
-    # A run of `dppo train`, as `lines` names them.
+    # A run started by a command of `lines`.
     if done is None and summary.read_summary(place) is not None:
       done = Outcome(job=job, folder=place, error='')
     error = failures.get(place.name, 'not finished')
@@ -188,17 +189,16 @@ def outcomes(
 
 
 def write_failures(folder: pathlib.Path, found: Sequence[Outcome]) -> None:
-  """Keeps why runs failed, for a report that is made later."""
+  """Writes the errors of failed runs, for later reports."""
   errors = {one.folder.name: one.error for one in found if one.error}
   files.write_atomically(folder / FAILURES, json.dumps(errors, indent=2) + '\n')
 
 
 def _read_failures(folder: pathlib.Path) -> dict[str, Any]:
   try:
-    found = json.loads((folder / FAILURES).read_text())
+    return bounded_json.read_object(folder / FAILURES)
   except (OSError, ValueError):
     return {}
-  return found if isinstance(found, dict) else {}
 
 
 def lines(
@@ -218,7 +218,7 @@ def lines(
 
 
 def config_arguments(argv: Sequence[str]) -> list[str]:
-  """The flags of a command line that make its config."""
+  """Flags of a command line that define its config."""
   found = []
   for place, argument in enumerate(argv):
     name, equals, _ = argument.partition('=')

@@ -1,15 +1,23 @@
-"""The report of a sweep: tables to print, points, pictures and a page.
+"""Report of a sweep: tables to print, points, plots and a page.
 
-WORKDIR/report holds runs.csv, a row a finished run with its folder; points.csv,
-the steps of what is drawn; sweep.png and sweep.svg; report.html, which needs no
-other file. All are made anew, the tables from runs.csv alone.
+WORKDIR/report has runs.csv, one row per finished run with its folder;
+points.csv, the steps of plotted variants; sweep.png and sweep.svg; and the
+self-contained report.html. All are rewritten each time; tables are computed
+from runs.csv alone.
 """
 
 from collections.abc import Iterable, Sequence
 import math
 import pathlib
 
-from dppo_jax.analysis import drawing, html_page, panels, run_tables, table
+from dppo_jax.analysis import (
+  drawing,
+  facets,
+  html_page,
+  panels,
+  run_tables,
+  table,
+)
 from dppo_jax.analysis.html_page import Part, Picture, Table, Text
 from dppo_jax.analysis.jobs.job import Outcome
 from dppo_jax.analysis.panels import Panel
@@ -25,18 +33,18 @@ FOLDER = 'report'
 PAGE = 'report.html'
 PICTURE = 'sweep'
 RUNS, POINTS = 'runs.csv', 'points.csv'
-# Variants: more could not be told apart in a picture.
+# Variants in a plot; more would be indistinguishable.
 MAX_CURVES = 12
-# Rows of points.csv; of longer runs every so many steps are kept.
+# Rows of points.csv; long runs are subsampled.
 MAX_POINTS = 200_000
 _NONE = '–'
 
 
 def choose_baseline(variants: Sequence[Variant], asked: str | None) -> str:
-  """The variant that others are compared with: the first unless asked.
+  """Name of the variant that others are compared with, by default the first.
 
   Raises:
-    ValueError: there is none of that name.
+    ValueError: no variant has that name.
   """
   names = [variant.name for variant in variants]
   if asked is None:
@@ -52,12 +60,12 @@ def make(
   outcomes: Sequence[Outcome],
   baseline: str,
 ) -> str:
-  """Writes the report; returns what to print.
+  """Text to print, after writing the report.
 
   Args:
     folder: workdir of the sweep.
-    sweep: which.
-    outcomes: one a run; those with an error are listed and left out.
+    sweep: of the folder.
+    outcomes: one per run; those with an error are listed and excluded.
     baseline: name of a variant.
   """
   finished = [outcome for outcome in outcomes if not outcome.error]
@@ -96,7 +104,7 @@ def make(
 def _collect(
   out: pathlib.Path, finished: Sequence[Outcome], drawn: Sequence[str]
 ) -> tuple[Points, Points]:
-  """Writes and reads back a row a run, and the steps of variants to draw."""
+  """Rows per run, and rows per step of plotted variants, as read from files."""
   read = run_tables.step_rows(run_tables.COLUMNS)
   num_drawn = sum(outcome.job.name in drawn for outcome in finished)
   most = max(MAX_POINTS // max(num_drawn, 1), 1)
@@ -153,15 +161,15 @@ def _aligned(lines: Iterable[Aligned]) -> Table:
     for line in lines
   ]
   note = (
-    'Straight lines between the thresholds of a family, read in the middle of'
-    ' the masked shares that both have (the mean of 1 - M: a soft rule weighs'
-    ' instead of masking); a seed without any is left out.'
+    'Linear interpolation between the thresholds of a family, in the middle of'
+    ' the masked shares that both cover (mean of 1 - M: a soft rule weights'
+    ' tokens instead of masking them); seeds without overlap are excluded.'
   )
   return Table('At equal masked share', heads, rows, note)
 
 
 def _failures(failed: Sequence[Outcome]) -> Text:
-  lines = ['The same command tries them again; log.txt in a folder says more.']
+  lines = ['The same command retries them; see log.txt in their folders.']
   for one in failed:
     lines += [f'{one.job.name}, seed {one.job.seed}: {one.error}']
     lines += [f'  {one.folder}']
@@ -173,8 +181,8 @@ def _settings(sweep: Sweep) -> Text:
   for variant in sweep.variants:
     listed = ', '.join(f'{k}={v}' for k, v in variant.overrides.items())
     lines.append(f'{variant.name}: {listed or "as in the config"}')
-  lines += ['', f'{RUNS} names the folder of every run.']
-  return Text('What was run', '\n'.join(lines))
+  lines += ['', f'{RUNS} has the folder of every run.']
+  return Text('Settings', '\n'.join(lines))
 
 
 def _panels(
@@ -183,15 +191,19 @@ def _panels(
   num_variants: int,
   families: dict[str, list[str]],
 ) -> list[Panel]:
-  """The variants that are plotted: the first ones only, if they are many."""
+  """Panels of the plotted variants: the first ones only, if there are many."""
   names = found.values('variant')
   few = ''
   if len(names) < num_variants:
     few = f', first {len(names)} of {num_variants}'
   curves, bars = _labeled(found, names), _labeled(condensed, names)
   drawn = [
-    panels.over_steps(curves, 'reward', f'Reward{few}', 'mean reward'),
-    panels.over_steps(curves, 'masked', 'Masked', 'share of tokens'),
+    *facets.apart(
+      panels.over_steps(curves, 'reward', f'Reward{few}', 'mean reward')
+    ),
+    *facets.apart(
+      panels.over_steps(curves, 'masked', 'Masked', 'share of tokens')
+    ),
     panels.bars(bars, 'reward', 'Over the run', 'mean reward'),
   ]
   many = {html_page.label(k): v for k, v in families.items() if len(v) > 1}

@@ -1,4 +1,4 @@
-"""Grids and zips of config keys to the variants of a sweep.
+"""Grids and zips of config keys -> variants of a sweep.
 
   --grid=trust_region.divergence=binary_tv,topk_tv
   --grid=trust_region.delta=.1,.2
@@ -10,7 +10,7 @@ are four variants, every value with every other;
 
 are two: zips vary together, and every grid with them. A key that exists with
 `_low` and `_high` only sets both, as `trust_region.delta` does; `preset` names
-presets, whose keys the others may set anew.
+presets, which the other keys may override.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ import itertools
 import math
 from typing import Any, NamedTuple
 
+from dppo_jax.commands import entry_points
 from dppo_jax.suggestions import suggest
 
 PRESET = 'preset'
@@ -34,7 +35,7 @@ class Variant(NamedTuple):
 
   Attributes:
     name: 'divergence=binary_tv, delta=0.1'.
-    choices: value by key as they were asked for, which name families.
+    choices: text of the value by key, as given; names the families.
     overrides: value by path of the config.
   """
 
@@ -55,17 +56,17 @@ def expand(
   zips: Sequence[str],
   presets: Presets,
 ) -> list[Variant]:
-  """The variants in the order of the flags, the last grid varying fastest.
+  """Variants in the order of the flags, the last grid varying fastest.
 
   Args:
-    config: every key, as plain nested dicts; says what type a value has.
+    config: every key, as plain nested dicts; defines the types of values.
     grids: 'key=value,value'.
     zips: as `grids`, of equal lengths.
     presets: settings by dotted path.
 
   Raises:
     ValueError: a key or preset does not exist, a value is not of its type or
-      stands twice, two flags set one key, or zips differ in length.
+      occurs twice, two flags set one key, or zips differ in length.
   """
   zipped = [_axis('--zip', text, config, presets) for text in zips]
   if len({len(axis) for axis in zipped}) > 1:
@@ -87,7 +88,7 @@ def expand(
 
 
 def named(choices: Mapping[str, str]) -> str:
-  """A name from keys and values: 'divergence=binary_tv, delta=0.1'."""
+  """Name from keys and values: 'divergence=binary_tv, delta=0.1'."""
   last = [key.rpartition('.')[2] for key in choices]
   return (
     ', '.join(
@@ -100,7 +101,7 @@ def named(choices: Mapping[str, str]) -> str:
 
 def _variant(choices: Sequence[_Choice]) -> Variant:
   overrides: dict[str, Any] = {}
-  # A preset sets many keys, which the others may set anew.
+  # A preset sets many keys, which the others may override.
   for choice in sorted(choices, key=lambda one: one.key != PRESET):
     overrides |= choice.overrides
   texts = {choice.key: choice.text for choice in choices}
@@ -110,7 +111,7 @@ def _variant(choices: Sequence[_Choice]) -> Variant:
 def _axis(
   flag: str, text: str, config: Mapping[str, Any], presets: Presets
 ) -> list[_Choice]:
-  """The choices of one flag."""
+  """Choices of one flag."""
   key, equals, listed = text.partition('=')
   key, values = key.strip(), [value.strip() for value in listed.split(',')]
   if not equals or not key or not all(values):
@@ -135,12 +136,12 @@ def _axis(
   texts = [choice.text for choice in choices]
   twice = [value for value in texts if texts.count(value) > 1]
   if twice:
-    raise ValueError(f'{flag}: {key}={twice[0]} stands twice; once is enough.')
+    raise ValueError(f'{flag}: {key}={twice[0]} occurs twice; remove one.')
   return choices
 
 
 def _paths(flag: str, key: str, config: Mapping[str, Any]) -> list[str]:
-  """The keys of the config that a key of a flag sets."""
+  """Config keys that a key of a flag sets."""
   section, _, last = key.rpartition('.')
   try:
     siblings = _at(config, section) if section else config
@@ -159,7 +160,7 @@ def _paths(flag: str, key: str, config: Mapping[str, Any]) -> list[str]:
   short = {n.removesuffix('_low') for n in keys if n.endswith('_low')}
   raise ValueError(
     f'{flag}: {key}: no such key{suggest(last, keys | short)}'
-    ' configs/default.py says what they mean.'
+    f' {entry_points.keys_file()} lists and explains all keys.'
   )
 
 
@@ -171,7 +172,7 @@ def _at(config: Mapping[str, Any], path: str) -> Any:
 
 
 def _parse(flag: str, key: str, text: str, current: Any) -> Any:
-  """A value as the type that the key has."""
+  """Value of the type of its key."""
   kind = type(current)
   if kind is str:
     return text
@@ -198,7 +199,7 @@ def _check_disjoint(choices: Sequence[_Choice]) -> None:
   keys: list[str] = []
   for choice in choices:
     if choice.key in keys:
-      raise ValueError(f'--grid: {choice.key} stands in two flags; use one.')
+      raise ValueError(f'--grid: {choice.key} occurs in two flags; use one.')
     keys.append(choice.key)
     for path in () if choice.key == PRESET else choice.overrides:
       if path in owner:

@@ -7,7 +7,6 @@ compilation cost can be measured.
 from collections.abc import Mapping, Sequence
 import csv
 import io
-import json
 import os
 import pathlib
 import subprocess
@@ -16,6 +15,7 @@ import tempfile
 import time
 from typing import Any, NamedTuple
 
+from dppo_jax import bounded_json
 from dppo_jax.planning.aot import child, programs
 from dppo_jax.runtime.storage.files import write_atomically
 
@@ -110,7 +110,7 @@ def compile_row(row: PodCase, module: str) -> dict[str, str]:
       last = said.strip().splitlines()[-1:] or [f'exit {process.returncode}']
       cells = {'problem': last[0]}
     else:
-      cells = _cells(json.loads(path.read_text()))
+      cells = _cells(bounded_json.read_object(path))
   empty = dict.fromkeys(COLUMNS, '')
   named = {'row': row.name, 'flags': ' '.join(row.flags)}
   return {**empty, **named, **cells, **measured}

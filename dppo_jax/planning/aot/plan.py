@@ -1,6 +1,6 @@
 """Plan of a run on a machine: memory, time, whether it fits, and a remedy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import math
 from typing import Any
@@ -8,17 +8,19 @@ from typing import Any
 import jax
 
 from dppo_jax import hardware
-from dppo_jax.planning import dry_run, memory
-from dppo_jax.planning.aot import programs, remedies, roofline, topologies
-from dppo_jax.runtime.config.experiment import Experiment, replace_keys
+from dppo_jax.planning import memory
+from dppo_jax.planning.aot import (
+  estimates,
+  programs,
+  remedies,
+  roofline,
+  topologies,
+)
+from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.programs import parts as parts_lib
 
-_STATE = ('base weights', 'parameters', 'optimizer state')
-_BY_PHASE = {
-  programs.SAMPLING: ('sampling cache', 'recorded stats', 'logits'),
-  programs.SCORING: ('activations', 'attention scores', 'logits'),
-  programs.TRAINING: ('gradients', 'activations', 'attention scores', 'logits'),
-}
+# Share of the memory that an estimate may take: temporaries come on top.
+_ESTIMATED = 0.9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,8 +35,8 @@ class PhasePlan:
     compiled: analysis of the compiled program; None if estimated from shapes.
     work: by formula.
     estimate: lower bound of its time; None for an unknown device.
-    change: flags with which it would fit, '' if it fits or none is known.
-    change_bytes: estimated bytes per device with that change.
+    change_bytes: estimated bytes per device with the plan's change; 0 if there
+      is none.
   """
 
   name: str
@@ -44,7 +46,6 @@ class PhasePlan:
   compiled: programs.Phase | None
   work: roofline.Work
   estimate: roofline.StepEstimate | None
-  change: str
   change_bytes: float
 
 
@@ -59,6 +60,9 @@ class Plan:
     shapes: bytes per device of the largest arrays, estimated from shapes.
     phases: of a step.
     fits: whether all phases that run fit.
+    change: flags with which they would, '' if they do or none is known.
+    least_devices: how many such devices hold the weights, gradients and
+      moments, split over all of them.
     step_s: lower bound of a step's time; None if a phase has no estimate.
     tokens_per_step: sampled tokens, completions at full length.
   """
@@ -69,6 +73,8 @@ class Plan:
   shapes: dict[str, float]
   phases: tuple[PhasePlan, ...]
   fits: bool
+  change: str
+  least_devices: int
   step_s: float | None
   tokens_per_step: int
 
@@ -94,62 +100,110 @@ def make_plan(
   Raises:
     ValueError: the config has problems, or nothing compiles for the machine.
   """
-  number = topology.num_devices
-  devices = None
-  if topology.platform == 'tpu' and topologies.can_compile():
-    devices = topologies.describe(topology)
-  elif compiling:
-    devices = topologies.describe(topology)  # Raises, with the fix.
-  if devices is None and topology.platform != topologies.LOCAL:
-    dry_run.have_devices(config.mesh.to_dict(), number)
-  experiment = _for_device(dry_run.build(config, number), topology.device_kind)
-  parts = parts_lib.assemble_model(experiment, devices)
-  shapes = memory.memory(experiment, parts)
+  devices = _devices(topology, compiling=compiling)
+  estimator = estimates.Estimator(config, topology, devices)
   capacity = _capacity(topology)
+  limits = dict.fromkeys(names, _ESTIMATED * capacity)
+  experiment = _legal(estimator, config, limits)
+  shapes = estimator.shapes(experiment)
   compiled: dict[str, programs.Phase] = {}
   if compiling and devices is not None:
     for phase in programs.compile_phases(experiment, devices, names, log):
       compiled[phase.name] = phase
-  done = roofline.work(experiment, parts.mesh.shape['tensor'], number)
-  runs = _runs(experiment)
-
-  def plan_phase(name: str) -> PhasePlan:
-    found = compiled.get(name)
-    size = found.memory.total if found else _by_shape(shapes, name)
-    sent = sum(one.num_bytes for one in found.collectives) if found else 0.0
-    fits = size <= capacity and not (found and found.refused)
-    change, change_size = '', 0.0
-    if not fits:
-      change, change_size = _change(
-        config, topology, devices, name, capacity, size, shapes
+  phases = _phases(experiment, topology, names, compiled, shapes, capacity)
+  fits = all(phase.fits for phase in phases if phase.runs)
+  remedy = None if fits else _remedy(config, estimator, phases, capacity)
+  if remedy is not None:
+    phases = [
+      dataclasses.replace(
+        phase, change_bytes=remedy.num_bytes.get(phase.name, 0.0)
       )
-    return PhasePlan(
-      name=name,
-      runs=runs[name],
-      num_bytes=size,
-      fits=fits,
-      compiled=found,
-      work=done[name],
-      estimate=roofline.estimate(
-        done[name], topology.device_kind, number, sent
-      ),
-      change=change,
-      change_bytes=change_size,
-    )
-
-  planned = tuple(plan_phase(name) for name in programs.PHASES if name in names)
+      for phase in phases
+    ]
+  mesh = dict(parts_lib.mesh_of(experiment, devices).shape)
   return Plan(
     topology=topology,
-    mesh=dict(parts.mesh.shape),
+    mesh=mesh,
     capacity=capacity,
     shapes=shapes,
-    phases=planned,
-    fits=all(phase.fits for phase in planned if phase.runs),
-    step_s=_step_seconds(planned),
+    phases=tuple(phases),
+    fits=fits,
+    change='' if remedy is None else remedies.show(remedy.change),
+    least_devices=_least_devices(shapes, mesh, capacity),
+    step_s=_step_seconds(phases),
     tokens_per_step=experiment.data.num_prompts
     * experiment.data.group_size
     * experiment.sampling.max_completion_length,
   )
+
+
+def _devices(
+  topology: topologies.Topology, *, compiling: bool
+) -> Sequence[Any] | None:
+  """Devices to compile for, or placeholders; None for local devices."""
+  if topology.platform == topologies.LOCAL:
+    return None
+  described = topology.platform == 'tpu' and topologies.can_compile()
+  if described or compiling:
+    return topologies.describe(topology)  # Raises, with the fix.
+  return topologies.placeholders(topology)
+
+
+def _legal(
+  estimator: estimates.Estimator, config: Any, limits: Mapping[str, float]
+) -> Experiment:
+  """The experiment on this machine.
+
+  Raises:
+    ValueError: it has problems; with a change, if it is the machine's shape.
+  """
+  try:
+    return estimator.experiment({})
+  except ValueError as error:
+    if not estimator.is_legal_alone():
+      raise
+    remedy = remedies.find_remedy(config.to_dict(), limits, estimator)
+    if remedy is None:
+      raise
+    raise ValueError(
+      f'{error}\nWith {remedies.show(remedy.change)} it runs on this machine'
+      ' and fits, as estimated from shapes.'
+    ) from error
+
+
+def _phases(
+  experiment: Experiment,
+  topology: topologies.Topology,
+  names: Sequence[str],
+  compiled: Mapping[str, programs.Phase],
+  shapes: Mapping[str, float],
+  capacity: float,
+) -> list[PhasePlan]:
+  number = topology.num_devices
+  done = roofline.work(experiment, max(1, experiment.mesh.tensor), number)
+  runs = _runs(experiment)
+  planned = []
+  for name in programs.PHASES:
+    if name not in names:
+      continue
+    found = compiled.get(name)
+    size = found.memory.total if found else estimates.phase_bytes(shapes, name)
+    sent = sum(one.num_bytes for one in found.collectives) if found else 0.0
+    planned.append(
+      PhasePlan(
+        name=name,
+        runs=runs[name],
+        num_bytes=size,
+        fits=size <= capacity and not (found and found.refused),
+        compiled=found,
+        work=done[name],
+        estimate=roofline.estimate(
+          done[name], topology.device_kind, number, sent
+        ),
+        change_bytes=0.0,
+      )
+    )
+  return planned
 
 
 def _runs(experiment: Experiment) -> dict[str, int]:
@@ -169,47 +223,52 @@ def _capacity(topology: topologies.Topology) -> float:
   return device.memory
 
 
-def _for_device(experiment: Experiment, kind: str) -> Experiment:
-  """Experiment with the LM-head chunk of the device."""
-  if experiment.learner.head_chunk_tokens or hardware.find_device(kind) is None:
-    return experiment
-  columns = experiment.model.vocab_size // max(1, experiment.mesh.tensor)
-  rows = hardware.head_chunk_tokens(kind, columns)
-  return replace_keys(experiment, {'learner.head_chunk_tokens': rows})
-
-
-def _by_shape(shapes: dict[str, float], name: str) -> float:
-  own = [*_STATE, *_BY_PHASE[name]]
-  return sum(size for key, size in shapes.items() if key in own)
-
-
-def _change(
+def _remedy(
   config: Any,
-  topology: topologies.Topology,
-  devices: Sequence[Any] | None,
-  name: str,
+  estimator: estimates.Estimator,
+  phases: Sequence[PhasePlan],
   capacity: float,
-  size: float,
-  shapes: dict[str, float],
-) -> tuple[str, float]:
-  """Flags with which a phase fits, and its bytes, scaled by the shapes."""
-  state = sum(shapes.get(key, 0.0) for key in _STATE)
-  ratio = max(size - state, 0.0) / (_by_shape(shapes, name) - state)
+) -> remedies.Remedy | None:
+  """A change with which all phases that run fit.
 
-  def estimate(changed: dict[str, Any]) -> float:
-    other = config.copy_and_resolve_references()
-    other.update(changed)
-    experiment = dry_run.build(other, topology.num_devices)
-    experiment = _for_device(experiment, topology.device_kind)
-    parts = parts_lib.assemble_model(experiment, devices)
-    found = memory.memory(experiment, parts)
-    kept = sum(found.get(key, 0.0) for key in _STATE)
-    return kept + ratio * (_by_shape(found, name) - kept)
+  Estimates are scaled so that without a change they are what was compiled.
+  """
+  shapes = estimator.shapes(estimator.experiment({}))
+  state = estimates.state_bytes(shapes)
+  running = [phase for phase in phases if phase.runs]
+  ratios = {
+    phase.name: max(phase.num_bytes - state, 0.0)
+    / (estimates.phase_bytes(shapes, phase.name) - state)
+    for phase in running
+  }
+  limits = {
+    phase.name: max(phase.num_bytes, _ESTIMATED * capacity)
+    if phase.fits
+    # Some are refused though they seem small enough.
+    else _ESTIMATED * min(capacity, phase.num_bytes)
+    for phase in running
+  }
 
-  change = remedies.find_change(
-    config.to_dict(), topology.num_devices, name, capacity, estimate
-  )
-  return (remedies.show(change[0]), change[1]) if change else ('', 0.0)
+  def estimate(change: remedies.Change) -> dict[str, float] | None:
+    found = estimator(change)
+    if found is None:
+      return None
+    kept = found[estimates.STATE]
+    return {
+      name: kept + ratio * (found[name] - kept)
+      for name, ratio in ratios.items()
+    }
+
+  return remedies.find_remedy(config.to_dict(), limits, estimate)
+
+
+def _least_devices(
+  shapes: Mapping[str, float], mesh: Mapping[str, int], capacity: float
+) -> int:
+  whole = estimates.state_bytes({**shapes, 'sampler base': 0.0})
+  whole += shapes['gradients']
+  split = math.prod(mesh.values()) / mesh['data']
+  return math.ceil(whole * split / capacity)
 
 
 def _step_seconds(planned: Sequence[PhasePlan]) -> float | None:

@@ -11,12 +11,10 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dppo_jax import parallel
-from dppo_jax.base import Prompts
-from dppo_jax.planning.aot import hlo
+from dppo_jax.planning.aot import hlo, step_shapes
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.programs import base_weights
 from dppo_jax.runtime.programs import compiled as compiled_lib
@@ -134,51 +132,26 @@ def compile_phases(
 def _programs(
   experiment: Experiment, parts: parts_lib.ModelParts
 ) -> dict[str, _Planned]:
-  data, loss = experiment.data, experiment.loss
   state = state_lib.abstract_state(parts)
-  by_rows = parallel.batch_sharding(parts.mesh)
-
-  def rows(shape: tuple[int, ...], dtype: Any) -> Any:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=by_rows)
-
-  def spread(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: rows(leaf.shape, leaf.dtype), tree)
-
-  shape = (data.num_prompts, data.max_prompt_length)
-  prompts = Prompts(
-    tokens=rows(shape, jnp.int32),
-    mask=rows(shape, jnp.bool_),
-    example_id=rows(shape[:1], jnp.int32),
-  )
   handed = weight_sync.compile_weight_sync(parts, experiment)
   weights = handed.abstract_weights
   sampler = compiled_lib.compile_sampler(handed.parts, handed.config)
   scorer = compiled_lib.compile_scorer(parts, experiment)
-  drawn = dict(params=weights, prompts=prompts, key=state.key)
-  rollout = spread(sampler.shapes(*drawn.values()))
+  drawn = dict(
+    params=weights,
+    prompts=step_shapes.prompts(experiment, parts.mesh),
+    key=state.key,
+  )
+  rollout = step_shapes.spread(sampler.shapes(*drawn.values()), parts.mesh)
   scored = dict(params=state.params, rollout=rollout)
-  stats = spread(scorer.shapes(*scored.values()))
-  recompute, refer = loss.anchor == 'recomputed', bool(loss.kl_coefficient)
-  batcher = compiled_lib.compile_batcher(parts, experiment)
-  batch, _ = jax.eval_shape(
-    batcher,
-    rollout,
-    rows(rollout.truncated.shape, jnp.float32),
-    stats if recompute else None,
-    stats if refer else None,
+  batch = step_shapes.batch(
+    experiment, parts, rollout, scorer.shapes(*scored.values())
   )
   recording = experiment.ledger.every_n_steps > 0
   step = compiled_lib.compile_step(experiment, parts, recording=recording)
-  head = None
-  if parts_lib.keeps_hidden(experiment):
-    sampled = loss.anchor == 'rollout'
-    copy_head = compiled_lib.compile_anchor_head(
-      handed.parts if sampled else parts
-    )
-    head = copy_head.shapes(weights if sampled else state.params)
-    where = parallel.head_sharding(parts.mesh)
-    head = jax.ShapeDtypeStruct(head.shape, head.dtype, sharding=where)
-  trained = dict(state=state, batch=spread(batch))
+  trained = dict(state=state, batch=batch)
+  head = step_shapes.anchor_head(experiment, parts, handed, state.params)
+  recompute, refer = step_shapes.scores(experiment)
   # Reference policy of the KL penalty.
   reference = state.params if refer else None
   # Rollouts sampled ahead, and their policies.
@@ -225,57 +198,67 @@ def _compile(
   begin = time.monotonic()
   lowered = program.lower()
   beside = bytes_per_device(program.beside)
-  common: dict[str, Any] = dict(
-    name=name,
-    runs=program.runs,
-    arguments=_largest_arguments(program.arguments),
-  )
+  refused, arrays = '', []
+  compiled = None
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
     found = needed(str(error))
     if found is None:
       raise
-    size, whole = found
-    memory = Memory(
-      arguments=0 if whole else bytes_per_device(program.arguments),
-      outputs=0,
-      temporaries=size,
-      code=0,
-      beside=beside,
-    )
-    return Phase(
-      **common,
-      seconds=time.monotonic() - begin,
-      memory=memory,
-      cache=0,
-      arrays=refused_arrays(str(error)),
-      collectives=[],
-      loops=[],
-      refused='out of memory in compilation',
-      unread='',
-    )
-  memory = _memory(compiled.memory_analysis(), beside)
+    memory = _refused_memory(program, *found, beside)
+    refused = 'out of memory in compilation'
+    arrays = refused_arrays(str(error))
+  else:
+    memory = _memory(compiled.memory_analysis(), beside)
   phase = Phase(
-    **common,
+    name=name,
+    runs=program.runs,
+    arguments=_largest_arguments(program.arguments),
     seconds=time.monotonic() - begin,
     memory=memory,
     cache=0,
-    arrays=[],
+    arrays=arrays,
     collectives=[],
     loops=[],
-    refused='',
+    refused=refused,
     unread='',
   )
+  return (
+    phase if compiled is None else _read(phase, compiled, experiment, parts)
+  )
+
+
+def _refused_memory(
+  program: _Planned, size: float, whole: bool, beside: float
+) -> Memory:
+  """Memory of a program that needs `size`, with arguments if `whole`."""
+  return Memory(
+    arguments=0 if whole else bytes_per_device(program.arguments),
+    outputs=0,
+    temporaries=size,
+    code=0,
+    beside=beside,
+  )
+
+
+def _read(
+  phase: Phase,
+  compiled: Any,
+  experiment: Experiment,
+  parts: parts_lib.ModelParts,
+) -> Phase:
+  """The phase with what its program's text says."""
   try:
     module = hlo.Module(compiled.as_text())
   except jax.errors.JaxRuntimeError as error:
     # The output of another libtpu version may not be readable by this jaxlib.
     return dataclasses.replace(phase, unread=str(error).splitlines()[0])
   found, loops = hlo.collectives(module, _trips(experiment, parts))
+  sampled = phase.name == SAMPLING
   return dataclasses.replace(
     phase,
-    cache=_cache_bytes(module, experiment) if name == SAMPLING else 0,
+    cache=_cache_bytes(module, experiment) if sampled else 0,
     arrays=hlo.largest_arrays(module, _NUM_LARGEST),
     collectives=found,
     loops=loops,

@@ -5,7 +5,7 @@ import dataclasses
 import json
 from typing import Any
 
-from dppo_jax.planning.aot import hlo
+from dppo_jax.planning.aot import hlo, remedies
 from dppo_jax.planning.aot.plan import PhasePlan, Plan
 from dppo_jax.planning.memory import show_bytes
 
@@ -112,12 +112,9 @@ def _verdict(phase: PhasePlan, capacity: float) -> str:
   text = (
     f'does not fit     {show_bytes(phase.num_bytes)} of {show_bytes(capacity)}'
   )
-  if phase.change:
-    return (
-      f'{text}; {phase.change} would fit: an estimated'
-      f' {show_bytes(phase.change_bytes)}'
-    )
-  return f'{text}; none of the changes tried is enough: use more devices'
+  if phase.change_bytes:
+    return f'{text}; {show_bytes(phase.change_bytes)} with the change below'
+  return text
 
 
 def _totals(plan: Plan) -> Iterator[str]:
@@ -129,7 +126,25 @@ def _totals(plan: Plan) -> Iterator[str]:
       ' devices at the peaks of their data sheets, completions at full length'
       ' and no verifier; traffic between slices counts as if within a slice.'
     )
+  if plan.change:
+    yield f'Fits, as estimated, with {plan.change}'
+    changed = [path for path in remedies.RESULTS if path in plan.change]
+    if changed:
+      yield f'({" and ".join(changed)}: other results than the recipe.)'
+  elif not plan.fits:
+    yield _hopeless(plan)
   yield 'Fits.' if plan.fits else 'Does not fit.'
+
+
+def _hopeless(plan: Plan) -> str:
+  here, least = plan.topology.num_devices, plan.least_devices
+  text = 'None of the changes tried is enough: use more devices'
+  if least <= here:
+    return f'{text}.'
+  return (
+    f'{text}; weights, gradients and optimizer state alone take {least:,} of'
+    f' these instead of {here:,}. Or train an adapter: --config.lora.rank=32'
+  )
 
 
 def _seconds(value: float) -> str:

@@ -65,6 +65,23 @@ class Topology:
   num_slices: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Placeholder:
+  """Stands for a device in a mesh; for shapes and shardings only.
+
+  Attributes:
+    id: number of the device.
+    device_kind: as named by JAX.
+    platform: 'placeholder', so that the mesh is laid out row by row.
+    process_index: 0.
+  """
+
+  id: int
+  device_kind: str
+  platform: str = 'placeholder'
+  process_index: int = 0
+
+
 def parse(name: str, num_slices: int = 1) -> Topology:
   """Topology of a name.
 
@@ -135,6 +152,16 @@ def _gpu(name: str, shape: str) -> Topology:
     num_devices=int(found[1]),
     num_slices=1,
   )
+
+
+def placeholders(topology: Topology) -> list[Placeholder]:
+  """Devices of a topology for shapes and shardings; nothing compiles for them.
+
+  Unlike simulated devices, they leave those of this process as they are.
+  """
+  return [
+    Placeholder(i, topology.device_kind) for i in range(topology.num_devices)
+  ]
 
 
 def can_compile() -> bool:

@@ -17,11 +17,10 @@ import ml_collections
 from dppo_jax import parallel
 from dppo_jax.base import Tokenizer
 from dppo_jax.data import mixture
-from dppo_jax.learner.loss import LossConfig
+from dppo_jax.learner.loss_config import LossConfig
+from dppo_jax.learner.movement import keeps_hidden
 from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
-from dppo_jax.ops.divergences import DIVERGENCES
-from dppo_jax.ops.trust_regions import Thresholds
 from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
 from dppo_jax.runtime.config import problems as problems_lib
 from dppo_jax.runtime.config import tokenizer as tokenizer_lib
@@ -49,6 +48,7 @@ from dppo_jax.runtime.config.experiment import (
 from dppo_jax.runtime.config.paths import config_path
 from dppo_jax.runtime.hub import hf_config, published_keys
 from dppo_jax.sampling.decode import SamplingConfig
+from dppo_jax.thresholds import Thresholds
 
 
 def build_experiment(
@@ -67,13 +67,15 @@ def build_experiment(
   # Its attributes are of any type; `find_problems` has checked them.
   c: Any = config
   problems = problems_lib.find_problems(config.to_dict(), num_devices)
+  if len(problems) == 1:
+    raise ValueError(problems[0])
   if problems:
-    count = f'{len(problems)} problems' if len(problems) > 1 else '1 problem'
     listed = '\n'.join(f'  {problem}' for problem in problems)
-    raise ValueError(f'{count} in the config:\n{listed}')
+    raise ValueError(f'{len(problems)} problems in the config:\n{listed}')
 
   published_keys.check_tokenizer(c.data.tokenizer)
-  sampling = _sampling(c, tokenizer_lib.open_tokenizer(c.data))
+  loss = _loss(c, num_devices)
+  sampling = _sampling(c, loss, tokenizer_lib.open_tokenizer(c.data))
   return Experiment(
     seed=c.seed,
     num_steps=c.num_steps,
@@ -90,7 +92,7 @@ def build_experiment(
     lora=_adapter(c),
     sampling=sampling,
     advantages=AdvantagesConfig(**c.advantages),
-    loss=_loss(c, num_devices),
+    loss=loss,
     optimizer=PolicyOptimizerConfig(
       **vars(_optimizer(c, c.learner.num_minibatches)),
       max_nonfinite=c.optimizer.max_nonfinite,
@@ -158,20 +160,19 @@ def _adapter(c: Any) -> AdapterConfig | None:
   )
 
 
-def _sampling(c: Any, tokenizer: Tokenizer) -> RolloutConfig:
+def _sampling(c: Any, loss: LossConfig, tokenizer: Tokenizer) -> RolloutConfig:
   section = dict(c.sampling)
   # What is a token of its own ends a completion as the end token does.
   stop_strings, stop_ids = tokenizer_lib.split_stops(
     tokenizer, section.pop('stop_strings')
   )
-  records = DIVERGENCES[c.trust_region.divergence].records
   return RolloutConfig(
     group_size=c.data.group_size,
     top_p=1.0,  # The trainer normalizes over the whole vocabulary.
     greedy=False,
     pad_id=tokenizer.pad_id,
     eos_ids=tuple(dict.fromkeys((*tokenizer.eos_ids, *stop_ids))),
-    with_hidden=records == 'hidden' and c.trust_region.anchor == 'rollout',
+    with_hidden=keeps_hidden(loss) and loss.anchor == 'rollout',
     with_routes=c.learner.router_replay,
     stop_strings=stop_strings,
     **section,
@@ -203,6 +204,10 @@ def _loss(c: Any, num_devices: int) -> LossConfig:
     # Each microbatch has a balance of its own; the loss is their mean.
     load_balance_coefficient=c.objective.load_balance_coefficient
     / c.learner.num_microbatches,
+    predictive_tail=region.predictive_tail,
+    vocab_size=tokenizer_lib.vocabulary_size(c),
+    centering=c.objective.centering,
+    centering_mask=c.objective.centering_mask,
   )
 
 

@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any
 
 from dppo_jax.data.mixture import Component
-from dppo_jax.learner.loss import LossConfig
+from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.models.layers import TransformerConfig
@@ -210,6 +210,8 @@ class WritersConfig:
   samples_every_n_steps: int
   num_samples: int
   tensorboard: bool
+  wandb: bool
+  wandb_project: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Held-out accuracy: avg@k, pass@k and greedy, on the first n prompts."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -68,8 +68,29 @@ class Evaluation(NamedTuple):
   statistics: accuracy.Statistics
 
 
-# (state, number of prompts) -> what was found.
-EvaluateFn = Callable[[TrainState, int], Evaluation]
+class EvaluationStopped(Exception):
+  """An evaluation was left before its end; nothing of it is kept."""
+
+
+def _never() -> bool:
+  return False
+
+
+class EvaluateFn(Protocol):
+  """(state, number of prompts) -> what was found."""
+
+  def __call__(
+    self,
+    state: TrainState,
+    num_prompts: int,
+    stopped: Callable[[], bool] = _never,
+  ) -> Evaluation:
+    """Evaluates; `stopped`, asked before every rollout, ends it early.
+
+    Raises:
+      EvaluationStopped: it did.
+    """
+    ...
 
 
 def compile_evaluation(
@@ -107,47 +128,50 @@ def compile_evaluation(
   if config.greedy is not None:
     greedy = compile_sampler(parts, config.greedy)
 
-  def evaluate(state: TrainState, num_prompts: int) -> Evaluation:
+  def evaluate(
+    state: TrainState,
+    num_prompts: int,
+    stopped: Callable[[], bool] = _never,
+  ) -> Evaluation:
     key = stream_key(state.key, Stream.EVALUATE, state.step)
     prompts = parts.held_out.first(num_prompts)
 
     def answer_with(sampler: SampleFn, num_samples: int) -> Answers:
-      return answer(
-        parts,
-        sampler,
-        pool,
-        state.params,
-        prompts,
-        key,
-        config.num_prompts,
-        config.stop_strings,
-        num_samples,
-        config.truncated,
-        scorer,
-      )
+      inputs = (state.params, prompts, key, config.num_prompts)
+      rest = (config.stop_strings, num_samples, config.truncated)
+      return answer(parts, sampler, pool, *inputs, *rest, scorer, stopped)
 
     sampled = answer_with(sampler, config.num_samples)
-    found = accuracy.summarize(
-      sampled.rewards(), config.num_resamples, config.confidence, config.seed
-    )
-    name = 'sampled_accuracy' if scorer is None else 'model_score'
-    metrics = {
-      f'evaluation/{name}': found.average.value,
-      f'evaluation/{name}_low': found.average.low,
-      f'evaluation/{name}_high': found.average.high,
-      **({} if scorer else _accuracies(parts, sampled, found)),
-      'evaluation/length_mean': float(np.mean(sampled.lengths)),
-      'evaluation/truncated': float(np.mean(sampled.truncated)),
-    }
-    if greedy is None:
-      return Evaluation(metrics, sampled, None, found)
-    likeliest = answer_with(greedy, 1)
-    greedy_name = 'greedy_accuracy' if scorer is None else 'greedy_model_score'
-    mean = float(np.mean(likeliest.rewards()))
-    metrics[f'evaluation/{greedy_name}'] = mean
-    return Evaluation(metrics, sampled, likeliest, found)
+    likeliest = None if greedy is None else answer_with(greedy, 1)
+    return _evaluation(parts, config, sampled, likeliest)
 
   return evaluate
+
+
+def _evaluation(
+  parts: Parts,
+  config: EvaluationConfig,
+  sampled: Answers,
+  greedy: Answers | None,
+) -> Evaluation:
+  """The answers, and the metrics that `compile_evaluation` lists."""
+  by_model = config.reward == 'model'
+  found = accuracy.summarize(
+    sampled.rewards(), config.num_resamples, config.confidence, config.seed
+  )
+  name = 'model_score' if by_model else 'sampled_accuracy'
+  metrics = {
+    f'evaluation/{name}': found.average.value,
+    f'evaluation/{name}_low': found.average.low,
+    f'evaluation/{name}_high': found.average.high,
+    **({} if by_model else _accuracies(parts, sampled, found)),
+    'evaluation/length_mean': float(np.mean(sampled.lengths)),
+    'evaluation/truncated': float(np.mean(sampled.truncated)),
+  }
+  if greedy is not None:
+    name = 'greedy_model_score' if by_model else 'greedy_accuracy'
+    metrics[f'evaluation/{name}'] = float(np.mean(greedy.rewards()))
+  return Evaluation(metrics, sampled, greedy, found)
 
 
 def _accuracies(
@@ -197,6 +221,7 @@ def answer(
   num_samples: int,
   truncated: str,
   model: RewardModel | None = None,
+  stopped: Callable[[], bool] = _never,
 ) -> Answers:
   """k completions of n prompts, in chunks and passes, and their verdicts.
 
@@ -212,80 +237,139 @@ def answer(
     num_samples: k; where G < k, by several passes.
     truncated: a key of `TRUNCATED_POLICIES`.
     model: its score is the reward, not the verifier's.
+    stopped: asked before every rollout; ends it early.
+
+  Raises:
+    EvaluationStopped: `stopped` said so.
   """
   num_prompts, width = prompts.tokens.shape
   num_chunks = -(-num_prompts // chunk_size)
-  verifier = CompletionVerifier(
-    tokenizer=parts.tokenizer,
-    stream=parts.held_out,
-    pool=pool,
-    prompt_length=width,
-    stop_strings=stop_strings,
-    truncated=truncated,
-  )
+  verifier = _verifier(parts, pool, width, stop_strings, truncated)
   texts: list[str] = []
   verdicts: list[Verdict] = []
   lengths, cut_short = [], []
   for chunk in range(num_chunks):
-    rows = np.arange(chunk * chunk_size, (chunk + 1) * chunk_size)
-    counted = int(np.sum(rows < num_prompts))
-    rows = np.minimum(rows, num_prompts - 1)
-    part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], prompts)
-    drawn: list[Rollout] = []
-    group_size = num_passes = 1
-    while len(drawn) < num_passes:
-      number = chunk + len(drawn) * num_chunks
-      rollout = sampler(
+    part, counted = _chunk(prompts, chunk, chunk_size)
+
+    def draw(number: int, part: Prompts = part, chunk: int = chunk) -> Rollout:
+      if stopped():
+        raise EvaluationStopped
+      return sampler(
         params,
         host_rows.put(parts.batch_sharding, part),
-        jax.random.fold_in(key, number),
+        jax.random.fold_in(key, chunk + number * num_chunks),
       )
-      group_size = rollout.tokens.shape[0] // chunk_size
-      num_passes = -(-num_samples // group_size)
-      drawn.append(
-        jax.tree.map(
-          lambda leaf, used=counted * group_size: leaf[:used],
-          host_rows.read(parts.batch_sharding, rollout),
-        )
-      )
-    size = chunk_size * group_size
-    own = host_rows.own_rows(parts.batch_sharding, size)
-    # Passes are apart; the samples of a prompt belong together.
-    order = np.arange(num_passes * counted * group_size)
-    order = order.reshape(num_passes, counted, group_size).swapaxes(0, 1)
-    order = order.reshape(counted, -1)[:, :num_samples].ravel()
-    rollout = jax.tree.map(
-      lambda *leaves, order=order: np.concatenate(leaves)[order], *drawn
-    )
-    if own is not None:
-      # Rows of a pass on, in the order of the samples.
-      used = counted * group_size
-      mine = np.isin(order % used, own)
-      own = np.flatnonzero(mine)
-    if stop_strings:
-      ends = stop_strings_lib.find(
-        parts.tokenizer, stop_strings, rollout, width
-      )
-      rollout = truncate.truncate_rollout(
-        rollout,
-        *host_rows.total(ends),
-        prompt_length=width,
-        pad_id=parts.tokenizer.pad_id,
-      )
-    num_texts = 0 if model is None else len(rollout.example_id)
-    read, judged = verifier.verify(rollout, own, num_texts)
+
+    rollout, own = _draw_all(parts, draw, chunk_size, counted, num_samples)
+    rollout = _cut(parts, stop_strings, rollout, width)
+    read, found = _judge(parts, verifier, model, rollout, own)
     texts += read
-    found = judged[0]
-    if model is not None:
-      found = _scored(model, parts.held_out, rollout, read, found)
     verdicts += found
-    counts = np.asarray(rollout.completion_mask).sum(axis=1)
-    lengths.append(host_rows.total(counts))
+    lengths.append(_lengths(rollout))
     cut_short.append(np.asarray(rollout.truncated))
-  return Answers(
-    np.asarray(prompts.example_id),
-    texts,
-    verdicts,
-    np.concatenate(lengths),
-    np.concatenate(cut_short),
+  ends = (np.concatenate(lengths), np.concatenate(cut_short))
+  return Answers(np.asarray(prompts.example_id), texts, verdicts, *ends)
+
+
+def _lengths(rollout: Rollout) -> np.ndarray:
+  """Tokens of each completion, i64 [B]; a collective."""
+  return host_rows.total(np.asarray(rollout.completion_mask).sum(axis=1))
+
+
+def _verifier(
+  parts: Parts,
+  pool: VerifierPool,
+  prompt_length: int,
+  stop_strings: tuple[str, ...],
+  truncated: str,
+) -> CompletionVerifier:
+  """The verifier of held-out prompts."""
+  return CompletionVerifier(
+    tokenizer=parts.tokenizer,
+    stream=parts.held_out,
+    pool=pool,
+    prompt_length=prompt_length,
+    stop_strings=stop_strings,
+    truncated=truncated,
+  )
+
+
+def _judge(
+  parts: Parts,
+  verifier: CompletionVerifier,
+  model: RewardModel | None,
+  rollout: Rollout,
+  own: np.ndarray | None,
+) -> tuple[list[str], list[Verdict]]:
+  """Texts and verdicts; rewards are the model's scores where there is one."""
+  num_texts = 0 if model is None else len(rollout.example_id)
+  texts, judged = verifier.verify(rollout, own, num_texts)
+  verdicts = judged[0]
+  if model is not None:
+    verdicts = _scored(model, parts.held_out, rollout, texts, verdicts)
+  return texts, verdicts
+
+
+def _chunk(prompts: Prompts, chunk: int, size: int) -> tuple[Prompts, int]:
+  """Prompts of a chunk, the last one repeated to fill it; how many count."""
+  num_prompts = len(prompts.tokens)
+  rows = np.arange(chunk * size, (chunk + 1) * size)
+  counted = int(np.sum(rows < num_prompts))
+  rows = np.minimum(rows, num_prompts - 1)
+  return jax.tree.map(lambda leaf: leaf[rows], prompts), counted
+
+
+def _draw_all(
+  parts: Parts,
+  draw: Callable[[int], Rollout],
+  chunk_size: int,
+  counted: int,
+  num_samples: int,
+) -> tuple[Rollout, np.ndarray | None]:
+  """Samples of a chunk from as many passes as they take.
+
+  Args:
+    parts: how rows lie on the devices.
+    draw: number of a pass -> its rollout.
+    chunk_size: prompts of a pass.
+    counted: of them, the others fill it up.
+    num_samples: k.
+
+  Returns:
+    Counted·k rows on the host, those of a prompt adjoin; which of them this
+    process reads for all, as of `host_rows.own_rows`.
+  """
+  drawn: list[Rollout] = []
+  group_size = num_passes = 1
+  while len(drawn) < num_passes:
+    rollout = draw(len(drawn))
+    group_size = rollout.tokens.shape[0] // chunk_size
+    num_passes = -(-num_samples // group_size)
+    used = counted * group_size
+    on_host = host_rows.read(parts.batch_sharding, rollout)
+    drawn.append(jax.tree.map(lambda leaf, used=used: leaf[:used], on_host))
+  # Passes are apart; the samples of a prompt belong together.
+  order = np.arange(num_passes * counted * group_size)
+  order = order.reshape(num_passes, counted, group_size).swapaxes(0, 1)
+  order = order.reshape(counted, -1)[:, :num_samples].ravel()
+  rollout = jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *drawn)
+  own = host_rows.own_rows(parts.batch_sharding, chunk_size * group_size)
+  if own is not None:
+    # Rows of a pass on, in the order of the samples.
+    own = np.flatnonzero(np.isin(order % (counted * group_size), own))
+  return rollout, own
+
+
+def _cut(
+  parts: Parts, stop_strings: tuple[str, ...], rollout: Rollout, width: int
+) -> Rollout:
+  """Completions that end at the first of the stop strings."""
+  if not stop_strings:
+    return rollout
+  ends = stop_strings_lib.find(parts.tokenizer, stop_strings, rollout, width)
+  return truncate.truncate_rollout(
+    rollout,
+    *host_rows.total(ends),
+    prompt_length=width,
+    pad_id=parts.tokenizer.pad_id,
   )

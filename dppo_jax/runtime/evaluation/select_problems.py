@@ -15,8 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dppo_jax import bounded_json
 from dppo_jax.base import Params, Prompts, Stream, stream_key
 from dppo_jax.rewards.pool import VerifierPool
+from dppo_jax.rewards.verdicts import (
+  common_failure,
+  describe_failure,
+  failure_share,
+)
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.evaluation import evaluate
 from dppo_jax.runtime.hosts.preemption import StopRequest
@@ -81,49 +87,63 @@ def select(
   found = path.with_name(f'{path.stem}.sampled.jsonl')
   settings = {name: experiment.resolved[name] for name in _SECTIONS}
   total, size = parts.prompts.num_examples, experiment.evaluation.num_prompts
-  # A selection that was stopped holds a sample of the problems, not the first
-  # ones; files of an earlier order are refused.
+  # Shuffled: one that was stopped holds a sample, not the first problems.
   settings |= {'num_samples': num_samples, 'order': 'shuffled'}
   rows = _read(found, settings, size, total)
+  sample = _compile_batch(experiment, parts, params, pool, num_samples)
+  for begin in range(len(rows), total, size):
+    rows += sample(begin)
+    with found.open('a', encoding='utf-8') as file:
+      file.write(_lines(rows[begin:]))
+    note(len(rows), total)
+    if stop and len(rows) < total:
+      done = f'Stopped after {len(rows)} of {total} problems.'
+      raise stop.stop(f'{done} Run the same command to go on.')
+  kept = [r for r in rows if low <= r['num_right'] / num_samples <= high]
+  write_atomically(path, _lines(kept))
+  return Selection(len(kept), total, found)
+
+
+def _compile_batch(
+  experiment: Experiment,
+  parts: Parts,
+  params: Params,
+  pool: VerifierPool,
+  num_samples: int,
+) -> Callable[[int], list[dict[str, Any]]]:
+  """First problem of a batch -> its problems, and how often each was solved."""
   parts = dataclasses.replace(parts, held_out=parts.prompts)
-  config = experiment.evaluation
+  config, size = experiment.evaluation, experiment.evaluation.num_prompts
   sampler = compile_sampler(
     parts, dataclasses.replace(config.sampled, group_size=num_samples)
   )
   everything = parts.prompts.shuffled()
-  for begin in range(len(rows), total, size):
+
+  def sample(begin: int) -> list[dict[str, Any]]:
     key = stream_key(jax.random.PRNGKey(experiment.seed), Stream.SELECT, begin)
-    prompts = _part(everything, begin, begin + size)
     answers = evaluate.answer(
       parts,
       sampler,
       pool,
       params,
-      prompts,
+      _part(everything, begin, begin + size),
       key,
       size,
       config.stop_strings,
       num_samples,
       experiment.rewards.truncated,
     )
+    if failure_share(answers.verdicts) == 1.0:
+      # Each problem would count as one that is never solved.
+      raise ValueError(describe_failure(1.0, common_failure(answers.verdicts)))
     right = np.sum(answers.rewards() > 0, axis=1).tolist()
     examples = parts.prompts.examples(answers.example_id)
-    fresh = [
+    return [
       {**example, 'num_right': count, 'num_samples': num_samples}
       for example, count in zip(examples, right, strict=True)
     ]
-    with found.open('a', encoding='utf-8') as file:
-      file.write(_lines(fresh))
-    rows += fresh
-    note(len(rows), total)
-    if stop and len(rows) < total:
-      raise stop.stop(
-        f'Stopped after {len(rows)} of {total} problems. Run the same command'
-        ' to go on.'
-      )
-  kept = [r for r in rows if low <= r['num_right'] / num_samples <= high]
-  write_atomically(path, _lines(kept))
-  return Selection(len(kept), total, found)
+
+  return sample
 
 
 def _part(prompts: Prompts, begin: int, end: int) -> Prompts:
@@ -158,6 +178,12 @@ def _read(
   whole = lines[:-1]  # What follows the last line break is unfinished.
   if len(whole) < total:
     whole = whole[: len(whole) // batch_size * batch_size]
-  rows = [json.loads(line) for line in whole]
+  try:
+    rows = [bounded_json.parse(line) for line in whole]
+  except ValueError as error:
+    raise ValueError(
+      f'--out: {path} is damaged ({error}); delete it, or restore it from a'
+      ' copy.'
+    ) from error
   write_atomically(path, first + _lines(rows))
   return rows

@@ -6,11 +6,13 @@ that each of them ends with the first cause instead of waiting.
 """
 
 import atexit
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import dataclasses
 import importlib.util
 import os
 import pathlib
+import re
 import socket
 import sys
 import threading
@@ -25,6 +27,12 @@ from dppo_jax.runtime.hosts import coordination
 PEER_FAILED = 75
 _POLL_S = 0.5
 _LINGER_S = 3.0
+_LATER_S = 30  # Seconds by which the limits of JAX's service are wider.
+_JOIN = (
+  'Start all processes, with the same coordinator, and see that its port is'
+  ' free and reachable; --num_processes=1 --process_id=0 runs on this machine'
+  ' alone.'
+)
 
 _COORDINATOR = 'JAX_COORDINATOR_ADDRESS'
 _NUM_PROCESSES = 'JAX_NUM_PROCESSES'
@@ -126,12 +134,29 @@ def _number(
     text = environment.get(name)
     if text is None:
       return -1
-    if not text.isdecimal():
+    if not re.fullmatch('[0-9]{1,9}', text):
       raise ValueError(f'{name}: got {text!r}; a number, or set --{flag}.')
     return int(text)
   if value < 0:
     raise ValueError(f'--{flag}: got {value}; 0 or more.')
   return value
+
+
+def _count(environment: Mapping[str, str], name: str) -> int:
+  """A number that a scheduler has set; -1 where it has not.
+
+  Raises:
+    ValueError: it is no number.
+  """
+  text = environment.get(name, '').strip()
+  if not text:
+    return -1
+  if not (text.isascii() and text.isdecimal() and len(text) < 10):
+    raise ValueError(
+      f'{name}: got {text!r}; a number of processes. Unset it, or give'
+      ' --num_processes=1 --process_id=0 to run alone.'
+    )
+  return int(text)
 
 
 def detect(environment: Mapping[str, str], devices: pathlib.Path) -> str:
@@ -144,11 +169,15 @@ def detect(environment: Mapping[str, str], devices: pathlib.Path) -> str:
     environment: of the process.
     devices: /dev.
   """
-  if int(environment.get('SLURM_NTASKS', '1') or 1) > 1 and (
+  # Of the step, not of the job: a shell in a larger allocation is alone.
+  tasks = _count(environment, 'SLURM_STEP_NUM_TASKS')
+  if tasks < 0:
+    tasks = _count(environment, 'SLURM_NTASKS')
+  if tasks > 1 and (
     {'SLURM_JOB_ID', 'SLURM_PROCID', 'SLURM_STEP_NODELIST'} <= {*environment}
   ):
     return 'SLURM'
-  if int(environment.get('OMPI_COMM_WORLD_SIZE', '1')) > 1:
+  if _count(environment, 'OMPI_COMM_WORLD_SIZE') > 1:
     return 'Open MPI'
   platforms = environment.get('JAX_PLATFORMS', '')
   if (not platforms or 'tpu' in platforms) and importlib.util.find_spec(
@@ -184,21 +213,25 @@ def start(launch: Launch) -> None:
     'num_processes': launch.num_processes if given else None,
     'process_id': launch.process_id if given else None,
   }
+  place = launch.coordinator or 'its cluster'
+  never_came = (
+    f'--coordinator: process {launch.process_id} could not join the job of'
+    f' {launch.num_processes} at {place} within {launch.time_limit_s} s'
+  )
   try:
-    jax.distributed.initialize(
-      **known,
-      initialization_timeout=launch.time_limit_s,
-      # Should every thread of Python hang; else `_watch` is first.
-      heartbeat_timeout_seconds=launch.time_limit_s + 15,
-      shutdown_timeout_seconds=launch.time_limit_s,
-    )
+    with _given_up_after(launch.time_limit_s, f'{never_came}. {_JOIN}'):
+      jax.distributed.initialize(
+        **known,
+        # Later than we: it ends the process with a report of its own.
+        initialization_timeout=launch.time_limit_s + _LATER_S,
+        # Should every thread of Python hang; else `_watch` is first. A beat
+        # is sent every half of it, and it counts from the last one: who dies
+        # before the next beat is missed after a half already, and all abort.
+        heartbeat_timeout_seconds=2 * (launch.time_limit_s + _LATER_S),
+        shutdown_timeout_seconds=launch.time_limit_s,
+      )
   except (RuntimeError, ValueError) as error:
-    raise ValueError(
-      f'--coordinator: process {launch.process_id} could not join the job of'
-      f' {launch.num_processes} at {launch.coordinator or "its cluster"} within'
-      f' {launch.time_limit_s} s ({_first_line(error)}). Start all processes,'
-      ' with the same coordinator, and see that its port is free and reachable.'
-    ) from error
+    raise ValueError(f'{never_came} ({_first_line(error)}). {_JOIN}') from error
   if jax.process_count() == 1:
     return
   coordination.introduce(socket.gethostname(), launch.time_limit_s)
@@ -212,6 +245,24 @@ def start(launch: Launch) -> None:
   )
   watch.start()
   atexit.register(_finish, watch, over)
+
+
+@contextlib.contextmanager
+def _given_up_after(time_limit_s: float, message: str) -> Iterator[None]:
+  """Ends this process where what is within does not return in time."""
+
+  def give_up() -> None:
+    print(f'error: {message}', file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(PEER_FAILED)
+
+  timer = threading.Timer(time_limit_s, give_up)
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
 
 
 def fail(code: int, error: BaseException | str) -> int:

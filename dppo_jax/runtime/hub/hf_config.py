@@ -1,8 +1,8 @@
 """config.json of published models <-> the shape keys of section `model`.
 
 Two forms are read: the newer one with `rope_parameters` and `dtype`, and the
-older one with `rope_theta`, `rope_scaling` and `torch_dtype`. What the model
-here cannot do is refused by name, not ignored.
+older one with `rope_theta`, `rope_scaling` and `torch_dtype`. Unsupported
+features are refused by name, not ignored.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,21 +16,21 @@ from dppo_jax.runtime.hub import published_keys, safetensors_io
 from dppo_jax.suggestions import suggest
 
 CONFIG = 'config.json'
-# Names of dtypes as published -> as in section `model`, and of tensors.
+# Dtypes in config.json.
 DTYPES = ('float32', 'bfloat16', 'float16')
-# Ends of class names: what predicts tokens, and what scores texts.
+# Suffixes of class names: language models, and reward models.
 _GENERATOR, _CLASSIFIER = 'ForCausalLM', 'ForSequenceClassification'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
-  """Settings that a class implies and its config.json need not say.
+  """Settings that an architecture implies and its config.json may omit.
 
   Attributes:
     model_type: of config.json.
     qk_norm: queries and keys are normalized.
     qkv_bias: their projections have a bias.
-    head_dim: where config.json has none; 0 divides the width by the heads.
+    head_dim: default; 0 for the width divided by the number of heads.
     has_experts: feed-forward layers are routed.
   """
 
@@ -72,7 +72,7 @@ ARCHITECTURES = {
   ),
 }
 
-# Key of section `model` -> key of config.json, which must be there.
+# Key of section `model` -> required key of config.json.
 _NUMBERS = {
   'vocab_size': 'vocab_size',
   'num_layers': 'num_hidden_layers',
@@ -80,49 +80,49 @@ _NUMBERS = {
   'num_heads': 'num_attention_heads',
   'd_ff': 'intermediate_size',
 }
-# Likewise, of a model with experts.
+# Required keys of a model with experts, equal in both.
 _EXPERT_NUMBERS = (
   'num_experts',
   'num_experts_per_tok',
   'moe_intermediate_size',
 )
 _ROPE_TYPES = ('default', 'linear', 'llama3')
-_ROPE_THETA = 10_000.0  # Of every class above, where config.json has none.
+_ROPE_THETA = 10_000.0  # Default of every architecture above.
 
 
 def read_shape(folder: pathlib.Path) -> dict[str, Any]:
   """Shape keys of section `model` for a Hugging Face folder.
 
   Args:
-    folder: holds config.json.
+    folder: with config.json.
 
   Returns:
-    Every key of `TransformerConfig` but dtype, scan_unroll,
+    Every key of `TransformerConfig` except dtype, scan_unroll,
     shard_sequence, remat and attention.
 
   Raises:
-    ValueError: config.json is missing or damaged, or asks for what the model
-      here does not have; lists all of it.
+    ValueError: config.json is missing or damaged, or needs unsupported
+      features; lists all of them.
   """
   path = folder / CONFIG
   return _shape_of(path, safetensors_io.read_json(path))
 
 
 def read_classifier(folder: pathlib.Path) -> tuple[dict[str, Any], int | None]:
-  """As `read_shape`, of a model with a score in place of a head.
+  """As `read_shape`, for a model with a scalar score head.
 
   Args:
-    folder: holds the config.json of a …ForSequenceClassification.
+    folder: with the config.json of a …ForSequenceClassification.
 
   Returns:
-    Shape keys, with the head that takes no weights; and the id of its pads.
+    Shape keys, with a tied LM head, which has no weights; and its padding id.
 
   Raises:
-    ValueError: as `read_shape`, or it is no sequence classifier.
+    ValueError: see `read_shape`; also for other classes.
   """
   path = folder / CONFIG
   raw = safetensors_io.read_json(path)
-  name = (raw.get('architectures') or [''])[0]
+  name = _class_name(raw)
   if not name.endswith(_CLASSIFIER):
     known = (n.replace(_GENERATOR, _CLASSIFIER) for n in ARCHITECTURES)
     raise ValueError(
@@ -140,7 +140,7 @@ def _shape_of(path: pathlib.Path, raw: dict[str, Any]) -> dict[str, Any]:
   if problems:
     listed = '\n'.join(f'  {path}: {problem}' for problem in problems)
     raise ValueError(f'This model cannot be loaded:\n{listed}')
-  architecture = ARCHITECTURES[raw['architectures'][0]]
+  architecture = ARCHITECTURES[_class_name(raw)]
   shape = {ours: int(raw[theirs]) for ours, theirs in _NUMBERS.items()}
   head_dim = raw.get('head_dim') or architecture.head_dim
   kv_heads = raw.get('num_key_value_heads') or shape['num_heads']
@@ -158,15 +158,21 @@ def _shape_of(path: pathlib.Path, raw: dict[str, Any]) -> dict[str, Any]:
   }
 
 
+def _class_name(raw: Mapping[str, Any]) -> str:
+  """First of `architectures`, as text, whatever type it has."""
+  names = raw.get('architectures') or ''
+  return str(names[0] if isinstance(names, list) else names)
+
+
 def has_experts(raw: Mapping[str, Any]) -> bool:
   """Whether the class that a config.json names has experts."""
-  name = str((raw.get('architectures') or [''])[0])
+  name = _class_name(raw)
   row = ARCHITECTURES.get(name.replace(_CLASSIFIER, _GENERATOR))
   return row is not None and row.has_experts
 
 
 def _with_one_name(raw: dict[str, Any]) -> dict[str, Any]:
-  """The newer form calls the number of experts by another name."""
+  """Config with the number of experts under its older name."""
   if raw.get('num_local_experts') is not None:
     return {'num_experts': raw['num_local_experts'], **raw}
   return raw
@@ -194,7 +200,7 @@ def _expert_shape(
 
 
 def read_dtype(folder: pathlib.Path) -> str:
-  """Dtype in which the weights of a folder are published, 'float32' if unsaid.
+  """Dtype of the published weights of a folder, by default 'float32'.
 
   Raises:
     ValueError: config.json is missing, or names another than `DTYPES`.
@@ -209,7 +215,7 @@ def read_dtype(folder: pathlib.Path) -> str:
 
 
 def rope_of(raw: Mapping[str, Any]) -> dict[str, Any]:
-  """The rotary embedding in the newer form, of a config.json of any form."""
+  """Rotary embedding of a config.json of either form, in the newer form."""
   newer = raw.get('rope_parameters')
   rope = dict(newer or raw.get('rope_scaling') or {})
   rope.setdefault('rope_type', rope.pop('type', 'default'))
@@ -238,30 +244,33 @@ def _rope_shape(rope: Mapping[str, Any]) -> dict[str, Any]:
 
 def _problems(raw: Mapping[str, Any]) -> Iterator[str]:
   """The problem that keeps a config.json from being loaded."""
-  names = raw.get('architectures') or ['']
-  if names[0] not in ARCHITECTURES:
-    yield (
-      f'architectures: unsupported {names[0]!r}'
-      f'{suggest(names[0], ARCHITECTURES)}'
-    )
+  name = _class_name(raw)
+  if name not in ARCHITECTURES:
+    yield f'architectures: unsupported {name!r}{suggest(name, ARCHITECTURES)}'
     return
-  experts = ARCHITECTURES[names[0]].has_experts
+  experts = ARCHITECTURES[name].has_experts
   needed = [*_NUMBERS.values(), *(_EXPERT_NUMBERS if experts else ())]
-  if names[0] != 'LlamaForCausalLM':  # The other classes imply a number.
+  if name != 'LlamaForCausalLM':  # The other classes imply a number.
     needed.append('num_key_value_heads')
   if experts and 'decoder_sparse_step' in raw:
     needed.append('decoder_sparse_step')
+  if raw.get('head_dim') is not None:
+    needed.append('head_dim')
   for key in needed:
     got = raw.get(key)
     if isinstance(got, bool) or not isinstance(got, int) or got < 1:
       yield f'{key}: got {got!r}; a whole number of at least 1.'
+  for key in ('rms_norm_eps', 'initializer_range'):
+    got = raw.get(key, 0)
+    if type(got) not in (int, float) or not 0 <= got < 1:
+      yield f'{key}: got {got!r}; a number from 0 to 1.'
   yield from published_keys.MODEL[experts].problems(raw)
-  kinds = set(raw.get('layer_types') or ()) - {'full_attention'}
+  kinds = raw.get('layer_types') or []
+  kinds = set(map(str, kinds if isinstance(kinds, list) else [kinds]))
+  kinds -= {'full_attention'}
   if kinds:
-    yield (
-      f'layer_types: unsupported {", ".join(sorted(map(str, kinds)))}; every'
-      ' layer must be full_attention.'
-    )
+    listed = ', '.join(sorted(kinds))
+    yield f'layer_types: unsupported {listed}; all must be full_attention.'
   yield from _rope_problems(rope_of(raw))
   newer, older = raw.get('rope_parameters'), raw.get('rope_scaling')
   if newer and older and _of_one_form(newer) != _of_one_form(older):
@@ -272,7 +281,7 @@ def _problems(raw: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_one_form(rope: Mapping[str, Any]) -> dict[str, Any]:
-  """Settings of a rotary embedding besides theta, which may stand apart."""
+  """Settings of a rotary embedding except theta, which may be top-level."""
   kind = rope.get('rope_type', rope.get('type', 'default'))
   rest = {
     key: value
@@ -312,19 +321,19 @@ def _rope_problems(rope: Mapping[str, Any]) -> Iterator[str]:
       yield f'rope {kind}: {key}: got {got!r}; a number above 0.'
   yield from published_keys.ROPE.problems(rope)
   others = published_keys.ROPE.unknown(rope)
-  if others:  # A rotary embedding a layer kind, say.
+  if others:  # Such as one rotary embedding per kind of layer.
     yield f'rope {kind}: nothing reads {", ".join(sorted(others))}.'
 
 
 def to_published(
   config: TransformerConfig, dtype: str, max_length: int
 ) -> dict[str, Any]:
-  """A config.json, in the form that older and newer readers take.
+  """config.json with the keys of both the older and the newer form.
 
   Args:
     config: of the model.
     dtype: of the weights.
-    max_length: positions to announce, tokens.
+    max_length: max_position_embeddings, tokens.
 
   Raises:
     ValueError: no published architecture has this shape.

@@ -1,4 +1,4 @@
-"""Published weights -> parameters, each shard read where it will live."""
+"""Published weights -> sharded parameters, read shard by shard."""
 
 from collections.abc import Iterable, Mapping
 import itertools
@@ -16,18 +16,18 @@ from dppo_jax.runtime.hub.weight_map import Stack, stacks
 
 _SHOWN = 5
 _EMBEDDING, _HEAD = 'model.embed_tokens.weight', 'lm_head.weight'
-# Constants that older releases stored; the model computes them.
+# Constants stored by older releases, which the model computes.
 _COMPUTED = 'rotary_emb.inv_freq'
 
 
 def load_params(folder: pathlib.Path, like: Params) -> Params:
-  """Reads the weights of a Hugging Face folder into their shardings.
+  """Sharded parameters from a Hugging Face folder.
 
-  One shard of one parameter is in host memory at a time, besides what devices
-  of this host hold; a host reads what its devices hold and nothing else.
+  A host reads the shards of its own devices only. At most one shard of one
+  parameter at a time is in host memory besides the arrays on devices.
 
   Args:
-    folder: holds safetensors files.
+    folder: of safetensors files.
     like: nested dict of `jax.ShapeDtypeStruct`, a sharding each; stored values
       are cast to its dtypes.
 
@@ -42,14 +42,14 @@ def load_params(folder: pathlib.Path, like: Params) -> Params:
 
 
 def as_stored(folder: pathlib.Path, like: Params) -> Params:
-  """The dtype that each parameter is published in.
+  """Abstract parameters with their published dtypes.
 
   Args:
-    folder: holds safetensors files.
+    folder: of safetensors files.
     like: nested dict of `jax.ShapeDtypeStruct`.
 
   Returns:
-    `like` in those dtypes; a parameter of several tensors has the widest.
+    `like` in these dtypes; stacked tensors have the widest of theirs.
 
   Raises:
     ValueError: tensors are missing, left over or of another shape, or a file
@@ -69,7 +69,7 @@ def as_stored(folder: pathlib.Path, like: Params) -> Params:
 def place_tensors(
   folder: pathlib.Path, like: Params, tensors: Mapping[str, StoredTensor]
 ) -> Params:
-  """`load_params`, of tensors already opened."""
+  """As `load_params`, with tensors that are already opened."""
   check_tensors(folder, like, tensors)
   leaves = [_place(leaf, stack, tensors) for leaf, stack in stacks(like)]
   return jax.tree.unflatten(jax.tree.structure(like), leaves)
@@ -78,12 +78,12 @@ def place_tensors(
 def check_tensors(
   folder: pathlib.Path, like: Params, tensors: Mapping[str, StoredTensor]
 ) -> None:
-  """Compares what is stored with what the model takes.
+  """Raises if the stored tensors are not those of the model.
 
   Args:
     folder: for the message.
-    like: nested dict of anything that has a shape.
-    tensors: of `tensor_files.open_folder`.
+    like: nested dict of anything with a shape.
+    tensors: from `safetensors_io.open_folder`.
 
   Raises:
     ValueError: lists the differences.
@@ -123,12 +123,12 @@ def check_tensors(
 
 
 def _is_harmless(name: str, tensors: Mapping[str, StoredTensor]) -> bool:
-  """Whether a tensor that the model does not take says nothing new."""
+  """Whether an unused tensor is redundant."""
   if name.endswith(_COMPUTED):
     return True
   if name != _HEAD or _EMBEDDING not in tensors:
     return False
-  # A tied head, stored nevertheless.
+  # A tied head that was stored as well.
   head, embedding = tensors[_HEAD], tensors[_EMBEDDING]
   if (head.shape, head.dtype) != (embedding.shape, embedding.dtype):
     return False
@@ -148,7 +148,7 @@ def _is_harmless(name: str, tensors: Mapping[str, StoredTensor]) -> bool:
 def _place(
   leaf: Any, stack: Stack, tensors: Mapping[str, StoredTensor]
 ) -> Array:
-  """Builds an array shard by shard, each read once for all that hold it."""
+  """Array built shard by shard; replicas are read once."""
   shards = leaf.sharding.addressable_devices_indices_map(leaf.shape)
   holders: dict[tuple[tuple[int, int], ...], list[Any]] = {}
   for device, index in shards.items():
@@ -160,7 +160,7 @@ def _place(
   placed: list[Array] = []
   for bounds, devices in holders.items():
     shard = _read(leaf.dtype, stack, bounds, tensors)
-    # A copy: a buffer that numpy owns cannot be donated.
+    # Copied: a buffer owned by NumPy cannot be donated.
     placed += [jax.device_put(shard, d, may_alias=False) for d in devices]
     jax.block_until_ready(placed)
   return jax.make_array_from_single_device_arrays(
@@ -174,7 +174,7 @@ def _read(
   bounds: Iterable[tuple[int, int]],
   tensors: Mapping[str, StoredTensor],
 ) -> np.ndarray:
-  """The part of a parameter within (begin, end) of each axis."""
+  """Part of a parameter within (begin, end) of each axis."""
   bounds = list(bounds)
   shard = np.empty([end - begin for begin, end in bounds], dtype)
   num_lead = len(bounds) - len(stack.order)

@@ -1,7 +1,7 @@
-"""Adapters in the format of PEFT: adapter_config.json, one safetensors file.
+"""Adapters in PEFT format: adapter_config.json and one safetensors file.
 
-A is stored as [r, inputs] and B as [outputs, r], under the names of the matrix
-they adapt; `weight_names` has the table.
+A is stored as [r, inputs] and B as [outputs, r], named after the matrix that
+they adapt; see `weight_map.TABLE`.
 """
 
 import math
@@ -24,8 +24,8 @@ def to_published(config: LoraConfig, base: str) -> dict[str, Any]:
   """adapter_config.json of an adapter.
 
   Args:
-    config: its shape.
-    base: folder or name of the model it belongs to.
+    config: of the adapter.
+    base: folder or name of its base model.
   """
   return {
     'peft_type': 'LORA',
@@ -47,11 +47,11 @@ def to_published(config: LoraConfig, base: str) -> dict[str, Any]:
 def load_adapter(
   folder: pathlib.Path, config: LoraConfig, like: Params
 ) -> Params:
-  """Reads an adapter into its shardings.
+  """Sharded adapter from a folder in PEFT format.
 
   Args:
-    folder: holds `CONFIG` and `WEIGHTS`.
-    config: the shape that it must have.
+    folder: with `CONFIG` and `WEIGHTS`.
+    config: expected rank, alpha and targets.
     like: nested dict of `jax.ShapeDtypeStruct`, a sharding each; stored values
       are cast to its dtypes.
 
@@ -95,7 +95,7 @@ def _differences(folder: pathlib.Path, config: LoraConfig) -> list[str]:
       found.append(f'{key} is {other!r}, and section lora says {own!r}.')
   alpha, text = stored.get('lora_alpha'), repr(stored.get('lora_alpha'))
   if stored.get('use_rslora') and isinstance(alpha, (int, float)):
-    # Scaled by alpha / sqrt(r) there, and by alpha / r here.
+    # PEFT scales by alpha / sqrt(r), this package by alpha / r.
     alpha *= math.sqrt(config.rank)
     text += f' with use_rslora, that is {alpha:.10g} here'
   if not isinstance(alpha, (int, float)) or not math.isclose(

@@ -1,7 +1,7 @@
-"""Which keys of a published model's files are read, ignored or refused.
+"""Keys of published models' files that are read, ignored or refused.
 
-One table a file. A key that no table knows is told at the start of a run: it
-may change what the model computes, and nothing here reads it.
+One table per file. Keys in no table are reported at the start of a run: they
+may change what the model computes, and are not read.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -16,15 +16,15 @@ TOKENIZER_SETTINGS = 'tokenizer_config.json'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-  """The keys of one file.
+  """Keys of one file.
 
   Attributes:
-    read: what they say is done.
-    only: key -> the values that it may hold; others change the meaning and are
-      refused. An absent key is as the first.
-    ignored: on purpose, as what they say is said elsewhere, or says nothing of
-      what is computed here.
-    endings: keys that end so are ignored, too.
+    read: keys that are followed.
+    only: key -> supported values; others are refused. An absent key counts as
+      the first value.
+    ignored: keys that do not affect what is computed here, or are configured
+      elsewhere.
+    endings: suffixes of further ignored keys.
   """
 
   read: Collection[str]
@@ -33,7 +33,7 @@ class Table:
   endings: tuple[str, ...] = ()
 
   def problems(self, raw: Mapping[str, Any]) -> Iterator[str]:
-    """The problem that keeps a file from being read."""
+    """Problems that prevent a file from being read."""
     for key, allowed in self.only.items():
       # 0 is not False, nor 1 True.
       if key in raw and not any(_same(raw[key], value) for value in allowed):
@@ -41,7 +41,7 @@ class Table:
         yield f'{key}: unsupported {raw[key]!r}; {known} can be read.'
 
   def unknown(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys that nothing reads, with their values; empty ones left out."""
+    """Keys in no list, with their values, if not empty."""
     known = {*self.read, *self.only, *self.ignored}
     return {
       key: value
@@ -56,8 +56,8 @@ def _same(one: Any, other: Any) -> bool:
   return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
-# How transformers generates: section `sampling` says it here, and training
-# needs the distribution of the model, without penalties or forced tokens.
+# Generation settings of transformers. Here section `sampling` has them, and
+# training needs the model's distribution, without penalties or forced tokens.
 _GENERATION = (
   *('max_length', 'max_new_tokens', 'min_length', 'min_new_tokens'),
   *('early_stopping', 'max_time', 'stop_strings', 'do_sample', 'num_beams'),
@@ -87,7 +87,7 @@ _ABOUT = (
 GENERATION = Table(
   read=('eos_token_id',),
   only={},
-  # The pad is the tokenizer's, and prompts begin as it begins them.
+  # Padding and the beginning of prompts follow the tokenizer.
   ignored=('bos_token_id', 'pad_token_id', *_GENERATION, *_ABOUT),
 )
 
@@ -121,15 +121,15 @@ _DENSE = Table(
     'bos_token_id',
     # Regularization of other trainers.
     *('attention_dropout', 'hidden_dropout', 'resid_pdrop', 'embd_pdrop'),
-    # Which layers, if use_sliding_window were on.
+    # Without effect, since use_sliding_window is off.
     *('sliding_window', 'max_window_layers'),
-    # Rotary embeddings have no table; sections data and sampling say lengths.
+    # Rotary embeddings need no maximum; sections data and sampling set lengths.
     'max_position_embeddings',
     'original_max_position_embeddings',
-    'pretraining_tp',  # One product in pieces.
-    # Of the weights as they were saved; dtypes of the tensors say it.
+    'pretraining_tp',  # Splits a matrix product.
+    # The dtypes of the tensors tell whether weights are quantized.
     'quantization_config',
-    # Of heads that score.
+    # Labels of classification heads.
     *('id2label', 'label2id', 'num_labels', 'problem_type', 'classifier_bias'),
     *('_num_labels', 'return_dict', 'use_return_dict', 'output_past'),
     *('torchscript', 'use_bfloat16', 'pruned_heads', 'tf_legacy_loss'),
@@ -142,13 +142,13 @@ _DENSE = Table(
     *_ABOUT,
   ),
 )
-# By whether the class has experts.
+# Table of config.json by whether the architecture has experts.
 MODEL = {
   False: _DENSE,
   True: dataclasses.replace(
     _DENSE,
     read=(*_DENSE.read, *_EXPERTS),
-    # Section `objective` balances them.
+    # Section `objective` sets load balancing.
     ignored=(*_DENSE.ignored, 'router_aux_loss_coef', 'output_router_logits'),
   ),
 }
@@ -166,7 +166,7 @@ ADAPTER = Table(
   only={
     'peft_type': ('LORA',),
     'task_type': ('CAUSAL_LM', None),
-    # Others take from the base what they put into A and B.
+    # Other values subtract the initial A and B from the base.
     'init_lora_weights': (
       *(True, False, None),
       *('gaussian', 'eva', 'orthogonal', 'mica'),
@@ -192,11 +192,11 @@ ADAPTER = Table(
     'velora_config': (None,),
   },
   ignored=(
-    # Section `model` says the base; tensors are compared with it.
+    # Section `model` names the base; tensors are compared with it.
     *('base_model_name_or_path', 'revision', 'auto_mapping', 'peft_version'),
     *('inference_mode', 'runtime_config', 'layers_pattern'),
-    'lora_dropout',  # There is none here.
-    # How A and B began, which `init_lora_weights` names.
+    'lora_dropout',  # Not supported in training; no effect on the weights.
+    # Settings of the initialization that `init_lora_weights` names.
     *('loftq_config', 'eva_config', 'corda_config', 'lora_ga_config'),
     *('megatron_config', 'megatron_core', 'qalora_group_size'),
     'ensure_weight_tying',  # Of modules_to_save.
@@ -204,20 +204,20 @@ ADAPTER = Table(
 )
 
 TOKENIZER = Table(
-  # Every special token is handed to the chat template by its name.
+  # Every special token is passed to the chat template by its name.
   read=(
     *('chat_template', 'additional_special_tokens', 'extra_special_tokens'),
     *('added_tokens_decoder', 'add_bos_token', 'add_eos_token'),
   ),
   only={'split_special_tokens': (False, None)},
   ignored=(
-    # What is too long is counted, never cut; prompts are padded on the left.
+    # Long prompts are counted, never truncated; padding is on the left.
     *('model_max_length', 'padding_side', 'truncation_side', 'max_length'),
     *('stride', 'truncation_strategy', 'pad_to_multiple_of', 'padding'),
     *('pad_token_type_id', 'model_input_names'),
-    # Texts are judged as they were written, with the spaces they have.
+    # Texts are verified as written, with their spaces.
     *('clean_up_tokenization_spaces', 'spaces_between_special_tokens'),
-    # Which class of another library; tokenizer.json holds what it does.
+    # Classes and files of another library; tokenizer.json is complete.
     *('tokenizer_class', 'processor_class', 'auto_map', 'legacy', 'backend'),
     *('from_slow', 'sp_model_kwargs', 'errors', 'use_fast', 'is_local'),
     *('add_prefix_space', 'tokenizer_file', 'vocab_file', 'merges_file'),
@@ -231,13 +231,13 @@ TOKENIZER = Table(
 
 
 def check_tokenizer(folder: str) -> None:
-  """Refuses settings of a tokenizer that it would not follow.
+  """Raises on unsupported settings of a tokenizer.
 
   Args:
     folder: of the tokenizer; '' for the words of a task.
 
   Raises:
-    ValueError: they are damaged, or ask for what is not done here.
+    ValueError: the settings are damaged or unsupported.
   """
   path = pathlib.Path(folder).expanduser() / TOKENIZER_SETTINGS
   if not folder or not path.is_file():

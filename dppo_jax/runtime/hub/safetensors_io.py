@@ -1,11 +1,11 @@
-"""Safetensors: named arrays in files, read slice by slice, written one by one.
+"""Safetensors: named arrays in files, read by slices and written one by one.
 
-A file is eight bytes that hold the size of a header, the header (JSON: dtype,
-shape and byte range of every array by name), and the arrays, which tile the
-rest of the file: two readers could take anything else for different weights.
-Nothing in it is executed. A folder holds one file, or several and an index
-that says which array is where. Read and written here and not by the library of
-that name, which hands out no bfloat16 as numpy and writes from memory only.
+A file has the size of its header in eight bytes, the header (JSON: dtype, shape
+and byte range of every array by name), and the arrays, which must tile the rest
+of the file: otherwise two readers could load different weights. Nothing in it
+is executed. A folder has one file, or several with an index of array names. The
+library of that name is not used, since it returns no bfloat16 as NumPy and
+writes from memory only.
 """
 
 import collections
@@ -19,6 +19,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from dppo_jax import bounded_json
+from dppo_jax.data import downloads
 from dppo_jax.runtime.storage.files import open_atomically, write_atomically
 
 SINGLE = 'model.safetensors'
@@ -30,7 +32,7 @@ DTYPES = {
   'BF16': np.dtype(jnp.bfloat16),
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_METADATA = '__metadata__'  # Text by name, in a header beside the arrays.
+_METADATA = '__metadata__'  # Key of the header with free text by name.
 _MAX_HEADER = 100 * 2**20  # Bytes; the limit of the format.
 _CHUNK = 32 * 2**20  # Bytes read at a time.
 _PREFIX = 8
@@ -38,14 +40,14 @@ _PREFIX = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredTensor:
-  """An array in a file, not read yet.
+  """Array in a file, not read yet.
 
   Attributes:
     path: of the file.
     name: of the array.
     dtype: one of `DTYPES`.
     shape: as stored.
-    offset: bytes of the file before it.
+    offset: of its first byte in the file.
   """
 
   path: pathlib.Path
@@ -56,7 +58,7 @@ class StoredTensor:
 
   @property
   def end(self) -> int:
-    """Bytes of the file before what follows it."""
+    """Offset of the byte after it."""
     return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
   def read(
@@ -65,12 +67,12 @@ class StoredTensor:
     """Copies a part into `out`, cast to its dtype, a few rows at a time.
 
     Args:
-      view: shape that the array is looked at in, of as many elements.
-      index: a slice of each axis of `view`, of step 1.
-      out: written; has the shape of the part.
+      view: shape to which the array is reshaped.
+      index: one slice per axis of `view`, of step 1.
+      out: output, of the shape of the part.
 
     Raises:
-      ValueError: the file has become shorter.
+      ValueError: the file was truncated meanwhile.
     """
     if not view:
       view, index, out = (1,), (slice(0, 1),), out.reshape(1)
@@ -93,14 +95,14 @@ class StoredTensor:
 
 
 def open_folder(folder: pathlib.Path) -> dict[str, StoredTensor]:
-  """Every array of a folder by name; reads headers only.
+  """Arrays of a folder by name; reads headers only.
 
   Args:
-    folder: holds model.safetensors, or model.safetensors.index.json and the
-      files that it names.
+    folder: with model.safetensors, or model.safetensors.index.json and the
+      files that it lists.
 
   Raises:
-    ValueError: there is neither, or both, or a file is damaged, cut off or
+    ValueError: it has neither or both, or a file is damaged, truncated or
       missing.
   """
   if (folder / INDEX).is_file():
@@ -164,11 +166,11 @@ def _open_shards(folder: pathlib.Path) -> dict[str, StoredTensor]:
 
 
 def read_header(path: pathlib.Path) -> dict[str, StoredTensor]:
-  """The arrays of one file.
+  """Arrays of one file by name.
 
   Raises:
-    ValueError: it is no safetensors file, it is cut off, or its arrays are not
-      the whole of it, each byte in one of them.
+    ValueError: it is no safetensors file, is truncated, or its arrays do not
+      tile it.
   """
   size = path.stat().st_size
   with path.open('rb') as file:
@@ -180,8 +182,8 @@ def read_header(path: pathlib.Path) -> dict[str, StoredTensor]:
       )
     text = file.read(length)
   try:
-    header = json.loads(text, object_pairs_hook=_table)
-  except (ValueError, RecursionError) as error:
+    header = bounded_json.parse(text, object_pairs_hook=_table)
+  except ValueError as error:
     raise ValueError(
       f'{path}: its header is not JSON ({error}); download it again.'
     ) from None
@@ -204,7 +206,7 @@ def read_header(path: pathlib.Path) -> dict[str, StoredTensor]:
 
 
 def _table(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-  """An object of JSON; readers differ in which of two values they take."""
+  """JSON object; raises on duplicate names, of which readers differ."""
   table = dict(pairs)
   if len(table) < len(pairs):
     counts = collections.Counter(name for name, _ in pairs)
@@ -215,7 +217,7 @@ def _table(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 def _check_tiling(
   path: pathlib.Path, tensors: Iterable[StoredTensor], start: int, size: int
 ) -> None:
-  """Refuses arrays that overlap, and bytes that belong to none."""
+  """Raises on arrays that overlap, and on bytes of no array."""
   reached, last = start, 'the header'
   for tensor in sorted(tensors, key=lambda each: (each.offset, each.end)):
     if tensor.offset != reached:
@@ -242,13 +244,14 @@ def _entry(
     raise ValueError(
       f'{path}: {name!r} lacks a dtype, a shape or offsets; download it again.'
     ) from None
-  if dtype not in DTYPES:
+  if not isinstance(dtype, str) or dtype not in DTYPES:
     raise ValueError(
       f'{path}: {name!r} has dtype {dtype}; {", ".join(DTYPES)} can be read.'
       ' Use the unquantized release of the model.'
     )
-  count = math.prod(shape) * DTYPES[dtype].itemsize
-  if not 0 <= begin <= end or end - begin != count or min((0, *shape)) < 0:
+  count = math.prod(shape[:17]) * DTYPES[dtype].itemsize
+  fits = 0 <= begin <= end and end - begin == count and len(shape) < 17
+  if not fits or min((0, *shape)) < 0:
     raise ValueError(
       f'{path}: {name!r} has {end - begin} bytes, and {dtype}{list(shape)}'
       f' takes {count}; download it again.'
@@ -268,35 +271,31 @@ def _entry(
 
 
 def _whole(number: Any) -> int:
-  if type(number) is not int:  # A bool is one, too.
-    raise TypeError(f'{number!r} is no whole number')
+  if type(number) is not int or abs(number) >= 2**63:  # A bool is one, too.
+    raise TypeError
   return number
 
 
 def read_json(path: pathlib.Path, *, unique: bool = False) -> dict[str, Any]:
-  """A file that holds a JSON table.
+  """JSON object of a file.
 
   Args:
     path: of the file.
-    unique: refuse a name that stands twice; else the last one counts, as it
-      does for others.
+    unique: whether duplicate names are refused; otherwise the last one counts,
+      as in other readers.
 
   Raises:
     ValueError: it is missing or damaged.
   """
   try:
-    with path.open('rb') as file:
-      text = file.read(_MAX_HEADER + 1)
-    if len(text) > _MAX_HEADER:
-      raise ValueError(f'more than {_MAX_HEADER:,} bytes')
-    found = json.loads(
-      text.decode('utf-8'), object_pairs_hook=_table if unique else None
+    found = bounded_json.read(
+      path, object_pairs_hook=_table if unique else None
     )
   except FileNotFoundError:
     raise ValueError(
-      f'{path}: missing; name the folder of a downloaded model.'
+      f'{path}: missing; {downloads.advice(path.parent)}'
     ) from None
-  except (OSError, ValueError, RecursionError) as error:
+  except (OSError, ValueError) as error:
     raise ValueError(f'{path}: {error}; download it again.') from None
   if not isinstance(found, dict):
     raise ValueError(f'{path}: holds no table; download it again.')
@@ -305,13 +304,13 @@ def read_json(path: pathlib.Path, *, unique: bool = False) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NewTensor:
-  """An array to be written.
+  """Array to be written.
 
   Attributes:
     name: of the array.
     dtype: one of `DTYPES`.
-    shape: as it will be stored.
-    make: computes it, when its turn comes.
+    shape: as stored.
+    make: returns the array; called when it is written.
   """
 
   name: str
@@ -321,23 +320,22 @@ class NewTensor:
 
   @property
   def num_bytes(self) -> int:
-    """Bytes it takes."""
+    """Size in bytes."""
     return math.prod(self.shape) * self.dtype.itemsize
 
 
 def write_folder(
   folder: pathlib.Path, tensors: Iterable[NewTensor], max_bytes: int
 ) -> list[pathlib.Path]:
-  """Writes arrays; holds one of them in memory at a time.
+  """Paths of the files of weights, after writing them array by array.
 
   Args:
     folder: exists.
-    tensors: in the order in which they are written.
-    max_bytes: size above which a file is followed by another; a larger array
-      has a file of its own.
+    tensors: in order of writing.
+    max_bytes: of a file; a larger array has a file of its own.
 
   Returns:
-    The files; more than one come with an index.
+    Paths without the index, which is written for more than one file.
   """
   shards: list[list[NewTensor]] = [[]]
   for tensor in tensors:
@@ -368,7 +366,7 @@ def write_folder(
 
 
 def write_file(path: pathlib.Path, tensors: Sequence[NewTensor]) -> None:
-  """Writes one file, which has its name once it is complete."""
+  """Writes one file atomically."""
   header: dict[str, Any] = {_METADATA: {'format': 'pt'}}
   begin = 0
   for tensor in tensors:
@@ -379,7 +377,7 @@ def write_file(path: pathlib.Path, tensors: Sequence[NewTensor]) -> None:
     }
     begin += tensor.num_bytes
   text = json.dumps(header, separators=(',', ':')).encode()
-  text += b' ' * (-len(text) % _PREFIX)  # So that the arrays are aligned.
+  text += b' ' * (-len(text) % _PREFIX)  # Aligns the arrays.
   with open_atomically(path) as file:
     file.write(len(text).to_bytes(_PREFIX, 'little'))
     file.write(text)
@@ -393,6 +391,6 @@ def write_file(path: pathlib.Path, tensors: Sequence[NewTensor]) -> None:
 
 
 def write_json(path: pathlib.Path, table: Mapping[str, Any]) -> None:
-  """Writes a table as others write it: sorted, indented by two."""
+  """Writes a JSON object as transformers does: sorted, indented by two."""
   text = json.dumps(table, indent=2, sort_keys=True, ensure_ascii=False)
   write_atomically(path, text + '\n')

@@ -1,8 +1,8 @@
-"""Our parameters and the tensors of published models: names and layouts.
+"""Names and layouts: parameters <-> tensors of published models.
 
-A table says where each parameter comes from. Ours are stacked over layers (and
-experts), name their axes and multiply from the right; published ones are one
-matrix a layer, [outputs, inputs]. The same table reads and writes.
+Parameters are stacked over layers (and experts), with separate axes for heads,
+as [inputs, outputs]. Published tensors are one matrix per layer, as [outputs,
+inputs]. The same table serves loading and export.
 """
 
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ from dppo_jax.models.lora import TARGETS
 
 @dataclasses.dataclass(frozen=True)
 class TensorSpec:
-  """Where a parameter comes from.
+  """Published tensor of a parameter.
 
   Attributes:
-    template: name of the tensor; {layer} and {expert} are numbers.
-    num_in: input axes of ours, which come last in the stored tensor.
-    flat: the stored tensor has one axis for all output axes of ours.
+    template: its name; {layer} and {expert} are numbers.
+    num_in: input axes of the parameter, which come last in the tensor.
+    flat: the tensor has one axis for all output axes of the parameter.
   """
 
   template: str
@@ -31,9 +31,9 @@ class TensorSpec:
   flat: bool = True
 
 
-_IN_BLOCK = 'layer_'  # A layer of a block, where layers are of two kinds.
+_IN_BLOCK = 'layer_'  # Layer of a block, in models with two kinds of layers.
 _LAYER = 'model.layers.{layer}.'
-# Path of a parameter -> its tensor; paths of a layer without what holds it.
+# Path of a parameter, within its layer if it has one -> its tensor.
 TABLE = {
   'embedding': TensorSpec('model.embed_tokens.weight', 0, flat=False),
   'final_norm/scale': TensorSpec('model.norm.weight', 0),
@@ -68,7 +68,7 @@ TABLE = {
     _LAYER + 'mlp.experts.{expert}.down_proj.weight', 1
   ),
 }
-_ADAPTED = 'base_model.model.'  # What PEFT puts before every name.
+_ADAPTED = 'base_model.model.'  # PEFT's prefix of every name.
 
 
 def _adapter_rows() -> Iterator[tuple[str, TensorSpec]]:
@@ -85,14 +85,14 @@ TABLE |= dict(_adapter_rows())
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stack:
-  """A parameter as a stack of stored tensors.
+  """Stored tensors that a parameter stacks.
 
   Attributes:
     path: of the parameter, joined by '/'.
-    names: name of the tensor at each index of the leading axes of ours.
+    names: of the tensors, by index of the parameter's leading axes.
     shape: of each tensor.
-    view: `shape` with the axes of ours, outputs first.
-    order: axis of `view` that each axis of ours is.
+    view: `shape` split into the parameter's axes, outputs first.
+    order: axis of `view` for each axis of the parameter.
   """
 
   path: str
@@ -103,10 +103,10 @@ class Stack:
 
 
 def stacks(params: Any) -> Iterator[tuple[Any, Stack]]:
-  """Every parameter with the tensors it is made of.
+  """Parameters with their stored tensors.
 
   Args:
-    params: nested dict of anything that has a shape.
+    params: nested dict of anything with a shape.
 
   Yields:
     (the leaf, its Stack), in the order of the tree.

@@ -1,1 +1,1 @@
-"""The ledger: what was recorded of every token, and its files."""
+"""The ledger: a record of every token of a step, and its files."""

@@ -1,27 +1,29 @@
-"""The files of the ledger: one a recorded step.
+"""Files of the ledger: one per recorded step.
 
-WORKDIR/ledger/step_000050.npz is NumPy's compressed archive: a member a column
-of `ledger.Record`, and `facts`, JSON in UTF-8, with the rest and the names of
-the columns, so that one that is lost is noticed. Nothing in it is
-pickled. It is written before the checkpoint of its step, and a run that is
-resumed drops the steps it repeats.
+WORKDIR/ledger/step_000050.npz is a compressed NumPy archive without pickles. It
+has one member per column of `record.Record`, and `facts`, JSON in UTF-8, with
+the other fields and the names of the columns, so that a lost column is noticed.
+The file is written before the checkpoint of its step; a resumed run deletes the
+files of steps that it will repeat.
 """
 
 from collections.abc import Sequence
 import json
 import pathlib
 import re
+from typing import Any
 
 import numpy as np
 
+from dppo_jax import bounded_json, bounded_npz
 from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.ledger import record as record_lib
-from dppo_jax.runtime.storage.files import open_atomically
+from dppo_jax.runtime.storage.files import open_atomically, step_number
 
 FOLDER = 'ledger'
 FORMAT = 1
 
-_NAME = re.compile(r'step_(\d{6,})\.npz')
+_NAME = re.compile(r'step_([0-9]{6,18})\.npz')
 _SWITCH_ON = (
   'train with --config.ledger.every_n_steps=10 to record every tenth step; a'
   ' run that is resumed with it records the steps still to come.'
@@ -29,12 +31,12 @@ _SWITCH_ON = (
 
 
 class LedgerWriter:
-  """Where a run writes its records; one that writes none only cleans up."""
+  """Writer of a run's records; without records it only cleans up."""
 
   def __init__(
     self, workdir: pathlib.Path, every_n_steps: int, kept_step: int | None
   ):
-    """Drops the records of steps after `kept_step`; None drops all."""
+    """Deletes the records of steps after `kept_step`; None deletes all."""
     self.every_n_steps = every_n_steps
     self._folder = workdir / FOLDER
     if not coordination.is_primary():
@@ -51,7 +53,7 @@ class LedgerWriter:
     return self.every_n_steps > 0 and step % self.every_n_steps == 0
 
   def write(self, record: record_lib.Record) -> pathlib.Path:
-    """Writes the file of a step, whole or not at all; returns its path."""
+    """Path of the file of a step, after writing it atomically."""
     path = self._folder / f'step_{int(record.step[0]):06d}.npz'
     if coordination.is_primary():
       self._folder.mkdir(exist_ok=True)
@@ -60,7 +62,7 @@ class LedgerWriter:
 
 
 def save(path: pathlib.Path, record: record_lib.Record) -> None:
-  """Writes a record; a reader sees the whole file or none."""
+  """Writes a record atomically."""
   facts = {
     'format': FORMAT,
     'trust_region': dict(record.trust_region),
@@ -72,7 +74,7 @@ def save(path: pathlib.Path, record: record_lib.Record) -> None:
     ],
     **{name: list(getattr(record, name)) for name in record_lib.TEXTS},
   }
-  # Text as JSON bytes: an array of strings takes its longest for each.
+  # Text as JSON bytes: in an array of strings each takes the longest's size.
   columns = {'facts': np.frombuffer(json.dumps(facts).encode(), np.uint8)}
   for name, dtype in record_lib.COLUMNS.items():
     values = getattr(record, name)
@@ -83,22 +85,20 @@ def save(path: pathlib.Path, record: record_lib.Record) -> None:
 
 
 def load(path: pathlib.Path) -> record_lib.Record:
-  """Reads a record.
+  """Record of a file.
 
   Raises:
-    ValueError: the file is damaged, or of another version.
+    ValueError: the file is damaged or of another version.
   """
   try:
-    with path.open('rb') as file:  # NumPy would leave a bad one open.
-      archive = np.load(file, allow_pickle=False)
-      columns = {name: archive[name] for name in archive.files}
-    facts = json.loads(columns.pop('facts').tobytes())
+    columns: dict[str, Any] = dict(bounded_npz.read(path))
+    facts = bounded_json.parse(columns.pop('facts').tobytes())
     if facts['format'] != FORMAT:
       raise ValueError(f'format {facts["format"]}, and this reads {FORMAT}')
-    named = facts.get('columns')  # Files of earlier versions name none.
+    named = facts.get('columns')  # Absent in files of earlier versions.
     if named is not None and set(named) != set(columns):
       other = sorted(set(named) ^ set(columns))
-      raise ValueError(f'columns that it names and holds differ: {other}')
+      raise ValueError(f'listed and stored columns differ: {other}')
     record = record_lib.Record(
       trust_region=facts['trust_region'],
       num_columns=int(facts['num_columns']),
@@ -117,19 +117,19 @@ def load(path: pathlib.Path) -> record_lib.Record:
 
 
 def find_steps(workdir: pathlib.Path) -> list[int]:
-  """The steps recorded in a workdir, ascending."""
+  """Recorded steps of a workdir, ascending."""
   return sorted(_files(workdir / FOLDER))
 
 
 def load_steps(workdir: pathlib.Path, wanted: str) -> record_lib.Record:
-  """Reads the records of some steps as one.
+  """Records of several steps as one.
 
   Args:
     workdir: of the run.
-    wanted: 'all', or step numbers with commas between them.
+    wanted: 'all', or comma-separated step numbers.
 
   Raises:
-    ValueError: nothing is recorded, a step is not, or a file is damaged.
+    ValueError: no step or not this step is recorded, or a file is damaged.
   """
   if not workdir.is_dir():
     raise ValueError(f'--workdir: there is no folder {workdir}.')
@@ -141,7 +141,7 @@ def load_steps(workdir: pathlib.Path, wanted: str) -> record_lib.Record:
     steps = known
   else:
     names = [name.strip() for name in wanted.split(',')]
-    steps = [int(name) if name.isdecimal() else -1 for name in names]
+    steps = [-1 if (s := step_number(n)) is None else s for n in names]
     missing = [n for n, s in zip(names, steps, strict=True) if s not in files]
     if missing:
       raise ValueError(
@@ -163,7 +163,7 @@ def _listed(steps: Sequence[int]) -> str:
 
 
 def _check(record: record_lib.Record) -> None:
-  """Raises ValueError where columns do not fit each other."""
+  """Raises ValueError if columns are inconsistent."""
   rows, tokens = len(record.step), len(record.row)
   widths = {
     getattr(record, name).shape[1:]
@@ -172,7 +172,7 @@ def _check(record: record_lib.Record) -> None:
   }
   for name, dtype in record_lib.COLUMNS.items():
     values = getattr(record, name)
-    if values is None:  # The archive had all that must be there.
+    if values is None:  # Optional; required ones are present.
       continue
     count = rows if name in record_lib.ROWS else tokens
     dims = 2 if name in record_lib.PAIRS else 1

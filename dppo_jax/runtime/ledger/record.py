@@ -1,7 +1,7 @@
-"""A record of the ledger: per token, what it takes to decide any rule again.
+"""A record of the ledger: per token, the inputs of every trust-region rule.
 
-Columns of tokens list completion tokens only, row after row; columns of rows
-are looked up by `row`. How it is written is said in `ledger_files`.
+Per-token columns have completion tokens only, row after row; per-row columns
+are indexed by `row`. `files` writes and reads records.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ END, PAD = '<eos>', '<pad>'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-  """B completions of n tokens in all, and what was decided about them.
+  """B completions with n tokens in total, and the decisions on them.
 
   Attributes:
-    trust_region: the section of the config that decided.
-    num_columns: R, columns of the batch; a position is below it.
+    trust_region: section of the config, the recorded rule.
+    num_columns: R, columns of the batch; positions are below it.
     vocab_size: V.
-    pieces: the text of each id that was sampled.
+    pieces: text of each sampled id.
     prompts: B texts.
     completions: B texts.
     reasons: of the verifier, B texts.
@@ -44,9 +44,9 @@ class Record:
     keep: f32 [n], M.
     rollout_entropy: f32 [n], nats.
     recomputed_log_probs: f32 [n], where the rule is anchored on them.
-    top_ids: i32 [n, K], the most likely tokens of mu.
-    rollout_top_log_probs: f32 [n, K], log mu of them.
-    top_log_probs: f32 [n, K], log pi of them.
+    top_ids: i32 [n, K], the most likely tokens under mu.
+    rollout_top_log_probs: f32 [n, K], their log mu.
+    top_log_probs: f32 [n, K], their log pi.
     recomputed_top_log_probs: f32 [n, K].
   """
 
@@ -82,7 +82,7 @@ class Record:
     return np.bincount(self.row, minlength=len(self.step))
 
 
-# Fields of a record by what they have one of, and their dtypes.
+# Fields of a record: one entry per row, per token, or per token and rank.
 TEXTS = ('prompts', 'completions', 'reasons')
 ROWS = {
   'step': np.int32,
@@ -120,7 +120,7 @@ def make_record(
   recorded: StepRecord,
   samples: Sequence[Sample],
 ) -> Record:
-  """Lists what one step did.
+  """Record of one step.
 
   Args:
     step: train steps taken, this one included.
@@ -176,16 +176,16 @@ def make_record(
 
 
 def piece(tokenizer: Tokenizer, token: int) -> str:
-  """The text of one id; the ids without text have a name."""
+  """Text of one id; padding and end tokens have a name."""
   names = {tokenizer.pad_id: PAD} | dict.fromkeys(tokenizer.eos_ids, END)
   return names[token] if token in names else tokenizer.decode([token])
 
 
 def merge(records: Sequence[Record]) -> Record:
-  """Several records as one, rows after rows.
+  """Several records as one, concatenated by rows.
 
   Raises:
-    ValueError: they do not record the same things.
+    ValueError: their configs or columns differ.
   """
   first = records[0]
   recorded = {name: getattr(first, name) is None for name in COLUMNS}
@@ -195,7 +195,7 @@ def merge(records: Sequence[Record]) -> Record:
     }:
       raise ValueError(
         f'--step: the records of steps {first.step[0]} and {other.step[0]} are'
-        ' of different configs; look at them one by one.'
+        ' of different configs; use one --step at a time.'
       )
   begins = np.cumsum([0, *(len(record.step) for record in records)])
   joined: dict[str, Any] = {

@@ -10,11 +10,11 @@ from dppo_jax import parallel
 from dppo_jax.base import Params, Tokenizer, TrainState
 from dppo_jax.data import tasks
 from dppo_jax.data.prompt_stream import PromptStream
+from dppo_jax.learner import movement
 from dppo_jax.learner import state as state_lib
 from dppo_jax.learner.optimizer import make_optimizer
 from dppo_jax.models import lora
 from dppo_jax.models import policy as policy_lib
-from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.parallel import Devices
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.config.tokenizer import open_tokenizer
@@ -149,5 +149,5 @@ def mesh_of(experiment: Experiment, devices: Devices) -> Mesh:
 
 
 def keeps_hidden(experiment: Experiment) -> bool:
-  """Whether the divergence compares whole distributions."""
-  return DIVERGENCES[experiment.loss.divergence].records == 'hidden'
+  """Whether the loss compares whole distributions."""
+  return movement.keeps_hidden(experiment.loss)

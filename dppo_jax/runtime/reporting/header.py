@@ -3,18 +3,19 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 import importlib.metadata
-import os
 import pathlib
 import resource
 import shlex
+import shutil
 import sys
 from typing import Any
 
 import jax
 import numpy as np
 
+from dppo_jax.commands import entry_points
 from dppo_jax.data.prompt_stream import PromptStream
-from dppo_jax.learner.loss import LossConfig
+from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.ops.trust_regions import APPLIES_TO, TRUST_REGIONS
 from dppo_jax.runtime.config.checks.data import SAME, TASK
 from dppo_jax.runtime.config.experiment import DataConfig, Experiment
@@ -23,7 +24,9 @@ from dppo_jax.runtime.programs.parts import ModelParts, Parts
 from dppo_jax.runtime.programs.state import abstract_state
 from dppo_jax.runtime.reporting import recorder, summary
 from dppo_jax.runtime.storage import metrics_log
+from dppo_jax.runtime.storage import workdir as workdir_lib
 
+_STEPS = '--config.num_steps'
 _ACCURACY = 'evaluation/sampled_accuracy'
 # The first steps compile and are left out of medians.
 _NUM_UNSETTLED = 2
@@ -85,7 +88,7 @@ def header(
     f' {step.aggregation} · advantage {experiment.advantages.estimator}',
     'batch': f'{data.num_prompts} prompts × {data.group_size} completions,'
     f' {updates} updates of {rows}; {experiment.num_steps:,} steps',
-    'workdir': str(workdir),
+    'workdir': entry_points.shown(workdir),
   }
   lines = [f'{name:<9} {fact}' for name, fact in facts.items()]
   lines += [
@@ -239,30 +242,61 @@ def finish(
     for name, value in facts.items()
     if not isinstance(value, Mapping)
   ]
+  samples = workdir / metrics_log.SAMPLES_FILE
   return '\n'.join(
     [
       'Summary',
       *lines,
-      f'Picture:   {picture}',
-      f'Samples:   {workdir / metrics_log.SAMPLES_FILE}',
-      f'Evaluate:  {_command("evaluate", [f"--workdir={workdir}"])}',
-      f'Resume:    {_command("train", arguments)}',
+      f'Picture:   {entry_points.shown(picture)}',
+      f'Samples:   {entry_points.shown(samples)}',
+      *next_commands(workdir, arguments),
     ]
   )
+
+
+def next_commands(workdir: pathlib.Path, arguments: Sequence[str]) -> list[str]:
+  """Commands that follow on a finished run, a line each.
+
+  Args:
+    workdir: of the run.
+    arguments: of the training command.
+  """
+  folder = entry_points.shown(workdir)
+  export = [f'--workdir={folder}', f'--out={folder}_hf', '--step=best']
+  return [
+    f'Evaluate:  {_command("evaluate", [f"--workdir={folder}"])}',
+    f'Export:    {_command("export", export)}',
+    *_extend(workdir, arguments),
+  ]
+
+
+def _extend(workdir: pathlib.Path, arguments: Sequence[str]) -> list[str]:
+  """The command that goes on for as many steps again, where one can."""
+  if not (workdir / workdir_lib.CONFIG).exists():
+    return []
+  config = workdir_lib.read_config(workdir)
+  if config['sampling']['lag']:  # Its last steps sampled nothing ahead.
+    return []
+  kept = [
+    argument
+    for argument in arguments
+    if argument != '--extend' and not argument.startswith(f'{_STEPS}=')
+  ]
+  longer = [*kept, f'{_STEPS}={2 * config["num_steps"]}', '--extend']
+  return [f'Extend:    {_command("train", longer)}']
 
 
 def _command(name: str, arguments: Sequence[str]) -> str:
   """A command line to copy, of the environment that this process runs in.
 
-  The console command where it is installed, else the package itself; both work
-  in any folder.
+  The console command where it is installed, by name where the shell would find
+  it, else the package itself; all work in any folder.
   """
   script = pathlib.Path(sys.executable).with_name('dppo')
   installed = script.is_file()
-  program = str(script) if installed else sys.executable
-  here = os.path.relpath(program)
-  if not here.startswith(os.pardir):
-    program = here
+  program = entry_points.shown(script if installed else sys.executable)
+  if installed and shutil.which('dppo') == str(script):
+    program = 'dppo'
   module = [] if installed else ['-m', 'dppo_jax']
   return shlex.join([program, *module, name, *arguments])
 

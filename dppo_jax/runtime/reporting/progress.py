@@ -31,7 +31,8 @@ class Progress:
       start_step: step it resumes from.
       label: what is under way.
       file: where to write; None is stderr, of the first process alone.
-      clock: seconds.
+      clock: seconds, of work alone: `compiling.clock` stands still while a
+        program is compiled, which later steps repeat no more.
     """
     self._num_steps = num_steps
     self._step = start_step
@@ -52,6 +53,8 @@ class Progress:
         file=self._file,
         dynamic_ncols=True,
         mininterval=0.2,
+        # Its own pace would be that of the steps that compiled.
+        bar_format='{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]',
       )
 
   def update(self, step: int, facts: Mapping[str, str]) -> None:
@@ -66,7 +69,8 @@ class Progress:
       self._first = (step, now)
     text = ', '.join(f'{name} {value}' for name, value in facts.items())
     if self._bar is not None:
-      self._bar.set_postfix_str(text, refresh=False)
+      shown = f'{text}{self._time_left(step, now)}'
+      self._bar.set_postfix_str(shown, refresh=False)
       self._bar.update(step - self._step)
     elif _tenth(step, self._num_steps) > self._tenth:
       share = step / max(self._num_steps, 1)

@@ -7,6 +7,7 @@ line of the steps it does not repeat.
 
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
+import functools
 import pathlib
 import time
 from typing import Any, Self
@@ -22,11 +23,14 @@ from dppo_jax.rewards.verdicts import (
 )
 from dppo_jax.runtime.config.experiment import Experiment, ProfileConfig
 from dppo_jax.runtime.hosts import coordination
+from dppo_jax.runtime.reporting import compiling, writers
 from dppo_jax.runtime.reporting.progress import Progress
 from dppo_jax.runtime.storage.metrics_log import (
+  METRICS_FILE,
   MetricWriter,
   Sample,
   SampleWriter,
+  read_rows,
 )
 
 # A run says so after as many steps in a row in which no group's rewards differ.
@@ -55,6 +59,8 @@ class Recorder:
 
   Attributes:
     progress: the bar; `progress.note` writes a line above it.
+    evaluated: whether the step that the run goes on from was evaluated; a run
+      that was stopped saves first and leaves the evaluation to the next.
   """
 
   def __init__(
@@ -72,15 +78,24 @@ class Recorder:
     kept_step = start_step if resumed else None
     self._metrics: MetricWriter | None = None
     self._samples: SampleWriter | None = None
+    self.evaluated = resumed and coordination.from_primary(
+      functools.partial(_was_evaluated, workdir, start_step), 'the metrics'
+    )
     if coordination.is_primary():  # The others only look for gradients.
       self._metrics = self._stack.enter_context(
-        MetricWriter(workdir, self._config.tensorboard, kept_step)
+        MetricWriter(
+          workdir,
+          kept_step,
+          writers.open_writers(experiment, workdir, kept_step),
+        )
       )
       self._samples = self._stack.enter_context(
         SampleWriter(workdir, kept_step)
       )
     self.progress = self._stack.enter_context(
-      Progress(experiment.num_steps, start_step, label='train')
+      Progress(
+        experiment.num_steps, start_step, label='train', clock=compiling.clock
+      )
     )
     self._held: tuple[int, Mapping[str, Any]] | None = None
     self._num_idle = 0
@@ -171,6 +186,15 @@ class Recorder:
     if 'evaluation/greedy_accuracy' in metrics:
       line += f' · greedy {metrics["evaluation/greedy_accuracy"]:.3f}'
     self.progress.note(line)
+
+
+def _was_evaluated(workdir: pathlib.Path, step: int) -> bool:
+  """Whether the metrics file holds an evaluation of that step."""
+  rows = read_rows(workdir / METRICS_FILE)
+  return any(
+    row['step'] == step and any(n.startswith('evaluation/') for n in row)
+    for row in rows
+  )
 
 
 def due(step: int, every: int) -> bool:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dppo_jax.runtime.reporting import plots
+from dppo_jax import bounded_json
+from dppo_jax.runtime.reporting import palette, plots
 from dppo_jax.runtime.storage import metrics_log
 from dppo_jax.runtime.storage.files import open_atomically, write_atomically
 
@@ -56,7 +57,7 @@ class MetricPlot(NamedTuple):
 PLOTS = (
   MetricPlot('Reward of the rollouts', 'mean reward', (Curve('rewards/mean'),)),
   MetricPlot(
-    'Held-out accuracy',
+    'Held out',
     'share correct',
     (
       Curve('evaluation/sampled_accuracy', 'sampled', sparse=True),
@@ -71,7 +72,7 @@ PLOTS = (
     wide=True,
   ),
   MetricPlot(
-    'Divergence from the anchor',
+    'Divergence',
     'per token (TV: probability, KL: nats)',
     (
       Curve('trust_region/divergence_mean', 'mean'),
@@ -80,13 +81,11 @@ PLOTS = (
     wide=True,
   ),
   MetricPlot(
-    'Masked by the trust region',
+    'Masked',
     '% of tokens',
     (
-      Curve('trust_region/fraction_masked', 'masked (M = 0)', scale=100.0),
-      Curve(
-        'trust_region/mean_dropped_weight', 'weight lost (1 − M)', scale=100.0
-      ),
+      Curve('trust_region/fraction_masked', 'M = 0', scale=100.0),
+      Curve('trust_region/mean_dropped_weight', 'mean 1 − M', scale=100.0),
     ),
   ),
   MetricPlot(
@@ -119,7 +118,7 @@ def read_summary(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
   """Reads summary.json; None if there is none or it is damaged."""
   path = pathlib.Path(workdir) / SUMMARY_FILE
   try:
-    return json.loads(path.read_text(encoding='utf-8'))
+    return bounded_json.read_object(path)
   except (OSError, ValueError):
     return None
 
@@ -183,15 +182,17 @@ def _draw_plot(
   plots.dress(axis, plot.title, 'train step', plot.unit)
   missing: list[str] = []
   drawn: list[np.ndarray] = []
-  for curve, color in zip(
-    plot.curves, (plots.BLUE, plots.ORANGE), strict=False
+  at: list[int] = []
+  for curve, color, line in zip(
+    plot.curves, palette.OTHERS, ('-', '--'), strict=False
   ):
     steps, values = series(rows, curve.metric)
     finite = np.isfinite(values)
     steps, values = steps[finite], curve.scale * values[finite]
     if values.size:
-      _draw_curve(axis, curve, color, steps, values)
+      _draw_curve(axis, curve, palette.Style(color, line), steps, values)
       drawn.append(values)
+      at += steps.tolist()
     else:
       missing.append(curve.metric)
   if missing:
@@ -204,41 +205,71 @@ def _draw_plot(
       ha='center',
       va='center' if not drawn else 'bottom',
       fontsize=9,
-      color=plots.GRAY,
+      color=palette.GRAY,
     )
   if not drawn:
     axis.set_xticks([])
     axis.set_yticks([])
     return
   _scale(axis, plot, np.concatenate(drawn))
-  if len(plot.curves) > 1:
-    axis.legend(fontsize=9, frameon=False, loc='best')
+  plots.tick_steps(axis, at)
+  if len(drawn) > 1:
+    # Above the axes, where no curve is.
+    axis.legend(
+      fontsize=8.5,
+      frameon=False,
+      loc='lower right',
+      bbox_to_anchor=(1.02, 0.985),
+      ncols=2,
+      borderpad=0,
+      columnspacing=1.0,
+      handlelength=1.2,
+    )
 
 
 def _draw_curve(
-  axis: Any, curve: Curve, color: str, steps: np.ndarray, values: np.ndarray
+  axis: Any,
+  curve: Curve,
+  style: palette.Style,
+  steps: np.ndarray,
+  values: np.ndarray,
 ) -> None:
+  color, line = style
   label = curve.label or None
   if curve.sparse or values.size < 3:
-    axis.plot(steps, values, 'o-', ms=4, lw=1.2, color=color, label=label)
+    # The second one hollow and larger: it may stand on the first.
+    first = line == '-'
+    axis.plot(
+      steps,
+      values,
+      marker='o',
+      ls=line,
+      lw=1.2,
+      ms=4 if first else 7,
+      mfc=color if first else 'none',
+      color=color,
+      label=label,
+    )
     return
   smooth = _moving_mean(values, values.size // 40)
   axis.plot(steps, values, lw=0.8, alpha=0.35, color=color)
-  axis.plot(steps, smooth, lw=1.8, color=color, label=label)
+  axis.plot(steps, smooth, line, lw=1.8, color=color, label=label)
 
 
 def _scale(axis: Any, plot: MetricPlot, values: np.ndarray) -> None:
   positive = values[values > 0]
   if plot.wide and positive.size and positive.max() > 30 * positive.min():
-    axis.set_yscale('log', nonpositive='mask')
+    plots.scale_log(axis, 'y')
     return
   # A common power of ten would stand on the title.
   axis.yaxis.set_major_formatter('{x:.4g}')
   if plot.limits is not None:
     axis.set_ylim(*plot.limits)
+  elif not values.any():
+    axis.set_ylim(-0.03, 1)  # No share or length is below 0.
   elif np.ptp(values) == 0:
     # Or the axis would magnify rounding around a constant.
-    margin = 0.5 * abs(values[0]) or 0.5
+    margin = 0.5 * abs(values[0])
     axis.set_ylim(values[0] - margin, values[0] + margin)
 
 
@@ -253,9 +284,9 @@ def _moving_mean(values: np.ndarray, reach: int) -> np.ndarray:
 
 def _draw_facts(axis: Any, path: pathlib.Path) -> None:
   axis.set_axis_off()
-  if not path.is_file():
+  facts = read_summary(path.parent)
+  if facts is None:
     return
-  facts = json.loads(path.read_text(encoding='utf-8'))
   lines = [
     (name, _show(value))
     for name, value in facts.items()
@@ -264,7 +295,7 @@ def _draw_facts(axis: Any, path: pathlib.Path) -> None:
   axis.set_title('Summary', fontsize=11, loc='left')
   for number, (name, text) in enumerate(lines[:_MAX_FACTS]):
     y = 0.95 - number / _MAX_FACTS
-    axis.text(0.0, y, name, fontsize=8.5, color=plots.GRAY, va='top')
+    axis.text(0.0, y, name, fontsize=8.5, color=palette.GRAY, va='top')
     axis.text(1.0, y, text, fontsize=8.5, ha='right', va='top')
 
 

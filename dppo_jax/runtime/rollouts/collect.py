@@ -24,6 +24,9 @@ from dppo_jax.runtime.rollouts.verify import CompletionVerifier
 CollectFn = Callable[
   [TrainState, Stopwatch], tuple[dynamic_sampling.Collected, Array | None]
 ]
+_DrawFn = Callable[
+  [TrainState, Stopwatch, PendingRollout, int], dynamic_sampling.Drawn
+]
 
 
 def compile_collection(
@@ -47,13 +50,40 @@ def compile_collection(
   """
   ahead = RolloutQueue(experiment, parts) if queue is None else queue
   data = experiment.data
+  draw = _compile_draw(experiment, parts, pool, model, ahead)
+  merge = jax.jit(dynamic_sampling.merge, out_shardings=parts.batch_sharding)
+  resampling = data.dynamic_sampling == 'resample'
+  max_attempts = 1 + data.max_resampling if resampling else 1
+
+  def collect(
+    state: TrainState, clock: Stopwatch
+  ) -> tuple[dynamic_sampling.Collected, Array | None]:
+    ahead.begin(state, clock)
+    pending_rollout = ahead.take(state)
+    collected = dynamic_sampling.collect(
+      functools.partial(draw, state, clock, pending_rollout),
+      merge,
+      data.group_size,
+      max_attempts,
+    )
+    return collected, pending_rollout.head
+
+  return collect
+
+
+def _compile_draw(
+  experiment: Experiment,
+  parts: parts_lib.Parts,
+  pool: VerifierPool,
+  model: RewardModel | None,
+  ahead: RolloutQueue,
+) -> _DrawFn:
+  """(state, clock, rollout under way, attempt) -> a batch with rewards."""
+  data = experiment.data
   width, stop_strings = data.max_prompt_length, experiment.sampling.stop_strings
   cut = stop_strings_lib.compile_cut(
     parts, stop_strings, width, experiment.sampling.pad_id
   )
-  merge = jax.jit(dynamic_sampling.merge, out_shardings=parts.batch_sharding)
-  resampling = data.dynamic_sampling == 'resample'
-  max_attempts = 1 + data.max_resampling if resampling else 1
   num_rows = data.num_prompts * data.group_size
   own = host_rows.own_rows(parts.batch_sharding, num_rows)
   verifier = CompletionVerifier(
@@ -64,18 +94,6 @@ def compile_collection(
     stop_strings=stop_strings,
     truncated=experiment.rewards.truncated,
   )
-
-  def num_texts(step: int) -> int:
-    """How many completions somebody reads on other hosts than their own."""
-    writers = experiment.writers
-    if model is not None or resampling:
-      return num_rows
-    if due(step + 1, experiment.ledger.every_n_steps):
-      return num_rows
-    written = writers.num_samples and due(
-      step + 1, writers.samples_every_n_steps
-    )
-    return num_rows if written else 0
 
   def draw(
     state: TrainState,
@@ -93,6 +111,7 @@ def compile_collection(
     clock.lap('sampling')
     # After the copy: host collectives queue behind device work.
     ahead.fill(state)
+    is_read = _are_texts_read(experiment, model, int(state.step))
     rewarded = reward(
       verifier,
       on_host,
@@ -100,27 +119,28 @@ def compile_collection(
       experiment.rewards.shaping,
       model,
       own,
-      num_texts(int(state.step)),
+      num_rows if is_read else 0,
     )
     clock.lap('verification')
     ahead.wait()
     clock.lap('sampling')
     return dynamic_sampling.Drawn(rollout, on_host, *rewarded)
 
-  def collect(
-    state: TrainState, clock: Stopwatch
-  ) -> tuple[dynamic_sampling.Collected, Array | None]:
-    ahead.begin(state, clock)
-    pending_rollout = ahead.take(state)
-    collected = dynamic_sampling.collect(
-      functools.partial(draw, state, clock, pending_rollout),
-      merge,
-      data.group_size,
-      max_attempts,
-    )
-    return collected, pending_rollout.head
+  return draw
 
-  return collect
+
+def _are_texts_read(
+  experiment: Experiment, model: RewardModel | None, step: int
+) -> bool:
+  """Whether somebody reads completions on other hosts than their own."""
+  writers = experiment.writers
+  written = writers.num_samples and due(step + 1, writers.samples_every_n_steps)
+  return bool(
+    model is not None
+    or experiment.data.dynamic_sampling == 'resample'
+    or due(step + 1, experiment.ledger.every_n_steps)
+    or written
+  )
 
 
 def _on_host(parts: parts_lib.Parts, rollout: Rollout) -> Rollout:

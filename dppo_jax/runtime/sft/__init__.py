@@ -1,1 +1,1 @@
-"""Supervised fine-tuning on demonstrations, before reinforcement."""
+"""Supervised fine-tuning (SFT) on demonstrations, before RL."""

@@ -1,18 +1,19 @@
-"""Warm-started weights that runs alike share, in the folder of a user.
+"""Cache of SFT weights, shared by runs with the same warm start.
 
 Runs that differ in their trust region alone have the same warm start. A file
-is named after everything that decides it, and holds arrays only; one that is
-damaged is made anew.
+is named by a hash of everything that affects its weights and holds arrays only;
+a damaged one is computed again.
 """
 
 import dataclasses
 import hashlib
+import logging
 import pathlib
-import zipfile
 
 import jax
 import numpy as np
 
+from dppo_jax import bounded_npz
 from dppo_jax.base import Params
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.hosts import coordination
@@ -20,23 +21,30 @@ from dppo_jax.runtime.programs import state
 from dppo_jax.runtime.storage import code_version, flat_tree
 from dppo_jax.runtime.storage.files import open_atomically
 
+_log = logging.getLogger(__name__)
+_MAX_HEADERS = 64 * 2**20  # Bytes around the arrays of the file.
+
 
 def load(experiment: Experiment) -> Params | None:
-  """The weights of the warm start, on the device; None if none are kept.
+  """Weights of the warm start, on the device; None if not in the cache.
 
   Args:
-    experiment: whose `sft.cache` is looked into.
+    experiment: the run, with the folder `sft.cache`.
   """
   path = _path(experiment)
   if path is None:
     return None
   like = state.abstract_params(experiment)
   wanted = flat_tree.flatten(like)
+  sizes = [leaf.size * leaf.dtype.itemsize for leaf in wanted.values()]
   try:
-    with path.open('rb') as file:  # numpy leaves a damaged one open.
-      arrays = np.load(file, allow_pickle=False)
-      stored = {name: arrays[name] for name in arrays.files}
-  except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile):
+    stored = bounded_npz.read(path, max_bytes=2 * sum(sizes) + _MAX_HEADERS)
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError) as error:
+    _log.warning(
+      'sft.cache: %s is damaged (%s); the warm start is made anew', path, error
+    )
     return None
   described = flat_tree.describe(stored)
   if flat_tree.differences(described, flat_tree.describe(wanted)):
@@ -49,11 +57,11 @@ def load(experiment: Experiment) -> Params | None:
 
 
 def save(experiment: Experiment, params: Params) -> None:
-  """Keeps the weights of a warm start for the runs to come.
+  """Stores the weights of a warm start for later runs.
 
   Args:
-    experiment: that it was made by.
-    params: of its state; stay where they are.
+    experiment: the run.
+    params: its parameters, not donated.
 
   Raises:
     ValueError: the folder of `sft.cache` cannot be written.
@@ -74,9 +82,9 @@ def save(experiment: Experiment, params: Params) -> None:
 
 
 def _path(experiment: Experiment) -> pathlib.Path | None:
-  """The file of a warm start; None where none is kept.
+  """File of a warm start; None without a cache.
 
-  Of several processes none has all the weights, so they keep nothing.
+  With several processes none has all the weights, so nothing is stored.
   """
   config = experiment.sft
   if (
@@ -88,7 +96,7 @@ def _path(experiment: Experiment) -> pathlib.Path | None:
   data = experiment.data
   facts = (
     experiment.seed,
-    # The number of steps to come is a part of the optimizer's settings.
+    # The rate of SFT is constant, so the number of updates has no effect.
     dataclasses.replace(
       config,
       cache='',

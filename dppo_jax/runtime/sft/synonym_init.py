@@ -1,4 +1,4 @@
-"""Tokens that spell the same digit begin alike."""
+"""Initial embeddings that synonyms share."""
 
 import dataclasses
 
@@ -11,23 +11,25 @@ from dppo_jax.data.tasks import Task
 from dppo_jax.runtime.config.experiment import Experiment
 
 _EMBEDDING = 'embedding'
-_OWN = 0.5  # Share of its own row that a further spelling keeps.
+_OWN = 0.5  # Weight of a synonym's own initial embedding.
 
 
 def shared_start(
   experiment: Experiment, task: Task, state: TrainState, shardings: TrainState
 ) -> TrainState:
-  """Gives spellings of a digit one embedding, and half of their own on top.
+  """State in which the synonyms of a digit have nearby embeddings.
 
-  Without it a small policy does not find out within a warm start which of
-  thousands of words mean the same, as published models know of theirs.
+    e_i = e_first + e_i / 2,  for every further token i of the same digit
+
+  Pretrained models know synonyms. A small policy would not learn within a warm
+  start which of thousands of tokens mean the same.
 
   Args:
-    experiment: the run; with a published model or a tokenizer of its own,
-      nothing changes.
-    task: whose `digits` tell; without several spellings nothing changes.
-    state: at step 0, donated where anything changes.
-    shardings: of it.
+    experiment: the run; with pretrained weights or a tokenizer nothing changes.
+    task: its `digits` are the digit of each token; without synonyms nothing
+      changes.
+    state: at step 0; donated if it changes.
+    shardings: of the state.
   """
   first = first_spellings(task.digits)
   unchanged = np.array_equal(first, np.arange(first.size))
@@ -47,10 +49,10 @@ def shared_start(
 
 
 def first_spellings(digits: np.ndarray) -> np.ndarray:
-  """For every token the first one that spells its digit, i64 [V].
+  """First token with the same digit, for every token: i64 [V].
 
   Args:
-    digits: i32 [V], -1 where a token spells none; such stand for themselves.
+    digits: i32 [V], -1 for a token without a digit, which maps to itself.
 
   >>> first_spellings(np.array([-1, 4, 7, -1, 4, 7]))
   array([0, 1, 2, 3, 1, 2])

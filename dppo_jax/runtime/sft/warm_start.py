@@ -1,8 +1,9 @@
-"""Supervised warm start: imitate demonstrations, then begin anew at step 0."""
+"""SFT warm start: train on demonstrations, then restart at step 0."""
 
 import functools
 
 import jax
+import optax
 
 from dppo_jax.base import Demonstrations, TrainState
 from dppo_jax.data import tfds_builder
@@ -17,6 +18,7 @@ from dppo_jax.runtime.hosts.preemption import StopRequest
 from dppo_jax.runtime.programs import state as programs_state
 from dppo_jax.runtime.programs.compiled import vocabulary_layout
 from dppo_jax.runtime.programs.parts import Parts
+from dppo_jax.runtime.reporting import compiling
 from dppo_jax.runtime.reporting.progress import Progress
 from dppo_jax.runtime.sft import cache
 from dppo_jax.runtime.sft.synonym_init import shared_start
@@ -25,22 +27,21 @@ from dppo_jax.runtime.sft.synonym_init import shared_start
 def warm_start(
   experiment: Experiment, parts: Parts, stop: StopRequest
 ) -> TrainState:
-  """Initial state of the reinforcement phase.
+  """Initial state of the RL phase.
 
   Args:
     experiment: the run.
     parts: its parts.
-    stop: looked at after every step.
+    stop: checked after every step.
 
   Returns:
-    State at step 0; the parameters are the warm-started ones, or the initial
-    ones where `sft.num_steps` is 0.
+    State at step 0, with the parameters after SFT, or the initial ones if
+    `sft.num_steps` is 0.
 
   Raises:
-    Preempted: asked to stop; nothing is saved yet, the next run begins anew.
+    Preempted: stop was requested. Nothing is saved; the next run starts again.
   """
-  config = experiment.sft
-  if not config.num_steps:
+  if not experiment.sft.num_steps:
     return programs_state.initial_state(
       experiment, parts, parts.optimizer, parts.shardings
     )
@@ -49,39 +50,26 @@ def warm_start(
     return state_lib.adopt(
       parts.optimizer, kept, parts.shardings, experiment.seed
     )
+  state = _imitate(experiment, parts, stop)
+  cache.save(experiment, state.params)
+  return state_lib.restart(parts.optimizer, state, parts.shardings)
+
+
+def _imitate(
+  experiment: Experiment, parts: Parts, stop: StopRequest
+) -> TrainState:
+  """State after the last SFT step, with the optimizer of SFT."""
+  config = experiment.sft
   optimizer = make_optimizer(config.optimizer)
   shardings = state_lib.state_shardings(parts.policy, optimizer, parts.mesh)
   state = programs_state.initial_state(experiment, parts, optimizer, shardings)
   state = shared_start(experiment, parts.task, state, shardings)
-  layout = vocabulary_layout(experiment, parts.mesh, temperature=1.0)
-  learner = Learner(
-    loss_fn=functools.partial(
-      imitation_loss,
-      parts.policy,
-      layout,
-      config.step.prompt_length,
-      adapter_scale=parts.adapter_scale,
-    ),
-    metrics_fn=lambda batch, record: {},
-    optimizer=optimizer,
-    config=config.step,
-    mesh=parts.mesh,
-  )
+  learner = _make_learner(experiment, parts, optimizer)
   step_fn = compile_train_step(learner, shardings, shared=(None, None))
-  stream = DemonstrationStream(
-    parts.task,
-    tfds_builder.load_split(
-      experiment.data.task, 'train', experiment.data.data_dir
-    ),
-    parts.tokenizer,
-    config.batch_size,
-    experiment.data.max_prompt_length,
-    experiment.sampling.max_completion_length,
-    experiment.data.overlong,
-    config.noise,
-    experiment.seed,
-  )
-  with Progress(config.num_steps, label='warm start') as progress:
+  stream = _demonstrations(experiment, parts)
+  with Progress(
+    config.num_steps, label='warm start', clock=compiling.clock
+  ) as progress:
     for step in range(config.num_steps):
       batch = host_rows.put(
         parts.batch_sharding, Demonstrations(**stream.batch(step))
@@ -91,8 +79,47 @@ def warm_start(
       progress.update(step + 1, {'loss': f'{loss:.3f}'})
       if stop.agreed():
         raise stop.stop(
-          f'Stopped after step {step + 1} of the warm start, before anything'
-          ' was saved. Run the same command to begin anew.'
+          f'Stopped after step {step + 1} of the warm start, before the first'
+          ' checkpoint. Run the same command to start again.'
         )
-  cache.save(experiment, state.params)
-  return state_lib.restart(parts.optimizer, state, parts.shardings)
+  return state
+
+
+def _make_learner(
+  experiment: Experiment,
+  parts: Parts,
+  optimizer: optax.GradientTransformation,
+) -> Learner:
+  layout = vocabulary_layout(experiment, parts.mesh, temperature=1.0)
+  return Learner(
+    loss_fn=functools.partial(
+      imitation_loss,
+      parts.policy,
+      layout,
+      experiment.sft.step.prompt_length,
+      adapter_scale=parts.adapter_scale,
+    ),
+    metrics_fn=lambda batch, record: {},
+    optimizer=optimizer,
+    config=experiment.sft.step,
+    mesh=parts.mesh,
+  )
+
+
+def _demonstrations(
+  experiment: Experiment, parts: Parts
+) -> DemonstrationStream:
+  """Batches of the training split's demonstrations."""
+  return DemonstrationStream(
+    parts.task,
+    tfds_builder.load_split(
+      experiment.data.task, 'train', experiment.data.data_dir
+    ),
+    parts.tokenizer,
+    experiment.sft.batch_size,
+    experiment.data.max_prompt_length,
+    experiment.sampling.max_completion_length,
+    experiment.data.overlong,
+    experiment.sft.noise,
+    experiment.seed,
+  )

@@ -1,1 +1,1 @@
-"""The folder of a run: files, checkpoints, checksums, metrics."""
+"""The workdir of a run: files, checkpoints, checksums, metrics."""

@@ -1,20 +1,17 @@
 """Checkpoints: asynchronous, atomic, checked before they are read.
 
 A checkpoint is a folder named by its step. Orbax writes it under another name
-in the background and renames it when it is complete, so a process killed at
-any moment leaves whole checkpoints only. What a rename cannot promise is that
-the bytes stay the ones written: the folder lists the checksums of its files,
-and one that is missing or no longer matches makes `restore` take the
-checkpoint before.
+in the background and renames it when complete, so a killed process leaves only
+complete checkpoints. Against damage after the rename, the folder lists the
+checksums of its files; if a file is missing or does not match, `restore` falls
+back to the previous checkpoint.
 
-Arrays are stored under flat names ('params.embedding'), so a checkpoint does
-not depend on the classes that held them, nor on the mesh they were sharded
-over.
+Arrays are stored under flat names ('params.embedding'), independent of the
+classes that hold them and of the mesh that shards them.
 """
 
 from collections.abc import Callable, Mapping
 import functools
-import json
 import logging
 import math
 import os
@@ -25,10 +22,11 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from dppo_jax import bounded_json
 from dppo_jax.base import Params, TrainState
 from dppo_jax.runtime.hosts import coordination
-from dppo_jax.runtime.storage import checksums, flat_tree
-from dppo_jax.runtime.storage.files import step_number
+from dppo_jax.runtime.storage import checksums, flat_tree, late_scores
+from dppo_jax.runtime.storage.files import first_line, step_number
 
 _ARRAYS = 'state'
 _METADATA = 'metadata'
@@ -38,15 +36,15 @@ _log = logging.getLogger(__name__)
 
 
 class CheckpointError(RuntimeError):
-  """A checkpoint could not be written or read; says what is still there."""
+  """A checkpoint was not written or read; the message lists intact ones."""
 
 
 class Checkpoints:
   """The checkpoints of one run; close them before the process ends.
 
   Attributes:
-    directory: folder that holds them, one folder per step.
-    best_metric: name of the metric whose largest value is kept, too.
+    directory: one folder per step in it.
+    best_metric: metric whose best checkpoint is kept as well; larger is better.
   """
 
   def __init__(
@@ -57,13 +55,13 @@ class Checkpoints:
     *,
     read_only: bool = False,
   ):
-    """Opens the folder, and makes it unless `read_only`.
+    """Opens the folder, and creates it unless `read_only`.
 
     Args:
-      directory: where checkpoints go.
-      keep: how many of the latest ones stay; the best one stays beside them.
+      directory: of the checkpoints.
+      keep: number of latest checkpoints to keep, besides the best one.
       best_metric: key of the metrics given to `save`; larger is better.
-      read_only: look without changing anything, next to a run that saves.
+      read_only: change nothing, so that a training run may use the folder.
 
     Raises:
       ValueError: if `keep` is below 1.
@@ -89,7 +87,7 @@ class Checkpoints:
     """Returns the steps of all complete checkpoints, ascending."""
     if not self.directory.is_dir():
       return []
-    # While it is being written, the name of a checkpoint is not a number.
+    # The name of an unfinished checkpoint is not a number.
     numbers = (step_number(path.name) for path in self.directory.iterdir())
     return sorted(number for number in numbers if number is not None)
 
@@ -98,13 +96,13 @@ class Checkpoints:
     return max(self._known_steps(), default=None)
 
   def _known_steps(self) -> list[int]:
-    """The steps as process 0 sees them, while it may be changing them."""
+    """Steps as seen by process 0, the one that changes them."""
     return coordination.from_primary(self.steps, 'the checkpoints')
 
   def best_step(self) -> int | None:
     """Returns the step with the largest `best_metric`, or None.
 
-    Of equals it is the latest.
+    Ties are broken by the later step.
     """
     scores = [(self._score(step), step) for step in self.steps()]
     known = [(score, step) for score, step in scores if score is not None]
@@ -119,15 +117,15 @@ class Checkpoints:
   ) -> None:
     """Copies the state off the device and writes it in the background.
 
-    The arrays of `state` may be donated as soon as this returns. Checkpoints
-    of the same or later steps (the run went back to an earlier one) are set
-    aside under another name, not deleted.
+    The arrays of `state` may be donated once this returns. Checkpoints of the
+    same or later steps (after a run resumed from an earlier one) are renamed,
+    not deleted.
 
     Args:
       step: train steps taken, the name of the checkpoint.
-      state: what is saved, bit for bit.
+      state: saved bit for bit.
       metrics: scalars; a finite `best_metric` makes it a candidate for best.
-      metadata: anything JSON can hold, returned by `restore`.
+      metadata: JSON, returned by `restore`.
 
     Raises:
       CheckpointError: if this save, or the one before it, failed. Earlier
@@ -158,8 +156,17 @@ class Checkpoints:
     except Exception as error:
       raise self._failed(error) from error
 
+  def add_score(self, step: int, metrics: Mapping[str, Any]) -> None:
+    """Adds what an evaluation found after checkpoint `step` was saved."""
+    score = float(metrics.get(self.best_metric, math.nan))
+    if not math.isfinite(score):
+      return
+    self._scores[step] = score
+    if jax.process_index() == 0:
+      late_scores.add(self.directory, step, self.best_metric, score)
+
   def wait(self) -> None:
-    """Returns once everything saved is on disk and what is old is gone.
+    """Returns once saves are on disk and old checkpoints are deleted.
 
     Raises:
       CheckpointError: if a save failed. Earlier checkpoints are intact.
@@ -192,11 +199,10 @@ class Checkpoints:
     Args:
       abstract_state: a state of arrays or of `jax.ShapeDtypeStruct` with a
         sharding each; the mesh may differ from the one that saved. Or a
-        function of the step that gives one. Fields of the checkpoint that it
-        lacks are not read.
-      step: which checkpoint; None is the latest that is whole, and each
-        damaged one passed over is logged as an error and, unless
-        `read_only`, renamed, so that it is out of the way.
+        function of the step that returns it. Other fields of the checkpoint
+        are not read.
+      step: of the checkpoint; None for the latest intact one. Damaged ones
+        are logged as errors and, unless `read_only`, renamed.
 
     Returns:
       The state, bit for bit as it was saved, and the metadata.
@@ -217,8 +223,8 @@ class Checkpoints:
     """Reads the parameters of a checkpoint, and the metadata.
 
     Args:
-      abstract_params: as `restore` takes them, of the parameters alone.
-      step: as `restore` takes it.
+      abstract_params: of the parameters alone, as for `restore`.
+      step: as for `restore`.
 
     Raises:
       FileNotFoundError: if there is no checkpoint, or none of that step.
@@ -232,7 +238,7 @@ class Checkpoints:
   def _restore(
     self, abstract: Callable[[int], Any], step: int | None
   ) -> tuple[Any, dict[str, Any]]:
-    """The tree of a step, and the metadata."""
+    """Tree of a step, and the metadata."""
     steps = self._known_steps()
     if not steps or (step is not None and step not in steps):
       missing = 'no checkpoint' if step is None else f'no checkpoint {step}'
@@ -256,7 +262,7 @@ class Checkpoints:
       try:
         named = self._read_arrays(candidate, wanted)
       except Exception as error:
-        problem = _first_line(error)
+        problem = first_line(error)
       problem = coordination.first_problem(problem)
       if problem:
         damaged[candidate] = self._report_damage(candidate, problem)
@@ -285,7 +291,7 @@ class Checkpoints:
     )
 
   def _before_rename(self) -> None:
-    """Lists the files; in the background thread that wrote them."""
+    """Writes the checksums, in the background thread that wrote the files."""
     if jax.process_index() != 0:
       return
     pattern = f'{self._saving}{ocp.utils.TMP_DIR_SUFFIX}*'
@@ -293,23 +299,23 @@ class Checkpoints:
       checksums.write(folder, _ITEMS)
 
   def _check_record(self, step: int) -> tuple[dict[str, Any], str]:
-    """The record of a whole checkpoint, or what is wrong with it."""
+    """Record of an intact checkpoint and '', or {} and the problem."""
     try:
       checksums.check(self.directory / str(step), _ITEMS)
       return self._read_record(step), ''
     except Exception as error:
-      return {}, _first_line(error)
+      return {}, first_line(error)
 
   def _read_record(self, step: int) -> dict[str, Any]:
-    # Not by Orbax, whose readers wait for each other: one process asks.
+    # Not by Orbax, whose restore is collective: only one process calls this.
     path = self.directory / str(step) / _METADATA / _METADATA
-    return json.loads(path.read_text(encoding='utf-8'))
+    return bounded_json.read_object(path)
 
   def _read_arrays(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
     args = ocp.args.PyTreeRestore(
       item=wanted,
       restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
-      partial_restore=True,  # What is not wanted is not read.
+      partial_restore=True,  # Reads the wanted arrays only.
     )
     return self._checkpointer.restore(
       self.directory / str(step), args=ocp.args.Composite(**{_ARRAYS: args})
@@ -327,6 +333,7 @@ class Checkpoints:
       except Exception as error:
         _log.debug('checkpoints: no score of step %d: %s', step, error)
         scores = {}
+      scores |= late_scores.read(self.directory).get(str(step), {})
       self._scores[step] = scores.get(self.best_metric)
     return self._scores[step]
 
@@ -339,8 +346,8 @@ class Checkpoints:
   def _remove_unfinished(self) -> None:
     if jax.process_index() == 0:
       for path in self.directory.glob(f'*{ocp.utils.TMP_DIR_SUFFIX}*'):
-        # A writer that failed may still be adding or removing files there;
-        # what stays is removed at the next start.
+        # A failed writer may still be adding or removing files; leftovers are
+        # removed at the next start.
         shutil.rmtree(path, ignore_errors=True)
 
   def _set_aside(self, step: int, why: str) -> None:
@@ -351,11 +358,12 @@ class Checkpoints:
       target = self.directory / f'{why}-{step}-{count}'
     self._scores.pop(step, None)
     if jax.process_index() == 0:
+      late_scores.drop(self.directory, step)
       (self.directory / str(step)).rename(target)
       _log.warning('checkpoints: step %d is now %s', step, target)
 
   def _failed(self, error: Exception) -> CheckpointError:
-    # A failed checkpointer repeats its error, and leaves its files.
+    # A failed checkpointer raises its error again, and leaves its files.
     try:
       self._checkpointer.close()
     except Exception as again:
@@ -364,7 +372,7 @@ class Checkpoints:
     self._checkpointer = self._new_checkpointer()
     free = shutil.disk_usage(self.directory).free / 2**20
     return CheckpointError(
-      f'checkpoints: saving to {self.directory} failed: {_first_line(error)} '
+      f'checkpoints: saving to {self.directory} failed: {first_line(error)} '
       f'({free:.0f} MiB free there). Complete checkpoints: {self.steps()}. '
       'Make room, or lower checkpoints.keep; then the same command resumes.'
     )
@@ -386,12 +394,3 @@ def _check_writable(directory: pathlib.Path) -> None:
       f'checkpoints: cannot write to {directory}: {error.strerror}. Choose '
       'another --workdir, or change its permissions.'
     ) from error
-
-
-def _first_line(error: BaseException) -> str:
-  lines = str(error).strip().splitlines()
-  text = lines[0] if lines else ''
-  if len(text) > 240:
-    # The cause, say a full disk, stands last.
-    text = f'{text[:80]} … {text[-160:]}'
-  return f'{type(error).__name__}: {text}'

@@ -1,4 +1,4 @@
-"""Checksums of the files of a folder: written once, checked before reading."""
+"""Checksums of the files of a folder, checked before it is read."""
 
 from collections.abc import Iterable
 from concurrent import futures
@@ -6,33 +6,35 @@ import json
 import pathlib
 import zlib
 
+from dppo_jax import bounded_json
+
 FILE_NAME = 'checksums.json'
 _CHUNK = 2**24  # Bytes read at a time.
 
 
 def write(folder: pathlib.Path, parts: Iterable[str]) -> None:
-  """Lists the CRC-32 of every file below `parts` of the folder.
+  """Writes the CRC-32 of every file below `parts` to checksums.json.
 
   Args:
-    folder: gets the list, as checksums.json.
-    parts: sub-folders that are final.
+    folder: of the list.
+    parts: its sub-folders, complete.
   """
   text = json.dumps(_checksums(folder, parts), indent=0)
   (folder / FILE_NAME).write_text(text)
 
 
 def check(folder: pathlib.Path, parts: Iterable[str]) -> None:
-  """Returns if every file is as it was when `write` listed it.
+  """Raises unless every file is as `write` listed it.
 
   Args:
-    folder: holds the list.
-    parts: the sub-folders that were listed.
+    folder: of the list.
+    parts: the listed sub-folders.
 
   Raises:
     FileNotFoundError: if there is no list.
     ValueError: if the list is not readable, or files differ; names them.
   """
-  expected = json.loads((folder / FILE_NAME).read_text())
+  expected = bounded_json.read_object(folder / FILE_NAME)
   found = _checksums(folder, parts)
   wrong = [
     f'{name} {"has changed" if name in found else "is missing"}'

@@ -1,4 +1,4 @@
-"""A name for the version of the code: a hash of its sources."""
+"""Version of the code: a hash of its sources."""
 
 from collections.abc import Sequence
 import hashlib
@@ -14,12 +14,12 @@ def of_sources(
   folders: Sequence[str] = SOURCES,
   without: Sequence[str] = (),
 ) -> str:
-  """16 hexadecimal digits that name the sources below `root`.
+  """Hash of the sources below `root`, 16 hexadecimal digits.
 
   Args:
     root: of the repository.
-    folders: of it that count.
-    without: folders below them that do not.
+    folders: of sources.
+    without: folders below them to leave out.
   """
   digest = hashlib.sha256()
   for folder in folders:

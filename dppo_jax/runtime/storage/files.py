@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and folders named by steps."""
+"""Atomic writes, and folders named by steps."""
 
 from collections.abc import Iterator
 import contextlib
@@ -13,16 +13,26 @@ _STEP = re.compile('0|[1-9][0-9]{0,17}')
 
 
 def step_number(name: str) -> int | None:
-  """The step that a name stands for; None where it is no step."""
+  """Step that a file name denotes, or None."""
   return int(name) if _STEP.fullmatch(name) else None
 
 
+def first_line(error: BaseException) -> str:
+  """Class and first line of an error, at most 240 characters of it."""
+  lines = str(error).strip().splitlines()
+  text = lines[0] if lines else ''
+  if len(text) > 240:
+    # The cause, say a full disk, stands last.
+    text = f'{text[:80]} … {text[-160:]}'
+  return f'{type(error).__name__}: {text}'
+
+
 def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
-  """Writes a file that is either the old one or the new one, never half.
+  """Writes a file atomically.
 
   Args:
     path: of the file; its folder exists.
-    content: the whole of it; text is written as UTF-8.
+    content: of the file; text is written as UTF-8.
 
   Raises:
     OSError: it cannot be written; the old file is untouched.
@@ -34,11 +44,11 @@ def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def open_atomically(path: pathlib.Path) -> Iterator[IO[bytes]]:
-  """A binary file that takes the place of `path` when the block ends well.
+  """Binary file that replaces `path` when the block ends without an error.
 
-  The bytes are on the disk before the name is: after a power failure, too, a
-  reader finds the old file or the new one. Where the block raises, the old
-  file is untouched and nothing is left beside it.
+  The bytes are on disk before the rename, so a reader finds the old or the new
+  file even after a power failure. If the block raises, the old file is kept and
+  no temporary file is left.
 
   Args:
     path: of the file; its folder exists.
@@ -46,7 +56,7 @@ def open_atomically(path: pathlib.Path) -> Iterator[IO[bytes]]:
   Yields:
     The file, open for writing.
   """
-  # Of this process alone: two may write the same file, and the last one wins.
+  # Unique per process: two may write the same file, and the last one wins.
   unfinished = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
     with unfinished.open('wb') as file:

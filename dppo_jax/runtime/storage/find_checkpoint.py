@@ -1,4 +1,4 @@
-"""The checkpoint that a user names: a step, the latest, the best."""
+"""Checkpoint named by a flag: a step, the latest, or the best."""
 
 import pathlib
 
@@ -9,7 +9,7 @@ from dppo_jax.runtime.storage.files import step_number
 def find_step(
   store: Checkpoints, workdir: pathlib.Path, step: str
 ) -> int | None:
-  """The checkpoint that a command names; None is the latest that is whole.
+  """Step of the checkpoint that --step names; None for the latest intact one.
 
   Args:
     store: of the run.

@@ -1,8 +1,8 @@
-"""Pytrees as flat tables of named arrays, the form in which they are stored.
+"""Pytrees as flat dicts of named arrays, as they are stored.
 
 A name is the path of a leaf, 'params.embedding' or 'opt_state.0.mu.embedding',
-so the table does not depend on the classes of the containers. Typed PRNG keys
-are stored as the uint32 words they are made of.
+independent of the classes of the containers. Typed PRNG keys are stored as
+their uint32 key data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ from dppo_jax.base import Array
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-  """Returns the leaves by name, in the order of the tree.
+  """Leaves by name, in the order of the tree.
 
   Args:
-    tree: arrays, or `jax.ShapeDtypeStruct`s that stand for them.
+    tree: of arrays or `jax.ShapeDtypeStruct`s.
   """
   return {
     _name(path): _without_key_type(leaf)
@@ -40,7 +40,7 @@ def unflatten(like: Any, named: Mapping[str, Any]) -> Any:
 
 
 def describe(named: Mapping[str, Any]) -> dict[str, list[Any]]:
-  """Returns shape and dtype by name, as JSON can hold them."""
+  """Shape and dtype by name, as JSON values."""
   return {
     name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in named.items()
   }
@@ -49,11 +49,10 @@ def describe(named: Mapping[str, Any]) -> dict[str, list[Any]]:
 def differences(
   stored: Mapping[str, Sequence[Any]], wanted: Mapping[str, Sequence[Any]]
 ) -> list[str]:
-  """Compares two descriptions.
+  """Differences of two descriptions.
 
   Returns:
-    One line for each name that only one side has, or whose shape or dtype
-    differs.
+    One line per name that only one side has, or whose shape or dtype differs.
   """
   return [
     f'{name}: stored {_show(stored, name)}, wanted {_show(wanted, name)}'
@@ -65,11 +64,11 @@ def differences(
 def check_same(
   stored: Mapping[str, Sequence[Any]], wanted: Mapping[str, Any], step: int
 ) -> None:
-  """Refuses a checkpoint whose arrays are not those wanted.
+  """Raises if the arrays of a checkpoint are not the wanted ones.
 
   Args:
-    stored: of `describe`; what belongs to no wanted field is passed over.
-    wanted: of `flatten`.
+    stored: from `describe`; fields that are not wanted are ignored.
+    wanted: from `flatten`.
     step: of the checkpoint, for the message.
 
   Raises:

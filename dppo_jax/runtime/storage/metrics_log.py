@@ -1,9 +1,9 @@
-"""Metrics and samples as lines of JSON that a resumed run continues exactly.
+"""Metrics and samples as JSON lines that a resumed run continues exactly.
 
-A line is handed to the operating system as soon as it is written, so killing
-the process loses none. Whoever saves checkpoints writes the lines of a step
-before its checkpoint: on resume everything after the restored step is dropped
-and written again, and the file ends up as if the run had never stopped.
+Each line is flushed to the operating system, so a killed process loses none.
+The lines of a step are written before its checkpoint. On resume, lines after
+the restored step are dropped and written again: the file ends up as if the run
+had never stopped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from dppo_jax import bounded_json
 from dppo_jax.runtime.storage.files import write_atomically
 
 METRICS_FILE = 'metrics.jsonl'
@@ -26,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class Sample(NamedTuple):
-  """A completion and what its verifier said."""
+  """A completion and its verdict."""
 
   prompt: str
   completion: str
@@ -35,36 +36,27 @@ class Sample(NamedTuple):
 
 
 class MetricWriter:
-  """Appends metrics to metrics.jsonl and, if wanted, to TensorBoard."""
+  """Appends metrics to metrics.jsonl, and hands them to other writers."""
 
   def __init__(
     self,
     workdir: str | os.PathLike[str],
-    tensorboard: bool,
     start_step: int | None,
+    others: Sequence[Any] = (),
   ):
-    """Opens the files and drops what the restored step has not seen.
+    """Opens the file and drops what the restored step has not seen.
 
     Args:
-      workdir: folder of metrics.jsonl and tensorboard/; made if absent.
-      tensorboard: also write TensorBoard events.
+      workdir: folder of metrics.jsonl; made if absent.
       start_step: the restored step, whose lines stay; None starts afresh.
+      others: receive the finite metrics as numbers, by `write(step, row)`, and
+        are closed with this one.
 
     Raises:
       OSError: if the folder cannot be written.
     """
     self._lines = _JsonLines(pathlib.Path(workdir) / METRICS_FILE, start_step)
-    self._events: Any = None
-    if tensorboard:
-      # Only who wants it waits for the import.
-      import tensorboardX
-
-      self._events = tensorboardX.SummaryWriter(
-        logdir=os.fspath(pathlib.Path(workdir) / 'tensorboard'),
-        # TensorBoard then hides what an earlier process wrote beyond it.
-        purge_step=0 if start_step is None else start_step + 1,
-        flush_secs=10,
-      )
+    self._others = others
 
   def write(self, step: int, metrics: Mapping[str, Any]) -> None:
     """Writes one line, `{"step": 3, "loss/total": 0.25, …}`.
@@ -73,22 +65,21 @@ class MetricWriter:
 
     Args:
       step: train steps taken.
-      metrics: scalars of Python, numpy or jax, timings ('time/…') among them.
+      metrics: scalars of Python, numpy or jax, including timings ('time/…').
         A non-finite one becomes "NaN", "Infinity" or "-Infinity": valid JSON
         that `float` reads back.
     """
     row = {name: to_json(value) for name, value in metrics.items()}
     self._lines.append({'step': int(step), **row})
-    if self._events is not None:
-      for name, value in row.items():
-        if not isinstance(value, str):
-          self._events.add_scalar(name, value, step)
+    numbers = {n: v for n, v in row.items() if not isinstance(v, str)}
+    for other in self._others:
+      other.write(int(step), numbers)
 
   def close(self) -> None:
-    """Closes the files; nothing written before depends on it."""
+    """Closes the files; written lines are safe without it."""
     self._lines.close()
-    if self._events is not None:
-      self._events.close()
+    for other in self._others:
+      other.close()
 
   def __enter__(self) -> Self:
     return self
@@ -98,20 +89,20 @@ class MetricWriter:
 
 
 class SampleWriter:
-  """Appends completions to samples.jsonl."""
+  """Writer of completions to samples.jsonl."""
 
   def __init__(self, workdir: str | os.PathLike[str], start_step: int | None):
     """Opens the file; arguments as for `MetricWriter`."""
     self._lines = _JsonLines(pathlib.Path(workdir) / SAMPLES_FILE, start_step)
 
   def write(self, step: int, samples: Sequence[Sample]) -> None:
-    """Writes a line a sample: step, prompt, completion, reward, reason."""
+    """Writes one line per sample: step, prompt, completion, reward, reason."""
     for sample in samples:
       row = sample._asdict() | {'reward': to_json(sample.reward)}
       self._lines.append({'step': int(step), **row})
 
   def close(self) -> None:
-    """Closes the file; nothing written before depends on it."""
+    """Closes the file; written lines are safe without it."""
     self._lines.close()
 
   def __enter__(self) -> Self:
@@ -122,7 +113,7 @@ class SampleWriter:
 
 
 def to_json(value: Any) -> int | float | str:
-  """Returns a scalar as JSON can hold it.
+  """Scalar as a JSON value.
 
   Args:
     value: a scalar of Python, numpy or jax. An f32 is written with the fewest
@@ -143,15 +134,15 @@ def to_json(value: Any) -> int | float | str:
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-  """Reads a file of JSON lines, without those that are cut off or damaged.
+  """Rows of a file of JSON lines, without truncated or damaged ones.
 
-  A damaged one is told of; the last, where the file is being written, is not.
+  Damaged lines are logged, except for the last, which may be in progress.
 
   Args:
     path: metrics.jsonl or samples.jsonl; need not exist.
 
   Returns:
-    The rows that are whole, in order; each holds at least 'step'.
+    The intact rows, in order; each has at least 'step'.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -170,19 +161,19 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def _parse(line: bytes) -> dict[str, Any] | None:
   try:
-    row = json.loads(line)
-  except (ValueError, RecursionError):
+    row = bounded_json.parse(line)
+  except ValueError:
     return None
   whole = isinstance(row, dict) and type(row.get('step')) is int
   return row if whole else None
 
 
 class _JsonLines:
-  """A file of JSON lines, cut back to the restored step when opened."""
+  """File of JSON lines, truncated to the restored step when opened."""
 
   def __init__(self, path: pathlib.Path, start_step: int | None):
     path.parent.mkdir(parents=True, exist_ok=True)
-    _cut_back(path, -1 if start_step is None else start_step)
+    _drop_later_steps(path, -1 if start_step is None else start_step)
     self._file = path.open('a', encoding='utf-8')
 
   def append(self, row: Mapping[str, Any]) -> None:
@@ -194,11 +185,11 @@ class _JsonLines:
     self._file.close()
 
 
-def _cut_back(path: pathlib.Path, last_step: int) -> None:
-  """Drops later steps and a cut-off line; the file is old or new, never half.
+def _drop_later_steps(path: pathlib.Path, last_step: int) -> None:
+  """Drops later steps and a truncated last line, atomically.
 
-  Damaged lines before the last are put into a file beside it: they are what is
-  left of a step that nobody records again.
+  Other damaged lines are moved to a file beside it: they are what remains of a
+  step that will not be recorded again.
   """
   if not path.is_file():
     return
@@ -209,7 +200,7 @@ def _cut_back(path: pathlib.Path, last_step: int) -> None:
   for number, line in enumerate(lines, 1):
     row = _parse(line)
     if row is None and line.endswith(b'\n'):
-      if last_step >= 0:  # Else the run begins anew.
+      if last_step >= 0:  # Otherwise the run starts again.
         damaged.append(line)
         aside = path.with_name(f'{path.name}.{_DAMAGED}')
         _log.warning(

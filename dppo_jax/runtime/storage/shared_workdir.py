@@ -1,8 +1,7 @@
-"""Collectives around a workdir: what all hosts of a run do at once.
+"""Collective operations on a workdir, called by all hosts of a run.
 
-Process 0 makes, locks and writes the folder with the functions of `workdir`,
-which know of one process only; the others wait for what comes of it, and fail
-with its error.
+Process 0 creates, locks and writes the folder with the single-process functions
+of `workdir`; the others wait for its result, and fail with its error.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ import jax
 from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.storage import code_version, workdir
 
-# Keys that may differ from host to host: where each keeps its own files.
+# Keys that may differ between hosts: local folders and workers.
 HOST_KEYS = (
   'compilation_cache',
   'data.data_dir',
@@ -28,13 +27,13 @@ _TOKEN = 'hosts'
 
 
 def check_hosts(config: dict[str, Any]) -> None:
-  """Checks that all hosts run one config with one version of the code.
+  """Checks that all hosts have the same config and version of the code.
 
   Args:
-    config: as given on the command line, before it is resolved.
+    config: of the command line, before it is resolved.
 
   Raises:
-    ValueError: on every host; names the first that differs, and in what.
+    ValueError: on every host; names the first host that differs, and how.
   """
   if coordination.is_single_process():
     return
@@ -62,24 +61,26 @@ def _differences(mine: dict[str, Any], theirs: dict[str, Any]) -> Sequence[str]:
 def opened(
   named: str, resolved: dict[str, Any], *, extend: bool = False
 ) -> Iterator[pathlib.Path]:
-  """Makes the folder of a run, locks it, and checks the config it holds.
+  """Creates and locks the workdir of a run, and checks the config in it.
 
   Args:
     named: the folder.
     resolved: config of this run.
-    extend: lets a run that goes on have more steps than it had.
+    extend: allows a resumed run more steps than before.
 
   Yields:
     Its path.
 
   Raises:
     ValueError: on every host: it cannot be written, another job trains in it,
-      it holds a run of another config, or the hosts do not share it.
+      it holds a run of another config or files of no run, or the hosts do not
+      share it.
   """
   with contextlib.ExitStack() as stack:
     token = secrets.token_hex(8)
 
     def prepare() -> list[str]:
+      workdir.check_empty(named)
       folder = workdir.open_workdir(named)
       stack.enter_context(workdir.locked(folder))
       told = workdir.check_config(folder, resolved, extend=extend)
@@ -97,7 +98,7 @@ def opened(
 
 
 def _check_shared(folder: pathlib.Path, token: str) -> None:
-  """Every host must see what process 0 wrote."""
+  """Raises unless every host sees what process 0 wrote."""
   problem = ''
   try:
     if (folder / _TOKEN).read_text() != token:

@@ -1,6 +1,6 @@
-"""A workdir as one process uses it: its lock, and the config it holds.
+"""Workdir of a run, for one process: its lock, and the config in it.
 
-What several hosts agree on about it is in `shared_workdir`.
+See `shared_workdir` for several hosts.
 """
 
 from collections.abc import Collection, Iterator
@@ -12,16 +12,21 @@ import pathlib
 import re
 from typing import Any
 
+from dppo_jax import bounded_json
+from dppo_jax.commands import entry_points
 from dppo_jax.runtime.storage import metrics_log
 from dppo_jax.runtime.storage.files import step_number, write_atomically
 
 CONFIG = 'config.json'
-INPUTS = 'inputs.json'  # What the run reads, by content.
+INPUTS = 'inputs.json'  # Hashes of the files that the run reads.
 CHECKPOINTS = 'checkpoints'
 LOCK = 'lock'
+# One of them is in every folder that a run has begun in.
+_OF_A_RUN = (CONFIG, LOCK, CHECKPOINTS, metrics_log.METRICS_FILE)
+_LOGS = ('.err', '.log', '.out', '.txt')
+_MAX_SHOWN = 3
 
-# Keys that may change when a run is resumed: none of them changes a number
-# that the run computes.
+# Keys that may change when a run is resumed: they do not affect its numbers.
 FREE_KEYS = (
   'checkpoints.keep',
   'compilation_cache',
@@ -33,8 +38,8 @@ FREE_KEYS = (
   'sft.cache',
   'writers',
 )
-# Keys that say where something lies. What lies there is compared by content,
-# once it has been read; see `inputs`.
+# Keys that are paths. The files are compared by content, once they have been
+# read; see `programs.inputs`.
 DATA_PATHS = ('data.files', 'evaluation.files')
 FOLDER_PATHS = (
   'data.tokenizer',
@@ -58,10 +63,10 @@ def _check_local(workdir: str | os.PathLike[str]) -> None:
 
 
 def open_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:
-  """Makes the folder if need be and checks that it can be written.
+  """Path of the folder, after creating it and checking that it is writable.
 
   Raises:
-    ValueError: it cannot, or it is an address and no folder.
+    ValueError: it is not writable, or is an address such as gs://….
   """
   _check_local(workdir)
   folder = pathlib.Path(workdir).expanduser().absolute()
@@ -78,11 +83,41 @@ def open_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:
   return folder
 
 
+def check_empty(workdir: str | os.PathLike[str]) -> None:
+  """Refuses a folder with files of anything but a run.
+
+  Logs and hidden files may be there before a run: a job's output, say.
+
+  Args:
+    workdir: may not exist.
+
+  Raises:
+    ValueError: names some of the files.
+  """
+  _check_local(workdir)
+  folder = pathlib.Path(workdir).expanduser().absolute()
+  if not folder.is_dir() or any((folder / name).exists() for name in _OF_A_RUN):
+    return
+  others = sorted(
+    path.name
+    for path in folder.iterdir()
+    if not path.name.startswith('.') and path.suffix not in _LOGS
+  )
+  if others:
+    shown = ', '.join(others[:_MAX_SHOWN])
+    more = len(others) - _MAX_SHOWN
+    shown += f' and {more} more' if more > 0 else ''
+    raise ValueError(
+      f'--workdir: {folder} holds no run, and other files ({shown}); name a'
+      ' folder that is new or empty.'
+    )
+
+
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path) -> Iterator[None]:
-  """Keeps a second process from training in the same folder.
+  """Lock against a second training process in the same folder.
 
-  The lock dies with the process, however it ends.
+  It is released when the process ends in any way.
 
   Raises:
     ValueError: another process holds it.
@@ -99,23 +134,23 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def has_begun(workdir: pathlib.Path) -> bool:
-  """Whether a run has saved a checkpoint there."""
+  """Whether a run has saved a checkpoint in this folder."""
   names = [path.name for path in (workdir / CHECKPOINTS).glob('*')]
   return any(step_number(name) is not None for name in names)
 
 
 def last_recorded(workdir: pathlib.Path) -> int:
-  """The last train step that left a line of metrics; 0 where none did."""
+  """Last train step with a line of metrics; 0 without any."""
   rows = metrics_log.read_rows(workdir / metrics_log.METRICS_FILE)
   return max((row['step'] for row in rows), default=0)
 
 
 def _check_whole(workdir: pathlib.Path) -> None:
-  """Refuses to begin anew where a run has lost a part of itself.
+  """Raises if a part of a run is missing, instead of starting again.
 
-  A run records its first step once its first checkpoint is whole: records
-  without a checkpoint are those of a run whose checkpoints were removed, and
-  beginning anew would overwrite them.
+  A run records its first step after its first complete checkpoint. Records
+  without a checkpoint thus belong to a run whose checkpoints were removed, and
+  a new start would overwrite them.
   """
   begun = has_begun(workdir)
   if begun and not (workdir / CONFIG).exists():
@@ -140,22 +175,20 @@ def check_config(
 ) -> list[str]:
   """Records the config of a new run, or compares it with the recorded one.
 
-  A run that has recorded no step yet has nothing to lose: its config is
-  replaced.
-  Where something lies may change in a run that goes on, for what lies there is
-  compared by its content.
+  The config of a run without a checkpoint is replaced. Paths may change in a
+  resumed run, since files are compared by content.
 
   Args:
     workdir: of the run.
     resolved: its config.
-    extend: lets `num_steps` be more than it was.
+    extend: allows more `num_steps` than before.
 
   Returns:
-    'path: recorded -> mine' of what may differ and does, to be told.
+    Allowed differences, 'path: recorded -> mine', to be reported.
 
   Raises:
-    ValueError: the folder holds a run of another config, and lists what
-      differs; or one that lost its config or all of its checkpoints.
+    ValueError: the folder has a run of another config (the message lists the
+      differences), or one without its config or checkpoints.
   """
   _check_whole(workdir)
   path = workdir / CONFIG
@@ -171,6 +204,8 @@ def check_config(
       _check_extension(recorded)
       before[_LENGTH] = after[_LENGTH]
       changes = list(differences(before, after))
+    if len(changes) == 1 and changes[0].startswith(f'{_LENGTH}: '):
+      _refuse_length(workdir, recorded[_LENGTH], mine[_LENGTH])
     if changes:
       listed = '\n'.join(f'  {change}' for change in changes)
       hint = (
@@ -185,6 +220,19 @@ def check_config(
   return told
 
 
+def _refuse_length(workdir: pathlib.Path, before: int, after: int) -> None:
+  """Refuses another number of steps, with what lets a longer run go on."""
+  hint = (
+    f'add --extend to go on to step {after}'
+    if after > before
+    else 'a run can be extended, not shortened; give it its own num_steps'
+  )
+  raise ValueError(
+    f'--workdir: {workdir} holds a run of num_steps={before}, now {after};'
+    f' {hint}, or choose another --workdir.'
+  )
+
+
 def _longer(recorded: dict[str, Any], mine: dict[str, Any]) -> bool:
   if _LENGTH not in recorded or _LENGTH not in mine:
     return False
@@ -192,7 +240,7 @@ def _longer(recorded: dict[str, Any], mine: dict[str, Any]) -> bool:
 
 
 def _check_extension(recorded: dict[str, Any]) -> None:
-  """Refuses to extend what ended as no longer run would have."""
+  """Raises if the end of the run differs from the middle of a longer one."""
   lag = recorded['sampling']['lag']
   if lag:
     raise ValueError(
@@ -203,12 +251,12 @@ def _check_extension(recorded: dict[str, Any]) -> None:
 
 
 def _placed(config: dict[str, Any], by_content: bool) -> dict[str, Any]:
-  """A config that spells every path in one way, or whose paths say nothing.
+  """Config with normalized paths, or without them.
 
   Args:
-    config: plain.
-    by_content: whether what lies there is compared elsewhere; then only
-      whether a folder is named counts.
+    config: plain nested dicts.
+    by_content: whether files are compared elsewhere; then of a path only
+      whether it is set is kept.
   """
   copy = json.loads(json.dumps(config))
 
@@ -229,7 +277,7 @@ def _placed(config: dict[str, Any], by_content: bool) -> dict[str, Any]:
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
-  """The recorded config, as plain nested dicts.
+  """Recorded config, as plain nested dicts.
 
   Raises:
     ValueError: there is none, or it is damaged.
@@ -245,13 +293,13 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """The contents of a JSON file of a run.
+  """Contents of a JSON file of a run.
 
   Raises:
     ValueError: it is damaged.
   """
   try:
-    return json.loads(path.read_text())
+    return bounded_json.read_object(path)
   except (ValueError, OSError) as error:
     raise ValueError(
       f'--workdir: {path} is damaged ({error}); restore it, or choose'
@@ -260,11 +308,11 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def overlay(config: Any, recorded: dict[str, Any]) -> Any:
-  """Puts recorded values into a config of configs/default.py.
+  """Config of configs/default.py with recorded values.
 
   Args:
     config: a ConfigDict, changed in place.
-    recorded: of `read_config`.
+    recorded: from `read_config`.
 
   Returns:
     `config`.
@@ -279,7 +327,8 @@ def overlay(config: Any, recorded: dict[str, Any]) -> Any:
     listed = '\n'.join(f'  {change}' for change in changes)
     raise ValueError(
       f'--workdir: its {CONFIG} was written by another version; against'
-      f' configs/default.py:\n{listed}\nUse the version that trained it.'
+      f' {entry_points.keys_file()}:\n{listed}\nUse the version that trained'
+      ' it.'
     )
   config.update(recorded)
   return config

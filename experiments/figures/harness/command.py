@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from absl import flags
 
-from dppo_jax.analysis import drawing, panels, table
+from dppo_jax import bounded_json
+from dppo_jax.analysis import drawing, facets, panels, table
 from dppo_jax.analysis.jobs import pool
 from dppo_jax.analysis.jobs.job import Outcome
 from dppo_jax.experiments.figures.harness import readme
@@ -148,6 +149,15 @@ def make(
   return 1 if failed else 0
 
 
+def panels_of(figure: Figure, points: table.Points) -> list[panels.Panel]:
+  """Panels as drawn: crowded ones apart, variants by their shown names."""
+  return [
+    part
+    for panel in figure.panels(points)
+    for part in facets.apart(facets.named(panel))
+  ]
+
+
 def redraw(figure: Figure, docs: str | None, out: pathlib.Path) -> None:
   """Plots, judges and writes README.md, from the CSV and facts.json.
 
@@ -161,12 +171,15 @@ def redraw(figure: Figure, docs: str | None, out: pathlib.Path) -> None:
   """
   found = table.read(out / f'{figure.name}.csv')
   try:
-    facts = json.loads((out / FACTS).read_text())
+    facts = bounded_json.read_object(out / FACTS)
   except (OSError, ValueError) as error:
-    raise ValueError(f'{out / FACTS}: cannot be read ({error}).') from error
+    raise ValueError(
+      f'{out / FACTS}: cannot be read ({error}); draw the figure anew, without'
+      ' --redraw.'
+    ) from error
   about = f'{figure.paper} · {readme.about(facts)}'
   title = '\n'.join((figure.title, about, panels.BANDS))
-  drawn = figure.panels(found)
+  drawn = panels_of(figure, found)
   drawing.draw(out / figure.name, title, drawn)
   findings = figure.judge(found)
   text = readme.write(figure, docs, facts, findings)
@@ -206,7 +219,7 @@ def _keep_aside(
 ) -> None:
   """Moves results of other code or another tier to `earlier/`."""
   try:
-    facts = json.loads((out / FACTS).read_text())
+    facts = bounded_json.read_object(out / FACTS)
     before, of_tier = str(facts['code']), str(facts['tier'])
   except (OSError, ValueError, KeyError, TypeError):
     before, of_tier = 'unknown', 'unknown'

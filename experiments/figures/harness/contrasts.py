@@ -50,23 +50,10 @@ def contrast(
   how_high, highs = _as_group(high)
   how_low, lows = _as_group(low)
   seeds = _shared_seeds(points, (*highs, *lows), column, where or {})
-  # Per group, [variants, seeds].
-  above, below = (
-    np.array(
-      [
-        [
-          points.by_seed(column, variant=v, seed=s, **(where or {}))[0]
-          for s in seeds
-        ]
-        for v in group
-      ]
-    )
-    for group in (highs, lows)
-  )
-  upper, lower = (
-    GROUPINGS[how](group, axis=0)
-    for how, group in ((how_high, above), (how_low, below))
-  )
+  above = _values(points, highs, seeds, column, where or {})
+  below = _values(points, lows, seeds, column, where or {})
+  upper = GROUPINGS[how_high](above, axis=0)
+  lower = GROUPINGS[how_low](below, axis=0)
   # A minimum is below a maximum by chance alone, so the reversed claim uses the
   # reversed reductions.
   reverse = GROUPINGS[_REVERSED[how_low]](below, axis=0)
@@ -102,10 +89,7 @@ def alike(
     effect: the least difference that counts, as for claims of a difference.
   """
   seeds = _shared_seeds(points, (one, other), column, {})
-  both = [
-    np.array([points.by_seed(column, variant=v, seed=s)[0] for s in seeds])
-    for v in (one, other)
-  ]
+  both = _values(points, (one, other), seeds, column, {})
   differences = both[0] - both[1]
   seen = ''
   if seeds:
@@ -119,6 +103,22 @@ def alike(
     word, p = verdicts.OPPOSITE, either
   rule = f'|{one} − {other}| < {effect:g}'
   return verdicts.finding(claim, rule, differences, seen, word, p)
+
+
+def _values(
+  points: Points,
+  variants: Sequence[str],
+  seeds: Sequence[str],
+  column: str,
+  where: Mapping[str, str],
+) -> np.ndarray:
+  """A column's mean over each run, f64 [variants, seeds]."""
+  return np.array(
+    [
+      [points.by_seed(column, variant=v, seed=s, **where)[0] for s in seeds]
+      for v in variants
+    ]
+  )
 
 
 def _shared_seeds(

@@ -157,13 +157,19 @@ def beside(trained: Iterable[Row]) -> Iterator[Row]:
 def counted(points: Points) -> list[Panel]:
   """Panels of refreshes by start and by optimizer."""
   titles = {
-    'ascent': 'Until p = .5, by p0: only the mask limits',
-    'gradient': 'Until p = .5, p0 = 1 / V or less: a weak optimizer',
+    'ascent': 'Until p = .5, by p0 (mask only)',
+    'gradient': 'Until p = .5, by a weak optimizer',
   }
   found = []
   for problem, title in titles.items():
     of_problem = points.where(problem=problem)
-    panel = panels.grouped(of_problem, 'refreshes', title, 'refreshes of μ')
+    panel = panels.grouped(
+      of_problem,
+      'refreshes',
+      title,
+      'refreshes of μ',
+      ordered=problem == 'ascent',
+    )
     found.append(dataclasses.replace(panel, y_log=True))
   return found
 

@@ -43,7 +43,7 @@ def test_the_key_names_all_that_decides_a_number():
     assert first != job_lib.key(_job(**change), 'code'), change
 
 
-def test_the_key_ignores_what_changes_no_number():
+def test_the_key_ignores_settings_that_do_not_affect_numbers():
   first = job_lib.key(_job(), 'code')
   for change in (
     {'compilation_cache': '/elsewhere'},
@@ -56,7 +56,7 @@ def test_the_key_ignores_what_changes_no_number():
   assert first == job_lib.key(named, 'code')
 
 
-def test_the_version_is_of_what_computes(monkeypatch, tmp_path):
+def test_the_code_version_is_of_code_that_runs_train(monkeypatch, tmp_path):
   for path, text in {
     'dppo_jax/a.py': '1',
     'dppo_jax/planning/b.py': '2',
@@ -74,7 +74,7 @@ def test_the_version_is_of_what_computes(monkeypatch, tmp_path):
   assert job_lib.code_version() != before
 
 
-def test_only_whole_facts_are_a_result(tmp_path):
+def test_incomplete_facts_are_no_result(tmp_path):
   made = _job()
   facts = {'wall_s': 1.0, 'cpu_s': 2.0, 'device': 'x'}
   for text in ('', '{', '[]', '{"wall": 1}'):

@@ -98,3 +98,31 @@ def test_sigterm_ends_the_process_and_keeps_what_is_done(tmp_path):
   )
   with pytest.raises(ProcessLookupError):  # It was waited for.
     os.kill(waiting, 0)
+
+
+def test_what_is_under_way_is_told(tmp_path, monkeypatch):
+  monkeypatch.setattr(pool, '_EVERY_S', 0.01)
+  told = threading.Event()
+  lines = []
+
+  def show(line):
+    lines.append(line)
+    if line.startswith('  waits, seed 0: '):
+      told.set()
+
+  def interrupt():
+    told.wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  threading.Thread(target=interrupt).start()
+  with pytest.raises(KeyboardInterrupt):
+    pool.run_jobs([_job('waits')], tmp_path, show=show)
+  assert any(line.endswith(' s, starting') for line in lines)
+
+
+def test_the_last_line_of_a_log_is_shown(tmp_path):
+  (tmp_path / 'log.txt').write_text('x' * 5000 + '\ncompiling é …\n\n')
+  job = Job(name='a', config={'seed': 3})
+  assert pool._under_way(job, tmp_path, 21.2) == (
+    '  a, seed 3: 21 s, compiling é …'
+  )

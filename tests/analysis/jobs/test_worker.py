@@ -32,7 +32,7 @@ def served(tmp_path_factory):
   )
 
 
-def test_a_failure_is_told_and_the_next_job_runs(served):
+def test_a_failure_is_reported_and_the_next_job_runs(served):
   root, (code, replies) = served
   assert code == 0
   assert replies[0]['error'].startswith('ValueError: ')
@@ -51,7 +51,7 @@ def test_a_finished_run_keeps_its_metrics_and_no_weights(served):
   rows = metrics_log.read_rows(outcome.folder / metrics_log.METRICS_FILE)
   assert any('rewards/mean' in row for row in rows)
   assert not (outcome.folder / workdir.CHECKPOINTS).exists()
-  assert 'held-out' in (outcome.folder / worker.LOG).read_text()
+  assert 'held-out' in (outcome.folder / job_lib.LOG).read_text()
 
 
 def test_requests_are_answered_on_a_channel_of_their_own(tmp_path):

@@ -53,7 +53,7 @@ def _structure(page):
 @pytest.mark.parametrize(
   'field', ['prompts', 'completions', 'reasons', 'pieces']
 )
-def test_what_a_model_wrote_is_never_markup(field):
+def test_model_output_is_never_markup(field):
   texts = [_HOSTILE, '<!--<script>']
   if field == 'pieces':
     texts = {i: _HOSTILE for i in (1, 2, 3, 4)}
@@ -116,7 +116,7 @@ def test_numbers_are_those_of_the_record():
   assert 'recomputed' not in first
 
 
-def test_what_is_not_finite_is_no_number():
+def test_non_finite_values_become_null():
   keep = np.array([np.nan, 1, 1, 1, 1, np.inf], np.float32)
   data = _data(_render(records.hand_made(divergence=keep)))
   assert data['rows'][0]['divergence'][0] == [None, 1, 1, 1]
@@ -133,12 +133,11 @@ def test_rows_are_bounded_and_the_page_says_so(monkeypatch):
   record = records.trained(delta_low=0.05, delta_high=0.05)
   decided = [replay.own(record, records.rule())]
   everything = page_lib.choose_rows(record, decided)
-  assert everything.tolist() == list(range(records.ROWS))
+  assert sorted(everything) == list(range(records.ROWS))
   masked = np.bincount(record.row[decided[0].masked()], minlength=records.ROWS)
   monkeypatch.setattr(page_lib, 'MAX_ROWS', 5)
   chosen = page_lib.choose_rows(record, decided)
   assert sorted(masked[chosen]) == sorted(masked)[-5:]
-  assert (np.diff(chosen) > 0).all()
   data = _data(_render(record, rows=chosen))
   assert data['bounded'].startswith('5 of 24 completions')
   assert 'at most 5 rows' in data['bounded']
@@ -150,12 +149,32 @@ def test_rows_are_bounded_and_the_page_says_so(monkeypatch):
   assert len(page_lib.choose_rows(record, decided)) == 1
 
 
-def test_long_texts_are_cut():
+def test_rows_with_a_masked_token_of_the_first_rule_come_first():
+  record = records.trained(delta_low=0.05, delta_high=0.05)
+  own = replay.own(record, records.rule())
+  none = own._replace(keep=np.ones_like(own.keep))
+  masked = np.bincount(record.row[own.masked()], minlength=records.ROWS) > 0
+  assert 0 < masked.sum() < records.ROWS
+  for decided in ([own, none], [none, own]):
+    chosen = page_lib.choose_rows(record, decided)
+    first = chosen[: masked.sum()]
+    assert masked[first].all()
+    assert (np.diff(first) > 0).all()
+
+
+def test_a_token_is_no_fragment_that_the_browser_scrolls_to():
+  # It would leave the head of the card under the sticky bar.
+  page = _render(records.hand_made())
+  assert "button.id = 'token-r'" in page
+  assert 'scroll-padding' in page
+
+
+def test_long_texts_are_truncated():
   data = _data(_render(records.hand_made(prompts=['x' * 9999, 'y' * 2000])))
   assert [len(row['prompt']) for row in data['rows']] == [2001, 2000]
 
 
-def test_the_file_is_replaced_whole(tmp_path):
+def test_the_file_is_replaced_atomically(tmp_path):
   record = records.hand_made()
   path = tmp_path / 'made' / 'page.html'
   decided = [replay.own(record, records.hand_made_rule())]

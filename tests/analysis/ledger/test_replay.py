@@ -6,6 +6,7 @@ import pytest
 
 from dppo_jax.analysis.ledger import replay
 from dppo_jax.configs import default, presets
+from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
 from dppo_jax.runtime.ledger import record as record_lib
 from tests.support import factories
@@ -40,6 +41,10 @@ _RULES = {
   ),
   'gspo': dict(rule='gspo', clip_low=0.05, clip_high=0.05),
   'sapo': dict(rule='sapo'),
+  'drpo': dict(rule='drpo'),
+  'spo': dict(rule='spo', soft_clip=0.3),
+  'estr': dict(rule='estr', tau_entropy=1e-3),
+  'predictive': dict(divergence='topk_kl', direction='predictive', **_TIGHT),
 }
 
 
@@ -53,10 +58,12 @@ def test_every_rule_is_replayed_here():
 def test_the_recorded_rule_decides_as_it_did(name):
   record = records.trained(**_RULES[name])
   decided = replay.decide(record, records.rule(**_RULES[name]))
-  np.testing.assert_array_equal(decided.keep, record.keep)
+  # A weight of any size is rounded as the compiler orders its arithmetic.
+  ulps = 1e-6 if TRUST_REGIONS[decided.rule.loss.rule].signed else 0.0
+  np.testing.assert_allclose(decided.keep, record.keep, rtol=ulps)
   np.testing.assert_array_equal(decided.divergence, record.divergence)
   if name != 'none':
-    assert 0 < decided.dropped().mean() <= 1
+    assert 0 < np.abs(decided.dropped()).mean() <= 5
 
 
 @pytest.mark.parametrize('name', _RULES)
@@ -68,7 +75,8 @@ def test_another_rule_decides_as_if_trained_with_it(name):
   record = records.trained(**recorded_by)
   expected = records.trained(**_RULES[name])
   decided = replay.decide(record, records.rule(**_RULES[name]))
-  soft = TRUST_REGIONS[decided.rule.loss.rule].fn.__name__.startswith('weigh')
+  row = TRUST_REGIONS[decided.rule.loss.rule]
+  soft = row.signed or row.fn.__name__.startswith('weigh')
   np.testing.assert_allclose(
     decided.divergence, expected.divergence, atol=1e-6, rtol=1e-5
   )
@@ -101,7 +109,7 @@ def test_exact_divergences_need_the_vocabulary():
     replay.decide(records.trained(), records.rule(**whole))
 
 
-def test_what_was_not_recorded_is_named():
+def test_missing_columns_are_named():
   bare = dataclasses.replace(
     records.trained(),
     top_ids=None,
@@ -115,7 +123,7 @@ def test_what_was_not_recorded_is_named():
     replay.decide(records.trained(), records.rule('mine', anchor='recomputed'))
 
 
-def test_a_hand_made_record_is_decided_by_hand():
+def test_decisions_match_those_worked_by_hand():
   record, rule = records.hand_made(), records.hand_made_rule()
   decided = replay.decide(record, rule)
   assert decided.keep.tolist() == [0, 1, 1, 1, 1, 0]
@@ -134,7 +142,7 @@ def test_a_hand_made_record_is_decided_by_hand():
   assert decided.keep.tolist() == [0, 1, 1, 1, 1, 1]
 
 
-def test_rows_of_several_steps_are_decided_one_by_one():
+def test_rows_of_several_steps_are_replayed_separately():
   options = _RULES['cppo']
   one = records.trained(step=1, **options)
   other = records.trained(step=2, seed=3, **options)
@@ -195,7 +203,7 @@ def test_ties_give_the_nearest():
   assert (found.dropped, found.wanted) == (3, 2)
 
 
-def test_more_than_a_rule_is_asked_about_cannot_be_masked():
+def test_no_more_tokens_are_masked_than_the_rule_applies_to():
   found = replay.match(records.hand_made(), records.hand_made_rule(), 6)
   assert (found.dropped, found.wanted) == (5, 6)
 
@@ -230,12 +238,14 @@ def test_rules_without_a_threshold_are_not_matched():
     assert replay.match(records.trained(), rule, 3) is None
 
 
-def test_relatives_are_what_the_record_can_replay():
+def test_relatives_are_rules_that_the_record_can_replay():
   names = [
     r.name
     for r in replay.relatives(records.trained(), records.rule(rule='cppo'))
   ]
-  kinds = ('binary_tv', 'binary_kl', 'topk_tv', 'topk_kl')
+  # Its K is not the vocabulary.
+  kinds = [name for name, r in DIVERGENCES.items() if r.records != 'hidden']
+  assert {'binary_tv', 'binary_kl', 'topk_tv', 'topk_kl'} <= set(kinds)
   assert names == [f'cppo on {kind}' for kind in kinds]
   names = [
     r.name
@@ -243,7 +253,8 @@ def test_relatives_are_what_the_record_can_replay():
       records.hand_made(), records.rule(rule='ratio_clip')
     )
   ]
-  assert names == ['divergence on binary_tv', 'divergence on binary_kl']
+  bare = [name for name, r in DIVERGENCES.items() if r.records == 'nothing']
+  assert names == [f'divergence on {kind}' for kind in bare]
 
 
 def _resolve(text, **overrides):
@@ -291,7 +302,7 @@ def test_a_run_on_many_devices_resolves_on_one():
     ('cppo,w_min=2', r'trust_region\.w_min: got 2'),
   ],
 )
-def test_what_is_no_rule_is_refused(text, message):
+def test_unknown_rules_are_refused(text, message):
   with pytest.raises(ValueError, match=f'(?s)^--rule: .*{message}') as refusal:
     _resolve(text, **{'sampling.top_k': 5})
   assert '--rule' in str(refusal.value)

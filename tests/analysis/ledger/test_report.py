@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dppo_jax.analysis.ledger import report
+from dppo_jax.ops.divergences import DIVERGENCES
 from tests.support import ledger_records as records
 
 _DIR = pathlib.Path('run')
@@ -27,7 +28,8 @@ def test_the_recorded_rule_comes_first_and_others_are_replayed():
   assert [d.rule.name for d in found.decided] == ['recorded', 'clip']
   assert found.num_differ == 0
   names = [m.matched.name for m in found.matches]
-  assert names == ['divergence on binary_tv', 'divergence on binary_kl', 'clip']
+  kinds = [name for name, r in DIVERGENCES.items() if r.records == 'nothing']
+  assert names == [*(f'divergence on {kind}' for kind in kinds), 'clip']
   assert {m.wanted for m in found.matches} == {2}
   text = report.describe(found, _DIR, 5)
   assert text.startswith('run: steps 7; 2 completions, 6 tokens')
@@ -41,7 +43,7 @@ def test_matching_replays_at_equal_strength():
   assert [int(d.masked().sum()) for d in found.decided] == [2, 2]
 
 
-def test_what_cannot_be_matched_is_refused():
+def test_a_rule_without_thresholds_cannot_be_matched():
   rule = records.hand_made_rule(rule='none')._replace(name='free')
   with pytest.raises(ValueError, match=r"--match_share: 'free' has no thresh"):
     _examine(records.hand_made(), rule, match_share=True)
@@ -52,13 +54,13 @@ def test_what_cannot_be_matched_is_refused():
     _examine(kept, _clip(), match_share=True)
 
 
-def test_a_record_that_says_otherwise_is_told():
+def test_a_record_that_differs_from_its_replay_is_reported():
   record = records.hand_made()
   keep = record.keep.copy()
   keep[1] = 0.0
   found = _examine(dataclasses.replace(record, keep=keep))
   assert found.num_differ == 1
-  assert '1 of 6 tokens otherwise' in report.describe(found, _DIR, 5)
+  assert '1 of 6 tokens differently' in report.describe(found, _DIR, 5)
 
 
 def test_pictures_and_page_are_written(tmp_path):

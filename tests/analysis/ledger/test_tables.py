@@ -74,7 +74,7 @@ def test_tokens_most_often_masked_come_first(record, own):
   ]
 
 
-def test_soft_rules_tell_the_weight_they_take(record, own):
+def test_soft_rules_report_the_removed_weight(record, own):
   keep = np.array([0.5, 1, 1, 1, 1, 0.75], np.float32)
   soft = replay.Decided(own.rule, own.divergence, keep)
   share = tables.overall(record, soft)

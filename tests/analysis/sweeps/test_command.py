@@ -45,14 +45,16 @@ def test_an_interrupted_sweep_can_be_looked_at(
   monkeypatch.setattr(pool, 'run_jobs', interrupted)
   with pytest.raises(KeyboardInterrupt):
     _run(sweep, tmp_path)
-  assert 'goes on from here' in capsys.readouterr().err
+  assert 'The same command resumes' in capsys.readouterr().err
   assert command.show(tmp_path, made_up_sweeps.defaults(), None) == 1
   text = capsys.readouterr().out
   assert '3 runs finished, 1 not' in text
   assert 'num_steps=3, seed 1: not finished' in text
 
 
-def test_nothing_is_made_before_all_is_well(monkeypatch, tmp_path, sweep):
+def test_no_folder_is_created_for_an_invalid_sweep(
+  monkeypatch, tmp_path, sweep
+):
   monkeypatch.setattr(pool, 'run_jobs', made_up_sweeps.run_jobs())
   folder = tmp_path / 'new'
   with pytest.raises(ValueError, match='--baseline: unknown'):
@@ -64,7 +66,9 @@ def test_nothing_is_made_before_all_is_well(monkeypatch, tmp_path, sweep):
   assert not folder.exists()
 
 
-def test_lines_for_a_cluster_leave_what_a_report_needs(tmp_path, capsys, sweep):
+def test_printed_commands_record_the_sweep_for_a_report(
+  tmp_path, capsys, sweep
+):
   assert command.print_lines(sweep, tmp_path, made_up_sweeps.defaults()) == 0
   lines = capsys.readouterr().out.splitlines()
   assert len(lines) == 4

@@ -12,6 +12,9 @@ from dppo_jax.runtime.storage import metrics_log, workdir
 from tests.support import ledger_records as records
 from tests.support import made_up_sweeps, pictures
 
+# Labels of two runs, word by word.
+_PAIR = ['name=a,', 'delta=0.1', '|', 'name=b,', 'delta=absent']
+
 
 def _two(tmp_path, first='one', second='two'):
   one = made_up_sweeps.run(
@@ -40,11 +43,11 @@ def test_configs_and_metrics(tmp_path):
   assert ['rewards/mean,', 'last', '0.3', '0.5'] in lines
   assert ['rewards/mean,', 'mean', '0.2', '0.5'] in lines
   assert 'Ledgers' not in text
-  assert 'has no interval: what differs may be its seed' in text
+  assert 'no interval: a difference may be due to the seed' in text
   out = tmp_path / 'out'
   assert table.read(out / compare.POINTS).values('variant') == [
-    'one',
-    'two',
+    'name=a, delta=0.1',
+    'name=b, delta=absent',
   ]
   # Reward, held-out, mismatch, masked; no entropy was measured.
   assert len(pictures.drawn(out / 'compare.svg')) == 8
@@ -59,9 +62,10 @@ def test_ledgers(tmp_path):
   _record(folders[1], dataclasses.replace(record, keep=keep))
   text = compare.compare(folders, tmp_path / 'out')
   lines = [line.split() for line in text.splitlines()]
-  assert ['one', '6', '2', '33.33%', '1', '1', '1', '33.33%'] in lines
-  assert ['two', '6', '2', '33.33%', '2', '0', '0', '33.33%'] in lines
-  assert ['one', '|', 'two', '6', '1', '1', '1', '33.3%'] in lines
+  counts = ['6', '2', '33.33%']
+  assert [*_PAIR[:2], *counts, '1', '1', '1', '33.33%'] in lines
+  assert [*_PAIR[3:], *counts, '2', '0', '0', '33.33%'] in lines
+  assert [*_PAIR, '6', '1', '1', '1', '33.3%'] in lines
 
 
 def test_ledgers_without_a_common_step_or_of_one_run(tmp_path):
@@ -73,11 +77,14 @@ def test_ledgers_without_a_common_step_or_of_one_run(tmp_path):
   assert 'Masked sets' not in text
   _record(folders[1], dataclasses.replace(record, step=record.step + 1))
   text = compare.compare(folders, tmp_path / 'out')
-  assert 'No step is in all ledgers' in text
+  assert 'No step was recorded by every run' in text
 
 
-def test_equal_names_are_told_apart_and_hostile_ones_shown(tmp_path):
-  folders = _two(tmp_path, 'a/<b>$x_{', 'c/<b>$x_{')
+def test_equal_names_get_distinct_labels_and_hostile_ones_are_escaped(tmp_path):
+  folders = [
+    str(made_up_sweeps.run(tmp_path / name / '<b>$x_{', [0.1], seed=0))
+    for name in ('a', 'c')
+  ]
   text = compare.compare(folders, tmp_path / 'out')
   assert 'a/<b>$x_{' in text
   page = (tmp_path / 'out' / compare.PAGE).read_text()
@@ -85,7 +92,7 @@ def test_equal_names_are_told_apart_and_hostile_ones_shown(tmp_path):
   assert 'c/&lt;b&gt;$x_{' in page
 
 
-def test_what_is_no_run_is_named(tmp_path):
+def test_folders_without_a_run_are_named(tmp_path):
   good, _ = _two(tmp_path / 'sweep')
   fresh = made_up_sweeps.run(tmp_path / 'fresh', [])
   (fresh / metrics_log.METRICS_FILE).unlink()
@@ -102,7 +109,7 @@ def test_what_is_no_run_is_named(tmp_path):
     compare.compare(folders, tmp_path / 'out')
   told = str(caught.value)
   assert f'{tmp_path}/sweep: holds no run' in told
-  assert 'It has runs in it: one, two.' in told
+  assert 'Runs in it: one, two.' in told
   assert f'{fresh}: has not trained yet' in told
   for folder in (broken, odd, wrong):
     assert f'{folder}: ' in told

@@ -78,7 +78,7 @@ def test_lines():
   assert (c.num_seeds, c.num_judged) == (0, 0)
 
 
-def test_a_run_is_condensed_to_what_was_measured():
+def test_a_run_is_condensed_to_its_measured_values():
   steps = [
     {
       'variant': 'a',

@@ -9,7 +9,7 @@ from dppo_jax.runtime.storage import workdir
 from tests.support import made_up_sweeps
 
 
-def test_what_is_written_is_read_back(tmp_path):
+def test_a_sweep_round_trips(tmp_path):
   sweep = made_up_sweeps.sweep(*made_up_sweeps.DELTAS)
   assert plan.write(tmp_path, sweep) == ''
   found = plan.read(tmp_path)
@@ -47,9 +47,9 @@ def test_a_sweep_may_grow_and_not_change(tmp_path):
   assert len(plan.read(tmp_path).variants) == 2
 
 
-def test_runs_of_other_sources_are_told_of(tmp_path):
+def test_runs_of_other_code_are_reported(tmp_path):
   plan.write(tmp_path, made_up_sweeps.sweep(code='a'))
-  assert 'sources have changed' in plan.write(
+  assert 'code has changed' in plan.write(
     tmp_path, made_up_sweeps.sweep(code='b')
   )
   assert plan.read(tmp_path).code == 'b'
@@ -64,7 +64,7 @@ def test_the_folder_of_a_run_is_no_place_for_a_sweep(tmp_path):
 @pytest.mark.parametrize(
   'text', ['', '{', '[]', '{"format": 9}', '{"format": 1, "variants": []}']
 )
-def test_what_is_no_sweep_is_not_read(tmp_path, text):
+def test_damaged_sweeps_are_refused(tmp_path, text):
   with pytest.raises(ValueError, match='holds no sweep'):
     plan.read(tmp_path)
   (tmp_path / plan.FILE).write_text(text)

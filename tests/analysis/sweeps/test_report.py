@@ -108,7 +108,7 @@ def test_long_runs_are_thinned_and_runs_without_metrics_left_out(
   assert [row['step'] for row in table.rows] == ['1', '4', '7']
 
 
-def test_no_run_at_all_is_told(tmp_path):
+def test_a_report_without_finished_runs_says_so(tmp_path):
   sweep = made_up_sweeps.sweep(num_seeds=1)
   (job,) = plan.jobs(sweep, made_up_sweeps.defaults())
   failed = Outcome(job=job, folder=tmp_path, error='it broke')
@@ -128,5 +128,5 @@ def test_the_baseline_is_the_first_or_the_one_asked_for():
     report.choose_baseline(variants, 'num_step=3')
 
 
-def test_what_the_report_says_of_itself_is_escaped_whole():
+def test_the_method_text_is_escaped_and_complete():
   assert len(estimates.__doc__) < html_page.MAX_TEXT

@@ -54,7 +54,7 @@ def test_a_key_with_two_ends_sets_both():
   assert alone.overrides == {'trust_region.delta_low': 0.05}
 
 
-def test_others_set_keys_of_a_preset_anew():
+def test_other_keys_override_a_preset():
   first, _ = _expand('trust_region.delta=0.3', 'preset=dppo_binary_kl,grpo')
   assert first.name == 'delta=0.3, preset=dppo_binary_kl'
   assert first.overrides['trust_region.divergence'] == 'binary_kl'
@@ -84,20 +84,20 @@ def test_equal_last_parts_are_written_out():
     ('learner.share_prompt_prefix=1', "='1'; true or false"),
     ('num_steps=', "got 'num_steps='; a key and its values"),
     ('num_steps', "got 'num_steps'; a key and its values"),
-    ('num_steps=1,1', 'num_steps=1 stands twice'),
-    ('trust_region.delta=.1,0.1', 'delta=0.1 stands twice'),
+    ('num_steps=1,1', 'num_steps=1 occurs twice'),
+    ('trust_region.delta=.1,0.1', 'delta=0.1 occurs twice'),
     ('seed=1,2', '--seeds=N'),
     ('preset=minirl_tsi', "unknown 'minirl_tsi'; did you mean 'minirl_tis'"),
     ('data.mixture=a,b', 'a tuple cannot be swept'),
   ],
 )
-def test_what_cannot_be_is_named(grid, message):
+def test_invalid_grids_are_named(grid, message):
   with pytest.raises(ValueError, match=rf'^--grid: .*{message}'):
     _expand(grid)
 
 
 def test_flags_must_not_contradict_each_other():
-  with pytest.raises(ValueError, match='stands in two flags'):
+  with pytest.raises(ValueError, match='occurs in two flags'):
     _expand('num_steps=1', 'num_steps=2')
   with pytest.raises(ValueError, match=r'both set trust_region\.delta_low'):
     _expand('trust_region.delta=.1', 'trust_region.delta_low=.2')

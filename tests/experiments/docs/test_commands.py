@@ -29,6 +29,13 @@ def test_commands_are_found_in_longer_lines():
   assert found == ('experiments.train', ['--config=a.py:b', '--config.x=1 2'])
 
 
+def test_commands_of_an_installed_package_are_found():
+  (found,) = commands.find('$ dppo train --config=tiny:grpo --workdir=x')
+  assert found == ('experiments.train', ['--config=tiny:grpo', '--workdir=x'])
+  assert not commands.find('`dppo doctor` finds it; one `dppo train` per run.')
+  assert commands.find('dppo compare runs/a runs/b')
+
+
 def _parse(*arguments):
   commands.parse(commands.Command('experiments.train', list(arguments)))
 
@@ -40,6 +47,7 @@ def test_a_command_that_can_be_parses():
     '--workdir=x',
     '--dry_run',
   )
+  _parse('--config=tiny:grpo')  # As installed: by name.
 
 
 @pytest.mark.parametrize(
@@ -56,7 +64,9 @@ def test_a_command_that_cannot_be_is_named(argument):
     _parse('--config=configs/tiny.py', argument)
 
 
-@pytest.mark.parametrize('config', ['configs/tiny.py:nothing', 'configs/no.py'])
+@pytest.mark.parametrize(
+  'config', ['configs/tiny.py:nothing', 'configs/no.py', 'no']
+)
 def test_a_config_that_is_not_there_is_named(config):
   with pytest.raises(ValueError, match=r'experiments\.train --config='):
     _parse(f'--config={config}')

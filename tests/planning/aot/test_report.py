@@ -45,7 +45,6 @@ def _phase(**changed):
     compiled=dataclasses.replace(compiled, **changed.pop('compiled', {})),
     work=roofline.Work(useful=3e15, flops=4e15, num_bytes=0),
     estimate=roofline.StepEstimate(compute_s=2.0, memory_s=0.5, links_s=0.01),
-    change='',
     change_bytes=0,
   )
   return plan.PhasePlan(**{**settings, **changed})
@@ -59,6 +58,8 @@ def _plan(**changed):
     shapes={'parameters': 2**30},
     phases=(_phase(),),
     fits=True,
+    change='',
+    least_devices=3,
     step_s=2.0,
     tokens_per_step=1000,
   )
@@ -92,14 +93,23 @@ def test_a_plan_in_words():
 
 def test_what_does_not_fit_is_said_with_its_change():
   flags = '--config.learner.num_microbatches=16'
-  phase = _phase(fits=False, change=flags, change_bytes=2**30)
-  text = report.show(_plan(phases=(phase,), fits=False, step_s=None))
-  assert f'does not fit     3.5 GiB of 7.0 GiB; {flags} would fit: an' in text
-  assert 'estimated 1.0 GiB' in text
-  assert text.endswith('\nDoes not fit.')
+  phase = _phase(fits=False, change_bytes=2**30)
+  settings = dict(phases=(phase,), fits=False, step_s=None)
+  text = report.show(_plan(change=flags, **settings))
+  assert 'fit     3.5 GiB of 7.0 GiB; 1.0 GiB with the change below' in text
+  assert text.endswith(f'\nFits, as estimated, with {flags}\nDoes not fit.')
+  flags += ' --config.data.num_prompts=4'
+  text = report.show(_plan(change=flags, **settings))
+  assert '(data.num_prompts: other results than the recipe' in text
+
+
+def test_what_nothing_helps_says_how_many_devices_would():
   hopeless = _phase(fits=False)
-  text = report.show(_plan(phases=(hopeless,), fits=False))
-  assert 'use more devices' in text
+  settings = dict(phases=(hopeless,), fits=False)
+  text = report.show(_plan(**settings))
+  assert text.splitlines()[-2].endswith(': use more devices.')
+  text = report.show(_plan(least_devices=20, **settings))
+  assert 'alone take 20 of these instead of 8. Or train an adapter' in text
 
 
 def test_a_refusal_is_not_taken_apart():

@@ -87,7 +87,7 @@ def _problems(num_devices=1, **overrides):
     (
       dict(sampling__top_k=0),
       "trust_region.divergence: 'topk_tv' reads the top-K log-probs and"
-      " sampling.top_k=0 records none; set it to 20, or use 'binary_tv'.",
+      " sampling.top_k=0 records none; set it to 20, or use 'binary_tv'",
     ),
     (
       dict(trust_region__delta_high=1.5),

@@ -1,6 +1,10 @@
+import socket
+
+import jax
 import pytest
 
 from dppo_jax.runtime.hosts import cluster as cluster_lib
+from tests.support import runs
 
 
 def _launch(coordinator=None, count=None, index=None, **environment):
@@ -64,6 +68,9 @@ _SLURM = {
     ({}, ''),
     ({**_SLURM, 'SLURM_NTASKS': '2'}, 'SLURM'),
     ({**_SLURM, 'SLURM_NTASKS': '1'}, ''),
+    # A shell of one task in an allocation of eight, and a step of two.
+    ({**_SLURM, 'SLURM_NTASKS': '8', 'SLURM_STEP_NUM_TASKS': '1'}, ''),
+    ({**_SLURM, 'SLURM_NTASKS': '8', 'SLURM_STEP_NUM_TASKS': '2'}, 'SLURM'),
     ({'OMPI_COMM_WORLD_SIZE': '2'}, 'Open MPI'),
     ({'TPU_WORKER_HOSTNAMES': 'a,b'}, 'TPU slice on GKE'),
     ({'TPU_WORKER_HOSTNAMES': 'a,b', 'JAX_PLATFORMS': 'cpu'}, ''),
@@ -91,3 +98,48 @@ def test_a_lone_process_joins_nothing_and_keeps_its_errors(monkeypatch):
   assert cluster_lib.fail(1, 'message') == 1
   with pytest.raises(KeyError, match='mine'):
     cluster_lib.explain(KeyError('mine'))
+
+
+def test_a_count_that_is_no_number_names_its_variable(tmp_path):
+  with pytest.raises(ValueError, match=r"^SLURM_NTASKS: got 'two'; a number"):
+    cluster_lib.detect({'SLURM_NTASKS': 'two'}, tmp_path)
+
+
+def test_the_watch_comes_before_the_service_of_jax(monkeypatch):
+  limits = {}
+
+  def initialize(**known):
+    limits.update(known)
+    raise RuntimeError('refused')
+
+  monkeypatch.setattr(jax.distributed, 'initialize', initialize)
+  with pytest.raises(ValueError, match=r'join the job of 2 .* \(refused\)'):
+    cluster_lib.start(_launch('localhost:1', 2, 1))
+  # That one aborts a half of its limit after a death, at the earliest.
+  slack_s = limits['heartbeat_timeout_seconds'] / 2 - 60
+  assert slack_s >= 30
+  assert limits['initialization_timeout'] > 60
+
+
+# The service of JAX waits for the second process, and aborts much later.
+_ALONE = """
+import sys
+from dppo_jax.runtime.hosts import cluster
+cluster.start(cluster.Launch(coordinator=sys.argv[1], num_processes=2,
+                             process_id=int(sys.argv[2]), time_limit_s=1))
+"""
+
+
+@pytest.mark.parametrize('process_id', [0, 1])
+def test_a_peer_that_never_comes_is_told_of(process_id):
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    address = f'localhost:{free.getsockname()[1]}'
+  code, _, said = runs.end(
+    runs.start_code(_ALONE, address, process_id, JAX_PLATFORMS='cpu')
+  )
+  assert code == cluster_lib.PEER_FAILED
+  assert said.startswith(
+    f'error: --coordinator: process {process_id} could not join the job of 2'
+    f' at {address} within 1 s. Start all processes'
+  )

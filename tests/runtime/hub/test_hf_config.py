@@ -31,7 +31,7 @@ def _older(folder):
 
 
 @pytest.mark.parametrize('name', published.ALL)
-def test_both_forms_say_the_same(tmp_path, name):
+def test_both_forms_give_the_same_shape(tmp_path, name):
   folder = published.copy(name, tmp_path)
   newer = hf_config.read_shape(folder)
   _older(folder)
@@ -122,7 +122,7 @@ def test_a_head_width_that_is_not_said(tmp_path, name, head_dim):
   assert hf_config.read_shape(folder)['head_dim'] == head_dim
 
 
-def test_what_each_family_implies():
+def test_settings_that_each_architecture_implies():
   shapes = {
     name: hf_config.read_shape(published.MODELS / name)
     for name in published.DENSE
@@ -188,9 +188,16 @@ def test_what_each_family_implies():
       "rope_parameters: {'rope_theta': 1000000.0, 'rope_type': 'default'}, and"
       " rope_scaling: {'rope_type': 'linear', 'factor': 4.0}; readers differ",
     ),
+    ({'architectures': -1}, "architectures: unsupported '-1'"),
+    ({'architectures': [['a']]}, """architectures: unsupported "['a']"."""),
+    ({'layer_types': 7}, 'layer_types: unsupported 7'),
+    ({'layer_types': [['a']]}, "layer_types: unsupported ['a']"),
+    ({'initializer_range': 'x'}, "initializer_range: got 'x'; a number"),
+    ({'rms_norm_eps': [1]}, 'rms_norm_eps: got [1]; a number from 0 to 1'),
+    ({'head_dim': 'x'}, "head_dim: got 'x'; a whole number"),
   ],
 )
-def test_what_cannot_be_loaded_is_said(tmp_path, changes, message):
+def test_unsupported_models_are_refused_by_name(tmp_path, changes, message):
   folder = published.copy('qwen3_gqa', tmp_path)
   published.edit_config(folder, **changes)
   with pytest.raises(ValueError, match='This model cannot be loaded') as caught:
@@ -209,7 +216,7 @@ def test_an_unknown_dtype(tmp_path):
 
 @pytest.mark.parametrize('name', published.ALL)
 @pytest.mark.parametrize('form', ['older', 'newer'])
-def test_what_is_published_is_read_back_in_both_forms(tmp_path, name, form):
+def test_a_shape_round_trips_in_both_forms(tmp_path, name, form):
   shape = hf_config.read_shape(published.MODELS / name)
   config = TransformerConfig(**shape, **_KEPT)
   raw = hf_config.to_published(config, 'bfloat16', 512)
@@ -224,14 +231,14 @@ def test_what_is_published_is_read_back_in_both_forms(tmp_path, name, form):
   assert hf_config.read_dtype(tmp_path) == 'bfloat16'
 
 
-def test_a_shape_that_nobody_publishes():
+def test_a_shape_without_a_published_architecture_is_refused():
   shape = hf_config.read_shape(published.MODELS / 'qwen3_gqa')
   config = TransformerConfig(**{**shape, 'qkv_bias': True}, **_KEPT)
   with pytest.raises(ValueError, match='no published architecture has qk_norm'):
     hf_config.to_published(config, 'float32', 512)
 
 
-def test_a_classifier_has_the_shape_of_what_writes(tmp_path):
+def test_a_classifier_has_the_shape_of_its_language_model(tmp_path):
   folder = published.copy('qwen3_gqa', tmp_path)
   shape = hf_config.read_shape(folder)
   name = 'Qwen3ForSequenceClassification'

@@ -40,7 +40,7 @@ def test_every_shard_holds_its_part(name, sizes):
 
 
 @pytest.mark.parametrize('stored', ['float16', 'bfloat16'])
-def test_narrow_weights_become_what_is_asked_for(tmp_path, stored):
+def test_stored_dtypes_are_cast_to_the_wanted_one(tmp_path, stored):
   folder = published.copy('qwen2_tied', tmp_path)
   narrow = {k: v.astype(stored) for k, v in published.arrays(folder).items()}
   published.rewrite(folder, narrow)
@@ -54,7 +54,7 @@ def test_narrow_weights_become_what_is_asked_for(tmp_path, stored):
     np.testing.assert_array_equal(got, narrow[key].astype(dtype))
 
 
-def test_a_shard_is_read_once_and_alone(monkeypatch):
+def test_each_shard_is_read_once_and_separately(monkeypatch):
   """Replicas share a read, and a host reads no more than its devices hold."""
   folder = published.MODELS / 'qwen3_gqa'
   read, seen = load_weights._read, []

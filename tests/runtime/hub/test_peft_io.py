@@ -101,7 +101,7 @@ def test_the_config_is_that_of_peft(folder):
 
 
 @pytest.mark.parametrize('sizes', [(1, 1, 1), (2, 2, 2)])
-def test_what_is_written_is_read_back(tmp_path, sizes):
+def test_an_adapter_round_trips(tmp_path, sizes):
   adapter = _adapter(sizes)
   export.write_adapter(adapter, _CONFIG, '', tmp_path, 'float32')
   like = _like(sizes)
@@ -178,7 +178,7 @@ def test_a_scale_by_the_root_of_the_rank_is_read(folder):
     {'layer_replication': None, 'lora_bias': False, 'eva_config': {'a': 1}},
   ],
 )
-def test_what_changes_nothing_is_read(folder, changes):
+def test_keys_without_effect_are_accepted(folder, changes):
   path = folder / peft_io.CONFIG
   path.write_text(json.dumps(json.loads(path.read_text()) | changes))
   peft_io.load_adapter(folder, _CONFIG, _like())

@@ -23,14 +23,14 @@ _TABLES = {
 
 
 @pytest.mark.parametrize('name', _TABLES)
-def test_a_key_stands_once(name):
+def test_every_key_is_listed_once(name):
   table = _TABLES[name]
   keys = [*table.read, *table.only, *table.ignored]
   assert sorted(keys) == sorted(set(keys))
 
 
 @pytest.mark.parametrize('name', published.ALL)
-def test_all_that_published_models_say_is_known(name):
+def test_keys_of_published_models_are_known(name):
   raw = json.loads((published.MODELS / name / 'config.json').read_text())
   table = MODEL[name == 'qwen3_moe']
   assert list(table.problems(raw)) == []
@@ -40,7 +40,7 @@ def test_all_that_published_models_say_is_known(name):
   assert GENERATION.unknown(json.loads(path.read_text())) == {}
 
 
-def test_what_is_unknown_and_says_something():
+def test_unknown_keys_with_a_value_are_reported():
   raw = {'hidden_size': 8, 'logits_scaling': 8.0, 'new': None, 'other': False}
   assert MODEL[False].unknown(raw) == {'logits_scaling': 8.0}
   # A model without experts that has some.

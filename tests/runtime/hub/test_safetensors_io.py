@@ -133,6 +133,13 @@ def _with_header(path, **entry):
     ({'shape': ['2']}, "'w' lacks a dtype, a shape or offsets"),
     ({'shape': [True, 2]}, "'w' lacks a dtype, a shape or offsets"),
     ({'data_offsets': [8, 16]}, "cut off: 'w' ends"),
+    ({'data_offsets': [0, None]}, "'w' lacks a dtype, a shape or offsets"),
+    ({'data_offsets': '08'}, "'w' lacks a dtype, a shape or offsets"),
+    ({'dtype': ['F32']}, r"'w' has dtype \['F32'\]; F32, F16"),
+    ({'dtype': {}}, "'w' has dtype {}; F32, F16"),
+    ({'dtype': None}, "'w' has dtype None; F32, F16"),
+    ({'shape': [2, *[1] * 99]}, "'w' has 8 bytes, and F32"),
+    ({'shape': [10**4000]}, "'w' lacks a dtype, a shape or offsets"),
   ],
 )
 def test_a_damaged_header_is_named(tmp_path, entry, message):
@@ -213,6 +220,14 @@ def test_a_header_that_is_no_table(tmp_path, text):
     safetensors_io.read_header(path)
 
 
+def test_a_header_of_very_many_lists_is_not_read(tmp_path):
+  path = tmp_path / 'x.safetensors'
+  text = b'{"w": [' + b'[],' * 2_000_000 + b'[]]}'
+  path.write_bytes(len(text).to_bytes(8, 'little') + text)
+  with pytest.raises(ValueError, match='more than 2,000,000 lists'):
+    safetensors_io.read_header(path)
+
+
 def test_a_folder_without_weights(tmp_path):
   with pytest.raises(
     ValueError, match=r'neither model\.safetensors nor .*Down'
@@ -238,14 +253,14 @@ def _index(folder, **places):
     ({'new': 'model-00001-of-00007.safetensors'}, "lacks 'new', which"),
   ],
 )
-def test_an_index_that_lies(tmp_path, places, message):
+def test_an_inconsistent_index_is_refused(tmp_path, places, message):
   folder = published.copy('qwen3_gqa', tmp_path)
   _index(folder, **places)
   with pytest.raises(ValueError, match=message):
     safetensors_io.open_folder(folder)
 
 
-def test_a_shard_with_more_than_the_index_says(tmp_path):
+def test_a_shard_with_unlisted_tensors_is_refused(tmp_path):
   folder = published.copy('qwen3_gqa', tmp_path)
   path = folder / safetensors_io.INDEX
   index = json.loads(path.read_text())

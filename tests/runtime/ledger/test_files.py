@@ -23,7 +23,7 @@ def _equal(one, other):
 
 
 @pytest.mark.parametrize('anchor', ['rollout', 'recomputed'])
-def test_what_is_written_is_read(tmp_path, anchor):
+def test_a_record_round_trips(tmp_path, anchor):
   record = records.trained(anchor=anchor, budget=float('inf'))
   path = files.LedgerWriter(tmp_path, 1, None).write(record)
   assert path == tmp_path / 'ledger' / 'step_000007.npz'
@@ -159,7 +159,9 @@ def test_a_column_that_need_not_be_there_is_missed_all_the_same(tmp_path):
   files.save(path, record)
   assert files.load(path).rollout_entropy is not None
   _rewrite(path, lambda columns: columns.pop('rollout_entropy'))
-  with pytest.raises(ValueError, match=r"and holds differ: \['rollout_ent"):
+  with pytest.raises(
+    ValueError, match=r"stored columns differ: \['rollout_ent"
+  ):
     files.load(path)
 
 

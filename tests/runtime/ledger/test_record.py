@@ -34,7 +34,7 @@ def test_tokens_are_those_of_the_completions_row_after_row():
       np.testing.assert_array_equal(got, want)
 
 
-def test_rows_keep_what_was_said_of_them():
+def test_rows_keep_their_texts_and_verdicts():
   record = records.trained(step=7)
   assert record.step.tolist() == [7] * records.ROWS
   assert record.prompts[5] == 'prompt 1'
@@ -69,7 +69,7 @@ def test_ids_without_text_have_a_name():
   assert record.pieces.keys() == set(record.token.tolist())
 
 
-def test_merging_puts_rows_after_rows():
+def test_merging_concatenates_rows():
   one, other = records.trained(step=7), records.trained(step=9, seed=3)
   both = record_lib.merge([one, other])
   assert both.step.tolist() == [7] * records.ROWS + [9] * records.ROWS

@@ -1,6 +1,7 @@
 import json
 import pathlib
 import shlex
+import shutil
 import sys
 
 import pytest
@@ -31,7 +32,7 @@ def test_the_summary_is_of_the_metrics(finished, tmp_path):
   assert 'verifier_failed' not in facts
 
 
-def test_the_summary_tells_of_verifiers_that_failed(finished, tmp_path):
+def test_the_summary_reports_failed_verifiers(finished, tmp_path):
   rows = metrics_log.read_rows(finished / metrics_log.METRICS_FILE)
   trained = [row for row in rows if 'rewards/errors' in row]
   trained[0]['rewards/errors'], trained[0]['rewards/timeouts'] = 0.25, 0.75
@@ -43,7 +44,7 @@ def test_the_summary_tells_of_verifiers_that_failed(finished, tmp_path):
   assert facts['verifier_failed_steps'] == 1
 
 
-def test_the_end_writes_and_tells(finished, tmp_path):
+def test_the_end_writes_and_prints_the_summary(finished, tmp_path):
   metrics = (finished / metrics_log.METRICS_FILE).read_text()
   (tmp_path / metrics_log.METRICS_FILE).write_text(metrics)
   facts = {'step_s': 0.123456, 'tokens': 12345.6, 'steps': 1000, 'v': {'a': 1}}
@@ -55,13 +56,19 @@ def test_the_end_writes_and_tells(finished, tmp_path):
     '  tokens  12,346',
     '  steps   1,000',
   ]
-  resume = lines[-1].removeprefix('Resume:').strip()
-  python, *rest = shlex.split(resume)
-  assert pathlib.Path(python).is_file()
-  installed = pathlib.Path(python).name == 'dppo'
-  module = [] if installed else ['-m', 'dppo_jax']
-  assert rest == [*module, 'train', '--config=a b.py']
-  assert f'--workdir={tmp_path}' in lines[-2]
+  assert [line.split()[0] for line in lines[4:]] == [
+    'Picture:',
+    'Samples:',
+    'Evaluate:',
+    'Export:',
+  ]
+  export = shlex.split(lines[-1].removeprefix('Export:'))
+  assert pathlib.Path(shutil.which(export[0])).is_file()
+  assert export[-3:] == [
+    f'--workdir={tmp_path}',
+    f'--out={tmp_path}_hf',
+    '--step=best',
+  ]
   assert summary.read_summary(tmp_path) == facts
   assert (tmp_path / summary.PICTURE_FILE).read_bytes()[:4] == b'\x89PNG'
   assert json.loads((tmp_path / summary.SUMMARY_FILE).read_text())['v']
@@ -120,7 +127,7 @@ def test_the_header_says_where_a_run_goes_on():
   assert _header(resumed_step=6)[-1] == 'Finished already: step 6 is the last.'
 
 
-def test_the_header_tells_what_nothing_reads(monkeypatch):
+def test_the_header_reports_unread_keys(monkeypatch):
   told = ['config.json: nothing here reads a=1.', 'b']
   monkeypatch.setattr(
     header.published_notes, 'notes', lambda experiment, tokenizer: told
@@ -153,9 +160,51 @@ def test_commands_are_those_of_this_environment(
   if installed:
     script.touch()
   monkeypatch.setattr(sys, 'executable', str(python))
-  (tmp_path / 'run').mkdir()
-  text = header.finish(tmp_path / 'run', {'steps': 1}, ['--config=tiny'])
+  folder = tmp_path / 'run'
+  folder.mkdir()
+  evaluate, _ = (
+    line.split()[1:] for line in header.next_commands(folder, ['--config=tiny'])
+  )
   start = [str(script)] if installed else [str(python), '-m', 'dppo_jax']
-  evaluate, resume = (line.split()[1:] for line in text.splitlines()[-2:])
-  assert resume == [*start, 'train', '--config=tiny']
-  assert evaluate == [*start, 'evaluate', f'--workdir={tmp_path / "run"}']
+  assert evaluate == [*start, 'evaluate', f'--workdir={folder}']
+
+
+def _last(folder, *arguments):
+  return header.next_commands(folder, arguments)[-1]
+
+
+def test_a_finished_run_can_be_extended(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  recorded = {'num_steps': 60, 'sampling': {'lag': 0}}
+  (tmp_path / 'config.json').write_text(json.dumps(recorded))
+  line = _last(tmp_path, '--config=a b.py', '--config.num_steps=60', '--extend')
+  name, _, command = line.partition(' ')
+  assert name == 'Extend:'
+  assert shlex.split(command)[-4:] == [
+    'train',
+    '--config=a b.py',
+    '--config.num_steps=120',
+    '--extend',
+  ]
+  recorded['sampling']['lag'] = 1  # It sampled nothing ahead of its end.
+  (tmp_path / 'config.json').write_text(json.dumps(recorded))
+  assert _last(tmp_path).startswith('Export:')
+
+
+def test_paths_are_those_of_the_folder_one_is_in(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  folder = tmp_path / 'runs/a'
+  folder.mkdir(parents=True)
+  text = '\n'.join(header.next_commands(folder, []))
+  assert '--workdir=runs/a --out=runs/a_hf' in text
+  assert str(tmp_path) not in text
+
+
+def test_a_command_on_the_path_is_named_as_one_types_it(tmp_path, monkeypatch):
+  for name in ('python', 'dppo'):
+    (tmp_path / name).touch(mode=0o755)
+  monkeypatch.setattr(sys, 'executable', str(tmp_path / 'python'))
+  monkeypatch.setenv('PATH', str(tmp_path))
+  assert header._command('train', ['--config=tiny']) == (
+    'dppo train --config=tiny'
+  )

@@ -92,6 +92,18 @@ def test_the_bar_shows_the_facts(monkeypatch):
   assert 'reward 0.934, masked 0.40 %' in file.getvalue()
 
 
+def test_the_pace_of_a_bar_leaves_the_first_step_out(monkeypatch):
+  file = _Terminal()
+  monkeypatch.setenv('COLUMNS', '160')
+  clock = _Clock()
+  with progress.Progress(30, 10, file=file, clock=clock) as bar:
+    for step, clock.now in ((11, 1000.0), (21, 1010.0)):
+      bar.update(step, {'reward': '1'})
+  shown = file.getvalue()  # It is drawn as it is left.
+  assert 'reward 1, 1.00 s/step, 9 s left' in shown
+  assert '/s' not in shown.replace('s/step', '')  # No rate of the bar's own.
+
+
 def test_a_note_in_a_log_is_a_line():
   file = io.StringIO()
   with progress.Progress(10, file=file) as shown:

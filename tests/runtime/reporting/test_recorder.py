@@ -114,7 +114,7 @@ def test_skipped_updates_stop_the_run_at_the_limit(tmp_path):
 _FAILED = [metrics_log.Sample('p', 'c', 0.0, 'error: TypeError: 2 arguments')]
 
 
-def test_verifiers_that_fail_are_told_of_and_stop_the_run(tmp_path, capsys):
+def test_failing_verifiers_are_reported_and_stop_the_run(tmp_path, capsys):
   failed = {'rewards/errors': 0.75, 'rewards/timeouts': 0.25}
   partly = {'rewards/errors': 0.75, 'rewards/timeouts': 0.0}
   with _recorder(tmp_path, rewards__max_failed=3) as recorder:
@@ -132,18 +132,34 @@ def test_verifiers_that_fail_are_told_of_and_stop_the_run(tmp_path, capsys):
   assert _steps(tmp_path) == [1, 2, 3, 4, 5]
 
 
-def test_failures_stand_in_the_line_of_their_step():
+def test_failures_are_in_the_metrics_of_their_step():
   metrics = _metrics(**{'rewards/errors': 0.125, 'rewards/timeouts': 0.0})
   assert 'verifier failed 12.50%' in recorder_lib.console_line(3, metrics)
   assert 'failed' not in recorder_lib.console_line(3, _metrics())
 
 
-def test_an_evaluation_without_a_verdict_is_told_of(tmp_path, capsys):
+def test_an_evaluation_without_a_verdict_is_reported(tmp_path, capsys):
   with _recorder(tmp_path) as recorder:
     recorder.warn_of_failures([verdicts.RIGHT, verdicts.TIMEOUT], 'held-out')
     assert 'WARNING' not in capsys.readouterr().err
     recorder.warn_of_failures([verdicts.CRASHED, verdicts.MEMORY], 'held-out')
   assert 'WARNING: held-out: rewards.verifier: it' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('metrics', 'expected'),
+  [({}, False), ({'evaluation/greedy_accuracy': 0.5}, True)],
+)
+def test_whether_a_step_was_evaluated(tmp_path, metrics, expected):
+  with _recorder(tmp_path) as recorder:
+    recorder.hold(1, _metrics(), [])
+    recorder.evaluation(1, {'evaluation/sampled_accuracy': 0.5})
+    recorder.hold(2, _metrics(**metrics), [])
+    recorder.flush()
+  with _recorder(tmp_path, 2, resumed=True) as recorder:
+    assert recorder.evaluated == expected
+  with _recorder(tmp_path) as recorder:  # Begun anew.
+    assert not recorder.evaluated
 
 
 def test_zero_is_never_due():
@@ -205,7 +221,7 @@ def test_the_trace_holds_its_steps(
     assert calls == list(taken)
 
 
-def test_steps_that_teach_nothing_are_told_once(tmp_path, capsys):
+def test_steps_without_learning_signal_are_reported_once(tmp_path, capsys):
   """Three in a row; one group that differs starts the count again."""
   with _recorder(tmp_path) as recorder:
     for step, share in enumerate((1.0, 1.0, 0.5, 1.0, 1.0, 1.0, 1.0), 1):
@@ -226,7 +242,7 @@ def test_the_longest_run_of_idle_steps():
   assert recorder_lib.longest_idle([{'step': 1}]) == (0, 0)
 
 
-def test_a_soft_rule_shows_what_it_takes_away():
+def test_a_soft_rule_shows_the_removed_weight():
   soft = _metrics(**{'trust_region/mean_dropped_weight': 0.4})
   assert recorder_lib.bar_facts(soft)['weight lost'] == '40.00%'
   assert 'masked 1.00% · weight lost 40.00%' in recorder_lib.console_line(

@@ -13,7 +13,7 @@ _METRICS = [curve.metric for panel in summary.PLOTS for curve in panel.curves]
 
 
 def _write_metrics(workdir, metrics=tuple(_METRICS), num_steps=40):
-  with metrics_log.MetricWriter(workdir, False, None) as writer:
+  with metrics_log.MetricWriter(workdir, None) as writer:
     for step in range(num_steps):
       writer.write(
         step,
@@ -115,7 +115,7 @@ def test_an_empty_panel_says_so():
 
 
 def test_values_that_are_not_finite_are_left_out(tmp_path):
-  with metrics_log.MetricWriter(tmp_path, False, None) as writer:
+  with metrics_log.MetricWriter(tmp_path, None) as writer:
     for step in range(30):
       value = float('inf') if step % 3 else 0.0
       writer.write(step, dict.fromkeys(_METRICS, value))

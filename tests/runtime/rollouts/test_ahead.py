@@ -118,7 +118,7 @@ def _spied(monkeypatch, settings, folder):
 
     return spy
 
-  compile_iteration = loop._compile_iteration
+  compile_iteration = loop.compile_iteration
 
   def compile_and_watch(*args):
     iterate = compile_iteration(*args)
@@ -131,7 +131,7 @@ def _spied(monkeypatch, settings, folder):
 
   with monkeypatch.context() as patch:
     patch.setattr(ahead_lib.compiled, 'compile_sampler', compile_spy)
-    patch.setattr(loop, '_compile_iteration', compile_and_watch)
+    patch.setattr(loop, 'compile_iteration', compile_and_watch)
     runs.run(settings, folder)
   return calls, states
 

@@ -86,7 +86,7 @@ def test_resampling_fills_up_and_begins_with_the_plain_batch(plain, collect):
   assert again.drawn.verdicts == collected.drawn.verdicts
 
 
-def test_fewer_rows_at_once_draw_the_same(plain, collect):
+def test_fewer_slots_sample_the_same(plain, collect):
   before = plain[0]
   collected, seen = collect(sampling__num_slots=2)
   assert seen == plain[1]

@@ -35,7 +35,7 @@ def aliases():
   return _states(**_ALIASES)
 
 
-def test_spellings_of_a_digit_begin_alike(aliases):
+def test_synonyms_of_a_digit_start_with_nearby_embeddings(aliases):
   (before, after), digits = aliases
   table, own = after.params['embedding'], before.params['embedding']
   first = first_spellings(digits)
@@ -56,11 +56,11 @@ def test_nothing_else_changes(aliases):
   assert jax.tree.all(jax.tree.map(np.array_equal, before.key, after.key))
 
 
-def test_a_task_with_one_word_a_digit_begins_as_before():
+def test_a_task_without_synonyms_is_unchanged():
   (before, after), _ = _states()
   assert jax.tree.all(jax.tree.map(np.array_equal, before, after))
 
 
-def test_words_without_a_digit_stand_for_themselves():
+def test_words_without_a_digit_map_to_themselves():
   digits = np.array([-1, 3, -1, 5, 3], np.int32)
   assert first_spellings(digits).tolist() == [0, 1, 2, 3, 1]

@@ -29,7 +29,7 @@ def test_no_steps_is_the_initial_state():
   assert all(jax.tree.leaves(_same(_start(settings), initial)))
 
 
-def test_it_learns_and_begins_anew(capsys):
+def test_it_learns_and_restarts_at_step_0(capsys):
   settings = runs.config()
   state = _start(settings)
   losses = [
@@ -48,6 +48,6 @@ def test_a_request_to_stop_ends_it():
   stop = StopRequest()
   stop.signal_number = 15
   with pytest.raises(
-    Preempted, match=r'Stopped after step 1 of the warm start, before anything'
+    Preempted, match=r'Stopped after step 1 of the warm start, before the'
   ):
     _start(runs.config(), stop)

@@ -146,7 +146,7 @@ def test_a_run_moves_to_fewer_devices(tmp_path, opened):
     store.wait()
 
 
-def test_a_sharded_state_is_saved_whole(tmp_path, opened):
+def test_a_sharded_state_is_saved_completely(tmp_path, opened):
   mesh = Mesh(np.array(jax.devices()), ('data',))
   state = _state(1)
   embedding = jax.device_put(
@@ -269,7 +269,7 @@ def test_reading_only_changes_nothing(tmp_path, opened):
   assert sorted(tmp_path.rglob('*')) == before
 
 
-def test_nothing_but_damage_is_an_error_that_lists_it(tmp_path, opened):
+def test_if_all_checkpoints_are_damaged_the_error_lists_them(tmp_path, opened):
   store = opened(tmp_path)
   _save(store, 1)
   _save(store, 2)

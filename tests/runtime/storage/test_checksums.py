@@ -17,7 +17,7 @@ def test_an_untouched_folder_passes(folder):
   checksums.check(folder, ['a'])
 
 
-def test_what_is_not_listed_may_change(folder):
+def test_unlisted_files_may_change(folder):
   (folder / 'outside').write_bytes(b'changed')
   checksums.check(folder, ['a'])
 

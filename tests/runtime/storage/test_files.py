@@ -57,3 +57,12 @@ def test_bytes_reach_the_disk_before_the_name_does(tmp_path, monkeypatch):
 )
 def test_steps_have_one_name(name, step):
   assert files.step_number(name) == step
+
+
+def test_the_first_line_of_an_error_keeps_both_ends():
+  assert files.first_line(OSError('a\nb')) == 'OSError: a'
+  assert files.first_line(KeyError()) == 'KeyError: '
+  line = files.first_line(ValueError(f'begin {"x" * 500} No space left'))
+  assert line.startswith('ValueError: begin x')
+  assert line.endswith('No space left')
+  assert len(line) < 260

@@ -54,7 +54,7 @@ def test_typed_keys_are_words_and_keys_again(impl, abstract):
   )
 
 
-def test_differences_name_what_differs():
+def test_differences_are_named():
   stored = {'a': [[2], 'float32'], 'b': [[2], 'int32'], 'c': [[], 'bool']}
   wanted = {'a': [[3], 'float32'], 'd': [[2, 4], 'int8'], 'c': [[], 'bool']}
   assert flat_tree.differences(stored, wanted) == [

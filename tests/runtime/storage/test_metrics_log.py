@@ -1,10 +1,10 @@
 import json
 import signal
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tensorboardX.proto import event_pb2
 
 from dppo_jax.runtime.storage import metrics_log
 from tests.support import runs
@@ -15,7 +15,7 @@ def _metrics(step):
 
 
 def _run(workdir, first, last, start_step):
-  with metrics_log.MetricWriter(workdir, False, start_step) as metrics:
+  with metrics_log.MetricWriter(workdir, start_step) as metrics:
     with metrics_log.SampleWriter(workdir, start_step) as samples:
       for step in range(first, last + 1):
         metrics.write(step, _metrics(step))
@@ -36,7 +36,7 @@ def _contents(workdir):
 
 
 def test_a_line_is_one_json_object(tmp_path):
-  with metrics_log.MetricWriter(tmp_path / 'new', False, None) as writer:
+  with metrics_log.MetricWriter(tmp_path / 'new', None) as writer:
     writer.write(3, {'loss/total': jnp.float32(0.1), 'rollout/tokens': 7})
     # Before closing: nothing written waits in the process.
     text = (tmp_path / 'new' / 'metrics.jsonl').read_text()
@@ -65,7 +65,7 @@ def test_f32_reads_back_exactly(value):
 
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
 def test_non_finite_values_are_valid_json_and_read_back(tmp_path, value):
-  with metrics_log.MetricWriter(tmp_path, True, None) as writer:
+  with metrics_log.MetricWriter(tmp_path, None) as writer:
     writer.write(1, {'loss/total': jnp.float32(value)})
   text = (tmp_path / metrics_log.METRICS_FILE).read_text()
 
@@ -92,7 +92,7 @@ def test_starting_afresh_drops_everything(tmp_path):
   assert [row['step'] for row in rows] == [0, 1]
 
 
-def test_a_cut_off_line_is_dropped(tmp_path):
+def test_a_truncated_line_is_dropped(tmp_path):
   _run(tmp_path / 'unbroken', 0, 9, None)
   broken = tmp_path / 'broken'
   _run(broken, 0, 5, None)
@@ -110,7 +110,7 @@ def test_a_cut_off_line_is_dropped(tmp_path):
   [b'\x00' * 40, b'{"step": null}', b'{"step": true}', b'[1]', b'[' * 10**5],
   ids=['zeros', 'null', 'bool', 'list', 'deep'],
 )
-def test_a_damaged_line_is_kept_aside_and_told(tmp_path, caplog, damage):
+def test_a_damaged_line_is_moved_aside_and_logged(tmp_path, caplog, damage):
   _run(tmp_path, 0, 5, None)
   path = tmp_path / metrics_log.METRICS_FILE
   lines = path.read_bytes().split(b'\n')
@@ -127,7 +127,7 @@ def test_a_damaged_line_is_kept_aside_and_told(tmp_path, caplog, damage):
   assert aside.read_bytes() == damage + b'\n'
 
 
-def test_a_line_without_its_end_is_not_whole(tmp_path):
+def test_a_line_without_newline_is_incomplete(tmp_path):
   # It parses, but the next line would be glued to it.
   _run(tmp_path, 0, 2, None)
   path = tmp_path / metrics_log.METRICS_FILE
@@ -137,7 +137,7 @@ def test_a_line_without_its_end_is_not_whole(tmp_path):
   assert [row['step'] for row in rows] == [0, 1, 2, 3]
 
 
-def test_cutting_back_leaves_no_other_file(tmp_path):
+def test_dropping_steps_leaves_no_other_file(tmp_path):
   _run(tmp_path, 0, 5, None)
   _run(tmp_path, 4, 5, 3)
   assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -149,7 +149,7 @@ def test_cutting_back_leaves_no_other_file(tmp_path):
 _ENDLESS = """
 import sys
 from dppo_jax.runtime.storage import metrics_log
-writer = metrics_log.MetricWriter(sys.argv[1], False, None)
+writer = metrics_log.MetricWriter(sys.argv[1], None)
 for step in range(10**9):
   writer.write(step, {'a': step})
   print(step, flush=True)
@@ -170,33 +170,17 @@ def test_kill_loses_no_line(tmp_path):
   assert len(steps) >= reported[-1] + 1
 
 
-def _tensorboard_scalars(folder):
-  """Reads event files: length u64, crc u32, bytes, crc u32, again."""
-  scalars = []
-  for path in folder.iterdir():
-    content = path.read_bytes()
-    while content:
-      size = int.from_bytes(content[:8], 'little')
-      event = event_pb2.Event.FromString(content[12 : 12 + size])
-      content = content[16 + size :]
-      for value in event.summary.value:
-        scalars.append((value.tag, event.step, value.simple_value))
-  return sorted(scalars)
-
-
-def test_tensorboard_gets_the_same_numbers(tmp_path):
-  with metrics_log.MetricWriter(tmp_path, True, None) as writer:
-    writer.write(1, {'loss/total': 0.5, 'time/step': 2})
+def test_other_writers_get_the_finite_numbers_and_are_closed(tmp_path):
+  other = mock.Mock()
+  with metrics_log.MetricWriter(tmp_path, None, [other]) as writer:
+    writer.write(1, {'loss/total': jnp.float32(0.5), 'time/step': 2})
     writer.write(2, {'loss/total': float('nan')})
-  assert _tensorboard_scalars(tmp_path / 'tensorboard') == [
-    ('loss/total', 1, 0.5),
-    ('time/step', 1, 2.0),
+    other.close.assert_not_called()
+  assert other.mock_calls == [
+    mock.call.write(1, {'loss/total': 0.5, 'time/step': 2}),
+    mock.call.write(2, {}),
+    mock.call.close(),
   ]
-
-
-def test_without_tensorboard_there_is_no_folder(tmp_path):
-  _run(tmp_path, 0, 1, None)
-  assert not (tmp_path / 'tensorboard').exists()
 
 
 def test_a_file_that_is_not_there_has_no_rows(tmp_path):

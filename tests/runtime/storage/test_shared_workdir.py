@@ -21,6 +21,16 @@ def test_a_folder_is_made_locked_and_given_its_config(tmp_path):
     pass
 
 
+def test_a_folder_of_other_files_stays_as_it_is(tmp_path):
+  (tmp_path / 'thesis.tex').touch()
+  with (
+    pytest.raises(ValueError, match=r'holds no run, and other files'),
+    shared_workdir.opened(str(tmp_path), {}),
+  ):
+    pytest.fail('it was opened')
+  assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
+
+
 def test_hosts_must_share_the_folder(tmp_path, monkeypatch):
   monkeypatch.setattr(coordination, 'is_single_process', lambda: False)
   monkeypatch.setattr(
@@ -47,7 +57,7 @@ def test_hosts_must_share_the_folder(tmp_path, monkeypatch):
     pass
 
 
-def test_what_must_be_equal_on_all_hosts(monkeypatch):
+def test_config_and_code_must_be_equal_on_all_hosts(monkeypatch):
   asked = []
   monkeypatch.setattr(coordination, 'is_single_process', lambda: False)
   monkeypatch.setattr(coordination, 'compare', lambda *args: asked.append(args))

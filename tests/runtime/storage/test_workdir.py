@@ -22,6 +22,26 @@ def test_an_address_is_no_folder(tmp_path, monkeypatch, named):
   assert list(tmp_path.iterdir()) == []
 
 
+def test_files_of_no_run_are_refused(tmp_path):
+  folder = tmp_path / 'thesis'
+  workdir.check_empty(folder)  # It will be made.
+  folder.mkdir()
+  for name in ('.hidden', 'slurm.log', 'job.out'):
+    (folder / name).touch()
+  workdir.check_empty(folder)
+  for name in 'cdba':
+    (folder / f'{name}.tex').touch()
+  with pytest.raises(ValueError, match=r'\(a.tex, b.tex, c.tex and 1 more\)'):
+    workdir.check_empty(folder)
+
+
+@pytest.mark.parametrize('name', ['config.json', 'lock', 'metrics.jsonl'])
+def test_a_run_may_have_files_beside_it(tmp_path, name):
+  (tmp_path / name).touch()
+  (tmp_path / 'notes.md').touch()
+  workdir.check_empty(tmp_path)
+
+
 def test_a_folder_under_a_file_is_refused(tmp_path):
   (tmp_path / 'file').touch()
   with pytest.raises(ValueError, match=r'^--workdir: .*/run is not writable'):
@@ -42,7 +62,7 @@ def _begun(folder, config):
   (folder / workdir.CHECKPOINTS / '0').mkdir(parents=True)
 
 
-def test_what_differs_is_listed(tmp_path):
+def test_differences_are_listed(tmp_path):
   _begun(tmp_path, {'a': {'x': 1, 'old': 2}, 'inf': float('inf')})
   changed = {'a': {'x': 3, 'new': 4}, 'inf': float('inf')}
   with pytest.raises(ValueError, match='another config') as caught:
@@ -66,7 +86,7 @@ def test_free_keys_are_free_and_exist(tmp_path):
   assert workdir.read_config(tmp_path) == config
 
 
-def test_a_run_that_saved_nothing_may_change(tmp_path):
+def test_a_run_without_a_checkpoint_may_change(tmp_path):
   workdir.check_config(tmp_path, {'a': 1})
   workdir.check_config(tmp_path, {'a': 2})
   assert workdir.read_config(tmp_path) == {'a': 2}
@@ -151,21 +171,24 @@ def test_paths_may_change_where_their_content_is_known(tmp_path):
     {'data': {'mixture': [['math', '/a/*.json', 2.0]]}},
   ],
 )
-def test_what_is_no_place_may_not_change(tmp_path, change):
+def test_settings_other_than_paths_may_not_change(tmp_path, change):
   _begun(tmp_path, _PLACES)
   (tmp_path / workdir.INPUTS).write_text('{}')
   with pytest.raises(ValueError, match='another config'):
     workdir.check_config(tmp_path, _changed(**change))
 
 
-def test_more_steps_are_let_pass_when_asked_for(tmp_path):
+def test_more_steps_are_allowed_by_extend(tmp_path):
   _begun(tmp_path, _PLACES)
   longer = _changed(num_steps=20)
-  with pytest.raises(ValueError, match=r'10 -> 20\n.* by --extend\.$'):
+  with pytest.raises(ValueError, match='add --extend to go on to step 20'):
     workdir.check_config(tmp_path, longer)
+  other = _changed(num_steps=20, seed=7)
+  with pytest.raises(ValueError, match=r'10 -> 20\n  seed.*\n.* by --ext'):
+    workdir.check_config(tmp_path, other)
   told = workdir.check_config(tmp_path, longer, extend=True)
   assert told == ['num_steps: 10 -> 20']
-  with pytest.raises(ValueError, match=r'20 -> 10\n.* another --workdir\.$'):
+  with pytest.raises(ValueError, match=r'num_steps=20, now 10; .* not short'):
     workdir.check_config(tmp_path, _PLACES, extend=True)
   both = _changed(num_steps=30, sampling={'top_k': 1})
   with pytest.raises(ValueError, match=r'sampling\.top_k') as caught:
@@ -203,7 +226,7 @@ def test_records_without_checkpoints_are_never_overwritten(
   assert (tmp_path / metrics_log.METRICS_FILE).read_bytes() == before
 
 
-def test_a_run_that_took_no_step_begins_anew(tmp_path):
+def test_a_run_without_a_step_starts_again(tmp_path):
   workdir.check_config(tmp_path, {'a': 1})
   _records(tmp_path, 0)
   workdir.check_config(tmp_path, {'a': 2})

@@ -98,10 +98,12 @@ def _texts(config: Config) -> Iterator[str]:
       )
   except ValueError as error:
     yield str(error)
-  for stop in config['sampling']['stop_strings']:
+  stops = config['sampling']['stop_strings']
+  for stop in stops:
     if not isinstance(stop, str) or not stop:
       yield (
-        f'sampling.stop_strings: got {stop!r}; texts of at least one character.'
+        f'sampling.stop_strings: got {stop!r}; texts of at least one character,'
+        f' in quotes: {tuple(map(str, stops))!r}.'
       )
 
 

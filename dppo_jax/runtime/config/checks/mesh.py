@@ -1,6 +1,7 @@
 """Problems of a mesh: sizes that do not divide, and the nearest that do."""
 
 from collections.abc import Iterator, Mapping
+import math
 from typing import Any
 
 from dppo_jax import parallel
@@ -25,7 +26,7 @@ def mesh_problems(config: Config, num_devices: int) -> Iterator[str]:
       **config['mesh'], num_devices=num_devices
     )
   except ValueError as error:
-    yield str(error)
+    yield f'{error}{_more_devices(config["mesh"], num_devices)}'
     return
   sizes = {'fsdp': fsdp, 'tensor': tensor, 'expert': expert}
   if expert > 1 and not config['model']['num_experts']:
@@ -36,6 +37,18 @@ def mesh_problems(config: Config, num_devices: int) -> Iterator[str]:
   for axis, arrays in _split(config).items():
     yield from _misfits(axis, sizes[axis], arrays, num_devices)
   yield from _batch(config, data * fsdp * expert)
+
+
+def _more_devices(mesh: Mapping[str, int], num_devices: int) -> str:
+  """How to get by where the axes that are set need more than there are."""
+  needed = math.prod(size for size in mesh.values() if size > 0)
+  if needed <= num_devices:
+    return ''
+  return (
+    f' At least {needed} are needed: set the axes to 1, plan the run with'
+    f' --dry_run --num_devices={needed}, or have the CPU act as so many:'
+    f' JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES={needed}.'
+  )
 
 
 def _split(config: Config) -> dict[str, dict[str, int]]:

@@ -5,7 +5,7 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
-from dppo_jax.base import Thresholds
+from dppo_jax.configs.presets import PRESETS
 from dppo_jax.data import prompt_stream, tasks
 from dppo_jax.learner.optimizer import SCHEDULES
 from dppo_jax.models.attention.dispatch import IMPLEMENTATIONS
@@ -15,11 +15,12 @@ from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.masking import AGGREGATIONS
 from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
-from dppo_jax.rewards.pool import MIN_MEMORY_MB
+from dppo_jax.rewards.limits import MIN_MEMORY_MB
 from dppo_jax.rewards.verdicts import TRUNCATED_POLICIES
 from dppo_jax.runtime.config.checks import data, rewards
 from dppo_jax.sampling.weight_rounding import PRECISIONS
 from dppo_jax.suggestions import suggest
+from dppo_jax.thresholds import Thresholds
 
 Config = dict[str, Any]
 
@@ -59,7 +60,10 @@ CHOICES: dict[str, Collection[str]] = {
   'trust_region.top_k_set': ('union', 'replace_kth'),
   'trust_region.anchor': ('rollout', 'recomputed'),
   **_of_thresholds('choices'),
-  'objective.importance': ('token', 'sequence', 'least_prefix'),
+  'trust_region.predictive_tail': ('aggregated', 'uniform'),
+  'objective.importance': ('token', 'sequence', 'least_prefix', 'none'),
+  'objective.centering': ('off', 'topk', 'exact'),
+  'objective.centering_mask': ('token', 'candidate'),
   'objective.loss_form': FORMS,
   'objective.aggregation': AGGREGATIONS,
   'objective.kl_estimator': KL_ESTIMATORS,
@@ -176,7 +180,12 @@ def choice_problems(config: Config) -> Iterator[str]:
   """Problems of keys whose value is one of a list; see `CHOICES`."""
   for path, known in CHOICES.items():
     got = _at(config, path)
-    if got not in known:
+    if path == 'trust_region.rule' and got not in known and got in PRESETS:
+      yield (
+        f'{path}: {got!r} is a preset, which sets a rule and more; name it'
+        f' after the config: --config=CONFIG:{got}.'
+      )
+    elif got not in known:
       yield f'{path}: unknown {got!r}{suggest(got, known)}'
   yield from data.find_unknown_sources(config)
   yield from rewards.find_misspelled(config['rewards'])

@@ -37,7 +37,9 @@ def test_a_figure_is_made(make, capsys):
   table = table_lib.read(out / 'made_up.csv')
   assert len(table.rows) == 2 * 5 * 3
   assert table.values('held_out') == ['0.25', '', '0.5']
-  pictures.assert_shows(out / 'made_up.svg', figures.FIGURE.panels(table))
+  pictures.assert_shows(
+    out / 'made_up.svg', command.panels_of(figures.FIGURE, table)
+  )
   printed = capsys.readouterr().out
   assert 'reproduced (n = 5, p = 0.031): TV | earns more.' in printed
   text = (out / 'README.md').read_text()
@@ -64,7 +66,9 @@ def test_the_picture_is_of_the_csv_alone(make):
   path.write_text(before.replace('0.81', '0.11'))
   command.redraw(figures.FIGURE, _DOCS, out)
   changed = table_lib.read(path)
-  pictures.assert_shows(out / 'made_up.svg', figures.FIGURE.panels(changed))
+  pictures.assert_shows(
+    out / 'made_up.svg', command.panels_of(figures.FIGURE, changed)
+  )
 
 
 def test_what_is_there_is_judged_and_nothing_is_run(make, monkeypatch, capsys):

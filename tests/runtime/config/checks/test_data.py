@@ -80,7 +80,7 @@ def test_these_are_fine(overrides):
     ),
     (
       dict(sampling__stop_strings=('a', '')),
-      "sampling.stop_strings: got ''; texts of at least one character.",
+      "sampling.stop_strings: got ''; texts of at least one character, in qu",
     ),
     (
       dict(**_ROWS, evaluation__source='aime_2024, aime_2027'),

@@ -101,6 +101,11 @@ def test_the_nearest_that_fits_is_named(overrides, parts):
 def test_a_mesh_of_another_size_is_one_problem():
   (problem,) = _problems(mesh__data=3)
   assert 'does not multiply to the 8 devices' in problem
+  assert problem.endswith('what is left.')  # Three are there.
+  (problem,) = _problems(mesh__tensor=16)
+  assert 'At least 16 are needed' in problem
+  assert '--dry_run --num_devices=16' in problem
+  assert problem.endswith('JAX_NUM_CPU_DEVICES=16.')
 
 
 @pytest.mark.parametrize(

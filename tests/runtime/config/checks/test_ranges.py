@@ -51,6 +51,8 @@ _FREE = {
     for key in ('prompt', 'answer', 'options', 'level', 'source', 'extra')
   ),
   'writers.tensorboard',
+  'writers.wandb',
+  'writers.wandb_project',
   'mesh.data',
   'mesh.fsdp',
   'mesh.tensor',
@@ -104,3 +106,12 @@ def test_a_number_stays_in_its_range(path):
   for value in wrong:
     (problem,) = _problems(**{path: float(value)})
     assert problem.startswith(f'{path}: got {float(value)!r}; a number ')
+
+
+def test_a_preset_is_no_rule():
+  settings = runs.config(trust_region__rule='grpo').to_dict()
+  (problem,) = ranges.choice_problems(settings)
+  assert problem == (
+    "trust_region.rule: 'grpo' is a preset, which sets a rule and more; name it"
+    ' after the config: --config=CONFIG:grpo.'
+  )

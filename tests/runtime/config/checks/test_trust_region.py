@@ -22,7 +22,7 @@ def test_the_default_has_none():
     (
       dict(sampling__top_k=0),
       "trust_region.divergence: 'topk_tv' reads the top-K log-probs and"
-      " sampling.top_k=0 records none; set it to 20, or use 'binary_tv'.",
+      " sampling.top_k=0 records none; set it to 20, or use 'binary_tv'",
     ),
     (
       dict(trust_region__delta_low=1.5),

@@ -1,0 +1,1 @@
+"""Commands before anything heavy is imported: names, help, lists, mistakes."""

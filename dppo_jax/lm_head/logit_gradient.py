@@ -1,0 +1,139 @@
+"""The gradient of a chunk's logits, in closed form."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dppo_jax.base import Array
+from dppo_jax.lm_head.two_policies import Centre
+from dppo_jax.lm_head.vocabulary_shard import ChunkStats, Shard, put_at_token
+
+
+class Slopes(NamedTuple):
+  """dL / d(log pi, H, centre) of every token, f32 [B·R]; None if not read."""
+
+  log_probs: Array
+  entropy: Array | None
+  centre: Array | None
+
+
+def logit_gradient(
+  shard: Shard,
+  chunk: ChunkStats,
+  tokens: Array,
+  slopes: Slopes,
+  centre: Centre | None,
+  temperature: float,
+  dtype: Any,
+) -> tuple[Array, Array]:
+  """a (onehot(y) - p) - h p (log p + H) + e (c - p sum c), over temperature.
+
+  Args:
+    shard: the columns.
+    chunk: of the forward pass.
+    tokens: i32 [C].
+    slopes: a, h and e, f32 [C] each.
+    centre: with the coefficients c, or None.
+    temperature: divides the logits.
+    dtype: of the result.
+
+  Returns:
+    [C, width] of the dtype; and what the cast took from the token itself, f32
+    [C].
+
+  Numerics: a (1 - p) of the token itself is a times the share of the others,
+  and log p + H is (z - largest) less its mean: nothing is the difference of
+  numbers that are nearly equal. All of it is f32 and cast once, so that the
+  sum over the vocabulary, 0, is off by half a unit in the last place of
+  2 a (1 - p) at most.
+  """
+  pulls = _pulls(shard, tokens, slopes, centre, temperature)
+  inverse = 1.0 / (chunk.own + chunk.rest)
+  # (a + e c_y) (1 - p_y) - p_y (the pull of the others) of the token itself.
+  slope = slopes.log_probs / temperature + pulls.own
+  at_token = slope * chunk.rest * inverse - pulls.others * chunk.own * inverse
+  falling = slope + pulls.others  # What multiplies -p of every column.
+  h = None
+  if chunk.mean_below is None or slopes.entropy is None:
+    gradient = chunk.others * (-falling * inverse)[:, None]
+  else:
+    h = slopes.entropy / temperature
+    above = chunk.logits - chunk.largest[:, None] - chunk.mean_below[:, None]
+    inner = -falling[:, None] - h[:, None] * above
+    gradient = chunk.others * inverse[:, None] * inner
+    own_above = chunk.own_below - chunk.mean_below
+    at_token -= h * chunk.own * inverse * own_above
+  if pulls.columns is not None:
+    gradient = gradient + pulls.columns
+  gradient = gradient.astype(dtype)
+  if pulls.candidates is not None:
+    gradient = _put_candidates(
+      shard, gradient, chunk, tokens, pulls.candidates, falling, h
+    )
+  # Not a cast there and back, which a compiler may leave out.
+  kind = jnp.finfo(dtype)
+  lost = at_token - jax.lax.reduce_precision(at_token, kind.nexp, kind.nmant)
+  return put_at_token(shard, gradient, tokens, at_token), lost
+
+
+class _Pulls(NamedTuple):
+  """What a centre adds to the gradient: e c, over the temperature.
+
+  Attributes:
+    own: of the token itself, f32 [C].
+    others: sum over all other tokens, f32 [C].
+    columns: of every column here, f32 [C, width], where all are in the sum.
+    candidates: ids and e c, [C, K] each, 0 where it is the token itself.
+  """
+
+  own: Array | float
+  others: Array | float
+  columns: Array | None = None
+  candidates: tuple[Array, Array] | None = None
+
+
+def _pulls(
+  shard: Shard,
+  tokens: Array,
+  slopes: Slopes,
+  centre: Centre | None,
+  temperature: float,
+) -> _Pulls:
+  if centre is None or slopes.centre is None:
+    return _Pulls(0.0, 0.0)
+  scale = slopes.centre / temperature
+  pull = scale[:, None] * centre.coefficients
+  if centre.ids is None:
+    column, _ = shard.local(tokens)
+    own = jnp.take_along_axis(pull, column[:, None], 1)[:, 0]
+    return _Pulls(own, scale * centre.total - own, columns=pull)
+  is_token = centre.ids == tokens[:, None]
+  own = jnp.sum(jnp.where(is_token, pull, 0.0), axis=1)
+  rest = jnp.where(is_token, 0.0, pull)
+  return _Pulls(own, jnp.sum(rest, axis=1), candidates=(centre.ids, rest))
+
+
+def _put_candidates(
+  shard: Shard,
+  gradient: Array,
+  chunk: ChunkStats,
+  tokens: Array,
+  candidates: tuple[Array, Array],
+  falling: Array,
+  h: Array | None,
+) -> Array:
+  """The gradient with the K columns of the candidates, each computed in f32."""
+  ids, pull = candidates
+  log_pi: Any = chunk.stats.top_log_probs
+  value = pull - falling[:, None] * jnp.exp(log_pi)
+  if h is not None and chunk.mean_below is not None:
+    entropy = chunk.log_sum - chunk.mean_below
+    value -= h[:, None] * jnp.exp(log_pi) * (log_pi + entropy[:, None])
+  column, here = shard.local(ids)
+  here &= ids != tokens[:, None]
+  column = jnp.where(here, column, shard.width)
+  rows = jnp.arange(tokens.shape[0])[:, None]
+  return gradient.at[rows, column].set(
+    value.astype(gradient.dtype), mode='drop'
+  )

@@ -1,0 +1,133 @@
+"""A chunk's distributions of both policies, and what is made of them."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dppo_jax.base import Array, Integrand, Movement, TokenStats
+from dppo_jax.lm_head.vocabulary_shard import (
+  ChunkStats,
+  Shard,
+  max_over_columns,
+  project,
+  sum_over_columns,
+)
+from dppo_jax.ops import centering
+from dppo_jax.ops.centering import WeightFn
+from dppo_jax.ops.divergences import Rate
+
+
+class TwoPolicies(NamedTuple):
+  """Probabilities of the columns of this device: f32 [C, width] each."""
+
+  mu: Array
+  pi: Array
+  log_ratio: Array
+
+
+class Centre(NamedTuple):
+  """The centring term of a chunk, see `ops/centering.py`.
+
+  Attributes:
+    value: sum_v c_v log pi_v, f32 [C].
+    coefficients: c, f32 [C, K], or [C, width] of all columns of this device.
+    total: sum_v c_v over the vocabulary, f32 [C].
+    ids: i32 [C, K], or None for all columns.
+  """
+
+  value: Array
+  coefficients: Array
+  total: Array
+  ids: Array | None
+
+
+def distributions(
+  shard: Shard,
+  anchor_weights: Any,
+  anchor_x: Any,
+  temperature: float,
+  chunk: ChunkStats,
+  tokens: Array,
+) -> TwoPolicies:
+  """Both distributions of a chunk.
+
+  The anchor's logits are computed again from its hidden states, so that no
+  distribution is ever stored.
+  """
+  logits = project(shard, anchor_weights, anchor_x, temperature)
+  largest = max_over_columns(shard, logits)
+  if shard.on_cpu:
+    # No column is above it. One is looked at so that XLA does not fuse the
+    # product with the exponential, which takes twice as long.
+    largest = jnp.maximum(largest, logits[:, 0])
+  shifted = jax.lax.optimization_barrier(jnp.exp(logits - largest[:, None]))
+  total = shard.axes.reduce_sum(sum_over_columns(shard, shifted))
+  log_sum = jnp.log(total)
+  shift = chunk.largest - largest + (chunk.log_sum - log_sum)
+  column, here = shard.local(tokens)
+  mine = here[:, None] & (jnp.arange(shard.width)[None] == column[:, None])
+  whole = jnp.where(mine, chunk.own[:, None], chunk.others)
+  return TwoPolicies(
+    shifted * jnp.exp(-log_sum)[:, None],
+    whole * jnp.exp(-chunk.log_sum)[:, None],
+    logits - chunk.logits + shift[:, None],
+  )
+
+
+def measure(
+  shard: Shard,
+  integrand: Integrand,
+  rate: Rate | None,
+  both: TwoPolicies,
+  anchor: TokenStats,
+  chunk: ChunkStats,
+) -> tuple[Movement, tuple[Array, ...]]:
+  """Movement by whole distributions [C], and the sums of its rate.
+
+  One reduction over the devices.
+  """
+  integrands = (integrand, *(rate.integrands if rate else ()))
+  found = [sum_over_columns(shard, g(*both)) for g in integrands]
+  divergence, *sums = shard.axes.reduce_sum(jnp.stack(found))
+  # Not negative but for rounding: a divergence.
+  divergence = jnp.maximum(divergence, 0.0)
+  if rate is None:
+    return Movement(divergence=divergence), ()
+  mu, pi = jnp.exp(anchor.log_probs), jnp.exp(chunk.stats.log_probs)
+  of_token = rate.combine(mu, pi, *sums)
+  return Movement(divergence=divergence, rate=of_token), tuple(sums)
+
+
+def centre(
+  shard: Shard,
+  weight_fn: WeightFn,
+  anchor: TokenStats,
+  chunk: ChunkStats,
+  both: TwoPolicies | None,
+) -> Centre:
+  """The centring term of a chunk; one reduction over devices if exact.
+
+  Args:
+    shard: the columns.
+    weight_fn: weights of candidates.
+    anchor: stats of the sampler [C], with K log-probs.
+    chunk: of the forward pass, with log pi of the same ids.
+    both: for exact centering; None sums over the recorded ids.
+  """
+  if both is None:
+    log_mu, log_pi = anchor.top_log_probs, chunk.stats.top_log_probs
+    if log_mu is None or log_pi is None:
+      raise ValueError(
+        'objective.centering: top-K log-probs are needed and none were'
+        ' recorded; set sampling.top_k > 0'
+      )
+    c = centering.top_k_coefficients(weight_fn, log_pi, log_mu)
+    value, total = jnp.sum(c * log_pi, -1), jnp.sum(c, -1)
+    return Centre(value, c, total, chunk.stats.top_ids)
+  log_pi = chunk.logits - (chunk.largest + chunk.log_sum)[:, None]
+  c = centering.exact_coefficients(weight_fn, log_pi, log_pi + both.log_ratio)
+  value, total = shard.axes.reduce_sum(
+    jnp.stack([sum_over_columns(shard, c * log_pi), sum_over_columns(shard, c)])
+  )
+  return Centre(value, c, total, None)

@@ -1,0 +1,149 @@
+"""What watches the tests: their CPU time, and the mutations they notice."""
+
+import ast
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from tests.support import cpu_time, examples, mutations, runs
+
+_BUSY = """
+import subprocess, sys, time
+LOOP = 'import time\\nwhile time.process_time() < 0.3: pass'
+def test_here():
+  end = time.process_time() + 0.2
+  while time.process_time() < end: pass
+def test_in_a_child():
+  subprocess.run([sys.executable, '-c', LOOP], check=True)
+"""
+
+
+def _pytest(folder, *arguments):
+  (folder / 'test_busy.py').write_text(_BUSY)
+  return subprocess.run(
+    [
+      *(sys.executable, '-m', 'pytest', '-c', os.devnull, '-q'),
+      *('-p', 'tests.support.cpu_time', '--rootdir', str(folder)),
+      *(*arguments, str(folder)),
+    ],
+    cwd=runs.ROOT,
+    capture_output=True,
+    text=True,
+    timeout=runs.END_S,
+    check=False,
+  )
+
+
+def test_a_run_past_its_budget_fails_and_tells_where_it_went(tmp_path):
+  ended = _pytest(tmp_path, '--cpu-budget=0.4')
+  assert ended.returncode == pytest.ExitCode.TESTS_FAILED
+  report = ended.stdout.partition('CPU time')[2]
+  assert 'of 0.4' in report
+  assert 'Failed: more CPU time' in report
+  rows = [line.split() for line in report.splitlines() if ' s  ' in line]
+  found = {row[-1].partition('::')[2]: float(row[0]) for row in rows}
+  assert found['test_here'] >= 0.2
+  assert found['test_in_a_child'] >= 0.3
+  assert '2 passed' in report
+
+
+def test_workers_are_added_up(tmp_path):
+  ended = _pytest(tmp_path, '--cpu-budget=1e6', '--numprocesses=2')
+  assert ended.returncode == 0
+  report = ended.stdout.partition('CPU time')[2]
+  total = float(report.partition(' CPU-seconds of')[0].split()[-1])
+  assert total > 0.5 + 2 * 0.1  # Both tests; two interpreters started.
+
+
+def test_the_slowest_and_the_shares():
+  tests = {f'tests/ops/test_x.py::test_{i}': float(i) for i in range(20)}
+  tests['tests/test_docs.py::test_a'] = 10.0
+  assert cpu_time.shares(tests, 400.0) == [
+    ('imports, collection', 200.0, 0.5),
+    ('ops', 190.0, 0.475),
+    ('test_docs.py', 10.0, 0.025),
+  ]
+  shown = cpu_time.lines(tests, 400.0, 0)
+  assert shown[0] == '   19.0 s  tests/ops/test_x.py::test_19'
+  assert sum('::' in line for line in shown) == 15
+  assert shown[-1] == '  400.0 CPU-seconds'
+
+
+def test_files_with_slow_tests_come_first():
+  def item(path, *marks):
+    return SimpleNamespace(
+      path=path, get_closest_marker=lambda name: name in marks
+    )
+
+  items = [item('a'), item('b'), item('b', 'slow'), item('c')]
+  sys.modules[_conftest()].pytest_collection_modifyitems(items)
+  assert [each.path for each in items] == ['b', 'b', 'a', 'c']
+
+
+def _conftest():
+  (name,) = (
+    name
+    for name, module in list(sys.modules.items())
+    if getattr(module, '__file__', None) == str(runs.ROOT / 'tests/conftest.py')
+  )
+  return name
+
+
+def test_thorough_tests_draw_more():
+  assert examples.examples(10).max_examples == (
+    200 if examples.THOROUGH else 10
+  )
+  assert examples.examples(10).derandomize
+
+
+_SOURCE = '''"""Not 1 < 2."""
+def f(x: int = 3, *, y=True) -> float:
+  if x <= 0 and y:
+    raise ValueError(f'{x + 1}: ' + 'at least 1.')
+  chex.assert_rank(x, 2)
+  return jnp.maximum(-x, 1.5) / 2
+'''
+
+
+def test_a_mutation_changes_one_thing_that_counts():
+  found = mutations.candidates(_SOURCE)
+  assert {after.strip() for _, _, after in found} == {
+    'def f(x: int = 4, *, y=True) -> float:',
+    'def f(x: int = 3, *, y=False) -> float:',
+    'if x < 0 and y:',
+    'if x <= 1 and y:',
+    'if x <= 0 or y:',
+    'return jnp.minimum(-x, 1.5) / 2',
+    'return jnp.maximum(x, 1.5) / 2',
+    'return jnp.maximum(-x, 2.5) / 2',
+    'return jnp.maximum(-x, 1.5) * 2',
+    'return jnp.maximum(-x, 1.5) / 3',
+  }
+
+
+def test_mutations_are_drawn_by_their_seed():
+  drawn = mutations.draw(10, seed=3)
+  assert drawn == mutations.draw(10, seed=3) != mutations.draw(10, seed=4)
+  assert len(drawn) == 60
+  for area in mutations.AREAS:
+    inside = [d for d in drawn if d['module'].startswith(f'dppo_jax/{area}/')]
+    assert len(inside) == 10
+  for mutation in drawn:
+    lines = (runs.ROOT / mutation['module']).read_text().splitlines()
+    assert lines[mutation['line'] - 1] == mutation['before']
+    lines[mutation['line'] - 1] = mutation['after']
+    ast.parse('\n'.join(lines))
+    assert (runs.ROOT / mutations.mirrored_test(mutation['module'])).is_file()
+
+
+def test_a_mutation_is_applied_where_its_line_moved(tmp_path):
+  path = tmp_path / 'm.py'
+  path.write_text('import x\n\na = 1\nb = 2\n')
+  mutation = dict(module='m.py', line=1, before='a = 1', after='a = 2')
+  assert mutations.apply(mutation, tmp_path) == 'import x\n\na = 1\nb = 2\n'
+  assert path.read_text() == 'import x\n\na = 2\nb = 2\n'
+  with pytest.raises(ValueError, match='draw anew'):
+    mutations.apply(mutation, tmp_path)
