@@ -59,6 +59,18 @@ def named(panel: Panel) -> Panel:
   )
 
 
+def relabel(panel: Panel, groups: Mapping[str, Mapping[str, str]]) -> Panel:
+  """Panel with the labels that `split` shows; its ticks stay."""
+  shown = {k: v for labels in groups.values() for k, v in labels.items()}
+  return dataclasses.replace(
+    panel,
+    series=[
+      dataclasses.replace(series, label=shown.get(series.label, series.label))
+      for series in panel.series
+    ],
+  )
+
+
 def split(panel: Panel, groups: Mapping[str, Mapping[str, str]]) -> list[Panel]:
   """Panels in one row, one per group.
 

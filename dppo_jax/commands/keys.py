@@ -16,7 +16,9 @@ ALIASES: Mapping[str, str] = {
   'clip_eps': 'trust_region.clip',
   'clip_range': 'trust_region.clip',
   'clip_ratio': 'trust_region.clip',
+  'data_path': 'data.files',
   'dataset': 'data.source',
+  'dataset_name': 'data.source',
   'eval_every': 'evaluation.every_n_steps',
   'eval_steps': 'evaluation.every_n_steps',
   'iterations': 'num_steps',
@@ -31,13 +33,18 @@ ALIASES: Mapping[str, str] = {
   'model_name_or_path': 'model.pretrained',
   'model_path': 'model.pretrained',
   'num_generations': 'data.group_size',
+  'num_samples_per_prompt': 'data.group_size',
   'num_train_steps': 'num_steps',
+  'prompts_per_step': 'data.num_prompts',
+  'rollouts_per_prompt': 'data.group_size',
+  'samples_per_prompt': 'data.group_size',
   'save_every': 'checkpoints.every_n_steps',
   'save_steps': 'checkpoints.every_n_steps',
   'steps': 'num_steps',
   'total_steps': 'num_steps',
   'tp': 'mesh.tensor',
   'train_batch_size': 'data.num_prompts',
+  'train_file': 'data.files',
   'train_steps': 'num_steps',
   'warmup_steps': 'optimizer.num_warmup_steps',
 }
@@ -147,7 +154,13 @@ def problem(path: str, value: str, keys: Mapping[str, Any], file: str) -> str:
       f' --config.{inside[0]}=….'
     )
   likely = meant(path, keys, value)
-  hint = f'did you mean {likely}? ' if likely else ''
+  if likely:
+    hint = f'did you mean {likely}? '
+  else:
+    section = path.rpartition('.')[0] + '.'
+    rests = [k.removeprefix(section) for k in keys if k.startswith(section)]
+    names = dict.fromkeys(rest.partition('.')[0] for rest in rests)
+    hint = f'{section[:-1]} has {", ".join(names)}; ' if names else ''
   return f'--config.{path}: no such key; {hint}{file} lists them all.'
 
 

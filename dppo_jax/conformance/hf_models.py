@@ -20,6 +20,7 @@ from dppo_jax import bounded_npz, parallel
 from dppo_jax.base import Params, Prompts
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.policy import Policy, make_policy
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.hub import hf_config, load_weights
 from dppo_jax.runtime.programs.compiled import vocabulary_axes
 from dppo_jax.sampling.decode import SamplingConfig, sample
@@ -74,7 +75,8 @@ def compare_folder(root: pathlib.Path) -> list[ModelComparison]:
 
 def _compare(folder: pathlib.Path) -> ModelComparison:
   try:
-    return compare(folder)
+    with activity.under_way(f'comparing {folder.name}'):
+      return compare(folder)
   except ValueError as error:
     return ModelComparison(
       folder=folder,

@@ -152,32 +152,35 @@ SOURCES: Mapping[str, Source] = {
   ),
   'aqua': Source(
     published='deepmind/aqua_rat (raw/train-*.parquet, validation-*, test-*) on'
-    ' Hugging Face',
+    ' Hugging Face; or name the aqua-rat.jsonl of'
+    ' github.com/ruixiangcui/AGIEval (data/v1)',
     repository=Repository('deepmind/aqua_rat', 'raw/*'),
     splits=('train', 'validation', 'test'),
     prompt=('question',),
     options=('options',),
-    answer=('correct',),
+    answer=('correct', 'label'),
   ),
-  # AGIEval's rows, and those whose 'query' already lists the options.
+  # AGIEval's rows, some with a passage (empty in the others), and those whose
+  # 'query' already lists the options.
   'sat': Source(
     published='github.com/ruixiangcui/AGIEval (data/v1/sat-math.jsonl), or'
     ' dmayhem93/agieval-sat-math (data/test-*.parquet) on Hugging Face',
     repository=Repository('dmayhem93/agieval-sat-math', 'data/test-*'),
     splits=(),
-    prompt=('question', 'query'),
+    prompt=('{passage}\n\n{question}', 'question', 'query'),
     options=('options',),
     answer=('label', 'gold', 'Answer'),
     read_answer=reference_answers.letter,
   ),
   'mmlu_stem': Source(
-    published='TIGER-Lab/MMLU-STEM (data/test-*.parquet) on Hugging Face',
+    published='TIGER-Lab/MMLU-STEM (data/test-*.parquet) on Hugging Face, or'
+    ' github.com/QwenLM/Qwen2.5-Math (evaluation/data/mmlu_stem/test.jsonl)',
     repository=Repository('TIGER-Lab/MMLU-STEM', 'data/test-*'),
     splits=(),
     prompt=('question',),
-    options=('choices',),
+    options=('choices', 'options'),
     answer=('answer',),
-    origin=('subject',),
+    origin=('subject', 'type', 'topic'),
   ),
   # The exams of 2023 in English, and AGIEval's choice and cloze questions.
   'gaokao': Source(
@@ -189,7 +192,7 @@ SOURCES: Mapping[str, Source] = {
       'MARIO-Math-Reasoning/Gaokao2023-Math-En', 'Gaokao2023-Math-En.jsonl'
     ),
     splits=(),
-    prompt=('question',),
+    prompt=('{passage}\n\n{question}', 'question'),
     options=('options',),
     answer=('label', 'answer'),
     read_answer=reference_answers.without_dollars,

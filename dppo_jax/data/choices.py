@@ -6,11 +6,14 @@ line, '(A) 21', and the answer is a letter.
 """
 
 from collections.abc import Mapping, Sequence
+import math
 import re
 import string
 from typing import Any
 
 _LETTERS = string.ascii_uppercase
+# Letters of several right options: 'AD', 'A D', 'A, D'.
+_SEVERAL = re.compile(r'[A-Z](?:[ ,]{0,2}[A-Z]){1,25}')
 _LABEL = re.compile(r'\s*\(?([A-Z])\s*[).:]\s*')
 
 
@@ -60,16 +63,18 @@ def render(options: Sequence[str]) -> str:
 
 
 def read_answer(value: Any, options: Sequence[str]) -> str:
-  """Letter of the right option.
+  """Letter of the right option, or letters if several are right.
 
   Args:
     value: its letter, 'B' or '(B)'; its index from 0, as a number; or its text,
-      if that is unique.
+      if that is unique. Several letters are in order, 'AD' or 'A D'.
     options: their texts; empty if the prompt already lists them, and then only
       a letter or an index is accepted.
 
   >>> read_answer(1, ['21', '21.5']), read_answer('B', ['21', '21.5'])
   ('B', 'B')
+  >>> read_answer('A C', ['21', '21.5', '21.0'])
+  'AC'
 
   Raises:
     ValueError: no such option.
@@ -89,6 +94,10 @@ def read_answer(value: Any, options: Sequence[str]) -> str:
     return label[1].upper()
   if len(same) == 1:
     return letters[same[0]]
+  if options and _SEVERAL.fullmatch(text):
+    several = re.findall('[A-Z]', text)
+    if several == sorted({*several} & {*letters}):
+      return ''.join(several)
   raise ValueError(
     f'the answer {text[:40]!r} is no letter of {len(options)} options, and the'
     f' text of {len(same)} of them'
@@ -100,4 +109,9 @@ def _text(value: Any) -> str:
     raise ValueError(
       f'an option or its letter as a {type(value).__name__}; a text or a number'
     )
-  return f'{value:g}' if isinstance(value, float) else str(value)
+  if isinstance(value, float) and not math.isfinite(value):
+    raise ValueError(
+      f'an option is {value}, as some tools write the word None; write the text'
+    )
+  whole = isinstance(value, float) and value.is_integer()
+  return str(int(value) if whole else value)

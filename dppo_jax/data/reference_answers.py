@@ -10,6 +10,7 @@ _INTEGER = re.compile(
   r'(?:\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree|°|degrees?)?\s*\$?',
   re.ASCII,
 )
+_IN_PARENTHESES = re.compile(r'\(\s*([0-9]+(?:[./][0-9]+)?)\s*\)', re.ASCII)
 MAX_SOLUTION_LENGTH = 1_000_000  # Characters; published ones have thousands.
 
 
@@ -51,13 +52,18 @@ def number(text: str) -> str:
 def without_units(text: str) -> str:
   """Numbers without units; ASDiv writes units in parentheses.
 
+  Parentheses that hold a number stay, without themselves.
+
   >>> without_units('9 (apples)'), without_units('5 (red); 8 (blue)')
   ('9', '5, 8')
+  >>> without_units('-(1/3)')
+  '-1/3'
 
   Raises:
     ValueError: nothing is left.
   """
-  parts = re.sub(r'\([^()]*\)', ' ', text).split(';')
+  bare = _IN_PARENTHESES.sub(r'\1', text)
+  parts = re.sub(r'\([^()]*\)', ' ', bare).split(';')
   kept = [' '.join(part.split()) for part in parts if part.strip()]
   if not kept:
     raise ValueError(f'no answer in {text[:40]!r} outside parentheses')

@@ -24,7 +24,9 @@ from dppo_jax.learner import scoring
 from dppo_jax.learner.loss_config import Context, LossConfig
 from dppo_jax.learner.movement import (
   candidate_weights,
+  divergence_of,
   measure,
+  measure_rate,
   rate_of,
   ratio_limits,
 )
@@ -148,10 +150,12 @@ def reference_loss(
 
 def make_head_loss(config: LossConfig, *, with_top_k: bool = False) -> HeadLoss:
   """The loss in the form that the fused LM head takes."""
+  rate = rate_of(config)
   return HeadLoss(
-    measure=functools.partial(measure, config),
+    divergence_fn=divergence_of(config),
+    rate_fn=functools.partial(measure_rate, config) if rate else None,
     integrand=divergences.DIVERGENCES[config.divergence].integrand,
-    rate=rate_of(config),
+    rate=rate,
     loss_from_stats=functools.partial(loss_from_stats, config),
     needs_full_sequence=needs_full_sequence(config),
     with_entropy=config.entropy_coefficient != 0,

@@ -59,9 +59,19 @@ def measure(
     current: stats [...], of the same ids.
   """
   divergence = divergence_of(config)(tokens, anchor, current)
+  if rate_of(config) is None:
+    return Movement(divergence=divergence), ()
+  rate, sums = measure_rate(config, tokens, anchor, current)
+  return Movement(divergence=divergence, rate=rate), sums
+
+
+def measure_rate(
+  config: LossConfig, tokens: Array, anchor: TokenStats, current: TokenStats
+) -> tuple[Array, Sums]:
+  """Rate of the divergence, and its sums; arguments as in `measure`."""
   rate = rate_of(config)
   if rate is None:
-    return Movement(divergence=divergence), ()
+    raise ValueError("trust_region.direction: only 'predictive' reads a rate")
   if divergences.DIVERGENCES[config.divergence].records == 'hidden':
     sums = divergences.exact_rate_sums(rate, anchor, current)
   else:
@@ -77,7 +87,7 @@ def measure(
       vocab_size=config.vocab_size if uniform else None,
     )
   mu, pi = jnp.exp(anchor.log_probs), jnp.exp(current.log_probs)
-  return Movement(divergence=divergence, rate=rate.combine(mu, pi, *sums)), sums
+  return rate.combine(mu, pi, *sums), sums
 
 
 def candidate_weights(

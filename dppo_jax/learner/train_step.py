@@ -201,6 +201,7 @@ def compile_train_step(
   *,
   recorded: bool = False,
   shared: Any = None,
+  name: str = 'step',
 ) -> Callable[..., Any]:
   """`train_step`, compiled: state sharded and donated, batch sharded by rows.
 
@@ -211,6 +212,7 @@ def compile_train_step(
       until it is fetched; otherwise the compiler drops it.
     shared: shardings of what the loss shares among rows, where it does; the
       step then takes it after the batch.
+    name: of the program, in profiles and where compiling is reported.
 
   Returns:
     (state, batch) -> (state, metrics), or (state, metrics, StepRecord); the
@@ -221,6 +223,7 @@ def compile_train_step(
   def step(state: TrainState, batch: Any, *more: Any) -> tuple[Any, ...]:
     return train_step(learner, state, batch, *more)[:num_results]
 
+  step.__name__ = name
   by_rows = parallel.batch_sharding(learner.mesh)
   outputs = (shardings, parallel.replicated(learner.mesh), by_rows)
   return jax.jit(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from dppo_jax.base import (
   Array,
+  DivergenceFn,
   Integrand,
   LossFromStatsFn,
   Movement,
@@ -24,9 +25,9 @@ from dppo_jax.ops.centering import WeightFn
 from dppo_jax.ops.divergences import Rate
 from dppo_jax.parallel import VocabularyAxes
 
-# (tokens, anchor, current) [C] to the movement and the sums of its rate.
-MeasureFn = Callable[
-  [Array, TokenStats, TokenStats], tuple[Movement, tuple[Array, ...]]
+# (tokens, anchor, current) [C] to the rate of the divergence and its sums.
+RateFn = Callable[
+  [Array, TokenStats, TokenStats], tuple[Array, tuple[Array, ...]]
 ]
 # (context, movement, sums of its rate) [C, ...] to weights of candidates.
 CandidateWeightsFn = Callable[[Any, Movement, tuple[Array, ...]], WeightFn]
@@ -56,8 +57,10 @@ class HeadLoss(NamedTuple):
   Attributes:
     loss_from_stats: the loss of a batch, and its record. It is called after
       every chunk with the stats known by then, zeros elsewhere.
-    measure: movement of the tokens of a chunk, each from its own stats alone.
-      None where nothing is measured; not called where `integrand` measures.
+    divergence_fn: divergence of the tokens of a chunk, each from its own stats
+      alone. None where nothing is measured; not called where `integrand`
+      measures, nor is the next.
+    rate_fn: its rate, where the direction reads it.
     integrand: what is summed over the vocabulary, for a divergence of whole
       distributions; needs `Targets.anchor.hidden`.
     rate: of that divergence, where the direction reads it.
@@ -70,7 +73,8 @@ class HeadLoss(NamedTuple):
   """
 
   loss_from_stats: LossFromStatsFn
-  measure: MeasureFn | None = None
+  divergence_fn: DivergenceFn | None = None
+  rate_fn: RateFn | None = None
   integrand: Integrand | None = None
   rate: Rate | None = None
   needs_full_sequence: bool = False
@@ -288,17 +292,20 @@ class _Pass:
         chunk,
         tokens,
       )
-    movement, sums = self._measure(tokens, anchor, chunk, both)
-    centre = None
-    if self.loss.candidate_weights and self.loss.centering != 'off':
-      context = jax.tree.map(take, self.targets.context)
-      centre = two_policies.centre(
-        self.shard,
-        self.loss.candidate_weights(context, movement, sums),
-        anchor,
-        chunk,
-        both if self.loss.centering == 'exact' else None,
+    sums: tuple[Array, ...] = ()
+    if self.loss.integrand is not None and both is not None:
+      movement, sums = two_policies.measure(
+        self.shard, self.loss.integrand, self.loss.rate, both, anchor, chunk
       )
+    else:
+      movement = Movement(divergence=jnp.zeros_like(chunk.stats.log_probs))
+      if self.loss.divergence_fn is not None:
+        divergence = self.loss.divergence_fn(tokens, anchor, chunk.stats)
+        movement = Movement(divergence=divergence)
+      if self.loss.rate_fn is not None:
+        rate, sums = self.loss.rate_fn(tokens, anchor, chunk.stats)
+        movement = dataclasses.replace(movement, rate=rate)
+    centre = self._centre(index, movement, sums, anchor, chunk, both)
     found = PartialStats(
       log_probs=chunk.stats.log_probs,
       movement=movement,
@@ -312,21 +319,30 @@ class _Pass:
 
     return jax.tree.map(put, known, found), chunk, x, tokens, centre
 
-  def _measure(
+  def _centre(
     self,
-    tokens: Array,
+    index: Any,
+    movement: Movement,
+    sums: tuple[Array, ...],
     anchor: TokenStats,
     chunk: ChunkStats,
     both: TwoPolicies | None,
-  ) -> tuple[Movement, tuple[Array, ...]]:
-    """Movement of a chunk, and the sums of its rate."""
-    if self.loss.integrand is not None and both is not None:
-      return two_policies.measure(
-        self.shard, self.loss.integrand, self.loss.rate, both, anchor, chunk
-      )
-    if self.loss.measure is not None:
-      return self.loss.measure(tokens, anchor, chunk.stats)
-    return Movement(divergence=jnp.zeros_like(chunk.stats.log_probs)), ()
+  ) -> Centre | None:
+    """The centring term of a chunk, or None."""
+    if self.loss.centering == 'off' or self.loss.candidate_weights is None:
+      return None
+
+    def take(leaf: Array) -> Array:
+      return self.chunks.take(leaf, index)
+
+    context = jax.tree.map(take, self.targets.context)
+    return two_policies.centre(
+      self.shard,
+      self.loss.candidate_weights(context, movement, sums),
+      anchor,
+      chunk,
+      both if self.loss.centering == 'exact' else None,
+    )
 
 
 def _anchor_weights(

@@ -17,6 +17,7 @@ from dppo_jax.commands import (
   mistakes,
 )
 from dppo_jax.commands import flags as command_flags
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.hosts import cluster, preemption
 from dppo_jax.runtime.hosts.preemption import Preempted
 from dppo_jax.runtime.reporting import compiling, console
@@ -48,6 +49,7 @@ def run(main: Callable[..., int], *, positional: bool = False) -> None:
   preemption.own_process()
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
   compiling.watch()
+  activity.watch()
   guarded = functools.partial(guard, main, positional=positional)
   app.run(guarded, flags_parser=parse_flags)
 
@@ -66,12 +68,13 @@ def guard(
     The exit code: 1 after an error, 128 + the signal after a signal.
   """
   try:
-    if positional:
-      return main(*argv[1:])
-    if len(argv) > 1:
-      known = keys.known() if 'config' in flags.FLAGS else {}
-      raise ValueError(mistakes.stray(argv[1], known))
-    return main()
+    with activity.under_way(_name(argv[0])):
+      if positional:
+        return main(*argv[1:])
+      if len(argv) > 1:
+        known = keys.known() if 'config' in flags.FLAGS else {}
+        raise ValueError(mistakes.stray(argv[1], known))
+      return main()
   except Preempted as stopped:
     print(stopped, file=sys.stderr)
     return stopped.exit_code

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from dppo_jax.base import Array, Batch, Metrics, TrainState
 from dppo_jax.learner.optimizer import learning_rate_of
 from dppo_jax.rewards.pool import VerifierPool
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.hosts import coordination, host_rows
 from dppo_jax.runtime.ledger.files import LedgerWriter
@@ -79,7 +80,8 @@ def compile_iteration(
     outcome = step_fn(state, batch, anchor_head)
     state, step_metrics = outcome[:2]
     meanwhile()  # The device is busy: write the metrics of the step before.
-    jax.block_until_ready(state.step)
+    with activity.under_way('updating'):
+      jax.block_until_ready(state.step)
     clock.lap('training')
     if ledger.due(step + 1):
       write_record(step + 1, collected, batch, outcome[2])

@@ -14,6 +14,7 @@ from typing import Any
 
 from dppo_jax.base import TrainState
 from dppo_jax.rewards.pool import VerifierPool
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.evaluation.evaluate import compile_evaluation
 from dppo_jax.runtime.hosts import coordination
@@ -113,9 +114,12 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     start_step = int(state.step)
     for step in range(start_step + 1, experiment.num_steps + 1):
       tracer.before(step)
-      with contextlib.ExitStack() as compiling:
+      with contextlib.ExitStack() as within:
         if step == start_step + 1:  # The state before it is saved.
-          compiling.enter_context(milestones.abandonable(state))
+          within.enter_context(milestones.abandonable(state))
+        within.enter_context(
+          activity.under_way(f'train step {step} of {experiment.num_steps}')
+        )
         state, metrics, samples = training.iterate(state, recorder.flush)
       tracer.after(step)
       if step == 1:  # Records without a checkpoint are those of a lost run.
@@ -125,7 +129,8 @@ def run(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     job.checkpoints.wait()
   if not coordination.is_primary():
     return {}
-  return header.summarize(experiment, job.parts, workdir)
+  with activity.under_way('summarizing the run'):
+    return header.summarize(experiment, job.parts, workdir)
 
 
 def _open(
@@ -133,7 +138,8 @@ def _open(
 ) -> _Job:
   """Opens what the folder holds, and says so."""
   parts = base_weights.open_parts(experiment)
-  inputs.settle(experiment, parts, workdir)
+  with activity.under_way('comparing data and files with those on record'):
+    inputs.settle(experiment, parts, workdir)
   pool = stack.enter_context(open_pool(experiment.rewards))
   checkpoints = _open_checkpoints(experiment, workdir)
   stack.enter_context(contextlib.closing(checkpoints))

@@ -17,6 +17,7 @@ from dppo_jax import hardware, parallel
 from dppo_jax.base import Array, TokenStats
 from dppo_jax.experiments.bench import timing
 from dppo_jax.learner import loss as loss_lib
+from dppo_jax.learner import standalone
 from dppo_jax.lm_head.chunked_pass import Targets, VocabularyConfig
 from dppo_jax.lm_head.fused_loss import head_loss
 from dppo_jax.lm_head.vocabulary_shard import product
@@ -174,28 +175,9 @@ def layout(shape: HeadShape) -> VocabularyConfig:
 
 def _config(**options: Any) -> loss_lib.LossConfig:
   fields = dict(
-    prompt_length=1,
-    shared_rows=1,
-    temperature=1.0,
-    rule='divergence',
-    divergence='topk_tv',
-    top_k_set='union',
-    anchor='rollout',
-    bounds=_BOUNDS,
-    loss_form='score',
-    importance='token',
-    ratio_cap=float('inf'),
-    ratio_floor=0.0,
-    kl_coefficient=0.0,
-    kl_estimator='k3',
-    entropy_coefficient=0.0,
-    load_balance_coefficient=0.0,
-    predictive_tail='aggregated',
-    vocab_size=0,
-    centering='off',
-    centering_mask='token',
+    rule='divergence', divergence='topk_tv', prompt_length=1, bounds=_BOUNDS
   )
-  return loss_lib.LossConfig(**{**fields, **options})
+  return standalone.plain_config(**{**fields, **options})
 
 
 def _case(shape: HeadShape, k: int, exact: bool) -> tuple[Any, ...]:

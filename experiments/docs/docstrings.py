@@ -41,12 +41,8 @@ def fenced(text: str) -> str:
     )
     if line.startswith('>>>'):
       switch('pycon')
-    elif inside == 'pycon' and line:
-      pass  # Its continuation, or its output.
-    elif line.startswith('  ') and not in_section:
-      switch('text')
-    else:
-      switch('')
+    elif inside != 'pycon' or not line:  # Else its continuation, or its output.
+      switch('text' if line.startswith('  ') and not in_section else '')
     found.append(line)
   switch('')
   return '\n'.join(found)

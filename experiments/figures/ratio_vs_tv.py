@@ -13,11 +13,8 @@ from dppo_jax.experiments.figures.harness.figure import Figure
 from dppo_jax.runtime.reporting import palette
 
 _LADDER = ('float32', 'bfloat16', 'int8', 'fp8', 'int4')
-_STILL = {
-  'optimizer.learning_rate': 0.0,
-  'ledger.every_n_steps': 1,
-  'num_steps': 1,
-}
+_STILL = {'optimizer.learning_rate': 0.0, 'ledger.every_n_steps': 1}
+_STILL['num_steps'] = 1
 _COLUMNS = (
   ('The ratio is volatile for rare tokens.', 'log_rare', 'log_common', 0.05),
   ('TV is not larger for them.', 'tv_common', 'tv_rare', 0.005),
@@ -30,11 +27,10 @@ def _panels(points: Points) -> list[Panel]:
   label, unit = 'Mean of |π − μ|', 'probability'
   clip, tv = (palette.RULES[n].color for n in ('GRPO', 'DPPO-Binary-TV'))
   clips = [Bound(f'clip at {v:g}', v, clip) for v in (0.8, 1.28)]
+  log = {'y_log': True, 'bounds': clips}
   bound = [Bound('δ = 0.2', 0.2, tv)]
   return [
-    panels.dots(
-      far, 'mu', 'ratio', 'Ratio π / μ, int4', y_log=True, bounds=clips
-    ),
+    panels.dots(far, 'mu', 'ratio', 'Ratio π / μ, int4', **log),
     panels.dots(far, 'mu', 'tv', 'TV |π − μ|, int4', bounds=bound),
     panels.bars(runs, 'mean_abs', label, unit, y_log=True),
   ]

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 
 from dppo_jax.analysis import facets
@@ -59,3 +61,12 @@ def test_groups_are_split_and_renamed():
   assert [one.label for one in first.series] == ['1', '2']
   assert [one.label for one in second.series] == ['1']
   assert (first.title, first.row) == ('Reward: a', 'Reward')
+
+
+def test_bars_take_the_labels_of_their_groups():
+  names = ('a: one', 'b: two', 'other')
+  panel = dataclasses.replace(_panel(names, 'bars'), ticks=names)
+  groups = {'a': {'a: one': 'one'}, 'b': {'b: two': 'two'}}
+  got = facets.relabel(panel, groups)
+  assert [one.label for one in got.series] == ['one', 'two', 'other']
+  assert got.ticks == names

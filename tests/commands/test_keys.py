@@ -46,6 +46,7 @@ def test_an_alias_leads_to_keys(name):
     # What others call it.
     ('steps', '--config.num_steps=1'),
     ('lr', '--config.optimizer.learning_rate=1'),
+    ('data.prompts_per_step', '--config.data.num_prompts=1'),
     ('optimizer.lr', '--config.optimizer.learning_rate=1'),
     # Misspelled.
     ('trust_region.divergance', '--config.trust_region.divergence=1'),
@@ -71,6 +72,13 @@ def test_a_problem_is_one_line_with_the_mend():
   assert keys.problem('zzzzzz', '1', _KEYS, _FILE) == (
     '--config.zzzzzz: no such key; configs/default.py lists them all.'
   )
+  assert keys.problem('data.fields.zzzz', '1', _KEYS, _FILE) == (
+    '--config.data.fields.zzzz: no such key; data.fields has answer, extra,'
+    ' level, options, prompt, source; configs/default.py lists them all.'
+  )
+  section = keys.problem('data.zzzz', '1', _KEYS, _FILE)
+  assert section.count('fields, ') == 1
+  assert 'source, ' in section
   assert keys.problem('trust-region.rule', 'cppo', _KEYS, _FILE) == (
     '--config.trust-region.rule: no such key; did you mean'
     ' --config.trust_region.rule=cppo? configs/default.py lists them all.'

@@ -32,6 +32,7 @@ def test_letters_that_are_not_all_there_stay():
     ([['1'], '2'], 'as a list'),
     ({'1': 'x', '2': 'y'}, 'options named 1, 2'),
     (['x'] * 27, '27 options'),
+    ([float('nan'), 'I only'], 'an option is nan, .*write the text'),
   ],
 )
 def test_what_is_no_list_of_options(value, match):
@@ -68,3 +69,23 @@ def test_an_answer_that_is_none_of_them(value, options, match):
 
 def test_lines_of_a_prompt():
   assert choices.render(('x', 'y')) == '(A) x\n(B) y'
+
+
+@pytest.mark.parametrize('value', ['AC', 'A C', 'A,C', 'A, C'])
+def test_several_right_ones(value):
+  assert choices.read_answer(value, ('3', '5', '7')) == 'AC'
+  # A text of an option goes first.
+  assert choices.read_answer(value, ('3', value, '7')) == 'B'
+
+
+@pytest.mark.parametrize('value', ['CA', 'AA', 'AD', 'A-C', 'ac', 'A   C'])
+def test_what_is_no_list_of_letters(value):
+  with pytest.raises(ValueError, match='is no letter'):
+    choices.read_answer(value, ('3', '5', '7'))
+  with pytest.raises(ValueError, match='is no letter'):
+    choices.read_answer('AC', ())  # Options unknown: any word in capitals.
+
+
+def test_numbers_as_options_keep_their_digits():
+  options = choices.read_options([1234567.0, 1234567.5, 12345678])
+  assert options == ('1234567', '1234567.5', '12345678')

@@ -62,6 +62,8 @@ def test_numbers_units_and_formulas():
   assert reference_answers.number('8.05') == '8.05'
   assert reference_answers.without_units('1/4 (pieces)') == '1/4'
   assert reference_answers.without_units('12 (girls); 9 (boys)') == '12, 9'
+  assert reference_answers.without_units('-(1/3)') == '-1/3'
+  assert reference_answers.without_units('8 (ft); (2.5) (sq. ft)') == '8, 2.5'
   with pytest.raises(ValueError, match='outside parentheses'):
     reference_answers.without_units('(apples)')
   assert reference_answers.without_dollars(' $x$ ') == 'x'

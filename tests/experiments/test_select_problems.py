@@ -43,6 +43,5 @@ def test_it_writes_what_a_run_can_read(tmp_path):
 def test_it_needs_a_file_to_write():
   code, _, err = _select('--config=configs/tiny.py')
   assert code == 1
-  assert (
-    err.splitlines()[-1] == 'error: --out: missing; name the file to write.'
-  )
+  last = err.splitlines()[-1]
+  assert last == 'error: --out: missing; name the file to write: --out=….'

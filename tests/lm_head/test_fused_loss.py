@@ -142,6 +142,9 @@ def test_every_rule_is_the_rule_of_the_whole_logits(case, rule):
   if rule.startswith('trm_max'):  # The others ask less of the worst token.
     bounds = factories.bounds(delta_low=0.1, delta_high=0.1, budget=0.1)
     config = _loss_config(rule=rule, bounds=bounds)
+  if rule == 'spo':  # Else M, and with it the rounding, is five times larger.
+    bounds = dataclasses.replace(config.bounds, soft_clip=1.0)
+    config = _loss_config(rule=rule, bounds=bounds)
   got = _one_pass(config)(*case)
   keep = np.asarray(got[0][1].keep)[np.asarray(case[2].mask)]
   assert (keep > 0).any()

@@ -5,6 +5,7 @@ What it shows when it runs is kept for the site, which executes none again.
 
 import ast
 import pathlib
+import re
 
 import jax
 import pytest
@@ -54,6 +55,14 @@ def test_claims_are_asserted(name):
   ]
   claims = sum(isinstance(node, ast.Assert) for node in nodes)
   assert claims >= _NUM_CLAIMS[name]
+
+
+@pytest.mark.parametrize('name', _NUM_CLAIMS)
+def test_colors_are_those_of_the_palette(name):
+  source = '\n'.join(cell.source for cell in _code(_read(name)))
+  assert 'palette.RULES[' in source or 'palette.styles(' in source
+  # By number or by table, a color means another rule in each notebook.
+  assert not re.search(r"""['"](C\d|tab:\w+)['"]""", source)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from dppo_jax.runtime import cli
 from dppo_jax.runtime.hosts.preemption import Preempted
 from dppo_jax.runtime.reporting.recorder import NonFiniteError
 from dppo_jax.runtime.storage.checkpoints import CheckpointError
+from tests.support import silence
 
 
 def _raising(error):
@@ -39,6 +40,13 @@ def test_signals_have_their_codes(capsys):
 
 def test_the_code_of_main_is_kept():
   assert cli.guard(lambda: 7, ['x']) == 7
+
+
+def test_a_command_without_a_word_of_its_own_is_told(monkeypatch):
+  heard = silence.Silence()
+  monkeypatch.setattr(cli.activity, 'under_way', heard.under_way)
+  assert cli.guard(lambda: heard.pause() or 0, ['dppo ledger']) == 0
+  assert heard.told == ['ledger … 11 s']
 
 
 def test_a_stray_argument_is_refused(capsys):

@@ -315,7 +315,7 @@ def test_a_finished_run_goes_on_for_more_steps(tmp_path, capsys):
   longer.num_steps = 2
   runs.run(settings, tmp_path / 'one')
   resolved = runs.experiment(longer).resolved
-  with pytest.raises(ValueError, match=r'num_steps: 1 -> 2'):
+  with pytest.raises(ValueError, match='num_steps=1, now 2; add --extend'):
     runs.run(longer, tmp_path / 'one')
   workdir.check_config(tmp_path / 'one', resolved, extend=True)
   runs.run(longer, tmp_path / 'one')

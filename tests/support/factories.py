@@ -10,6 +10,7 @@ import numpy as np
 
 from dppo_jax import parallel
 from dppo_jax.base import Batch, Demonstrations, Prompts, TokenStats
+from dppo_jax.learner import standalone
 from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
@@ -129,28 +130,9 @@ def bounds(**overrides) -> Thresholds:
 
 def loss_config(**overrides) -> LossConfig:
   fields = dict(
-    prompt_length=5,
-    shared_rows=1,
-    temperature=1.0,
-    rule='divergence',
-    divergence='topk_tv',
-    anchor='rollout',
-    top_k_set='union',
-    bounds=bounds(),
-    loss_form='score',
-    importance='token',
-    ratio_cap=float('inf'),
-    ratio_floor=0.0,
-    kl_coefficient=0.0,
-    kl_estimator='k3',
-    entropy_coefficient=0.0,
-    load_balance_coefficient=0.0,
-    predictive_tail='aggregated',
-    vocab_size=0,
-    centering='off',
-    centering_mask='token',
+    rule='divergence', divergence='topk_tv', prompt_length=5, bounds=bounds()
   )
-  return LossConfig(**{**fields, **overrides})
+  return standalone.plain_config(**{**fields, **overrides})
 
 
 def optimizer_config(**overrides) -> OptimizerConfig:

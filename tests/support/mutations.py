@@ -282,6 +282,7 @@ def main():
     mutations = json.loads(flags.out.read_text())
   else:
     mutations = draw(flags.per_area, flags.seed, flags.root)
+  flags.out.parent.mkdir(parents=True, exist_ok=True)
   results = run(
     mutations, flags.root.resolve(), lambda text: print(text, flush=True)
   )

@@ -24,13 +24,13 @@ from typing import Any
 
 from dppo_jax.analysis.jobs import job as job_lib
 from dppo_jax.analysis.jobs.job import Job, Outcome
-from dppo_jax.runtime.reporting.progress import format_seconds
+from dppo_jax.runtime.activity import format_seconds
 from dppo_jax.runtime.storage import code_version
 
 WORKER = 'dppo_jax.analysis.jobs.worker'
 Show = Callable[[str], None]
 # Seconds between lines about runs that are under way.
-_EVERY_S = 10.0
+_EVERY_S = 9.0  # `activity` would tell no more than the command.
 _TAIL = 2000  # Bytes of a log that its last line is sought in.
 _MAX_SHOWN = 100  # Characters of it.
 ExecuteFn = Callable[[Job, pathlib.Path], str]

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 
+from dppo_jax.runtime import activity
+
 FLAG = '--in_this_process'
 ENVIRONMENT = {
   'JAX_PLATFORMS': 'cpu',
@@ -32,6 +34,7 @@ def run(module: str, arguments: list[str]) -> int:
   Raises:
     ValueError: it was killed, by the system if memory ran out.
   """
+  activity.hand_over()
   done = subprocess.run(
     [sys.executable, '-m', module, *arguments, FLAG],
     env={**os.environ, **ENVIRONMENT},

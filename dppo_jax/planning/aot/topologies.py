@@ -38,6 +38,14 @@ TPUS: Mapping[str, TpuKind] = {
   'v6e': TpuKind('TPU v6 lite', 1, _FLAT),
   'tpu7x': TpuKind('TPU7x', 2, _SOLID),
 }
+# Accelerator types of Google Cloud, TYPE-COUNT: kind, and counted units a chip
+# (chips of v5e and v6e, TensorCores of v5p).
+_CLOUD_TYPES: Mapping[str, tuple[str, int]] = {
+  'v5litepod': ('v5e', 1),
+  'v5e': ('v5e', 1),
+  'v5p': ('v5p', 2),
+  'v6e': ('v6e', 1),
+}
 GPUS: Mapping[str, str] = {
   'a100': 'NVIDIA A100',
   'h100': 'NVIDIA H100',
@@ -114,7 +122,29 @@ def parse(name: str, num_slices: int = 1) -> Topology:
       num_devices=jax.device_count(),
       num_slices=1,
     )
+  same = _of_cloud_type(name)
+  if same:
+    raise ValueError(
+      f'--topology: unknown {name!r}; did you mean {same!r}, of as many chips?'
+      f' Known: {", ".join(known())}.'
+    )
   raise ValueError(f'--topology: unknown {name!r}{suggest(name, known())}')
+
+
+def _of_cloud_type(name: str) -> str:
+  """The topology of an accelerator type; '' where there is none.
+
+  >>> _of_cloud_type('v5litepod-16'), _of_cloud_type('v5p-8')
+  ('v5e:4x4', 'v5p:2x2x1')
+  """
+  kind, _, count = name.partition('-')
+  if kind not in _CLOUD_TYPES or not re.fullmatch(r'[0-9]{1,5}', count):
+    return ''
+  kind, per_chip = _CLOUD_TYPES[kind]
+  for shape in TPUS[kind].shapes:
+    if _num_chips(shape) * per_chip == int(count):
+      return f'{kind}:{shape}'
+  return ''
 
 
 def known() -> list[str]:
@@ -128,14 +158,17 @@ def _tpu(name: str, kind: str, shape: str, num_slices: int) -> Topology:
   if shape not in row.shapes:
     offered = ', '.join(f'{kind}:{shape}' for shape in row.shapes)
     raise ValueError(f'--topology: unknown {name!r}. Known: {offered}.')
-  chips = math.prod(int(size) for size in shape.split('x'))
   return Topology(
     name=name,
     platform='tpu',
     device_kind=row.device_kind,
-    num_devices=chips * row.devices_per_chip * num_slices,
+    num_devices=_num_chips(shape) * row.devices_per_chip * num_slices,
     num_slices=num_slices,
   )
+
+
+def _num_chips(shape: str) -> int:
+  return math.prod(int(size) for size in shape.split('x'))
 
 
 def _gpu(name: str, shape: str) -> Topology:

@@ -18,6 +18,7 @@ from dppo_jax.base import (
 from dppo_jax.data.prompt_stream import PromptStream
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.verdicts import Verdict
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.experiment import EvaluationConfig
 from dppo_jax.runtime.evaluation import accuracy
 from dppo_jax.runtime.hosts import host_rows
@@ -141,9 +142,11 @@ def compile_evaluation(
       rest = (config.stop_strings, num_samples, config.truncated)
       return answer(parts, sampler, pool, *inputs, *rest, scorer, stopped)
 
-    sampled = answer_with(sampler, config.num_samples)
-    likeliest = None if greedy is None else answer_with(greedy, 1)
-    return _evaluation(parts, config, sampled, likeliest)
+    with activity.under_way('evaluation') as note:
+      sampled = answer_with(sampler, config.num_samples)
+      note('greedy')
+      likeliest = None if greedy is None else answer_with(greedy, 1)
+      return _evaluation(parts, config, sampled, likeliest)
 
   return evaluate
 
@@ -248,25 +251,30 @@ def answer(
   texts: list[str] = []
   verdicts: list[Verdict] = []
   lengths, cut_short = [], []
-  for chunk in range(num_chunks):
-    part, counted = _chunk(prompts, chunk, chunk_size)
+  with activity.under_way('sampling') as note:
+    for chunk in range(num_chunks):
+      part, counted = _chunk(prompts, chunk, chunk_size)
 
-    def draw(number: int, part: Prompts = part, chunk: int = chunk) -> Rollout:
-      if stopped():
-        raise EvaluationStopped
-      return sampler(
-        params,
-        host_rows.put(parts.batch_sharding, part),
-        jax.random.fold_in(key, chunk + number * num_chunks),
-      )
+      def draw(
+        number: int, part: Prompts = part, chunk: int = chunk
+      ) -> Rollout:
+        tried = f', pass {number + 1}' if number else ''
+        note(f'{chunk * chunk_size:,} of {num_prompts:,} prompts{tried}')
+        if stopped():
+          raise EvaluationStopped
+        return sampler(
+          params,
+          host_rows.put(parts.batch_sharding, part),
+          jax.random.fold_in(key, chunk + number * num_chunks),
+        )
 
-    rollout, own = _draw_all(parts, draw, chunk_size, counted, num_samples)
-    rollout = _cut(parts, stop_strings, rollout, width)
-    read, found = _judge(parts, verifier, model, rollout, own)
-    texts += read
-    verdicts += found
-    lengths.append(_lengths(rollout))
-    cut_short.append(np.asarray(rollout.truncated))
+      rollout, own = _draw_all(parts, draw, chunk_size, counted, num_samples)
+      rollout = _cut(parts, stop_strings, rollout, width)
+      read, found = _judge(parts, verifier, model, rollout, own)
+      texts += read
+      verdicts += found
+      lengths.append(_lengths(rollout))
+      cut_short.append(np.asarray(rollout.truncated))
   ends = (np.concatenate(lengths), np.concatenate(cut_short))
   return Answers(np.asarray(prompts.example_id), texts, verdicts, *ends)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dppo_jax.base import Array, Params
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.hub import safetensors_io
 from dppo_jax.runtime.hub.safetensors_io import StoredTensor
 from dppo_jax.runtime.hub.weight_map import Stack, stacks
@@ -71,7 +72,12 @@ def place_tensors(
 ) -> Params:
   """As `load_params`, with tensors that are already opened."""
   check_tensors(folder, like, tensors)
-  leaves = [_place(leaf, stack, tensors) for leaf, stack in stacks(like)]
+  wanted = list(stacks(like))
+  leaves = []
+  with activity.under_way(f'loading weights from {folder}') as note:
+    for leaf, stack in wanted:
+      note(f'{len(leaves)} of {len(wanted)} arrays')
+      leaves.append(_place(leaf, stack, tensors))
   return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from dppo_jax import bounded_json
 from dppo_jax.data import downloads
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.storage.files import open_atomically, write_atomically
 
 SINGLE = 'model.safetensors'
@@ -381,13 +382,15 @@ def write_file(path: pathlib.Path, tensors: Sequence[NewTensor]) -> None:
   with open_atomically(path) as file:
     file.write(len(text).to_bytes(_PREFIX, 'little'))
     file.write(text)
-    for tensor in tensors:
-      array = np.ascontiguousarray(tensor.make(), tensor.dtype)
-      if array.shape != tensor.shape:
-        raise ValueError(
-          f'{tensor.name}: made {array.shape}, announced {tensor.shape}.'
-        )
-      array.tofile(file)
+    with activity.under_way(f'writing {path.name}') as note:
+      for done, tensor in enumerate(tensors):
+        note(f'{done} of {len(tensors)} tensors')
+        array = np.ascontiguousarray(tensor.make(), tensor.dtype)
+        if array.shape != tensor.shape:
+          raise ValueError(
+            f'{tensor.name}: made {array.shape}, announced {tensor.shape}.'
+          )
+        array.tofile(file)
 
 
 def write_json(path: pathlib.Path, table: Mapping[str, Any]) -> None:

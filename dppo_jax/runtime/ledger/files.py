@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from dppo_jax import bounded_json, bounded_npz
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.ledger import record as record_lib
 from dppo_jax.runtime.storage.files import open_atomically, step_number
@@ -148,7 +149,12 @@ def load_steps(workdir: pathlib.Path, wanted: str) -> record_lib.Record:
         f'--step: {", ".join(missing) or wanted!r} not recorded; recorded are'
         f' {_listed(known)}. Use those, or all.'
       )
-  return record_lib.merge([load(files[step]) for step in sorted(set(steps))])
+  wanted_steps, records = sorted(set(steps)), []
+  with activity.under_way('reading the ledger') as note:
+    for step in wanted_steps:
+      note(f'{len(records)} of {len(wanted_steps)} steps')
+      records.append(load(files[step]))
+  return record_lib.merge(records)
 
 
 def _files(folder: pathlib.Path) -> dict[int, pathlib.Path]:

@@ -21,6 +21,7 @@ import numpy as np
 from dppo_jax import parallel
 from dppo_jax.base import Array, Params, Stream, stream_key
 from dppo_jax.models.policy import make_policy
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.config.paths import config_path
 from dppo_jax.runtime.hub import load_weights
@@ -156,7 +157,8 @@ def fingerprint(params: Params) -> str:
   named = flat_tree.flatten(params)
   # One after the other: the mixed bits of all would be twice the weights.
   mix = jax.jit(_sum)
-  sums = {name: jax.device_get(mix(leaf)) for name, leaf in named.items()}
+  with activity.under_way('fingerprinting the frozen weights'):
+    sums = {name: jax.device_get(mix(leaf)) for name, leaf in named.items()}
   digest = hashlib.sha256()
   for name, (shape, dtype) in flat_tree.describe(named).items():
     digest.update(f'{name} {shape} {dtype}'.encode())

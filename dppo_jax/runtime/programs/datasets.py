@@ -11,6 +11,7 @@ from dppo_jax.data.prompt_stream import PromptStream
 from dppo_jax.rewards import countdown
 from dppo_jax.rewards.terms import parse_terms
 from dppo_jax.rewards.verifiers import VERIFIERS
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.checks.data import SAME, TASK
 from dppo_jax.runtime.config.experiment import DataConfig, Experiment
 
@@ -171,9 +172,11 @@ def prepare(experiment: Experiment) -> tuple[Prepared, Prepared]:
   Raises:
     ValueError: see `training`, `held_out` and `compare`.
   """
-  trained = training(experiment.data)
+  with activity.under_way('reading the training data'):
+    trained = training(experiment.data)
   drop = experiment.evaluation.drop_trained_on
-  return trained, compare(held_out(experiment), trained, drop=drop)
+  with activity.under_way('reading the held-out data'):
+    return trained, compare(held_out(experiment), trained, drop=drop)
 
 
 def compare(held_out: Prepared, trained: Prepared, *, drop: bool) -> Prepared:

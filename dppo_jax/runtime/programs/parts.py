@@ -16,6 +16,7 @@ from dppo_jax.learner.optimizer import make_optimizer
 from dppo_jax.models import lora
 from dppo_jax.models import policy as policy_lib
 from dppo_jax.parallel import Devices
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.config.tokenizer import open_tokenizer
 from dppo_jax.runtime.programs import datasets
@@ -93,10 +94,14 @@ def assemble(experiment: Experiment, devices: Devices = None) -> Parts:
   Raises:
     ValueError: the data or the tokenizer cannot be used.
   """
-  tokenizer = open_tokenizer(vars(experiment.data), experiment.model.vocab_size)
+  with activity.under_way('reading the tokenizer'):
+    tokenizer = open_tokenizer(
+      vars(experiment.data), experiment.model.vocab_size
+    )
 
   def stream(prepared: datasets.Prepared) -> PromptStream:
-    return datasets.open_stream(experiment, tokenizer, prepared)
+    with activity.under_way(f'encoding {len(prepared.examples):,} prompts'):
+      return datasets.open_stream(experiment, tokenizer, prepared)
 
   trained, held_out = datasets.prepare(experiment)
   return Parts(

@@ -5,28 +5,26 @@ at the program in between, so that neither programs nor loops know of it.
 """
 
 from collections.abc import Callable
-import contextlib
-import sys
 import threading
 import time
 
 from jax import monitoring
-import tqdm
 
-from dppo_jax.runtime.hosts import coordination
-from dppo_jax.runtime.reporting.progress import format_seconds
+from dppo_jax.runtime import activity
+from dppo_jax.runtime.activity import format_seconds
 
 _TRACED = '/jax/core/compile/jaxpr_trace_duration'
 _LOWERED = '/jax/core/compile/jaxpr_to_mlir_module_duration'
 _COMPILED = '/jax/core/compile/backend_compile_duration'
 # Seconds until a program is worth a line, and between lines.
 _PATIENCE_S = 2.0
-_EVERY_S = 10.0
+_EVERY_S = 9.0  # Before `activity` would tell.
 _LOOK_S = 0.5
 # What the functions of a run are, by the names that JAX reports.
 _NAMES = {
   'begin': 'the state of the optimizer',
   'build': 'the batch',
+  'imitate': 'the step of the warm start',
   'init': 'the initial parameters',
   'sample': 'the sampler',
   'score': 'the scorer',
@@ -115,15 +113,7 @@ def _name(program: str) -> str:
   return _NAMES.get(bare, bare or 'a program')
 
 
-def _to_console(text: str) -> None:
-  # Above a progress bar, if there is one; a console may be gone.
-  with contextlib.suppress(OSError, ValueError):
-    if coordination.is_primary():
-      tqdm.tqdm.write(text, file=sys.stderr)
-      sys.stderr.flush()
-
-
-_watch = CompileWatch(_to_console)
+_watch = CompileWatch(activity.to_console)
 _started = threading.Event()
 
 

@@ -5,10 +5,13 @@ at the same Ctrl-C, a full disk below a redirection must not end it, nor keep
 it from saving.
 """
 
+from collections.abc import Callable
 import contextlib
 import os
 import sys
 from typing import Any, TextIO
+
+from dppo_jax.runtime import activity
 
 
 class SteadyStream:
@@ -17,8 +20,15 @@ class SteadyStream:
   Everything else is that of the stream.
   """
 
-  def __init__(self, stream: TextIO):
+  def __init__(self, stream: TextIO, hear: Callable[[], None] | None = None):
+    """Wraps a stream.
+
+    Args:
+      stream: to write to.
+      hear: is called at every write.
+    """
     self._stream = stream
+    self._hear = hear
     self._lost = False
 
   def __getattr__(self, name: str) -> Any:
@@ -26,6 +36,8 @@ class SteadyStream:
 
   def write(self, text: str) -> int:
     """Writes what the stream can take of the text; returns its length."""
+    if self._hear is not None:
+      self._hear()
     if self._lost:
       return len(text)
     try:
@@ -66,7 +78,8 @@ class SteadyStream:
 
 def outlive_readers() -> None:
   """Makes the standard streams of this process steady."""
-  for name in ('stdout', 'stderr'):
+  hears = {'stdout': None, 'stderr': activity.hear}  # Where it is told.
+  for name, hear in hears.items():
     stream = getattr(sys, name)
     if stream is not None and not isinstance(stream, SteadyStream):
-      setattr(sys, name, SteadyStream(stream))
+      setattr(sys, name, SteadyStream(stream, hear))

@@ -7,6 +7,7 @@ from typing import Any, Self, TextIO
 
 import tqdm
 
+from dppo_jax.runtime.activity import format_seconds
 from dppo_jax.runtime.hosts import coordination
 
 _NUM_LINES = 10
@@ -110,16 +111,6 @@ class Progress:
   def _print(self, text: str) -> None:
     if not self._silent:
       print(text, file=self._file, flush=True)
-
-
-def format_seconds(seconds: float) -> str:
-  """Returns a duration as people say it: '48 s', '3 min 20 s', '2 h 5 min'."""
-  total = round(seconds)
-  if total < 60:
-    return f'{total} s'
-  if total < 3600:
-    return f'{total // 60} min {total % 60} s'
-  return f'{total // 3600} h {total % 3600 // 60} min'
 
 
 def _tenth(step: int, num_steps: int) -> int:

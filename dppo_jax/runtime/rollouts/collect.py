@@ -8,6 +8,7 @@ import jax
 
 from dppo_jax.base import Array, Rollout, TrainState
 from dppo_jax.rewards.pool import VerifierPool
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.hosts import host_rows
 from dppo_jax.runtime.programs import parts as parts_lib
@@ -104,10 +105,11 @@ def _compile_draw(
     rollout = pending_rollout.rollout
     if attempt:
       rollout = ahead.again(pending_rollout, state, attempt)
-    on_host = _on_host(parts, rollout)
-    if cut is not None:
-      rollout = cut(rollout, on_host)
+    with activity.under_way('sampling'):
       on_host = _on_host(parts, rollout)
+      if cut is not None:
+        rollout = cut(rollout, on_host)
+        on_host = _on_host(parts, rollout)
     clock.lap('sampling')
     # After the copy: host collectives queue behind device work.
     ahead.fill(state)

@@ -3,6 +3,7 @@
 from dppo_jax.data.prompt_stream import PromptStream
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.references import Unverifiable, find_unverifiable
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.checks.data import SAME, TASK
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.programs.parts import Parts
@@ -30,10 +31,11 @@ def examine(experiment: Experiment, parts: Parts, pool: VerifierPool) -> Found:
     streams['training'] = parts.prompts
   if (data.source if held_out == SAME else held_out) != TASK:
     streams['held-out'] = parts.held_out
-  return {
-    name: find_unverifiable(stream.all_examples(), pool)
-    for name, stream in streams.items()
-  }
+  found = {}
+  for name, stream in streams.items():
+    with activity.under_way(f'verifying the {name} references'):
+      found[name] = find_unverifiable(stream.all_examples(), pool)
+  return found
 
 
 def describe(

@@ -22,6 +22,7 @@ from dppo_jax.data.hf_tokenizer import HFTokenizer
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.policy import make_policy
 from dppo_jax.ops import products
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.experiment import RewardModelConfig
 from dppo_jax.runtime.hosts import host_rows
 from dppo_jax.runtime.hub import hf_config, load_weights
@@ -113,12 +114,14 @@ class RewardModel:
     scores = np.full(len(rows), np.nan)
     order = np.argsort(lengths, kind='stable')
     order = order[lengths[order] > 0]
-    for start in range(0, len(order), size):
-      part = order[start : start + size]
-      batch = self._pad([rows[i][-limit:] for i in part])
-      batch = host_rows.put(self._by_rows, batch)
-      found = jax.device_get(self._score_fn(self._params, *batch))
-      scores[part] = found[: len(part)]
+    with activity.under_way('scoring with the reward model') as note:
+      for start in range(0, len(order), size):
+        note(f'{start:,} of {len(order):,} completions')
+        part = order[start : start + size]
+        batch = self._pad([rows[i][-limit:] for i in part])
+        batch = host_rows.put(self._by_rows, batch)
+        found = jax.device_get(self._score_fn(self._params, *batch))
+        scores[part] = found[: len(part)]
     failed = ~np.isfinite(scores)
     scores[failed] = np.min(scores[~failed], initial=np.inf)
     scores[~np.isfinite(scores)] = 0.0

@@ -9,6 +9,7 @@ from dppo_jax.base import Rollout, Tokenizer
 from dppo_jax.data.prompt_stream import PromptStream
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.verdicts import Verdict
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.experiment import VerificationConfig
 from dppo_jax.runtime.hosts import host_rows
 from dppo_jax.runtime.rollouts import stop_strings as stop_strings_lib
@@ -21,7 +22,8 @@ def open_pool(config: VerificationConfig) -> VerifierPool:
     config: `experiment.rewards`.
   """
   names = [field.name for field in dataclasses.fields(VerificationConfig)]
-  return VerifierPool(**{name: getattr(config, name) for name in names})
+  with activity.under_way('starting the verifiers'):
+    return VerifierPool(**{name: getattr(config, name) for name in names})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,8 @@ class CompletionVerifier:
     flags = np.asarray(rollout.truncated)
     if self.truncated != 'zero':
       flags = np.zeros_like(flags)
-    return texts, self.pool.verify_terms(texts, examples, flags)
+    with activity.under_way(f'verifying {len(texts):,} completions'):
+      return texts, self.pool.verify_terms(texts, examples, flags)
 
   def _verify_shared(
     self, rollout: Rollout, own: np.ndarray, num_texts: int

@@ -15,6 +15,7 @@ import numpy as np
 
 from dppo_jax import bounded_npz
 from dppo_jax.base import Params
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.programs import state
@@ -38,7 +39,8 @@ def load(experiment: Experiment) -> Params | None:
   wanted = flat_tree.flatten(like)
   sizes = [leaf.size * leaf.dtype.itemsize for leaf in wanted.values()]
   try:
-    stored = bounded_npz.read(path, max_bytes=2 * sum(sizes) + _MAX_HEADERS)
+    with activity.under_way(f'reading {path}'):
+      stored = bounded_npz.read(path, max_bytes=2 * sum(sizes) + _MAX_HEADERS)
   except FileNotFoundError:
     return None
   except (OSError, ValueError) as error:

@@ -12,6 +12,7 @@ from dppo_jax.learner import state as state_lib
 from dppo_jax.learner.loss import imitation_loss
 from dppo_jax.learner.optimizer import make_optimizer
 from dppo_jax.learner.train_step import Learner, compile_train_step
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.hosts import host_rows
 from dppo_jax.runtime.hosts.preemption import StopRequest
@@ -65,12 +66,18 @@ def _imitate(
   state = programs_state.initial_state(experiment, parts, optimizer, shardings)
   state = shared_start(experiment, parts.task, state, shardings)
   learner = _make_learner(experiment, parts, optimizer)
-  step_fn = compile_train_step(learner, shardings, shared=(None, None))
+  step_fn = compile_train_step(
+    learner, shardings, shared=(None, None), name='imitate'
+  )
   stream = _demonstrations(experiment, parts)
-  with Progress(
-    config.num_steps, label='warm start', clock=compiling.clock
-  ) as progress:
+  with (
+    Progress(
+      config.num_steps, label='warm start', clock=compiling.clock
+    ) as progress,
+    activity.under_way('warm start') as note,
+  ):
     for step in range(config.num_steps):
+      note(f'step {step + 1} of {config.num_steps}')
       batch = host_rows.put(
         parts.batch_sharding, Demonstrations(**stream.batch(step))
       )

@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 
 from dppo_jax import bounded_json
 from dppo_jax.base import Params, TrainState
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.storage import checksums, flat_tree, late_scores
 from dppo_jax.runtime.storage.files import first_line, step_number
@@ -172,8 +173,9 @@ class Checkpoints:
       CheckpointError: if a save failed. Earlier checkpoints are intact.
     """
     try:
-      self._checkpointer.wait_until_finished()
-      self._checkpointer.check_for_errors()
+      with activity.under_way(f'writing checkpoint {self._saving}'):
+        self._checkpointer.wait_until_finished()
+        self._checkpointer.check_for_errors()
     except Exception as error:
       raise self._failed(error) from error
     self._remove_old()
@@ -260,7 +262,8 @@ class Checkpoints:
       flat_tree.check_same(record['arrays'], wanted, candidate)
       named, problem = {}, ''
       try:
-        named = self._read_arrays(candidate, wanted)
+        with activity.under_way(f'reading checkpoint {candidate}'):
+          named = self._read_arrays(candidate, wanted)
       except Exception as error:
         problem = first_line(error)
       problem = coordination.first_problem(problem)
@@ -301,7 +304,8 @@ class Checkpoints:
   def _check_record(self, step: int) -> tuple[dict[str, Any], str]:
     """Record of an intact checkpoint and '', or {} and the problem."""
     try:
-      checksums.check(self.directory / str(step), _ITEMS)
+      with activity.under_way(f'checking checkpoint {step}'):
+        checksums.check(self.directory / str(step), _ITEMS)
       return self._read_record(step), ''
     except Exception as error:
       return {}, first_line(error)

@@ -9,7 +9,7 @@ from dppo_jax.analysis import panels
 from dppo_jax.experiments.figures.harness import verdicts
 from dppo_jax.experiments.figures.harness.figure import TUNING_SEEDS, Figure
 from dppo_jax.experiments.figures.harness.verdicts import ClaimVerdict
-from dppo_jax.runtime.reporting.progress import format_seconds
+from dppo_jax.runtime.activity import format_seconds
 from dppo_jax.runtime.storage import code_version
 
 

@@ -9,8 +9,13 @@ from dppo_jax.planning.aot import child
 def _replace(monkeypatch, code):
   """Runs python code in place of the command; the exit code."""
   real = subprocess.run
+  handed_over = []
+  monkeypatch.setattr(
+    child.activity, 'hand_over', lambda: handed_over.append(1)
+  )
 
   def run(command, **options):
+    assert handed_over  # Else both tell what they are at.
     assert command[:3] == [sys.executable, '-m', 'experiments.x']
     assert command[3:] == ['--a=b', child.FLAG]
     return real([sys.executable, '-c', code], **options)

@@ -29,6 +29,10 @@ def test_a_name_says_what_machine_it_is(name, slices, platform, kind, count):
     ('v5e:3x5', 1, "unknown 'v5e:3x5'. Known: v5e:2x2, .*, v5e:16x16"),
     ('v5e', 1, "unknown 'v5e'. Known: v5e:2x2"),
     ('v5litepod:4x4', 1, "unknown 'v5litepod:4x4'; .* Known: .*gpu:8xh100"),
+    ('v5e-16', 1, "unknown 'v5e-16'; did you mean 'v5e:4x4', .* Known: v5e"),
+    ('v5litepod-256', 1, "did you mean 'v5e:16x16'"),
+    ('v5p-8', 1, "did you mean 'v5p:2x2x1'"),  # Counted in TensorCores.
+    ('v5litepod-7', 1, "unknown 'v5litepod-7'.*Known: v5e:2x2"),
     ('v6p:16x16', 1, "did you mean 'v6e:16x16'"),
     ('gpu:h100', 1, "unknown 'gpu:h100'; gpu:NUMBERxKIND"),
     ('gpu:8xh900', 1, 'with the kinds a100, h100, h200, b200'),

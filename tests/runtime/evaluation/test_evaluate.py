@@ -8,7 +8,7 @@ from dppo_jax.rewards.verdicts import Verdict
 from dppo_jax.runtime.evaluation import evaluate as evaluate_lib
 from dppo_jax.runtime.rollouts import verify
 from dppo_jax.runtime.rollouts.reward_model import Scored
-from tests.support import runs
+from tests.support import runs, silence
 
 
 class _Pool:
@@ -235,3 +235,27 @@ def test_sources_put_together_have_an_accuracy_each(monkeypatch, parts):
   assert found['evaluation/accuracy_aime_2024'] == 0.0
   assert found['evaluation/accuracy_aime_2025'] == pytest.approx(0.2)
   assert found['evaluation/sampled_accuracy'] == pytest.approx(0.1)
+
+
+def test_a_long_evaluation_says_how_far_it_is(monkeypatch, parts):
+  pool = _Pool()
+  with silence.of_command(monkeypatch) as heard:
+    pool.verify_terms = heard.slow(pool.verify_terms)
+    _evaluate(
+      monkeypatch,
+      parts,
+      pool,
+      20,
+      evaluation__num_samples=5,
+      evaluation__samples_per_pass=3,
+    )
+  assert heard.told == [  # Chunks of 16; two passes of 3 samples.
+    'evaluation: sampling, 0 of 20 prompts, pass 2:'
+    ' verifying 80 completions … 11 s',
+    'evaluation: sampling, 16 of 20 prompts, pass 2:'
+    ' verifying 20 completions … 22 s',
+    'evaluation, greedy: sampling, 0 of 20 prompts:'
+    ' verifying 16 completions … 33 s',
+    'evaluation, greedy: sampling, 16 of 20 prompts:'
+    ' verifying 4 completions … 44 s',
+  ]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dppo_jax.runtime.hub import load_weights, safetensors_io
-from tests.support import published
+from tests.support import published, silence
 
 
 @pytest.mark.parametrize('name', published.DENSE)
@@ -141,3 +141,19 @@ def test_a_truncated_shard_is_named(tmp_path):
   with pytest.raises(ValueError, match=r'00006-of-00007.*cut off'):
     load_weights.load_params(folder, published.like(folder))
   assert safetensors_io.INDEX in {p.name for p in folder.iterdir()}
+
+
+def test_slow_loading_says_how_far_it_is(monkeypatch):
+  folder = published.MODELS / 'qwen2_tied'
+  like = published.like(folder, (1, 1, 1))
+  count = len(jax.tree.leaves(like))
+  with silence.of_command(monkeypatch) as heard:
+    place = heard.slow(load_weights._place)
+    monkeypatch.setattr(load_weights, '_place', place)
+    load_weights.load_params(folder, like)
+  name = f'loading weights from {folder}'
+  assert len(heard.told) == count
+  assert heard.told[:2] == [
+    f'{name}, 0 of {count} arrays … 11 s',
+    f'{name}, 1 of {count} arrays … 22 s',
+  ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dppo_jax.runtime.hub import safetensors_io
-from tests.support import published
+from tests.support import published, silence
 
 
 @pytest.fixture
@@ -331,3 +331,21 @@ def test_json_that_is_no_table(tmp_path, text):
   path.write_text(text)
   with pytest.raises(ValueError, match=r'config\.json: .*download it again'):
     safetensors_io.read_json(path)
+
+
+def test_slow_writing_says_how_far_it_is(monkeypatch, tmp_path):
+  with silence.of_command(monkeypatch) as heard:
+    make = heard.slow(lambda: np.zeros(2, np.float32))
+    safetensors_io.write_file(
+      tmp_path / 'model.safetensors',
+      [
+        safetensors_io.NewTensor(
+          name=name, dtype=np.dtype(np.float32), shape=(2,), make=make
+        )
+        for name in 'ab'
+      ],
+    )
+  assert heard.told == [
+    'writing model.safetensors, 0 of 2 tensors … 11 s',
+    'writing model.safetensors, 1 of 2 tensors … 22 s',
+  ]

@@ -7,7 +7,7 @@ import pytest
 
 from dppo_jax.runtime.programs import datasets
 from dppo_jax.runtime.reporting import header
-from tests.support import runs
+from tests.support import runs, silence
 
 _TESTDATA = pathlib.Path(__file__).parents[2] / 'testdata'
 _PLAIN = dict(
@@ -259,3 +259,14 @@ def test_rows_without_an_answer_are_told(tmp_path):
   assert held_out.endswith(
     '1 rows without an answer left out, 1 that are trained on, too'
   )
+
+
+def test_slow_reading_says_of_what(monkeypatch, home):
+  built = _experiment(home, data__source='gsm8k', evaluation__split='test')
+  with silence.of_command(monkeypatch) as heard:
+    monkeypatch.setattr(datasets, '_load', heard.slow(datasets._load))
+    datasets.prepare(built)
+  assert heard.told == [
+    'reading the training data … 11 s',
+    'reading the held-out data … 11 s',
+  ]

@@ -65,6 +65,18 @@ def test_a_short_one_is_not(watch, clock, told):
   assert told == ['compiling my_own …']
 
 
+def test_the_steps_of_both_phases_differ(watch, clock, told):
+  for name in ('imitate', 'step'):
+    _lower(watch, name)
+    clock.now += 5
+    watch.look()
+    watch.on_event(compiling._COMPILED, 5.0)
+  assert told[::2] == [
+    'compiling the step of the warm start …',
+    'compiling the train step …',
+  ]
+
+
 def test_seconds_are_those_of_every_part(watch):
   _lower(watch, 'step', 1.0)
   watch.on_event(compiling._COMPILED, 3.0)
@@ -102,11 +114,3 @@ def test_the_names_of_events_are_those_of_jax(listening):
   jax.jit(lambda x: x * 3 + 1).lower(1.0).compile()
   assert listening.seconds() > 0
   assert listening._running == {}
-
-
-def test_a_console_that_is_gone_is_no_error(monkeypatch):
-  def closed(*_, **__):
-    raise ValueError('I/O operation on closed file')
-
-  monkeypatch.setattr(compiling.tqdm.tqdm, 'write', closed)
-  compiling._to_console('compiling')

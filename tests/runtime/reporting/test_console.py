@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from dppo_jax.runtime.reporting import console
 from dppo_jax.runtime.reporting.console import SteadyStream, outlive_readers
 from tests.support import runs
 
@@ -38,6 +39,26 @@ def test_a_failed_write_is_no_error(error, on_flush):
   for _ in range(2):
     print('a line', file=stream, flush=True)
   stream.writelines(['more'])
+
+
+def test_every_write_is_heard():
+  heard = []
+  stream = SteadyStream(io.StringIO(), lambda: heard.append(1))
+  stream.write('a line')
+  stream.writelines(['more', 'still more'])
+  assert len(heard) == 3
+
+
+def test_what_stderr_shows_breaks_silence(monkeypatch):
+  heard = []
+  monkeypatch.setattr(console.activity, 'hear', lambda: heard.append(1))
+  for name in ('stdout', 'stderr'):
+    monkeypatch.setattr(sys, name, io.StringIO())
+  outlive_readers()
+  print('results, which may go to a file')
+  assert not heard
+  print('a line', file=sys.stderr)
+  assert heard
 
 
 def test_what_an_encoding_lacks_is_escaped():

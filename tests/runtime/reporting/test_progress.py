@@ -109,11 +109,3 @@ def test_a_note_in_a_log_is_a_line():
   with progress.Progress(10, file=file) as shown:
     shown.note('saved')
   assert file.getvalue() == 'saved\n'
-
-
-@pytest.mark.parametrize(
-  ('seconds', 'text'),
-  [(0.4, '0 s'), (59.6, '1 min 0 s'), (200, '3 min 20 s'), (7500, '2 h 5 min')],
-)
-def test_durations(seconds, text):
-  assert progress.format_seconds(seconds) == text

@@ -15,7 +15,7 @@ import pytest
 
 from dppo_jax.base import TrainState
 from dppo_jax.runtime.storage import checkpoints
-from tests.support import runs
+from tests.support import runs, silence
 
 
 def _state(step, *, width=16, typed_key=True):
@@ -465,3 +465,24 @@ def test_parameters_are_read_without_the_rest(tmp_path, opened):
   _assert_same_bits(store.restore_params(expected, None)[0], expected)
   with pytest.raises(ValueError, match=r'another model.*params\.extra'):
     store.restore_params({**expected, 'extra': jnp.zeros(1)}, 3)
+
+
+def test_slow_reading_of_a_checkpoint_is_told(monkeypatch, tmp_path, opened):
+  store, state = opened(tmp_path), _state(3)
+  store.save(3, state, {}, {})
+  with silence.of_command(monkeypatch) as heard:
+    monkeypatch.setattr(
+      store._checkpointer,
+      'check_for_errors',
+      heard.slow(store._checkpointer.check_for_errors),
+    )
+    check = heard.slow(checkpoints.checksums.check)
+    monkeypatch.setattr(checkpoints.checksums, 'check', check)
+    monkeypatch.setattr(store, '_read_arrays', heard.slow(store._read_arrays))
+    store.wait()
+    store.restore(state)
+  assert heard.told == [
+    'writing checkpoint 3 … 11 s',
+    'checking checkpoint 3 … 11 s',
+    'reading checkpoint 3 … 11 s',
+  ]
