@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from dppo_jax.base import Array
 from dppo_jax.models.attention.sources import (
   HIDDEN_SCORE,
+  LEAST_SCORE,
   KeySource,
   visible,
 )
@@ -29,7 +30,7 @@ def attend(query: Array, sources: Sequence[KeySource]) -> Array:
     no key.
   """
   scores = jnp.concatenate([_scores(query, s) for s in sources], axis=-1)
-  weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
+  weights = _softmax(scores).astype(query.dtype)
   # Summed before they are cast: each source holds a part of the weights.
   mixed = jnp.zeros(query.shape, jnp.float32)
   begin = 0
@@ -37,21 +38,27 @@ def attend(query: Array, sources: Sequence[KeySource]) -> Array:
     end = begin + source.keys.shape[2]
     mixed = mixed + _weighted(weights[..., begin:end], source)
     begin = end
-  # The softmax of hidden scores alone is a mean.
-  mixed = jnp.where(_sees_any(query, sources), mixed, 0.0)
   return mixed.astype(query.dtype)
 
 
-def _sees_any(query: Array, sources: Sequence[KeySource]) -> Array:
-  """Whether a query sees any key: bool [B, Q, 1, 1]."""
-  rows, width = query.shape[:2]
-  sees = jnp.zeros((rows, width), bool)
-  for source in sources:
-    some = jnp.any(visible(source, rows, width), axis=-1)
-    entries = source.keys.shape[0]
-    shape = entries, rows // entries, width
-    sees |= jnp.broadcast_to(some, shape).reshape(rows, width)
-  return sees[:, :, None, None]
+@jax.custom_jvp
+def _softmax(scores: Array) -> Array:
+  """Softmax over the last axis; zeros where every score is hidden."""
+  most = jnp.max(scores, axis=-1, keepdims=True)
+  # Above the hidden ones, whose exponentials are then 0.
+  weights = jnp.exp(scores - jnp.maximum(most, LEAST_SCORE))
+  total = jnp.sum(weights, axis=-1, keepdims=True)
+  return weights / jnp.where(total == 0.0, 1.0, total)
+
+
+@_softmax.defjvp
+def _softmax_jvp(
+  primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Array, Array]:
+  weights = _softmax(*primals)
+  (change,) = tangents
+  mean = jnp.sum(weights * change, axis=-1, keepdims=True)
+  return weights, weights * (change - mean)
 
 
 def _scores(query: Array, source: KeySource) -> Array:
