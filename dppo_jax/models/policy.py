@@ -15,7 +15,7 @@ from dppo_jax.base import Array, Params, PolicyApply, Prompts
 from dppo_jax.models import cpu_bfloat16, cpu_decode, cpu_kernels, moe
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.moe import Routing
-from dppo_jax.models.slot_cache import Slots, make_slots
+from dppo_jax.models.slot_cache import SlotCache, Slots, make_slots
 from dppo_jax.models.transformer import Transformer
 from dppo_jax.ops import products
 
@@ -285,15 +285,39 @@ class _Model:
   def run_token(
     self,
     weights: Any,
+    cache: Cache | SlotCache,
     tokens: Array,
     positions: Array,
-    cached: Any,
-    segments: Any,
+    num_written: Array,
+    write: Callable[[Array, Array], Array],
   ) -> tuple[Array, Any, Array | None]:
-    """One token per row: hidden, keys and values, and experts if any."""
+    """One token per row: hidden, keys and values, and experts if any.
+
+    Args:
+      weights: of `for_decoding`.
+      cache: before the tokens.
+      tokens: i32 [B].
+      positions: i32 [B, 1].
+      num_written: i32 [1 or B], columns of the completions in the cache.
+      write: (keys or values of the cache, those of the tokens) -> the former
+        with the latter in the next column.
+
+    Returns:
+      Hidden [B, D]; the cache's `completion` after the tokens; their experts.
+    """
+    num_columns = jax.tree.leaves(cache.completion)[0].shape[-2]
+    columns, num_written = jnp.arange(num_columns)[None], num_written[:, None]
+    cached = cache.prompt, cache.completion
+    prompt_segments = segments_of(cache.prompt_mask)
     if isinstance(weights, cpu_decode.UnrolledParams):
-      hidden, own, routes = cpu_decode.decode(
-        self.module, weights, tokens[:, None], positions, cached, segments
+      hidden, completion, routes = cpu_decode.decode(
+        self.module,
+        weights,
+        tokens[:, None],
+        positions,
+        cached,
+        (prompt_segments, segments_of(columns <= num_written)),
+        write,
       )
     else:
       (hidden,), own, routing = self.run(
@@ -302,34 +326,28 @@ class _Model:
         (positions,),
         (jnp.ones((1, 1), jnp.int32),),
         cached=cached,
-        cached_segments=segments,
+        cached_segments=(prompt_segments, segments_of(columns < num_written)),
       )
+      completion = jax.tree.map(write, cache.completion, own)
       routes = None if routing is None else routing.routes[0]
     if routes is not None:
       routes = routes[:, 0].astype(moe.route_dtype(self.config.num_experts))
-    return hidden[:, 0], own, routes
+    return hidden[:, 0], completion, routes
 
   def decode(
     self, weights: Any, cache: Cache, tokens: Array, step: Array
   ) -> tuple[Array, Cache]:
-    num_columns = jax.tree.leaves(cache.completion)[0].shape[-2]
     group_size = tokens.shape[0] // cache.prompt_mask.shape[0]
     lengths = jnp.sum(cache.prompt_mask, axis=1, dtype=jnp.int32)
     positions = jnp.repeat(lengths, group_size)[:, None] + step
-    written = (jnp.arange(num_columns) < step)[None]
-    hidden, own, routes = self.run_token(
-      weights,
-      tokens,
-      positions,
-      (cache.prompt, cache.completion),
-      (segments_of(cache.prompt_mask), segments_of(written)),
-    )
-    completion = jax.tree.map(
-      lambda old, new: jax.lax.dynamic_update_slice_in_dim(
+
+    def write(old: Array, new: Array) -> Array:
+      return jax.lax.dynamic_update_slice_in_dim(
         old, new.astype(old.dtype), step, axis=-2
-      ),
-      cache.completion,
-      own,
+      )
+
+    hidden, completion, routes = self.run_token(
+      weights, cache, tokens, positions, jnp.asarray(step)[None], write
     )
     cache = dataclasses.replace(cache, completion=completion)
     if routes is not None and cache.completion_routes is not None:

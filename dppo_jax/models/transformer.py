@@ -7,6 +7,7 @@ causal attention; two are a prompt and the completions that share it; a cache
 is a stream already run.
 """
 
+from collections.abc import Callable
 import dataclasses
 from typing import Any
 
@@ -53,6 +54,7 @@ class Layer(nn.Module):
     segments: Streams,
     seen_segments: Streams,
     token_masks: Streams | None,
+    write: Callable[[Array, Array], Array] | None = None,
   ) -> tuple[Streams, tuple[KeyValues, moe.Routing | None]]:
     """Runs the streams through the layer.
 
@@ -68,10 +70,12 @@ class Layer(nn.Module):
       seen_segments: i32 [1 or B', 1 or S] for each stream, the segment that a
         token sees of every cache and earlier stream.
       token_masks: bool [B', S] for each stream, what statistics count.
+      write: of a single stream, as in `Attention`: puts its keys and values
+        into the last cache.
 
     Returns:
-      The streams; the keys and values of the last one, and what the router
-      did, None in a dense layer.
+      The streams; the keys and values of the last one, or the last cache as
+      written; and what the router did, None in a dense layer.
     """
     c = self.config
     attend: Any = Attention(c, self.mesh, name='attention')
@@ -88,7 +92,7 @@ class Layer(nn.Module):
       streams, angles, segments, seen_segments, strict=True
     ):
       seen = [KeySource(*source, sought, is_causal=False) for source in before]
-      mixed, own = attend(attention_norm(x), angle, seen, ids)
+      mixed, own = attend(attention_norm(x), angle, seen, ids, write)
       x += mixed
       if c.shard_sequence:
         x = _by_rows(c, self.mesh, x)

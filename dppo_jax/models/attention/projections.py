@@ -1,6 +1,7 @@
 """Projections around attention: what a layer of the transformer calls."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import dataclasses
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -58,6 +59,7 @@ class Attention(nn.Module):
     angles: Array,
     seen: Sequence[KeySource],
     segments: Array,
+    write: Callable[[Array, Array], Array] | None = None,
   ) -> tuple[Array, tuple[Array, Array]]:
     """Attends to what was `seen` before and to `x` itself, causally.
 
@@ -66,13 +68,22 @@ class Attention(nn.Module):
       angles: f32 [B, S, head_dim / 2].
       seen: sources before `x`.
       segments: i32 [1 or B, S], of each token; 0 is padding.
+      write: (keys or values of the last source, those of `x`) -> the former
+        with the latter in columns that the source shows. Then the keys of `x`
+        are no source of their own. None writes nothing.
 
     Returns:
-      [B, S, D], and the keys and values of `x`.
+      [B, S, D], and the keys and values of `x`, or of the last source with
+      those of `x` written.
     """
     query, key, value = self.project(x, angles)
-    own = KeySource(key, value, segments, segments, is_causal=True)
+    if write is None:
+      last = KeySource(key, value, segments, segments, is_causal=True)
+    else:
+      *seen, cache = seen
+      key, value = write(cache.keys, key), write(cache.values, value)
+      last = dataclasses.replace(cache, keys=key, values=value)
     mixed = dispatch.attend(
-      query, [*seen, own], self.config.attention, self.mesh
+      query, [*seen, last], self.config.attention, self.mesh
     )
     return self.output(mixed), (key, value)
