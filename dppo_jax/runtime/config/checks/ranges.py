@@ -116,6 +116,7 @@ COUNTS = {
   'optimizer.max_nonfinite': 1,
   'learner.num_minibatches': 1,
   'learner.num_microbatches': 1,
+  'learner.length_buckets': 1,
   'learner.head_chunk_tokens': 0,
   'sft.num_steps': 0,
   'sft.batch_size': 1,
