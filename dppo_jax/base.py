@@ -66,6 +66,23 @@ class TokenStats:
 
 
 @flax.struct.dataclass(kw_only=True)
+class Conversations:
+  """Turns of rows that an environment answered, and its rewards.
+
+  Attributes:
+    turn: i32 [B, T], the turn that a token was sampled in, from 1; else 0.
+    reward: f32 [B].
+    reason: u8 [B, L], of the reward: UTF-8, filled up with zeros.
+    replies_cut: i32 [B], replies that were longer than may be.
+  """
+
+  turn: Array
+  reward: Array
+  reason: Array
+  replies_cut: Array
+
+
+@flax.struct.dataclass(kw_only=True)
 class Rollout:
   """Prompts with the completions sampled for them; rows of a group adjoin.
 
@@ -73,7 +90,8 @@ class Rollout:
     tokens: i32 [B, T], a left-padded prompt [B, P], then a right-padded
       completion [B, R].
     token_mask: bool [B, T], True on real tokens, prompt and completion.
-    completion_mask: bool [B, T], True on sampled tokens, the end included.
+    completion_mask: bool [B, T], True on sampled tokens, the end included; not
+      on those that an environment put between them.
     stats: of the policy that sampled, at the tokens (mu).
     group_id: i32 [B], index of the prompt in its batch.
     example_id: i32 [B].
@@ -83,6 +101,7 @@ class Rollout:
       where masked, and at the last token, which the sampler need not have run.
     decode_steps: i32 [B], decode steps executed by this row's slot since it
       started, those after its end included.
+    conversation: where an environment answers.
   """
 
   tokens: Array
@@ -94,6 +113,7 @@ class Rollout:
   truncated: Array
   routes: Array | None = None
   decode_steps: Array | None = None
+  conversation: Conversations | None = None
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -109,6 +129,7 @@ class Batch:
     recomputed: stats of the same parameters, recomputed by the trainer.
     reference: stats of the frozen policy of a KL penalty.
     routes: as in `Rollout`; the trainer replays them where they are there.
+    turn: as in `Conversations`; only metrics read it.
   """
 
   tokens: Array
@@ -119,6 +140,7 @@ class Batch:
   recomputed: TokenStats | None = None
   reference: TokenStats | None = None
   routes: Array | None = None
+  turn: Array | None = None
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -222,6 +244,7 @@ class Stream(enum.IntEnum):
   EVALUATE = 3
   RESAMPLE = 4
   SELECT = 5
+  NOISE = 6
 
 
 def stream_key(key: Array, stream: Stream, step: Array | int) -> Array:
@@ -248,6 +271,13 @@ class Tokenizer(Protocol):
 
   def encode_prompt(self, text: str) -> list[int]:
     """The ids of a prompt as the policy is shown it, its template included."""
+    ...
+
+  def encode_reply(self, text: str, max_length: int) -> tuple[list[int], bool]:
+    """The ids between two turns of the policy, and whether the text was cut.
+
+    Of the text `max_length` at most, no control token; its template is around.
+    """
     ...
 
   def decode(self, ids: Any) -> str:
@@ -335,6 +365,19 @@ class Verifier(Protocol):
   def __call__(
     self, completion: str, example: Example, truncated: bool, /
   ) -> tuple[float, str]: ...
+
+
+class Environment(Protocol):
+  """Text, state, reward and reason: the reply to what the policy wrote.
+
+  Pure, so that a run resumes bit for bit. The state is a JSON value, None at
+  the first message; the seed is that of a prompt at a step. A reward ends the
+  conversation, None goes on.
+  """
+
+  def __call__(
+    self, message: str, state: Any, example: Example, seed: int, /
+  ) -> tuple[Any, ...]: ...
 
 
 class RewardFn(Protocol):

@@ -44,7 +44,7 @@ def main() -> int:
   state = offline.load_policy(
     parts, experiment.checkpoints, folder, _STEP.value
   )
-  with open_pool(experiment.rewards) as pool:
+  with open_pool(experiment.rewards, experiment.environment.name) as pool:
     evaluate = offline.open_evaluation(experiment, parts, pool)
     found = evaluate(state, experiment.evaluation.final_num_prompts)
   how = config.evaluation.to_dict()

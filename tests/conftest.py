@@ -6,6 +6,7 @@ little as it can, which changes roundings and no rule. `make test-thorough` sets
 tests draw twenty times as many examples.
 """
 
+import gc
 import os
 import pathlib
 
@@ -22,6 +23,7 @@ os.environ['XLA_FLAGS'] = ' '.join(
         '--xla_backend_optimization_level=0',
         '--xla_llvm_disable_expensive_passes=true',
         '--xla_cpu_use_fusion_emitters=false',
+        '--xla_cpu_parallel_codegen_split_count=1',
       )
     ),
   )
@@ -29,16 +31,19 @@ os.environ['XLA_FLAGS'] = ' '.join(
 
 import jax
 
-from tests.support import examples
+from tests.support import compilation, examples
 
 _CACHE = pathlib.Path(
   os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
 )
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-jax.config.update('jax_compilation_cache_dir', f'{_CACHE}/dppo_jax/xla_tests')
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
-jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+# Nothing reads where in the code an operation of a program comes from.
+jax.config.update('jax_include_full_tracebacks_in_locations', False)
+compilation.keep_programs(f'{_CACHE}/dppo_jax/xla_tests')
+compilation.share_contexts()
+# Tracing allocates much and frees it in order: the collector finds little.
+gc.set_threshold(20_000, 10, 10)
 
 examples.load_profile()
 

@@ -131,7 +131,13 @@ def reference_loss(
   if anchor_logits is not None:  # All ids are recorded.
     ids = jnp.arange(logits.shape[-1], dtype=jnp.int32)
     ids = jnp.broadcast_to(ids, logits.shape)
-    whole_mu = stats(anchor_logits, top_ids=ids, with_entropy=False)
+    anchor_temperature = config.temperature * (1.0 + config.anchor_slip)
+    whole_mu = stats(
+      anchor_logits,
+      top_ids=ids,
+      temperature=anchor_temperature,
+      with_entropy=False,
+    )
     whole_pi = stats(logits, top_ids=ids, with_entropy=entropy)
   exact = divergences.DIVERGENCES[config.divergence].records == 'hidden'
   both = (whole_mu, whole_pi) if exact else (mu, pi)
@@ -162,6 +168,7 @@ def make_head_loss(config: LossConfig, *, with_top_k: bool = False) -> HeadLoss:
     with_top_k=with_top_k,
     centering=config.centering,
     candidate_weights=functools.partial(candidate_weights, config),
+    anchor_slip=config.anchor_slip,
   )
 
 

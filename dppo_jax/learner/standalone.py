@@ -60,6 +60,7 @@ def plain_config(rule: str, divergence: str, **options: Any) -> LossConfig:
     vocab_size=0,
     centering='off',
     centering_mask='token',
+    anchor_slip=0.0,
   )
   fields: Any = {**plain, **options}
   return LossConfig(rule=rule, divergence=divergence, **fields)

@@ -70,6 +70,8 @@ class HeadLoss(NamedTuple):
     with_top_k: whether the record wants log pi of the recorded ids.
     centering: score centering: 'off', 'topk' or 'exact'.
     candidate_weights: what weighs the tokens of a centre.
+    anchor_slip: the anchor's logits are divided by 1 + this times the
+      temperature.
   """
 
   loss_from_stats: LossFromStatsFn
@@ -82,6 +84,7 @@ class HeadLoss(NamedTuple):
   with_top_k: bool = False
   centering: str = 'off'
   candidate_weights: CandidateWeightsFn | None = None
+  anchor_slip: float = 0.0
 
   @property
   def needs_anchor_logits(self) -> bool:
@@ -288,7 +291,7 @@ class _Pass:
         self.shard,
         self.anchor_weights,
         anchor.hidden,
-        self.config.temperature,
+        self.config.temperature * (1.0 + self.loss.anchor_slip),
         chunk,
         tokens,
       )

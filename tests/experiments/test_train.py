@@ -13,6 +13,9 @@ from dppo_jax.runtime.hosts import cluster
 from dppo_jax.runtime.storage import workdir
 from tests.support import runs
 
+# Real processes and signals: a rare race is shown as a rerun.
+pytestmark = pytest.mark.flaky(reruns=1)
+
 # Long enough to be met in the middle; a step takes some hundredths of a second.
 _LONG = (
   '--config.num_steps=60',

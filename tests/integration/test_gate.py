@@ -4,8 +4,12 @@ import ast
 import os
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
+import jax
+from jax._src import lru_cache
+from jax._src.interpreters import mlir
 import pytest
 
 from tests.support import cpu_time, examples, mutations, runs
@@ -97,6 +101,32 @@ def test_thorough_tests_draw_more():
     200 if examples.THOROUGH else 10
   )
   assert examples.examples(10).derandomize
+
+
+def test_a_thread_lowers_in_one_context():
+  seen = [mlir.make_ir_context() for _ in range(3)]
+  thread = threading.Thread(target=lambda: seen.append(mlir.make_ir_context()))
+  thread.start()
+  thread.join()
+  assert seen[0] is seen[1] or seen[1] is seen[2]  # A new one may be due.
+  assert all(seen[3] is not context for context in seen[:3])
+
+
+def test_programs_that_are_kept_are_whole(monkeypatch, tmp_path):
+  assert jax.config.jax_persistent_cache_min_compile_time_secs == 0
+  seen, folder = [], lru_cache.LRUCache(str(tmp_path), max_size=-1)
+  path_type = type(folder.path)
+  write = path_type.write_bytes
+
+  def look(path, content):
+    seen.append(folder.get('program'))
+    return write(path, content)
+
+  monkeypatch.setattr(path_type, 'write_bytes', look)
+  folder.put('program', b'code')
+  folder.put('program', b'other')  # The first stays.
+  assert (seen, folder.get('program')) == ([None], b'code')
+  assert len(list(tmp_path.iterdir())) == 1
 
 
 _SOURCE = '''"""Not 1 < 2."""

@@ -14,7 +14,8 @@ from dppo_jax.runtime.storage import metrics_log, workdir
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
 from tests.support import factories, pairs, runs
 
-pytestmark = pytest.mark.slow
+# Real processes: a rare race is shown as a rerun.
+pytestmark = [pytest.mark.slow, pytest.mark.flaky(reruns=1)]
 
 _NUM_STEPS = 6
 _SETTINGS = {

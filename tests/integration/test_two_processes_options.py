@@ -12,7 +12,8 @@ from dppo_jax.runtime.ledger import files
 from dppo_jax.runtime.storage import metrics_log
 from tests.support import pairs, runs
 
-pytestmark = pytest.mark.slow
+# Real processes: a rare race is shown as a rerun.
+pytestmark = [pytest.mark.slow, pytest.mark.flaky(reruns=1)]
 
 _DATA = pathlib.Path(__file__).parents[1] / 'testdata'
 _SETTINGS = {

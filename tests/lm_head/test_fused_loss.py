@@ -171,6 +171,7 @@ def test_every_divergence_is_that_of_the_whole_logits(case, divergence):
     dict(kl_coefficient=0.3, kl_estimator='k1', loss_form='surrogate'),
     dict(ratio_cap=1.01, loss_form='surrogate'),
     dict(top_k_set='replace_kth', divergence='topk_kl'),
+    dict(divergence='exact_kl', anchor_slip=0.25),
   ],
   ids=str,
 )

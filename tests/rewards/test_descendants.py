@@ -8,7 +8,12 @@ import sys
 import textwrap
 import time
 
+import pytest
+
 from dppo_jax.rewards import descendants
+
+# Real processes and signals: a rare race is shown as a rerun.
+pytestmark = pytest.mark.flaky(reruns=1)
 
 # A trainer with a verifier that leaves a child in its group and one outside.
 _VERIFIER = """

@@ -106,6 +106,7 @@ def sampling_config(**overrides) -> SamplingConfig:
     precision='float32',
     pad_id=PAD_ID,
     eos_ids=(EOS_ID,),
+    stop_ids=(),
     num_slots=0,
   )
   return SamplingConfig(**{**fields, **overrides})

@@ -242,5 +242,5 @@ def train(folder, *overrides, **environment):
     f'--workdir={folder}',
     f'--config.compilation_cache={_CACHE}',
     *overrides,
-    **environment,
+    **{'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0', **environment},
   )

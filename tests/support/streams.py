@@ -31,6 +31,10 @@ def main():
     os.dup2(int(descriptor), number)
   os.close(int(descriptor))
   sys.argv = [module, *arguments]
+  if module == 'experiments.train':  # It compiles, and is killed.
+    from tests.support import compilation
+
+    compilation.write_whole_files()
   if module != '-c':
     runpy.run_module(module, run_name='__main__', alter_sys=True)
     return

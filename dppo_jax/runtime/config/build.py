@@ -14,9 +14,10 @@ from typing import Any
 
 import ml_collections
 
-from dppo_jax import parallel
+from dppo_jax import parallel, reasoning_tasks
 from dppo_jax.base import Tokenizer
 from dppo_jax.data import mixture
+from dppo_jax.data import stop_strings as stop_strings_lib
 from dppo_jax.learner.length_buckets import LengthBuckets
 from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.learner.movement import keeps_hidden
@@ -31,6 +32,7 @@ from dppo_jax.runtime.config.experiment import (
   AdvantagesConfig,
   CheckpointsConfig,
   DataConfig,
+  EnvironmentConfig,
   EvaluationConfig,
   Experiment,
   LearnerConfig,
@@ -84,6 +86,7 @@ def build_experiment(
       **{
         **c.data,
         'fields': dict(c.data.fields),
+        'tasks': reasoning_tasks.parse(c.data.tasks),
         'mixture': mixture.parse(c.data.mixture),
         'chat_template_arguments': tokenizer_lib.template_arguments(c.data),
       }
@@ -92,6 +95,7 @@ def build_experiment(
     model=_model(c, tokenizer_lib.vocabulary_size(c)),
     lora=_adapter(c),
     sampling=sampling,
+    environment=EnvironmentConfig(**c.environment),
     advantages=AdvantagesConfig(**c.advantages),
     loss=loss,
     optimizer=PolicyOptimizerConfig(
@@ -163,6 +167,7 @@ def _adapter(c: Any) -> AdapterConfig | None:
 
 def _sampling(c: Any, loss: LossConfig, tokenizer: Tokenizer) -> RolloutConfig:
   section = dict(c.sampling)
+  section['temperature'] *= 1.0 + section['temperature_slip']
   # What is a token of its own ends a completion as the end token does.
   stop_strings, stop_ids = tokenizer_lib.split_stops(
     tokenizer, section.pop('stop_strings')
@@ -173,6 +178,7 @@ def _sampling(c: Any, loss: LossConfig, tokenizer: Tokenizer) -> RolloutConfig:
     greedy=False,
     pad_id=tokenizer.pad_id,
     eos_ids=tuple(dict.fromkeys((*tokenizer.eos_ids, *stop_ids))),
+    stop_ids=stop_strings_lib.ending_ids(tokenizer, stop_strings),
     with_hidden=keeps_hidden(loss) and loss.anchor == 'rollout',
     with_routes=c.learner.router_replay,
     stop_strings=stop_strings,
@@ -209,6 +215,10 @@ def _loss(c: Any, num_devices: int) -> LossConfig:
     vocab_size=tokenizer_lib.vocabulary_size(c),
     centering=c.objective.centering,
     centering_mask=c.objective.centering_mask,
+    # The trainer's own probabilities have its own temperature.
+    anchor_slip=c.sampling.temperature_slip
+    if region.anchor == 'rollout'
+    else 0.0,
   )
 
 
@@ -308,6 +318,7 @@ def _evaluation(c: Any, rollouts: RolloutConfig) -> EvaluationConfig:
     sampled=sampled,
     greedy=greedy if section.greedy else None,
     stop_strings=rollouts.stop_strings,
+    environment=EnvironmentConfig(**c.environment),
   )
 
 

@@ -37,6 +37,8 @@ from dppo_jax.runtime.programs.parts import (
 )
 from dppo_jax.sampling import continuous, decode
 
+_MIN_COMPILE_TIME = 'jax_persistent_cache_min_compile_time_secs'
+
 T = TypeVar('T')
 SampleFn = Callable[[Params, Prompts, Array], Rollout]
 BatchFn = Callable[
@@ -218,7 +220,9 @@ def compile_batcher(parts: ModelParts, experiment: Experiment) -> BatchFn:
     )
     if experiment.rewards.truncated == 'mask':
       batch = batches.keep_rows(batch, ~rollout.truncated)
-    return batch, batches.rollout_metrics(rollout, rewards, group_size)
+    return batch, batches.rollout_metrics(
+      rollout, rewards, group_size, experiment.environment.max_turns
+    )
 
   return jax.jit(
     build,
@@ -255,7 +259,8 @@ def use_compilation_cache(folder: str) -> None:
       " folder you own, or '' to keep no compiled programs."
     ) from error
   jax.config.update('jax_compilation_cache_dir', str(path))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+  if _MIN_COMPILE_TIME.upper() not in os.environ:  # The user's word stands.
+    jax.config.update(_MIN_COMPILE_TIME, 0.3)
 
 
 def compile_step(
@@ -280,7 +285,9 @@ def compile_step(
       with_top_k=recording,
     ),
     metrics_fn=functools.partial(
-      trust_region_metrics, num_minibatches=experiment.learner.num_minibatches
+      trust_region_metrics,
+      num_minibatches=experiment.learner.num_minibatches,
+      max_turns=min(experiment.environment.max_turns, batches.MAX_TURNS_SHOWN),
     ),
     optimizer=parts.optimizer,
     config=experiment.learner,

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pathlib
 from typing import Any
 
+from dppo_jax.gguf_files import as_folder
 from dppo_jax.runtime.config.experiment import Experiment
-from dppo_jax.runtime.hub import hf_config, peft_io, safetensors_io
+from dppo_jax.runtime.hub import hf_config, json_files, peft_io
 from dppo_jax.runtime.hub.published_keys import (
   ADAPTER,
   GENERATION,
@@ -53,9 +54,9 @@ def notes(experiment: Experiment, tokenizer: Any) -> Iterator[str]:
 
 def of_model(path: pathlib.Path) -> Iterator[str]:
   """Likewise, of a config.json; a run may have outlived it."""
-  if not path.is_file():
+  if not as_folder.is_file(path):
     return
-  raw = safetensors_io.read_json(path)
+  raw = json_files.read_json(path)
   yield from _unread(path, MODEL[hf_config.has_experts(raw)])
   if raw.get('quantization_config'):
     yield (
@@ -65,9 +66,9 @@ def of_model(path: pathlib.Path) -> Iterator[str]:
 
 
 def _unread(path: pathlib.Path, table: Table) -> Iterator[str]:
-  if not path.is_file():
+  if not as_folder.is_file(path):
     return
-  found = table.unknown(safetensors_io.read_json(path))
+  found = table.unknown(json_files.read_json(path))
   if found:
     listed = ', '.join(
       f'{key}={_short(value)}' for key, value in sorted(found.items())

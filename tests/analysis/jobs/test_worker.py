@@ -11,6 +11,9 @@ from dppo_jax.configs import default, tiny
 from dppo_jax.runtime.storage import metrics_log, workdir
 from tests.support import runs
 
+# Real processes and signals: a rare race is shown as a rerun.
+pytestmark = pytest.mark.flaky(reruns=1)
+
 
 def _serve(*requests):
   replies = io.StringIO()

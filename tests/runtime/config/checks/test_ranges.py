@@ -18,6 +18,7 @@ _FREE = {
   'data.mixture',
   'data.prompt_template',
   'data.system_prompt',
+  'data.tasks',
   'data.tokenizer',
   'evaluation.drop_trained_on',
   'evaluation.files',
