@@ -294,9 +294,7 @@ class _Model:
     """One token per row: hidden, keys and values, and experts if any.
 
     Args:
-      weights: of `for_decoding`.
-      cache: before the tokens.
-      tokens: i32 [B].
+      weights, cache, tokens: as of `decode`.
       positions: i32 [B, 1].
       num_written: i32 [1 or B], columns of the completions in the cache.
       write: (keys or values of the cache, those of the tokens) -> the former
