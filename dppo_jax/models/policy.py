@@ -294,11 +294,12 @@ class _Model:
     """One token per row: hidden, keys and values, and experts if any.
 
     Args:
-      weights, cache, tokens: as of `decode`.
+      weights: as of `decode`.
+      cache: likewise.
+      tokens: likewise.
       positions: i32 [B, 1].
       num_written: i32 [1 or B], columns of the completions in the cache.
-      write: (keys or values of the cache, those of the tokens) -> the former
-        with the latter in the next column.
+      write: (keys or values cached, the tokens') -> the former with the latter.
 
     Returns:
       Hidden [B, D]; the cache's `completion` after the tokens; their experts.
