@@ -37,7 +37,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     ),
     mixture=(),  # Instead of a source: (source, files, weight[, fields]).
     data_dir='~/.cache/dppo_jax/data',  # Root folder of data sets.
-    tokenizer='',  # Folder with tokenizer.json, or GGUF file; '': task's words.
+    tokenizer='',  # Folder, .gguf; '': of `pretrained`, or one token per word.
     prompt_template='{prompt}',  # Text around a problem.
     chat_template=False,  # Prompts are the user's turn of a chat.
     chat_template_arguments=(),  # Pairs: (('enable_thinking', False),).
@@ -194,7 +194,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   )
 
   config.sft = dict(
-    num_steps=150,  # SFT warm start; 0 disables it.
+    num_steps=-1,  # SFT warm start; 0: none; -1: 150 of own tasks, else 0.
     batch_size=128,  # Demonstrations per step.
     learning_rate=2e-3,
     noise=0.1,  # Probability that a demonstrated digit is random.

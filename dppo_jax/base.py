@@ -168,8 +168,7 @@ class Signals:
     anchor_log_probs: the anchor's log-prob of it.
     divergence: D between the anchor and pi, unit of its row.
     mask: bool [B, T], completion tokens.
-    rate: dD / d eta of a step eta on the sampled token's logit, see
-      `ops/predictive.py`; where `direction` is 'predictive'.
+    rate: dD / d eta, see `divergences.Rate`; where the direction reads it.
     anchor_entropy: of the anchor, nats; where a rule reads it.
   """
 
@@ -189,10 +188,12 @@ class Movement:
   Attributes:
     divergence: D, f32 [B, T], unit of its row.
     rate: as in `Signals`, f32 [B, T].
+    meters: further measurements by metric name, f32 [B, T] each.
   """
 
   divergence: Array
   rate: Array | None = None
+  meters: dict[str, Array] = flax.struct.field(default_factory=dict)
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -203,9 +204,8 @@ class Decisions:
     log_probs: f32 [B, R], log pi.
     divergence: f32 [B, R], unit of its row.
     keep: f32 [B, R], M; 0.0 where masked.
-    diagnostics: the rule's own metrics by name, f32 [B, R] each.
-    top_log_probs: f32 [B, R, K], log pi of the recorded ids; only for a
-      ledger.
+    diagnostics: metrics of the rule and of meters by name, f32 [B, R] each.
+    top_log_probs: f32 [B, R, K], log pi of the recorded ids, for a ledger.
     router: statistics by metric name of the rows that were run with this one,
       f32 [B] each; none of a dense model.
   """

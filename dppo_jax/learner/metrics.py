@@ -44,8 +44,9 @@ def trust_region_metrics(
     sampler's own; `ratio/mean` and `…_max` of pi / mu; and the means of the
     rule's own diagnostics (CPPO: `cppo/budget_effective`, delta_b per position
     in the unit of the divergence, and `cppo/masked_by_budget`, share of
-    tokens that only the prefix budget masked). Of a model with experts, means
-    over microbatches of `moe.router_metrics`, `router/…`.
+    tokens that only the prefix budget masked) and of the meters
+    (`learner/meters.py`). Of a model with experts, means over microbatches of
+    `moe.router_metrics`, `router/…`.
   """
   first = batch.tokens.shape[1] - decisions.keep.shape[1]
   mask = batch.completion_mask[:, first:]

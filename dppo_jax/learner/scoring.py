@@ -14,8 +14,8 @@ from jax.sharding import Mesh
 from dppo_jax.base import Array, Params, Rollout, TokenStats
 from dppo_jax.learner.length_buckets import LengthBuckets
 from dppo_jax.learner.train_step import join_rows, split_rows, take_rows
-from dppo_jax.lm_head.chunked_pass import VocabularyConfig
 from dppo_jax.lm_head.fused_loss import head_stats
+from dppo_jax.lm_head.inputs import VocabularyConfig
 from dppo_jax.models.moe import Routing
 from dppo_jax.models.policy import Policy
 from dppo_jax.ops import log_probs as log_probs_lib

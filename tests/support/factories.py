@@ -15,7 +15,7 @@ from dppo_jax.learner.length_buckets import LengthBuckets
 from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
-from dppo_jax.lm_head.chunked_pass import VocabularyConfig
+from dppo_jax.lm_head.inputs import VocabularyConfig
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.policy import Policy, make_policy
 from dppo_jax.ops.trust_regions import Thresholds, open_thresholds

@@ -24,6 +24,7 @@ from dppo_jax.learner.movement import keeps_hidden
 from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
+from dppo_jax.runtime.config import follow
 from dppo_jax.runtime.config import problems as problems_lib
 from dppo_jax.runtime.config import tokenizer as tokenizer_lib
 from dppo_jax.runtime.config.checks.model import lora_config
@@ -66,7 +67,7 @@ def build_experiment(
   Raises:
     ValueError: lists every problem found.
   """
-  config = _with_shape(config)
+  config = _with_followers(_with_shape(config))
   # Its attributes are of any type; `find_problems` has checked them.
   c: Any = config
   problems = problems_lib.find_problems(config.to_dict(), num_devices)
@@ -130,6 +131,14 @@ def _with_shape(config: ml_collections.ConfigDict) -> Any:
     shape = hf_config.read_shape(folder)
   resolved: Any = config.copy_and_resolve_references()
   resolved.model.update(shape)
+  return resolved
+
+
+def _with_followers(config: ml_collections.ConfigDict) -> Any:
+  """The config with the values of keys that follow others."""
+  resolved: Any = config.copy_and_resolve_references()
+  for section, values in follow.resolve(resolved.to_dict()).items():
+    resolved[section].update(values)
   return resolved
 
 

@@ -26,7 +26,7 @@ from dppo_jax.learner import batches, scoring
 from dppo_jax.learner.loss import policy_loss
 from dppo_jax.learner.metrics import trust_region_metrics
 from dppo_jax.learner.train_step import Learner, compile_train_step
-from dppo_jax.lm_head.chunked_pass import VocabularyConfig
+from dppo_jax.lm_head.inputs import VocabularyConfig
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.programs.parts import (

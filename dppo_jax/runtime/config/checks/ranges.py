@@ -122,7 +122,7 @@ COUNTS = {
   'learner.num_microbatches': 1,
   'learner.length_buckets': 1,
   'learner.head_chunk_tokens': 0,
-  'sft.num_steps': 0,
+  'sft.num_steps': -1,
   'sft.batch_size': 1,
   'evaluation.every_n_steps': 0,
   'evaluation.num_prompts': 1,
