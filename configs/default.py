@@ -99,6 +99,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     scan_unroll=1,  # Layers unrolled per scan step; divides num_layers.
     shard_sequence=False,  # Sequence parallelism: activations over mesh.tensor.
     remat='none',  # Saved for the backward pass: none (all), dots, full.
+    attention='auto',  # auto (by device), blockwise, splash, materialised.
   )
 
   config.lora = dict(  # Only the adapter is trained, not the base weights.
@@ -186,6 +187,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.learner = dict(
     num_minibatches=4,  # Optimizer updates per rollout batch.
     num_microbatches=1,  # Gradient-accumulation steps per update.
+    length_buckets=1,  # Completion widths compiled; each part takes the least.
     share_prompt_prefix=True,  # Forward a prompt once for its G completions.
     router_replay=False,  # Train with the sampler's expert choices (R3).
     head_chunk_tokens=0,  # Tokens per LM-head chunk; 0: by the device.

@@ -207,6 +207,10 @@ METRICS = {
     'wall time of a part: weight_sync, sampling, verification,'
     ' training, ledger; with a lag, sampling is what the host waited for',
   ),
+  'throughput/useful_token_share': Metric(
+    'share of columns',
+    'completion tokens by the completion columns that training ran',
+  ),
   'throughput/sampled_tokens_per_s': Metric(
     'tokens/s', 'by sampling time; with a lag, by the whole step'
   ),
