@@ -37,7 +37,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     ),
     mixture=(),  # Instead of a source: (source, files, weight[, fields]).
     data_dir='~/.cache/dppo_jax/data',  # Root folder of data sets.
-    tokenizer='',  # Folder with tokenizer.json, or GGUF file; '': task's words.
+    tokenizer='',  # Folder, .gguf; '': of `pretrained`, or one token per word.
     prompt_template='{prompt}',  # Text around a problem.
     chat_template=False,  # Prompts are the user's turn of a chat.
     chat_template_arguments=(),  # Pairs: (('enable_thinking', False),).
@@ -99,6 +99,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     scan_unroll=1,  # Layers unrolled per scan step; divides num_layers.
     shard_sequence=False,  # Sequence parallelism: activations over mesh.tensor.
     remat='none',  # Saved for the backward pass: none (all), dots, full.
+    attention='auto',  # auto (by device), blockwise, splash, materialised.
   )
 
   config.lora = dict(  # Only the adapter is trained, not the base weights.
@@ -186,13 +187,14 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.learner = dict(
     num_minibatches=4,  # Optimizer updates per rollout batch.
     num_microbatches=1,  # Gradient-accumulation steps per update.
+    length_buckets=1,  # Completion widths compiled; each part takes the least.
     share_prompt_prefix=True,  # Forward a prompt once for its G completions.
     router_replay=False,  # Train with the sampler's expert choices (R3).
     head_chunk_tokens=0,  # Tokens per LM-head chunk; 0: by the device.
   )
 
   config.sft = dict(
-    num_steps=150,  # SFT warm start; 0 disables it.
+    num_steps=-1,  # SFT warm start; 0: none; -1: 150 of own tasks, else 0.
     batch_size=128,  # Demonstrations per step.
     learning_rate=2e-3,
     noise=0.1,  # Probability that a demonstrated digit is random.

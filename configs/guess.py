@@ -24,8 +24,8 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.environment.max_turn_length = 2
   config.rewards.verifier = 'none'
   config.sampling.max_completion_length = 11  # Four turns, three replies.
+  config.sampling.top_k = 10
   config.model.scan_unroll = 2  # No scan: a third less time on a CPU.
   config.sft.num_steps = 50
-  config.sft.noise = 0.0
   config.evaluation.every_n_steps = 50
   return presets.apply(config, preset)

@@ -20,8 +20,7 @@ from dppo_jax.data import added_tokens, chat_template, downloads
 from dppo_jax.gguf_files import as_folder
 
 _FILE = 'tokenizer.json'
-# Markers, to find the text around them.
-_WORDS, _REPLY = 'What the assistant says.', 'What it is told.'
+_WORDS = 'What the assistant says.'  # A marker, to find the text after it.
 _CHARACTERS = 64  # Of a text, for each of the tokens that it may have.
 
 
@@ -209,7 +208,9 @@ class HFTokenizer:
     Raises:
       ValueError: the template fails.
     """
-    before, after = self._around_reply()
+    before, after = '\n', '\n'
+    if self._render is not None:
+      before, after = chat_template.around_reply(self._render, self._special)
     shown = text[: _CHARACTERS * max_length]
     try:
       self._tokenizer.encode_special_tokens = True
@@ -220,26 +221,6 @@ class HFTokenizer:
       ids = self.encode(self._special.sub(' ', shown))
     cut = len(ids) > max_length or len(shown) < len(text)
     return self.encode(before) + ids[:max_length] + self.encode(after), cut
-
-  def _around_reply(self) -> tuple[str, str]:
-    """Text between the end of the assistant's turn and a reply, and after it.
-
-    Raises:
-      ValueError: the template fails, or drops one of the two.
-    """
-    if self._render is None:
-      return '\n', '\n'
-    turns = (('user', 'Hello'), ('assistant', _WORDS), ('user', _REPLY))
-    rendered = self._render([{'role': r, 'content': c} for r, c in turns], True)
-    _, words, behind = rendered.rpartition(_WORDS)
-    before, told, after = behind.partition(_REPLY)
-    if not words or not told:
-      raise ValueError(
-        'data.chat_template: it does not render an answer and the message'
-        ' after it; set data.chat_template=False, or use another template.'
-      )
-    found = self._special.search(before)  # It was sampled.
-    return before[found.end() :] if found else before, after
 
   def decode_raw(self, ids: Any) -> str:
     """Text of i32 [R] ids, special tokens and end tokens included."""
@@ -290,25 +271,6 @@ class HFTokenizer:
   def _kept(self, ids: Iterable[Any]) -> list[int]:
     ids = np.asarray(ids, np.int64).tolist()
     return [i for i in ids if i not in self.eos_ids]
-
-
-def check_vocabulary(
-  tokenizer_size: int, model_size: int, where: str
-) -> str | None:
-  """Problem if a model's vocabulary is too small for a tokenizer; else None.
-
-  Args:
-    tokenizer_size: the tokenizer's largest id + 1.
-    model_size: V of the model.
-    where: the tokenizer's folder.
-  """
-  if tokenizer_size <= model_size:
-    return None
-  return (
-    f'data.tokenizer: {where!r} has ids up to {tokenizer_size - 1}, and'
-    f' model.vocab_size={model_size} has rows 0 to {model_size - 1}; use'
-    ' the tokenizer of the model, or raise model.vocab_size.'
-  )
 
 
 def _read_tokenizer(folder: pathlib.Path) -> tokenizers.Tokenizer:

@@ -7,6 +7,7 @@ prepare it at once, and a killed one leaves no partial data set.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -133,6 +134,39 @@ def _read(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
   return source.__getitems__(range(len(source)))
 
 
+@functools.lru_cache(maxsize=4)
+def _examples(
+  folder: pathlib.Path, split: str, files: tuple[tuple[Any, ...], ...]
+) -> tuple[base.Example, ...]:
+  """Examples of a prepared split of a task, or of a slice of one.
+
+  Kept, since a run reads a split for its prompts and for demonstrations, and
+  TFDS takes half a second for 16,384 examples.
+
+  Args:
+    folder: of the data set.
+    split: its name, maybe with a slice.
+    files: of `_files`; whoever changes a file has it read again.
+  """
+  del files
+  return tuple(
+    {
+      'example_id': int(row['example_id']),
+      'prompt': row['prompt'].decode(),
+      'answer': row['answer'].decode(),
+    }
+    for row in _read(folder, split)
+  )
+
+
+def _files(folder: pathlib.Path) -> tuple[tuple[Any, ...], ...]:
+  """Names, sizes and times of change of the files of a data set."""
+  return tuple(
+    (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)
+  )
+
+
 def load_split(
   task: str, split: str, data_dir: str | os.PathLike[str]
 ) -> tuple[base.Example, ...]:
@@ -170,26 +204,19 @@ def load_split(
     ) from error
   try:
     with _silence():
-      rows = _read(prepared, split)
+      examples = _examples(prepared, split, _files(prepared))
   except Exception as error:  # On a damaged file the reader may raise anything.
     raise ValueError(
       f'data.data_dir: cannot read split {split!r} of {task!r} in '
       f'{str(prepared)!r} ({type(error).__name__}: {error}); if the '
       'split is well-formed, delete that folder and it is prepared again.'
     ) from error
-  if not rows:
+  if not examples:
     raise ValueError(
       f'data.task: split {split!r} of {task!r} is empty; select at least '
       f'one of its {tasks.SPLIT_SIZES[name]} examples.'
     )
-  return tuple(
-    {
-      'example_id': int(row['example_id']),
-      'prompt': row['prompt'].decode(),
-      'answer': row['answer'].decode(),
-    }
-    for row in rows
-  )
+  return examples
 
 
 # One of the files that TFDS's builder downloads.

@@ -7,6 +7,7 @@ from typing import Any
 from dppo_jax import reasoning_tasks
 from dppo_jax.data import downloads, mixture, sources
 from dppo_jax.gguf_files import as_folder, header
+from dppo_jax.runtime.config import follow
 from dppo_jax.runtime.config.checks.data import LIBRARY, SAME, TASK
 from dppo_jax.runtime.hub import hf_config, safetensors_io
 
@@ -19,13 +20,22 @@ def find_missing(config: dict[str, Any]) -> list[str]:
   Args:
     config: plain nested dicts with the keys of configs/default.py.
   """
+  config = _followed(config)
   return list(dict.fromkeys((*_models(config), *_files(config))))
 
 
 def has_tokenizer(config: dict[str, Any]) -> bool:
   """Whether the tokenizer's file exists, or it is a task's word tokenizer."""
-  folder = config['data']['tokenizer']
+  folder = _followed(config)['data']['tokenizer']
   return not folder or as_folder.is_file(_folder(folder) / _TOKENIZER)
+
+
+def _followed(config: dict[str, Any]) -> dict[str, Any]:
+  found = follow.resolve(config)
+  return {
+    key: {**value, **found[key]} if key in found else value
+    for key, value in config.items()
+  }
 
 
 def has_weights(folder: str) -> bool:

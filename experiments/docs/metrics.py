@@ -39,6 +39,9 @@ METRICS = {
   'rewards/term_…': Metric(
     'reward', 'mean of one verifier of several, before weighting'
   ),
+  'rewards/mean_turns_…': Metric(
+    'reward', 'mean over conversations of so many turns; 0 if there are none'
+  ),
   'rewards/shaping': Metric('reward', 'mean of what length shaping adds'),
   'rewards/model_mean': Metric('score', 'of the reward model, not weighted'),
   'rewards/model_std': Metric('score', 'of the reward model, not weighted'),
@@ -67,6 +70,14 @@ METRICS = {
     'decode efficiency: slot-steps that produced a kept token; the first token'
     ' of a completion comes from the prefill and counts as no step',
   ),
+  'rollout/turns_mean': Metric('turns', 'of a conversation'),
+  'rollout/share_turns_…': Metric('share of conversations', 'of so many turns'),
+  'rollout/told_share': Metric(
+    'share of tokens', 'of replies, among those of conversations'
+  ),
+  'rollout/replies_cut': Metric(
+    'share of conversations', 'with a reply over environment.max_reply_length'
+  ),
   'rollout/batches': Metric(
     'batches', 'dynamic sampling: batches sampled for this step'
   ),
@@ -87,6 +98,9 @@ METRICS = {
     'share', 'masked, with A > 0'
   ),
   'trust_region/fraction_masked_rare': Metric('share', 'masked, with mu < .1'),
+  'trust_region/fraction_masked_turn_…': Metric(
+    'share of the tokens of a turn', 'masked, of conversations'
+  ),
   'trust_region/divergence_mean': Metric(
     'probability or nats', 'the configured divergence D, mean over tokens'
   ),
@@ -192,6 +206,10 @@ METRICS = {
     's',
     'wall time of a part: weight_sync, sampling, verification,'
     ' training, ledger; with a lag, sampling is what the host waited for',
+  ),
+  'throughput/useful_token_share': Metric(
+    'share of columns',
+    'completion tokens by the completion columns that training ran',
   ),
   'throughput/sampled_tokens_per_s': Metric(
     'tokens/s', 'by sampling time; with a lag, by the whole step'

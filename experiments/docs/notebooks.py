@@ -36,6 +36,7 @@ def execute(
   name: str,
   folder: pathlib.Path | None = None,
   compilation_cache: str = '',
+  xla_flags: str = '',
 ) -> Any:
   """Notebook with the outputs of all its cells, from one fresh kernel.
 
@@ -44,6 +45,7 @@ def execute(
     name: of the notebook.
     folder: working directory of the kernel; None for the notebook's folder.
     compilation_cache: folder of compiled programs; '' for no cache.
+    xla_flags: options of the compiler.
 
   Raises:
     nbclient.exceptions.CellExecutionError: a cell raised.
@@ -64,7 +66,7 @@ def execute(
   # programs, so all of them are cached.
   environment = os.environ | {
     'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': '',
+    'XLA_FLAGS': xla_flags,
     'JAX_COMPILATION_CACHE_DIR': compilation_cache,
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',

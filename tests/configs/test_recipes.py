@@ -17,6 +17,7 @@ _PARAMETERS = {
   'tiny': 6_512,
   'stale_digits': 124_544,
   'rare_token': 124_288,
+  'guess': 124_288,
   'large_vocabulary': 385_408,
   'long_recital': 44_352,
   'memory_1_7b': 1_720_574_976,

@@ -229,13 +229,6 @@ def test_a_system_prompt_needs_a_chat():
     _open(system_prompt='Be brief.')
 
 
-def test_ids_beyond_the_model_name_both():
-  assert hf_tokenizer.check_vocabulary(320, 320, 'DIR') is None
-  said = hf_tokenizer.check_vocabulary(320, 319, 'DIR')
-  assert "'DIR' has ids up to 319" in said
-  assert 'model.vocab_size=319' in said
-
-
 def test_a_stop_string_that_ends_within_a_token_of_bytes():
   tokenizer = _open()
   ids = tokenizer.encode('Add é and stop. What is the answer? <answer>12')

@@ -106,6 +106,24 @@ def test_damaged_data_is_named(tmp_path, name):
     tfds_builder.load_split('sort', 'test', tmp_path)
 
 
+@pytest.mark.usefixtures('small')
+def test_a_split_is_read_once_until_it_changes(tmp_path, monkeypatch):
+  first = tfds_builder.load_split('sort', 'test', tmp_path)
+  directory = tfds_builder.tfds.builder_from_directory
+  reads = []
+  monkeypatch.setattr(
+    tfds_builder.tfds,
+    'builder_from_directory',
+    lambda folder: reads.append(folder) or directory(folder),
+  )
+  assert tfds_builder.load_split('sort', 'test', tmp_path) is first
+  assert reads == []
+  (info,) = tmp_path.rglob('dataset_info.json')
+  info.write_text(info.read_text() + '\n')
+  assert tfds_builder.load_split('sort', 'test', tmp_path) == first
+  assert len(reads) == 1
+
+
 _LOAD = """
 import sys
 from dppo_jax.data import tfds_builder

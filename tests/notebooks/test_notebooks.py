@@ -11,6 +11,7 @@ import jax
 import pytest
 
 from dppo_jax.experiments.docs import notebooks
+from tests.support import runs
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _FOLDER = _ROOT / 'notebooks'
@@ -70,7 +71,11 @@ def test_colors_are_those_of_the_palette(name):
 @pytest.mark.parametrize('name', _NUM_CLAIMS)
 def test_it_runs(tmp_path, name):
   executed = notebooks.execute(
-    _ROOT, name, tmp_path, jax.config.jax_compilation_cache_dir
+    _ROOT,
+    name,
+    tmp_path,
+    jax.config.jax_compilation_cache_dir,
+    runs.devices(1)['XLA_FLAGS'],
   )
   notebooks.keep(_ROOT, name, executed)
   outputs = [output for cell in _code(executed) for output in cell.outputs]

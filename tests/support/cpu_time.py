@@ -7,6 +7,8 @@ the plugin. A run ends with its slowest tests and the share of each folder of
 """
 
 import collections
+import json
+import pathlib
 import resource
 
 import pytest
@@ -68,6 +70,7 @@ class CpuTime:
   def __init__(self, config):
     self._config = config
     self._budget = config.getoption('cpu_budget')
+    self._record = config.getoption('cpu_record')
     self._since = cpu_seconds()
     self._tests = collections.Counter()
     self._workers = 0.0
@@ -115,6 +118,10 @@ class CpuTime:
     return bool(self._budget) and self._total > self._budget
 
   def pytest_terminal_summary(self, terminalreporter):
+    if self._record:
+      seconds = {name: round(s, 3) for name, s in sorted(self._tests.items())}
+      self._record.parent.mkdir(parents=True, exist_ok=True)
+      self._record.write_text(json.dumps(seconds, indent=0) + '\n')
     if self._budget is None:
       return
     terminalreporter.section('CPU time')
@@ -133,6 +140,11 @@ def pytest_addoption(parser):
     '--cpu-budget',
     type=float,
     help='Report CPU time; fail above so many CPU-seconds (0: never).',
+  )
+  parser.addoption(
+    '--cpu-record',
+    type=pathlib.Path,
+    help='Write the CPU-seconds of each test to this file (JSON).',
   )
 
 

@@ -18,11 +18,13 @@ from dppo_jax import parallel, reasoning_tasks
 from dppo_jax.base import Tokenizer
 from dppo_jax.data import mixture
 from dppo_jax.data import stop_strings as stop_strings_lib
+from dppo_jax.learner.length_buckets import LengthBuckets
 from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.learner.movement import keeps_hidden
 from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
+from dppo_jax.runtime.config import follow
 from dppo_jax.runtime.config import problems as problems_lib
 from dppo_jax.runtime.config import tokenizer as tokenizer_lib
 from dppo_jax.runtime.config.checks.model import lora_config
@@ -65,7 +67,7 @@ def build_experiment(
   Raises:
     ValueError: lists every problem found.
   """
-  config = _with_shape(config)
+  config = _with_followers(_with_shape(config))
   # Its attributes are of any type; `find_problems` has checked them.
   c: Any = config
   problems = problems_lib.find_problems(config.to_dict(), num_devices)
@@ -101,7 +103,7 @@ def build_experiment(
       **vars(_optimizer(c, c.learner.num_minibatches)),
       max_nonfinite=c.optimizer.max_nonfinite,
     ),
-    learner=_learner(c),
+    learner=_learner(c, loss),
     sft=_sft(c),
     mesh=MeshConfig(**c.mesh),
     evaluation=_evaluation(c, sampling),
@@ -129,6 +131,14 @@ def _with_shape(config: ml_collections.ConfigDict) -> Any:
     shape = hf_config.read_shape(folder)
   resolved: Any = config.copy_and_resolve_references()
   resolved.model.update(shape)
+  return resolved
+
+
+def _with_followers(config: ml_collections.ConfigDict) -> Any:
+  """The config with the values of keys that follow others."""
+  resolved: Any = config.copy_and_resolve_references()
+  for section, values in follow.resolve(resolved.to_dict()).items():
+    resolved[section].update(values)
   return resolved
 
 
@@ -221,12 +231,19 @@ def _loss(c: Any, num_devices: int) -> LossConfig:
   )
 
 
-def _learner(c: Any) -> LearnerConfig:
+def _learner(c: Any, loss: LossConfig) -> LearnerConfig:
   return LearnerConfig(
     num_minibatches=c.learner.num_minibatches,
     num_microbatches=c.learner.num_microbatches,
     group_size=c.data.group_size,
     prompt_length=c.data.max_prompt_length,
+    buckets=LengthBuckets(
+      count=c.learner.length_buckets,
+      prompt_length=c.data.max_prompt_length,
+      group_size=c.data.group_size,
+      shared_rows=loss.shared_rows,
+      by_length=not c.model.num_experts,
+    ),
     aggregation=c.objective.aggregation,
     length_norm=c.objective.length_norm or c.sampling.max_completion_length,
     head_chunk_tokens=c.learner.head_chunk_tokens,
@@ -256,6 +273,13 @@ def _sft(c: Any) -> SftConfig:
       num_microbatches=1,
       group_size=1,
       prompt_length=c.data.max_prompt_length,
+      buckets=LengthBuckets(
+        count=1,
+        prompt_length=c.data.max_prompt_length,
+        group_size=1,
+        shared_rows=1,
+        by_length=False,
+      ),
       aggregation='token_mean',
       length_norm=1.0,
     ),

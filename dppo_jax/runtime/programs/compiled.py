@@ -187,7 +187,9 @@ def compile_scorer(
       with_entropy=False,
       with_hidden=keeps_hidden(experiment),
     )
-    stats = scoring.by_parts(parts.mesh, count, score_part, rollout)
+    stats = scoring.by_parts(
+      parts.mesh, count, experiment.learner.buckets, score_part, rollout
+    )
     return scoring.aligned(stats, rollout.completion_mask)
 
   compiled = jax.jit(

@@ -93,7 +93,10 @@ def header(
   lines = [f'{name:<9} {fact}' for name, fact in facts.items()]
   lines += [
     f'{"note":<9} {text}'
-    for text in published_notes.notes(experiment, parts.tokenizer)
+    for text in (
+      *published_notes.notes(experiment, parts.tokenizer),
+      *published_notes.of_turns(experiment, parts.tokenizer),
+    )
   ]
   if resumed_step == experiment.num_steps:
     lines.append(f'Finished already: step {resumed_step} is the last.')

@@ -12,7 +12,7 @@ from tests.support import runs
 # Keys that a value of several keys is made of.
 _DERIVED = {
   'evaluation': {'samples_per_pass', 'temperature', 'top_p'},
-  'learner': {'router_replay', 'share_prompt_prefix'},
+  'learner': {'length_buckets', 'router_replay', 'share_prompt_prefix'},
   'optimizer': {'num_warmup_steps'},
   'rewards': {
     'model_batch_size',

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from dppo_jax.configs.presets import PRESETS
 from dppo_jax.data import prompt_stream, tasks
 from dppo_jax.learner.optimizer import SCHEDULES
+from dppo_jax.models.attention.dispatch import IMPLEMENTATIONS
 from dppo_jax.models.transformer import REMAT_POLICIES
 from dppo_jax.ops.advantages import ADVANTAGES
 from dppo_jax.ops.divergences import DIVERGENCES
@@ -51,6 +52,7 @@ CHOICES: dict[str, Collection[str]] = {
   'model.dtype': ('float32', 'bfloat16'),
   'lora.base_dtype': ('', 'float32', 'bfloat16'),
   'model.remat': ('none', *REMAT_POLICIES),
+  'model.attention': ('auto', *IMPLEMENTATIONS),
   'sampling.precision': PRECISIONS,
   'advantages.estimator': ADVANTAGES,
   'trust_region.rule': TRUST_REGIONS,
@@ -118,8 +120,9 @@ COUNTS = {
   'optimizer.max_nonfinite': 1,
   'learner.num_minibatches': 1,
   'learner.num_microbatches': 1,
+  'learner.length_buckets': 1,
   'learner.head_chunk_tokens': 0,
-  'sft.num_steps': 0,
+  'sft.num_steps': -1,
   'sft.batch_size': 1,
   'evaluation.every_n_steps': 0,
   'evaluation.num_prompts': 1,

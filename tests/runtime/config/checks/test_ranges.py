@@ -20,6 +20,7 @@ _FREE = {
   'data.system_prompt',
   'data.tasks',
   'data.tokenizer',
+  'environment.name',
   'evaluation.drop_trained_on',
   'evaluation.files',
   'evaluation.source',
