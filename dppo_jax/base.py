@@ -74,12 +74,14 @@ class Conversations:
     reward: f32 [B].
     reason: u8 [B, L], of the reward: UTF-8, filled up with zeros.
     replies_cut: i32 [B], replies that were longer than may be.
+    malformed: i32 [B], messages that the environment could not read.
   """
 
   turn: Array
   reward: Array
   reason: Array
   replies_cut: Array
+  malformed: Array
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -90,8 +92,7 @@ class Rollout:
     tokens: i32 [B, T], a left-padded prompt [B, P], then a right-padded
       completion [B, R].
     token_mask: bool [B, T], True on real tokens, prompt and completion.
-    completion_mask: bool [B, T], True on sampled tokens, the end included; not
-      on those that an environment put between them.
+    completion_mask: bool [B, T], True on sampled tokens, the end included.
     stats: of the policy that sampled, at the tokens (mu).
     group_id: i32 [B], index of the prompt in its batch.
     example_id: i32 [B].
@@ -129,7 +130,7 @@ class Batch:
     recomputed: stats of the same parameters, recomputed by the trainer.
     reference: stats of the frozen policy of a KL penalty.
     routes: as in `Rollout`; the trainer replays them where they are there.
-    turn: as in `Conversations`; only metrics read it.
+    turn: as in `Conversations`.
   """
 
   tokens: Array
@@ -274,10 +275,7 @@ class Tokenizer(Protocol):
     ...
 
   def encode_reply(self, text: str, max_length: int) -> tuple[list[int], bool]:
-    """The ids between two turns of the policy, and whether the text was cut.
-
-    Of the text `max_length` at most, no control token; its template is around.
-    """
+    """Ids between two turns, `max_length` of the text; whether it was cut."""
     ...
 
   def decode(self, ids: Any) -> str:

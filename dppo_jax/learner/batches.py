@@ -138,8 +138,9 @@ def _conversation_metrics(
   Returns:
     `rollout/turns_mean`; `rollout/told_share`, tokens of replies among those
     of completions; `rollout/replies_cut`, share of conversations with a reply
-    that was too long; `rewards/mean_turns_…`, of conversations of so many
-    turns, and `rollout/share_turns_…`, how many they are.
+    that was too long; `rollout/malformed_messages`, those that an environment
+    could not read, per conversation; `rewards/mean_turns_…`, of conversations
+    of so many turns, and `rollout/share_turns_…`, how many they are.
   """
   if rollout.conversation is None:
     return {}
@@ -154,6 +155,9 @@ def _conversation_metrics(
     'rollout/turns_mean': jnp.mean(turns.astype(jnp.float32)),
     'rollout/told_share': told / jnp.maximum(told + sampled, 1.0),
     'rollout/replies_cut': jnp.mean(cut.astype(jnp.float32)),
+    'rollout/malformed_messages': jnp.mean(
+      rollout.conversation.malformed.astype(jnp.float32)
+    ),
   }
   for turn in range(1, min(max_turns, MAX_TURNS_SHOWN) + 1):
     of_turn = turns == turn

@@ -78,6 +78,10 @@ METRICS = {
   'rollout/replies_cut': Metric(
     'share of conversations', 'with a reply over environment.max_reply_length'
   ),
+  'rollout/malformed_messages': Metric(
+    'messages per conversation',
+    'that the environment could not read, such as a tool call without an end',
+  ),
   'rollout/batches': Metric(
     'batches', 'dynamic sampling: batches sampled for this step'
   ),

@@ -203,6 +203,7 @@ def _conversations():
       reward=_REWARDS,
       reason=jnp.zeros((4, 8), jnp.uint8),
       replies_cut=jnp.array([2, 0, 0, 0]),
+      malformed=jnp.array([0, 2, 0, 1]),
     ),
   )
 
@@ -213,6 +214,7 @@ def test_conversations_have_metrics_by_turn():
     'rollout/turns_mean': 5 / 4,
     'rollout/told_share': 1 / 7,
     'rollout/replies_cut': 1 / 4,
+    'rollout/malformed_messages': 3 / 4,
     'rollout/share_turns_1': 3 / 4,
     'rollout/share_turns_2': 1 / 4,
     'rollout/share_turns_3': 0.0,

@@ -27,6 +27,8 @@ class Reply(NamedTuple):
     reward: finite, of the whole conversation, which it ends; None to go on.
     reason: of the reward, a key of `verdicts.REASONS` or own words.
     cut: whether the text was longer than may be.
+    malformed: whether the message was none that the environment reads, such as
+      a tool call that does not parse; the text says so.
   """
 
   text: str
@@ -34,6 +36,7 @@ class Reply(NamedTuple):
   reward: float | None
   reason: str
   cut: bool = False
+  malformed: bool = False
 
 
 def end(reward: float, reason: str) -> Reply:
@@ -87,7 +90,7 @@ def check_reply(reply: Reply) -> Reply:
     # Half a surrogate pair has no UTF-8, and no token.
     text = reply.text[:MAX_TEXT_LENGTH].encode('utf-8', 'replace').decode()
     cut = bool(reply.cut) or len(reply.text) > MAX_TEXT_LENGTH
-    return Reply(text, reply.state, None, '', cut)
+    return Reply(text, reply.state, None, '', cut, bool(reply.malformed))
   if not isinstance(reply.reward, numbers.Real):
     raise TypeError(f'a reward of type {type(reply.reward).__name__}')
   reward = float(reply.reward)

@@ -6,11 +6,12 @@ memory, so that it may run in the trainer's process.
 
 from typing import TYPE_CHECKING
 
-from dppo_jax.rewards.environments import guessing
+from dppo_jax.rewards.environments import calculator, guessing
 
 if TYPE_CHECKING:  # It imports JAX, which a worker process must not.
   from dppo_jax.base import Environment
 
 ENVIRONMENTS: 'dict[str, Environment]' = {
   'guessing': guessing.guessing,
+  'calculator': calculator.calculator,
 }

@@ -177,6 +177,8 @@ def compile_scorer(
   def score(
     base: Params | None, params: Params, rollout: Rollout
   ) -> TokenStats:
+    # Rows may be run without their last columns, which verdicts have not.
+    rollout = dataclasses.replace(rollout, conversation=None)
     score_part = functools.partial(
       scoring.score,
       parts.policy,

@@ -49,11 +49,12 @@ class _Conversation:
     verdict: once it is over.
     truncated: whether a budget of tokens ended it.
     num_cut: replies that were longer than may be.
+    num_malformed: messages that the environment could not read.
   """
 
   def __init__(self, example: Any, seed: int):
     self.example, self.seed, self.state = example, seed, None
-    self.begin = self.num_cut = 0
+    self.begin = self.num_cut = self.num_malformed = 0
     self.verdict: Verdict | None = None
     self.truncated = False
 
@@ -217,6 +218,7 @@ class ConversationSampler:
     self, row: _Conversation, reply: Reply, filled: int, number: int
   ) -> list[int] | None:
     """What the row is told after a reply; None where it is over."""
+    row.num_malformed += reply.malformed
     if reply.reward is not None:
       row.verdict = Verdict(reply.reward, reply.reason)
       return None
@@ -271,6 +273,7 @@ class ConversationSampler:
       reward=jnp.asarray([v.reward for v in verdicts], jnp.float32),
       reason=jnp.asarray(_write_reasons([v.reason for v in verdicts])),
       replies_cut=jnp.asarray([row.num_cut for row in rows], jnp.int32),
+      malformed=jnp.asarray([row.num_malformed for row in rows], jnp.int32),
     )
     truncated = jnp.asarray([row.truncated for row in rows])
     found, truncated = jax.device_put(
