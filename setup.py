@@ -60,11 +60,18 @@ _DOCS = [
   'zensical==0.0.73',  # Before 1.0 any release may change the build.
 ]
 
+# Task generators with scorers. No part of `test`: pycosat needs a C compiler.
+_ENVIRONMENTS = ['reasoning-gym>=0.1.25,<0.2']
+
 # Writers of metrics beside metrics.jsonl; TensorFlow is not needed.
 _TENSORBOARD = ['tensorboardX>=2.6.5,<3']
 
+# Models in GGUF files; brings pyyaml and requests.
+_GGUF = ['gguf>=0.19,<0.20']
+
 _TEST = [
   *_DOCS,
+  *_GGUF,
   *_TENSORBOARD,
   'basedpyright>=1.40',
   'hypothesis>=6.150',
@@ -93,6 +100,8 @@ setuptools.setup(
   extras_require={
     'test': _TEST,
     'docs': _DOCS,
+    'gguf': _GGUF,
+    'environments': _ENVIRONMENTS,
     'tensorboard': _TENSORBOARD,
     'wandb': ['wandb>=0.31,<0.32'],
     'gpu': ['jax[cuda12]'],  # NVIDIA driver 525 or later.

@@ -22,8 +22,10 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.num_steps = 200  # Train steps, one rollout batch each.
 
   config.data = dict(
-    source='task',  # task, or a key of SOURCES: gsm8k, math, …, rows.
+    source='task',  # task, reasoning_gym, or a data set: gsm8k, …, rows.
     task='sort',  # Of source task: sort, addition, running_sum, …
+    tasks=(),  # Of reasoning_gym: names, or (name, weight[, parameters]).
+    num_items=2048,  # Of each of them; 1/8 each held out twice.
     files='',  # Path or glob; '': data_dir/files/SOURCE.
     fields=dict(  # Of source rows, by path: 'outer.inner[0]'; '' for none.
       prompt='prompt',  # Or a template of several: '{Body} {Question}'.
@@ -35,7 +37,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     ),
     mixture=(),  # Instead of a source: (source, files, weight[, fields]).
     data_dir='~/.cache/dppo_jax/data',  # Root folder of data sets.
-    tokenizer='',  # Folder with a tokenizer.json; '': one token per word.
+    tokenizer='',  # Folder, .gguf; '': of `pretrained`, or one token per word.
     prompt_template='{prompt}',  # Text around a problem.
     chat_template=False,  # Prompts are the user's turn of a chat.
     chat_template_arguments=(),  # Pairs: (('enable_thinking', False),).
@@ -68,7 +70,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   )
 
   config.model = dict(
-    pretrained='',  # Folder of a published model: shape and initial weights.
+    pretrained='',  # Folder or GGUF file of a published model: shape, weights.
     vocab_size=0,  # V; 0: that of the tokenizer, or of `pretrained`.
     num_layers=2,
     d_model=64,
@@ -97,6 +99,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     scan_unroll=1,  # Layers unrolled per scan step; divides num_layers.
     shard_sequence=False,  # Sequence parallelism: activations over mesh.tensor.
     remat='none',  # Saved for the backward pass: none (all), dots, full.
+    attention='auto',  # auto (by device), blockwise, splash, materialised.
   )
 
   config.lora = dict(  # Only the adapter is trained, not the base weights.
@@ -113,9 +116,18 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     temperature=1.0,  # Divides the logits, in the sampler and the trainer.
     top_k=20,  # K, log-probs recorded per token; 0 records none.
     precision='float32',  # Of the weights: float32 bfloat16 int8 fp8 int4.
+    weight_noise=0.0,  # Relative standard deviation of noise on its weights.
+    temperature_slip=0.0,  # It samples at (1 + slip) times the temperature.
     gather_fsdp=False,  # Gather weights over mesh.fsdp per rollout, not token.
     lag=0,  # Off-policy lag: rollouts use the parameters k steps earlier.
     num_slots=0,  # Continuous batching: rows decoded at once; 0: all.
+  )
+
+  config.environment = dict(  # Conversations of several turns.
+    name='',  # Key of ENVIRONMENTS, or 'module:function'; '': one turn, none.
+    max_turns=4,  # Turns of the policy; without a reward by then it is 0.
+    max_turn_length=0,  # Tokens of a turn, its end included; 0: the limit R.
+    max_reply_length=64,  # Tokens of a reply's text; the rest is cut off.
   )
 
   config.advantages = dict(estimator='group_mean')  # Key of ADVANTAGES.
@@ -175,13 +187,14 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.learner = dict(
     num_minibatches=4,  # Optimizer updates per rollout batch.
     num_microbatches=1,  # Gradient-accumulation steps per update.
+    length_buckets=1,  # Completion widths compiled; each part takes the least.
     share_prompt_prefix=True,  # Forward a prompt once for its G completions.
     router_replay=False,  # Train with the sampler's expert choices (R3).
     head_chunk_tokens=0,  # Tokens per LM-head chunk; 0: by the device.
   )
 
   config.sft = dict(
-    num_steps=150,  # SFT warm start; 0 disables it.
+    num_steps=-1,  # SFT warm start; 0: none; -1: 150 of own tasks, else 0.
     batch_size=128,  # Demonstrations per step.
     learning_rate=2e-3,
     noise=0.1,  # Probability that a demonstrated digit is random.

@@ -105,6 +105,8 @@ PRESETS: Mapping[str, Preset] = {
   'dppo_topk_kl': _bound('topk_kl', 0.05),
   'dppo_exact_tv': _bound('exact_tv', 0.2),
   'dppo_exact_kl': _bound('exact_kl', 0.05),
+  # Its masks are those of dppo_exact_tv; C-DPPO's own bound was not read.
+  'c_dppo': _bound('certified_tv', 0.2),
   'dppo_binary_tv_recomputed': _bound('binary_tv', 0.2, **_RECOMPUTED),
   'dppo_binary_kl_recomputed': _bound('binary_kl', 0.05, **_RECOMPUTED),
   'mask_0.5': _PLAIN

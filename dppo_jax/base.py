@@ -66,6 +66,25 @@ class TokenStats:
 
 
 @flax.struct.dataclass(kw_only=True)
+class Conversations:
+  """Turns of rows that an environment answered, and its rewards.
+
+  Attributes:
+    turn: i32 [B, T], the turn that a token was sampled in, from 1; else 0.
+    reward: f32 [B].
+    reason: u8 [B, L], of the reward: UTF-8, filled up with zeros.
+    replies_cut: i32 [B], replies that were longer than may be.
+    malformed: i32 [B], messages that the environment could not read.
+  """
+
+  turn: Array
+  reward: Array
+  reason: Array
+  replies_cut: Array
+  malformed: Array
+
+
+@flax.struct.dataclass(kw_only=True)
 class Rollout:
   """Prompts with the completions sampled for them; rows of a group adjoin.
 
@@ -83,6 +102,7 @@ class Rollout:
       where masked, and at the last token, which the sampler need not have run.
     decode_steps: i32 [B], decode steps executed by this row's slot since it
       started, those after its end included.
+    conversation: where an environment answers.
   """
 
   tokens: Array
@@ -94,6 +114,7 @@ class Rollout:
   truncated: Array
   routes: Array | None = None
   decode_steps: Array | None = None
+  conversation: Conversations | None = None
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -109,6 +130,7 @@ class Batch:
     recomputed: stats of the same parameters, recomputed by the trainer.
     reference: stats of the frozen policy of a KL penalty.
     routes: as in `Rollout`; the trainer replays them where they are there.
+    turn: as in `Conversations`.
   """
 
   tokens: Array
@@ -119,6 +141,7 @@ class Batch:
   recomputed: TokenStats | None = None
   reference: TokenStats | None = None
   routes: Array | None = None
+  turn: Array | None = None
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -146,8 +169,7 @@ class Signals:
     anchor_log_probs: the anchor's log-prob of it.
     divergence: D between the anchor and pi, unit of its row.
     mask: bool [B, T], completion tokens.
-    rate: dD / d eta of a step eta on the sampled token's logit, see
-      `ops/predictive.py`; where `direction` is 'predictive'.
+    rate: dD / d eta, see `divergences.Rate`; where the direction reads it.
     anchor_entropy: of the anchor, nats; where a rule reads it.
   """
 
@@ -167,10 +189,12 @@ class Movement:
   Attributes:
     divergence: D, f32 [B, T], unit of its row.
     rate: as in `Signals`, f32 [B, T].
+    meters: further measurements by metric name, f32 [B, T] each.
   """
 
   divergence: Array
   rate: Array | None = None
+  meters: dict[str, Array] = flax.struct.field(default_factory=dict)
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -181,9 +205,8 @@ class Decisions:
     log_probs: f32 [B, R], log pi.
     divergence: f32 [B, R], unit of its row.
     keep: f32 [B, R], M; 0.0 where masked.
-    diagnostics: the rule's own metrics by name, f32 [B, R] each.
-    top_log_probs: f32 [B, R, K], log pi of the recorded ids; only for a
-      ledger.
+    diagnostics: metrics of the rule and of meters by name, f32 [B, R] each.
+    top_log_probs: f32 [B, R, K], log pi of the recorded ids, for a ledger.
     router: statistics by metric name of the rows that were run with this one,
       f32 [B] each; none of a dense model.
   """
@@ -222,6 +245,7 @@ class Stream(enum.IntEnum):
   EVALUATE = 3
   RESAMPLE = 4
   SELECT = 5
+  NOISE = 6
 
 
 def stream_key(key: Array, stream: Stream, step: Array | int) -> Array:
@@ -248,6 +272,10 @@ class Tokenizer(Protocol):
 
   def encode_prompt(self, text: str) -> list[int]:
     """The ids of a prompt as the policy is shown it, its template included."""
+    ...
+
+  def encode_reply(self, text: str, max_length: int) -> tuple[list[int], bool]:
+    """Ids between two turns, `max_length` of the text; whether it was cut."""
     ...
 
   def decode(self, ids: Any) -> str:
@@ -335,6 +363,19 @@ class Verifier(Protocol):
   def __call__(
     self, completion: str, example: Example, truncated: bool, /
   ) -> tuple[float, str]: ...
+
+
+class Environment(Protocol):
+  """Text, state, reward and reason: the reply to what the policy wrote.
+
+  Pure, so that a run resumes bit for bit. The state is a JSON value, None at
+  the first message; the seed is that of a prompt at a step. A reward ends the
+  conversation, None goes on.
+  """
+
+  def __call__(
+    self, message: str, state: Any, example: Example, seed: int, /
+  ) -> tuple[Any, ...]: ...
 
 
 class RewardFn(Protocol):

@@ -80,13 +80,16 @@ VOCAB_AXIS = 'tensor'
 # the axis would hold the same.
 SEQUENCE_AXIS = 'tensor'
 
+# What heads of attention are split over.
+HEAD_AXIS = 'tensor'
+
 # Logical axis -> mesh axis (or axes). Absent means replicated.
 AXIS_RULES = (
   ('batch', BATCH_AXES),
   ('layers', None),
   ('embed', 'fsdp'),
-  ('heads', 'tensor'),
-  ('kv_heads', 'tensor'),
+  ('heads', HEAD_AXIS),
+  ('kv_heads', HEAD_AXIS),
   ('head_dim', None),
   ('mlp', 'tensor'),
   ('expert', EXPERT_AXIS),

@@ -121,7 +121,7 @@ def test_stream_keys_never_meet():
     for stream in base.Stream
     for step in (0, 1, 2, 3, 1000)
   ]
-  assert len(set(seen)) == len(seen) == 2 * 6 * 5
+  assert len(set(seen)) == len(seen) == 2 * 7 * 5
 
 
 def test_stream_key_is_a_function_of_its_arguments():
@@ -142,6 +142,7 @@ def test_numbers_of_the_streams_are_part_of_a_run():
     'EVALUATE': 3,
     'RESAMPLE': 4,
     'SELECT': 5,
+    'NOISE': 6,
   }
   key = jax.random.key(0)
   want = jax.random.fold_in(jax.random.fold_in(key, 1), 5)

@@ -1,6 +1,6 @@
 """Plots of panels, as PNG and SVG, in one style."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import math
 import pathlib
 from typing import Any
@@ -82,11 +82,18 @@ def render(title: str, panels: Sequence[Panel]) -> Any:
       handles.values(),
       handles.keys(),
       loc='outside lower center',
-      ncols=min(len(handles), 2 * most if most > 1 else 3),
+      ncols=min(2 * most if most > 1 else 3, _columns(handles, width)),
       fontsize=9,
       frameon=False,
     )
   return figure
+
+
+def _columns(labels: Collection[str], width: float) -> int:
+  """Columns of a legend across `width` inches, at least one."""
+  # Of the font in use; and the line with its gaps.
+  inches = 0.085 * max(map(len, labels)) + 0.6
+  return max(1, min(len(labels), int(width / inches)))
 
 
 def _rows(panels: Sequence[Panel]) -> list[list[Panel]]:

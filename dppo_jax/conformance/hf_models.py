@@ -121,6 +121,7 @@ def compare(folder: pathlib.Path) -> ModelComparison:
     precision='float32',
     pad_id=0,
     eos_ids=(),
+    stop_ids=(),
     num_slots=0,
   )
   axes = vocabulary_axes(parallel.make_mesh(1, 1, 1, devices=jax.devices()[:1]))
@@ -150,6 +151,7 @@ def load_policy(folder: pathlib.Path) -> tuple[Policy, Params]:
     scan_unroll=1,
     shard_sequence=False,
     remat='none',
+    attention='auto',
   )
   policy = make_policy(config)
   mesh = parallel.make_mesh(1, 1, 1, devices=jax.devices()[:1])

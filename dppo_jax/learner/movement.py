@@ -1,5 +1,6 @@
 """Measurements of the configured loss: D, its rate, weights of candidates."""
 
+from collections.abc import Callable
 import dataclasses
 import functools
 
@@ -13,6 +14,12 @@ from dppo_jax.ops.centering import WeightFn
 
 # What the rate of a divergence is made of, see `divergences.Rate`.
 Sums = tuple[Array, ...]
+# (context, tokens, anchor, current) to a lower bound, and where it is open.
+CertifyFn = Callable[
+  [Context, Array, TokenStats, TokenStats], tuple[Array, Array]
+]
+# f32 rounding of a divergence in probability.
+_ROUNDING = 1e-6
 
 
 def keeps_hidden(config: LossConfig) -> bool:
@@ -30,6 +37,11 @@ def rate_of(config: LossConfig) -> divergences.Rate | None:
   if config.bounds.direction != 'predictive':
     return None
   rate = divergences.DIVERGENCES[config.divergence].rate
+  if rate is None and divergences.DIVERGENCES[config.divergence].certified:
+    raise ValueError(
+      "trust_region.direction: 'predictive' needs the rate of every token, and"
+      f" {config.divergence!r} measures some; use 'exact_tv'"
+    )
   if rate is None:
     raise ValueError(
       f"trust_region.direction: 'predictive' on {config.divergence!r} is"
@@ -75,19 +87,75 @@ def measure_rate(
   if divergences.DIVERGENCES[config.divergence].records == 'hidden':
     sums = divergences.exact_rate_sums(rate, anchor, current)
   else:
-    if config.top_k_set == 'replace_kth':
-      anchor = divergences.replace_kth(tokens, anchor)
-      current = divergences.replace_kth(tokens, current)
-    uniform = config.predictive_tail == 'uniform'
-    sums = divergences.rate_sums(
-      rate,
-      tokens,
-      anchor,
-      current,
-      vocab_size=config.vocab_size if uniform else None,
-    )
+    sums = estimate_sums(config, rate, tokens, anchor, current)
   mu, pi = jnp.exp(anchor.log_probs), jnp.exp(current.log_probs)
   return rate.combine(mu, pi, *sums), sums
+
+
+def certify(
+  config: LossConfig,
+  context: Context,
+  tokens: Array,
+  anchor: TokenStats,
+  current: TokenStats,
+) -> tuple[Array, Array]:
+  """Lower bound of D, and where the bounds do not decide D > delta: [...].
+
+  Where they do, the lower bound is on the same side of delta as D.
+
+  Args:
+    config: with a certified divergence.
+    context: of the tokens.
+    tokens: i32 [...].
+    anchor: with K log-probs.
+    current: with those of the same ids.
+
+  Numerics: a bound within f32 rounding of delta, 1e-6, decides nothing.
+  """
+  lower, upper = divergences.tv_bounds(tokens, anchor, current)
+  delta = jnp.where(
+    context.advantages > 0, config.bounds.delta_high, config.bounds.delta_low
+  )
+  decided = (lower > delta + _ROUNDING) | (upper < delta - _ROUNDING)
+  return lower, ~decided & context.mask
+
+
+def certify_fn(config: LossConfig) -> CertifyFn | None:
+  """`certify` of a loss, or None where every token is measured.
+
+  Raises:
+    ValueError: the rule compares D with something other than delta.
+  """
+  if not divergences.DIVERGENCES[config.divergence].certified:
+    return None
+  if config.rule != 'divergence':
+    raise ValueError(
+      f'trust_region.divergence: {config.divergence!r} decides D > delta and'
+      f" nothing else, and rule {config.rule!r} asks for more; use 'exact_tv',"
+      " or rule 'divergence'"
+    )
+  return functools.partial(certify, config)
+
+
+def estimate_sums(
+  config: LossConfig,
+  rate: divergences.Rate,
+  tokens: Array,
+  anchor: TokenStats,
+  current: TokenStats,
+) -> Sums:
+  """Sums of a rate from recorded log-probs; arguments as in `measure`."""
+  if config.top_k_set == 'replace_kth':
+    anchor = divergences.replace_kth(tokens, anchor)
+    current = divergences.replace_kth(tokens, current)
+  uniform = config.predictive_tail == 'uniform'
+  return divergences.rate_sums(
+    rate,
+    tokens,
+    anchor,
+    current,
+    vocab_size=config.vocab_size if uniform else None,
+  )
 
 
 def candidate_weights(

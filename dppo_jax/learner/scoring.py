@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from dppo_jax.base import Array, Params, Rollout, TokenStats
-from dppo_jax.learner.train_step import join_rows, split_rows
-from dppo_jax.lm_head.chunked_pass import VocabularyConfig
+from dppo_jax.learner.length_buckets import LengthBuckets
+from dppo_jax.learner.train_step import join_rows, split_rows, take_rows
 from dppo_jax.lm_head.fused_loss import head_stats
+from dppo_jax.lm_head.inputs import VocabularyConfig
 from dppo_jax.models.moe import Routing
 from dppo_jax.models.policy import Policy
 from dppo_jax.ops import log_probs as log_probs_lib
@@ -117,6 +118,7 @@ def score(
 def by_parts(
   mesh: Mesh,
   count: int,
+  buckets: LengthBuckets,
   score_part: Callable[[Rollout], TokenStats],
   rollout: Rollout,
 ) -> TokenStats:
@@ -128,13 +130,24 @@ def by_parts(
   Args:
     mesh: where rows live.
     count: parts; divides the rows into whole groups.
+    buckets: widths that a part is run at.
     score_part: of the rows of a part.
     rollout: all rows.
   """
+
+  def run(part: Rollout) -> TokenStats:
+    return buckets.run(score_part, part.token_mask, part)[0]
+
   if count == 1:
-    return score_part(rollout)
-  parts = split_rows(mesh, rollout, count)
-  return join_rows(jax.lax.map(score_part, parts))
+    return run(rollout)
+  order = None
+  if buckets.reorders:
+    order = buckets.order(rollout.token_mask)
+    rollout = take_rows(rollout, order)
+  stats = join_rows(jax.lax.map(run, split_rows(mesh, rollout, count)))
+  if order is not None:
+    stats = take_rows(stats, jnp.argsort(order))
+  return stats
 
 
 def aligned(stats: TokenStats, mask: Array) -> TokenStats:

@@ -20,8 +20,8 @@ from dppo_jax.learner.loss import (
 )
 from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.learner.metrics import trust_region_metrics
-from dppo_jax.lm_head.chunked_pass import VocabularyConfig
 from dppo_jax.lm_head.fused_loss import head_loss
+from dppo_jax.lm_head.inputs import VocabularyConfig
 from dppo_jax.ops.masking import aggregation_weights
 from dppo_jax.ops.trust_regions import open_thresholds
 from dppo_jax.parallel import VocabularyAxes
@@ -60,6 +60,7 @@ def plain_config(rule: str, divergence: str, **options: Any) -> LossConfig:
     vocab_size=0,
     centering='off',
     centering_mask='token',
+    anchor_slip=0.0,
   )
   fields: Any = {**plain, **options}
   return LossConfig(rule=rule, divergence=divergence, **fields)

@@ -27,6 +27,7 @@ from dppo_jax.base import (
   TrainState,
   stream_key,
 )
+from dppo_jax.learner.length_buckets import LengthBuckets
 from dppo_jax.learner.optimizer import nonfinite_counts
 from dppo_jax.ops.masking import aggregation_weights
 
@@ -55,6 +56,7 @@ class StepConfig:
     num_microbatches: parts of a minibatch whose gradients are added up.
     group_size: rows that stay together when the batch is shuffled.
     prompt_length: P.
+    buckets: widths that a part of a minibatch is run at.
     aggregation: a key of `AGGREGATIONS`.
     length_norm: its constant, tokens.
   """
@@ -63,6 +65,7 @@ class StepConfig:
   num_microbatches: int
   group_size: int
   prompt_length: int
+  buckets: LengthBuckets
   aggregation: str
   length_norm: float
 
@@ -102,13 +105,15 @@ def train_step(
     optimizer's state, its schedule among it; `step` counts batches and goes on.
     The metrics: those of `metrics_fn`, and `loss/total`, mean over updates;
     `optimizer/gradient_norm`, mean, before clipping;
-    `optimizer/nonfinite_in_a_row` and `…_total`, skipped updates.
+    `optimizer/nonfinite_in_a_row` and `…_total`, skipped updates;
+    `throughput/useful_token_share`, completion tokens by the completion columns
+    that were run.
   """
   config = learner.config
   num_rows = batch.completion_mask.shape[0]
   rows, batch = _shuffle(config, state, batch)
   minibatches = split_rows(learner.mesh, batch, config.num_minibatches)
-  (params, opt_state), (losses, norms, record) = jax.lax.scan(
+  (params, opt_state), (losses, norms, columns, record) = jax.lax.scan(
     functools.partial(_update, learner, shared),
     (state.params, state.opt_state),
     minibatches,
@@ -121,12 +126,15 @@ def train_step(
     'optimizer/gradient_norm': jnp.mean(norms),
     'optimizer/nonfinite_in_a_row': in_a_row.astype(jnp.float32),
     'optimizer/nonfinite_total': total.astype(jnp.float32),
+    'throughput/useful_token_share': (
+      jnp.sum(batch.completion_mask, dtype=jnp.float32) / jnp.sum(columns)
+    ),
   }
   state = dataclasses.replace(
     state, step=state.step + 1, params=params, opt_state=opt_state
   )
   place = jnp.argsort(rows)
-  record = jax.tree.map(lambda leaf: jnp.take(leaf, place, axis=0), record)
+  record = take_rows(record, place)
   update_of_row = place // (num_rows // config.num_minibatches)
   return state, metrics, StepRecord(record, update_of_row.astype(jnp.int32))
 
@@ -146,13 +154,14 @@ def _shuffle(
     order = jax.random.permutation(key, num_groups)
     columns = jnp.arange(config.group_size)[None]
     rows = (order[:, None] * config.group_size + columns).reshape(-1)
-    batch = jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), batch)
+    batch = take_rows(batch, rows)
   return rows, batch
 
 
-# Parameters and optimizer state; loss, gradient norm and record of an update.
+# Parameters and optimizer state; loss, gradient norm, completion columns that
+# were run, and record of an update.
 _Carry = tuple[Params, Any]
-_Updated = tuple[Array, Array, Any]
+_Updated = tuple[Array, Array, Array, Any]
 
 
 def _update(
@@ -160,27 +169,40 @@ def _update(
 ) -> tuple[_Carry, _Updated]:
   """One update: gradient of a minibatch, in one or several parts, applied."""
   params, opt_state = carry
-  config = learner.config
+  config, buckets = learner.config, learner.config.buckets
   mask = minibatch.completion_mask[:, config.prompt_length :]
   weights = aggregation_weights(mask, config.aggregation, config.length_norm)
   differentiate = jax.value_and_grad(learner.loss_fn, has_aux=True)
+
+  def run(part: tuple[Any, Array]) -> tuple[Any, Array]:
+    return buckets.run(
+      lambda part: differentiate(params, *part, shared),
+      part[0].token_mask,
+      part,
+    )
+
+  part = minibatch, weights
   if config.num_microbatches == 1:
-    found, gradients = differentiate(params, minibatch, weights, shared)
-    loss, record = found
+    ((loss, record), gradients), columns = run(part)
   else:
 
     def add_part(
       carry: tuple[Params, Array], part: tuple[Any, Array]
     ) -> tuple[tuple[Params, Array], Any]:
-      (loss, record), gradients = differentiate(params, *part, shared)
-      return jax.tree.map(jnp.add, carry, (gradients, loss)), record
+      ((loss, record), gradients), columns = run(part)
+      total = jax.tree.map(jnp.add, carry, (gradients, loss))
+      return total, (record, columns)
 
-    parts = split_rows(
-      learner.mesh, (minibatch, weights), config.num_microbatches
-    )
+    order = None
+    if buckets.reorders:
+      order = buckets.order(minibatch.token_mask)
+      part = take_rows(part, order)
+    parts = split_rows(learner.mesh, part, config.num_microbatches)
     zero = (jax.tree.map(jnp.zeros_like, params), jnp.zeros(()))
-    (gradients, loss), record = jax.lax.scan(add_part, zero, parts)
+    (gradients, loss), (record, columns) = jax.lax.scan(add_part, zero, parts)
     record = join_rows(record)
+    if order is not None:
+      record = take_rows(record, jnp.argsort(order))
   norm = optax.tree.norm(gradients)
 
   def apply() -> _Carry:
@@ -192,7 +214,7 @@ def _update(
   new = jax.lax.cond(
     jnp.any(minibatch.completion_mask), apply, lambda: (params, opt_state)
   )
-  return new, (loss, norm, record)
+  return new, (loss, norm, jnp.sum(columns), record)
 
 
 def compile_train_step(
@@ -245,6 +267,11 @@ def split_rows(mesh: Mesh, tree: Any, count: int) -> Any:
     return jax.lax.with_sharding_constraint(parts, sharding)
 
   return jax.tree.map(split, tree)
+
+
+def take_rows(tree: Any, numbers: Array) -> Any:
+  """[B, ...] leaves with the rows of these numbers."""
+  return jax.tree.map(lambda leaf: jnp.take(leaf, numbers, axis=0), tree)
 
 
 def join_rows(tree: Any) -> Any:

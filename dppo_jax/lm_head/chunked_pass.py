@@ -1,112 +1,25 @@
 """The pass over the vocabulary on one device, chunk by chunk."""
 
-from collections.abc import Callable
 import dataclasses
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dppo_jax.base import (
-  Array,
-  DivergenceFn,
-  Integrand,
-  LossFromStatsFn,
-  Movement,
-  TokenStats,
-)
+from dppo_jax.base import Array, Movement, TokenStats
 from dppo_jax.lm_head import two_policies, vocabulary_shard
+from dppo_jax.lm_head.inputs import HeadLoss, Targets, VocabularyConfig
 from dppo_jax.lm_head.logit_gradient import Slopes, logit_gradient
 from dppo_jax.lm_head.two_policies import Centre, TwoPolicies
 from dppo_jax.lm_head.vocabulary_shard import Chunks, ChunkStats, Shard
-from dppo_jax.ops.centering import WeightFn
-from dppo_jax.ops.divergences import Rate
-from dppo_jax.parallel import VocabularyAxes
 
-# (tokens, anchor, current) [C] to the rate of the divergence and its sums.
-RateFn = Callable[
-  [Array, TokenStats, TokenStats], tuple[Array, tuple[Array, ...]]
-]
-# (context, movement, sums of its rate) [C, ...] to weights of candidates.
-CandidateWeightsFn = Callable[[Any, Movement, tuple[Array, ...]], WeightFn]
 # Gradients to compute, and those of the head and of the states.
 Wrt = Literal['none', 'hidden', 'both']
 Gradients = tuple[Array | None, Array | None]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VocabularyConfig:
-  """Layout of the pass.
-
-  Attributes:
-    axes: where rows and columns of the vocabulary live.
-    head_chunk_tokens: C, tokens per chunk and device.
-    temperature: divides the logits.
-  """
-
-  axes: VocabularyAxes
-  head_chunk_tokens: int
-  temperature: float
-
-
-class HeadLoss(NamedTuple):
-  """Loss in the form that the pass over the vocabulary takes.
-
-  Attributes:
-    loss_from_stats: the loss of a batch, and its record. It is called after
-      every chunk with the stats known by then, zeros elsewhere.
-    divergence_fn: divergence of the tokens of a chunk, each from its own stats
-      alone. None where nothing is measured; not called where `integrand`
-      measures, nor is the next.
-    rate_fn: its rate, where the direction reads it.
-    integrand: what is summed over the vocabulary, for a divergence of whole
-      distributions; needs `Targets.anchor.hidden`.
-    rate: of that divergence, where the direction reads it.
-    needs_full_sequence: gradient coefficients depend on later tokens; otherwise
-      on a token and those before it only.
-    with_entropy: whether `loss_from_stats` reads the entropy.
-    with_top_k: whether the record wants log pi of the recorded ids.
-    centering: score centering: 'off', 'topk' or 'exact'.
-    candidate_weights: what weighs the tokens of a centre.
-  """
-
-  loss_from_stats: LossFromStatsFn
-  divergence_fn: DivergenceFn | None = None
-  rate_fn: RateFn | None = None
-  integrand: Integrand | None = None
-  rate: Rate | None = None
-  needs_full_sequence: bool = False
-  with_entropy: bool = False
-  with_top_k: bool = False
-  centering: str = 'off'
-  candidate_weights: CandidateWeightsFn | None = None
-
-  @property
-  def needs_anchor_logits(self) -> bool:
-    """Whether the whole distribution of the anchor is read."""
-    return self.integrand is not None or self.centering == 'exact'
-
-
-@flax.struct.dataclass(kw_only=True)
-class Targets:
-  """Tokens whose loss the pass computes; rows are sharded like the batch.
-
-  Attributes:
-    tokens: i32 [B, R].
-    mask: bool [B, R]; the head runs on these tokens only.
-    anchor: stats of the anchor [B, R], with the ids to gather.
-    context: further input of `loss_from_stats`, [B, ...] leaves.
-    anchor_head: [V, D], of the anchor's own logits, where whole distributions
-      are compared.
-  """
-
-  tokens: Array
-  mask: Array
-  anchor: TokenStats
-  context: Any
-  anchor_head: Array | None = None
+# Of a chunk, the part that is measured apart from the rest where that suffices.
+_FEW = 8
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -282,18 +195,15 @@ class _Pass:
       self.config.temperature,
       with_entropy=self.loss.with_entropy,
     )
-    both = None
-    if self.loss.needs_anchor_logits:
-      both = two_policies.distributions(
-        self.shard,
-        self.anchor_weights,
-        anchor.hidden,
-        self.config.temperature,
-        chunk,
-        tokens,
-      )
+    both, context = None, None
+    if self.loss.needs_distributions:
+      both = self._distributions(tokens, anchor, chunk)
+    if self.loss.reads_context:
+      context = jax.tree.map(take, self.targets.context)
     sums: tuple[Array, ...] = ()
-    if self.loss.integrand is not None and both is not None:
+    if self.loss.certify_fn is not None:
+      movement = self._certified(context, tokens, anchor, chunk)
+    elif self.loss.integrand is not None and both is not None:
       movement, sums = two_policies.measure(
         self.shard, self.loss.integrand, self.loss.rate, both, anchor, chunk
       )
@@ -305,7 +215,8 @@ class _Pass:
       if self.loss.rate_fn is not None:
         rate, sums = self.loss.rate_fn(tokens, anchor, chunk.stats)
         movement = dataclasses.replace(movement, rate=rate)
-    centre = self._centre(index, movement, sums, anchor, chunk, both)
+    movement = self._metered(context, tokens, movement, sums, anchor, chunk)
+    centre = self._centre(context, movement, sums, anchor, chunk, both)
     found = PartialStats(
       log_probs=chunk.stats.log_probs,
       movement=movement,
@@ -319,9 +230,84 @@ class _Pass:
 
     return jax.tree.map(put, known, found), chunk, x, tokens, centre
 
+  def _distributions(
+    self, tokens: Array, anchor: TokenStats, chunk: ChunkStats
+  ) -> TwoPolicies:
+    """Whole distributions of a chunk, each at its own temperature."""
+    return two_policies.distributions(
+      self.shard,
+      self.anchor_weights,
+      anchor.hidden,
+      self.config.temperature * (1.0 + self.loss.anchor_slip),
+      chunk,
+      tokens,
+    )
+
+  def _certified(
+    self, context: Any, tokens: Array, anchor: TokenStats, chunk: ChunkStats
+  ) -> Movement:
+    """Movement whose divergence is exact where its bounds are open.
+
+    Devices with the same tokens take the same branch: what decides is summed
+    over their columns.
+    """
+    if self.loss.certify_fn is None or self.loss.integrand is None:
+      raise ValueError('HeadLoss.certify_fn: needs an integrand')
+    integrand = self.loss.integrand
+    lower, undecided = self.loss.certify_fn(
+      context, tokens, anchor, chunk.stats
+    )
+
+    def measure(tokens: Array, anchor: TokenStats, chunk: ChunkStats) -> Array:
+      both = self._distributions(tokens, anchor, chunk)
+      moved, _ = two_policies.measure(
+        self.shard, integrand, None, both, anchor, chunk
+      )
+      return moved.divergence
+
+    size = tokens.shape[0]
+    few = max(1, size // _FEW)
+
+    def measure_few() -> Array:
+      (rows,) = jnp.nonzero(undecided, size=few, fill_value=0)
+
+      def of_rows(leaf: Array) -> Array:
+        return leaf[rows]
+
+      some = jax.tree.map(of_rows, (tokens, anchor, chunk))
+      return jnp.zeros_like(lower).at[rows].set(measure(*some))
+
+    count = jnp.sum(undecided)
+    exact = jax.lax.switch(
+      (count > 0).astype(jnp.int32) + (count > few),
+      (
+        lambda: jnp.zeros_like(lower),
+        measure_few,
+        lambda: measure(tokens, anchor, chunk),
+      ),
+    )
+    return Movement(divergence=jnp.where(undecided, exact, lower))
+
+  def _metered(
+    self,
+    context: Any,
+    tokens: Array,
+    movement: Movement,
+    sums: tuple[Array, ...],
+    anchor: TokenStats,
+    chunk: ChunkStats,
+  ) -> Movement:
+    """The movement of a chunk with its meters, where K are recorded."""
+    if self.loss.meter_fn is None or anchor.top_log_probs is None:
+      return movement
+    meters = self.loss.meter_fn(
+      context, tokens, anchor, chunk.stats, movement, sums
+    )
+    return dataclasses.replace(movement, meters=meters)
+
   def _centre(
     self,
-    index: Any,
+    context: Any,
     movement: Movement,
     sums: tuple[Array, ...],
     anchor: TokenStats,
@@ -331,11 +317,6 @@ class _Pass:
     """The centring term of a chunk, or None."""
     if self.loss.centering == 'off' or self.loss.candidate_weights is None:
       return None
-
-    def take(leaf: Array) -> Array:
-      return self.chunks.take(leaf, index)
-
-    context = jax.tree.map(take, self.targets.context)
     return two_policies.centre(
       self.shard,
       self.loss.candidate_weights(context, movement, sums),
@@ -372,9 +353,12 @@ def _nothing_known(loss: HeadLoss, targets: Targets) -> PartialStats:
   if loss.with_top_k and targets.anchor.top_ids is not None:
     top = jnp.zeros((num_rows, targets.anchor.top_ids.shape[-1]), jnp.float32)
   rate = zero if loss.rate is not None else None
+  meters = {}
+  if targets.anchor.top_log_probs is not None:
+    meters = dict.fromkeys(loss.meters, zero)
   return PartialStats(
     log_probs=zero,
-    movement=Movement(divergence=zero, rate=rate),
+    movement=Movement(divergence=zero, rate=rate, meters=meters),
     entropy=zero if loss.with_entropy else None,
     centre=None if loss.centering == 'off' else zero,
     top_log_probs=top,

@@ -29,14 +29,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from dppo_jax.base import Array, Movement, TokenStats
-from dppo_jax.lm_head.chunked_pass import (
-  Gradients,
-  HeadLoss,
-  Targets,
-  VocabularyConfig,
-  Wrt,
-  run_on_device,
-)
+from dppo_jax.lm_head.chunked_pass import Gradients, Wrt, run_on_device
+from dppo_jax.lm_head.inputs import HeadLoss, Targets, VocabularyConfig
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -53,7 +53,8 @@ def distributions(
   """Both distributions of a chunk.
 
   The anchor's logits are computed again from its hidden states, so that no
-  distribution is ever stored.
+  distribution is ever stored. `temperature` is that of the anchor, `chunk` has
+  been divided by its own.
   """
   logits = project(shard, anchor_weights, anchor_x, temperature)
   largest = max_over_columns(shard, logits)

@@ -6,6 +6,7 @@ So where decoding runs on a CPU every layer has arrays of its own, made once
 before the first token. Elsewhere the loop compiles faster and loses nothing.
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import flax.struct
@@ -65,7 +66,8 @@ def decode(
   tokens: Array,
   positions: Array,
   cached: tuple[tuple[KeyValues, ...], ...],
-  cached_masks: tuple[Array, ...],
+  cached_segments: tuple[Array, ...],
+  write: Callable[[Array, Array], Array],
 ) -> tuple[Array, tuple[KeyValues, ...], Array | None]:
   """Runs one token a row through every layer.
 
@@ -74,37 +76,44 @@ def decode(
     params: of `unroll`.
     tokens: i32 [B, 1].
     positions: i32 [B, 1].
-    cached: segments, each of L pairs of keys and values.
-    cached_masks: bool [1 or B', 1, S'] for each segment.
+    cached: caches, each of L pairs of keys and values.
+    cached_segments: i32 [1 or B', S'] for each of them, 0 where hidden; the
+      columns of the tokens are not.
+    write: (keys or values of the last cache, those [B, kv_heads, 1, head_dim]
+      of the tokens) -> the former with the latter.
 
   Returns:
-    Hidden [B, 1, D] after the final norm, L pairs of keys and values [B,
-    kv_heads, 1, head_dim] of the tokens, and the experts they were given, i32
-    [B, 1, M, k]; None in a dense model.
+    Hidden [B, 1, D] after the final norm, the last cache as written, and the
+    experts that the tokens were given, i32 [B, 1, M, k]; None in a dense model.
+
+  Written before it is read, a cache is updated in place: the reads are loops,
+  and XLA would keep a copy for one that it cannot order before the write.
   """
   config: layers.TransformerConfig = model.config
   mesh: Mesh | None = model.mesh
   rest = {'params': params.rest}
   x: Any = model.apply(rest, tokens, method='embed')
   angles = layers.rotary_angles(config, positions)
-  own_mask = jnp.ones((1, 1, 1), bool)
+  one = jnp.ones((1, 1), jnp.int32)
   kinds = moe.block_of(config)
-  own, routes = [], []
+  written, routes = [], []
   for i, variables in enumerate(params.layers):
     layer = Layer(config, kinds[i % len(kinds)], mesh)
     ran: Any = layer.apply(
       variables,
       (x,),
-      tuple(segment[i] for segment in cached),
+      tuple(cache[i] for cache in cached),
       None,
-      cached_masks,
+      cached_segments,
       (angles,),
-      (own_mask,),
+      (one,),
+      (one,),
       None,
+      write,
     )
     (x,), (key_values, routing) = ran
-    own.append(key_values)
+    written.append(key_values)
     if routing is not None:
       routes.append(routing.routes[0])
   x = model.apply(rest, x, method='normalize')
-  return x, tuple(own), jnp.stack(routes, axis=2) if routes else None
+  return x, tuple(written), jnp.stack(routes, axis=2) if routes else None

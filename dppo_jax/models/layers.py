@@ -55,6 +55,8 @@ class TransformerConfig:
       over the mesh axis that splits heads.
     remat: what a layer saves for its backward pass: 'none' saves everything,
       'dots' the matrix products, 'full' its input only.
+    attention: implementation of attention, a key of
+      `attention.dispatch.IMPLEMENTATIONS`, or 'auto': by the backend.
   """
 
   vocab_size: int
@@ -85,6 +87,7 @@ class TransformerConfig:
   scan_unroll: int
   shard_sequence: bool
   remat: Literal['none', 'dots', 'full']
+  attention: str
 
 
 class Projection(nn.Module):

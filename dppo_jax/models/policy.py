@@ -15,7 +15,7 @@ from dppo_jax.base import Array, Params, PolicyApply, Prompts
 from dppo_jax.models import cpu_bfloat16, cpu_decode, cpu_kernels, moe
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.moe import Routing
-from dppo_jax.models.slot_cache import Slots, make_slots
+from dppo_jax.models.slot_cache import SlotCache, Slots, make_slots
 from dppo_jax.models.transformer import Transformer
 from dppo_jax.ops import products
 
@@ -135,11 +135,9 @@ def positions_of(mask: Array) -> Array:
   return jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
 
 
-def causal_mask(mask: Array) -> Array:
-  """Attention mask of a padded sequence: bool [B, T, T]."""
-  size = mask.shape[1]
-  causal = jnp.tril(jnp.ones((1, size, size), bool))
-  return causal & mask[:, None, :]
+def segments_of(mask: Array) -> Array:
+  """Segment ids of rows that hold one sequence each: i32, as `mask`."""
+  return mask.astype(jnp.int32)
 
 
 def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
@@ -181,10 +179,10 @@ class _Model:
 
   def init(self, key: Array) -> Any:
     token = jnp.zeros((1, 1), jnp.int32)
-    see = jnp.ones((1, 1, 1), bool)
+    one = jnp.ones((1, 1), jnp.int32)
 
     def everything(module: Transformer) -> Array:
-      streams, *_ = module((token,), (token,), (see,))
+      streams, *_ = module((token,), (token,), (one,))
       return products.matmul(streams[0], module.head().T)
 
     return nn.init(everything, self.module)(key)['params']
@@ -201,7 +199,7 @@ class _Model:
       params,
       (tokens,),
       (positions_of(mask),),
-      (causal_mask(mask),),
+      (segments_of(mask),),
       token_masks=(mask,),
       routes=None if routes is None else (routes,),
     )
@@ -218,14 +216,15 @@ class _Model:
   ) -> tuple[Array, Routing | None]:
     group_size = completions.shape[0] // prompts.shape[0]
     positions = _completion_positions(prompt_mask, group_size, completions)
-    own = jnp.tril(jnp.ones((1,) + (completions.shape[1],) * 2, bool))
     if completion_mask is None:
       completion_mask = jnp.ones(completions.shape, bool)
+    segments = segments_of(prompt_mask), segments_of(completion_mask)
     streams, _, routing = self.run(
       params,
       (prompts, completions),
       (positions_of(prompt_mask), positions),
-      (causal_mask(prompt_mask), own),
+      segments,
+      segments,  # A completion's 1 is that of its prompt, too.
       token_masks=(
         prompt_mask.astype(jnp.float32) * group_size,
         completion_mask,
@@ -242,7 +241,7 @@ class _Model:
       params,
       (prompts.tokens,),
       (positions_of(prompts.mask),),
-      (causal_mask(prompts.mask),),
+      (segments_of(prompts.mask),),
     )
     num_rows = prompts.tokens.shape[0] * group_size
     shape = (
@@ -284,48 +283,70 @@ class _Model:
     )
 
   def run_token(
-    self, weights: Any, tokens: Array, positions: Array, cached: Any, masks: Any
+    self,
+    weights: Any,
+    cache: Cache | SlotCache,
+    tokens: Array,
+    positions: Array,
+    num_written: Array,
+    write: Callable[[Array, Array], Array],
   ) -> tuple[Array, Any, Array | None]:
-    """One token per row: hidden, keys and values, and experts if any."""
+    """One token per row: hidden, keys and values, and experts if any.
+
+    Args:
+      weights: as of `decode`.
+      cache: likewise.
+      tokens: likewise.
+      positions: i32 [B, 1].
+      num_written: i32 [1 or B], columns of the completions in the cache.
+      write: (keys or values cached, the tokens') -> the former with the latter.
+
+    Returns:
+      Hidden [B, D]; the cache's `completion` after the tokens; their experts.
+    """
+    num_columns = jax.tree.leaves(cache.completion)[0].shape[-2]
+    columns, num_written = jnp.arange(num_columns)[None], num_written[:, None]
+    cached = cache.prompt, cache.completion
+    prompt_segments = segments_of(cache.prompt_mask)
     if isinstance(weights, cpu_decode.UnrolledParams):
-      hidden, own, routes = cpu_decode.decode(
-        self.module, weights, tokens[:, None], positions, cached, masks
+      hidden, completion, routes = cpu_decode.decode(
+        self.module,
+        weights,
+        tokens[:, None],
+        positions,
+        cached,
+        (prompt_segments, segments_of(columns <= num_written)),
+        write,
       )
     else:
       (hidden,), own, routing = self.run(
         weights,
         (tokens[:, None],),
         (positions,),
-        (jnp.ones((1, 1, 1), bool),),
-        cached,
-        masks,
+        (jnp.ones((1, 1), jnp.int32),),
+        cached=cached,
+        cached_segments=(prompt_segments, segments_of(columns < num_written)),
       )
+      completion = jax.tree.map(write, cache.completion, own)
       routes = None if routing is None else routing.routes[0]
     if routes is not None:
       routes = routes[:, 0].astype(moe.route_dtype(self.config.num_experts))
-    return hidden[:, 0], own, routes
+    return hidden[:, 0], completion, routes
 
   def decode(
     self, weights: Any, cache: Cache, tokens: Array, step: Array
   ) -> tuple[Array, Cache]:
-    num_columns = jax.tree.leaves(cache.completion)[0].shape[-2]
     group_size = tokens.shape[0] // cache.prompt_mask.shape[0]
     lengths = jnp.sum(cache.prompt_mask, axis=1, dtype=jnp.int32)
     positions = jnp.repeat(lengths, group_size)[:, None] + step
-    written = (jnp.arange(num_columns) < step)[None, None, :]
-    hidden, own, routes = self.run_token(
-      weights,
-      tokens,
-      positions,
-      (cache.prompt, cache.completion),
-      (cache.prompt_mask[:, None, :], written),
-    )
-    completion = jax.tree.map(
-      lambda old, new: jax.lax.dynamic_update_slice_in_dim(
+
+    def write(old: Array, new: Array) -> Array:
+      return jax.lax.dynamic_update_slice_in_dim(
         old, new.astype(old.dtype), step, axis=-2
-      ),
-      cache.completion,
-      own,
+      )
+
+    hidden, completion, routes = self.run_token(
+      weights, cache, tokens, positions, jnp.asarray(step)[None], write
     )
     cache = dataclasses.replace(cache, completion=completion)
     if routes is not None and cache.completion_routes is not None:

@@ -67,9 +67,10 @@ def make_slots(mesh: Mesh | None, run_token: Callable[..., Any]) -> Slots:
 
   Args:
     mesh: of the rows; None is one device.
-    run_token: (weights, tokens i32 [S], positions i32 [S, 1], segments of keys
-      and values, their masks) -> hidden [S, D], keys and values of the tokens,
-      and their experts or None.
+    run_token: (weights, cache, tokens i32 [S], positions i32 [S, 1], numbers of
+      columns that are written i32 [S], write) -> hidden [S, D], the keys and
+      values of the completions with those of the tokens, which `write(old,
+      new)` puts there, and their experts or None.
   """
   shards = 1 if mesh is None else parallel.num_batch_shards(mesh)
   return Slots(
@@ -131,23 +132,16 @@ def _decode(
   tokens: Array,
   steps: Array,
 ) -> tuple[Array, SlotCache, Array | None]:
-  num_columns = jax.tree.leaves(cache.completion)[0].shape[_COLUMNS]
   lengths = jnp.sum(cache.prompt_mask, axis=1, dtype=jnp.int32)
-  written = jnp.arange(num_columns)[None] < steps[:, None]
-  hidden, own, routes = run_token(
-    weights,
-    tokens,
-    (lengths + steps)[:, None],
-    (cache.prompt, cache.completion),
-    (cache.prompt_mask[:, None, :], written[:, None, :]),
-  )
   columns = steps.reshape(shards, -1)
 
   def write(old: Array, new: Array) -> Array:
     axis, new = old.ndim + _ROWS, new.astype(old.dtype)
     return _by_shard(shards, axis, _write_column, old, new, columns)
 
-  completion = jax.tree.map(write, cache.completion, own)
+  hidden, completion, routes = run_token(
+    weights, cache, tokens, (lengths + steps)[:, None], steps, write
+  )
   return hidden, dataclasses.replace(cache, completion=completion), routes
 
 

@@ -7,6 +7,7 @@ causal attention; two are a prompt and the completions that share it; a cache
 is a stream already run.
 """
 
+from collections.abc import Callable
 import dataclasses
 from typing import Any
 
@@ -17,7 +18,9 @@ from jax.sharding import Mesh
 
 from dppo_jax import parallel
 from dppo_jax.base import Array
-from dppo_jax.models import attention, cpu_bfloat16, layers, moe
+from dppo_jax.models import cpu_bfloat16, layers, moe
+from dppo_jax.models.attention.projections import Attention
+from dppo_jax.models.attention.sources import KeySource
 
 Streams = tuple[Array, ...]
 KeyValues = tuple[Array, Array]
@@ -46,10 +49,12 @@ class Layer(nn.Module):
     streams: Streams,
     cached: tuple[KeyValues, ...],
     routes: Streams | None,
-    cached_masks: tuple[Array, ...],
+    cached_segments: tuple[Array, ...],
     angles: tuple[Array, ...],
-    masks: tuple[Array, ...],
+    segments: Streams,
+    seen_segments: Streams,
     token_masks: Streams | None,
+    write: Callable[[Array, Array], Array] | None = None,
   ) -> tuple[Streams, tuple[KeyValues, moe.Routing | None]]:
     """Runs the streams through the layer.
 
@@ -58,35 +63,41 @@ class Layer(nn.Module):
       cached: keys and values run before, each [B', kv_heads, S', head_dim],
         seen by every stream.
       routes: experts of each stream, i32 [B', S, k], to replay; or None.
-      cached_masks: bool [1 or B', 1, S'] for each of them.
+      cached_segments: i32 [1 or B', S'] for each of them, ids of its tokens.
       angles: f32 [B', S, head_dim / 2] for each stream.
-      masks: bool [1 or B', S, S] for each stream: what it sees of itself. Its
-        last row is what later streams see of it.
+      segments: i32 [1 or B', S] for each stream, ids of its tokens: a token
+        sees those of its own segment that are not later. 0 is padding.
+      seen_segments: i32 [1 or B', 1 or S] for each stream, the segment that a
+        token sees of every cache and earlier stream.
       token_masks: bool [B', S] for each stream, what statistics count.
+      write: of a single stream, as in `Attention`: puts its keys and values
+        into the last cache.
 
     Returns:
-      The streams; the keys and values of the last one, and what the router
-      did, None in a dense layer.
+      The streams; the keys and values of the last one, or the last cache as
+      written; and what the router did, None in a dense layer.
     """
     c = self.config
-    attend: Any = attention.Attention(c, name='attention')
+    attend: Any = Attention(c, self.mesh, name='attention')
     attention_norm = layers.RMSNorm(c, name='attention_norm')
     mlp_norm = layers.RMSNorm(c, name='mlp_norm')
 
-    seen = [
-      attention.Segment(keys, values, mask)
-      for (keys, values), mask in zip(cached, cached_masks, strict=True)
+    before = [
+      (*key_values, ids)
+      for key_values, ids in zip(cached, cached_segments, strict=True)
     ]
     outputs: list[Array] = []
     own: Any = None
-    for x, angle, mask in zip(streams, angles, masks, strict=True):
-      mixed, own = attend(attention_norm(x), angle, seen, mask)
+    for x, angle, ids, sought in zip(
+      streams, angles, segments, seen_segments, strict=True
+    ):
+      seen = [KeySource(*source, sought, is_causal=False) for source in before]
+      mixed, own = attend(attention_norm(x), angle, seen, ids, write)
       x += mixed
       if c.shard_sequence:
         x = _by_rows(c, self.mesh, x)
       outputs.append(x)
-      keys, values = own
-      seen.append(attention.Segment(keys, values, mask[:, -1:]))
+      before.append((*own, ids))
     normed = tuple(mlp_norm(x) for x in outputs)
     routing = None
     if self.is_sparse:
@@ -183,7 +194,7 @@ class Transformer(nn.Module):
       _layer_class(c) if len(block) == 1 else Block,
       variable_axes={'params': 0, 'lora': 0},
       split_rngs={'params': True},
-      in_axes=(0, 0, *(nn.broadcast,) * 4),
+      in_axes=(0, 0, *(nn.broadcast,) * 5),
       length=turns,
       unroll=min(c.scan_unroll, turns),
       metadata_params={nn.PARTITION_NAME: 'layers'},
@@ -206,9 +217,10 @@ class Transformer(nn.Module):
     self,
     tokens: Streams,
     positions: Streams,
-    masks: Streams,
+    segments: Streams,
+    seen_segments: Streams | None = None,
     cached: tuple[KeyValues, ...] = (),
-    cached_masks: tuple[Array, ...] = (),
+    cached_segments: tuple[Array, ...] = (),
     token_masks: Streams | None = None,
     routes: Streams | None = None,
   ) -> tuple[Streams, KeyValues, moe.Routing | None]:
@@ -217,9 +229,10 @@ class Transformer(nn.Module):
     Args:
       tokens: i32 [B', S] for each stream.
       positions: i32 [B', S] for each.
-      masks: as in `Layer`.
+      segments: as in `Layer`.
+      seen_segments: as in `Layer`; None is segment 1 for every token.
       cached: (keys, values), each [L, B', kv_heads, S', head_dim].
-      cached_masks: as in `Layer`.
+      cached_segments: as in `Layer`.
       token_masks: as in `Layer`.
       routes: i32 [B', S, M, k] for each stream, experts of the M sparse layers
         to replay; None lets the routers choose.
@@ -233,13 +246,16 @@ class Transformer(nn.Module):
     angles = tuple(layers.rotary_angles(self.config, p) for p in positions)
     if routes is not None:
       routes = tuple(jnp.moveaxis(x, 2, 0) for x in routes)
+    if seen_segments is None:
+      seen_segments = (jnp.ones((1, 1), jnp.int32),) * len(streams)
     streams, (own, routing) = self.layers(
       streams,
       self._by_turn(cached),
       self._by_turn(routes),
-      cached_masks,
+      cached_segments,
       angles,
-      masks,
+      segments,
+      seen_segments,
       token_masks,
     )
     if len(moe.block_of(self.config)) > 1:

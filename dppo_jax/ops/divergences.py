@@ -78,6 +78,22 @@ def topk_kl(
   return jnp.maximum(explicit + mu_other * jnp.log(mu_other / pi_other), 0.0)
 
 
+def tv_bounds(
+  tokens: Array, anchor: TokenStats, current: TokenStats
+) -> tuple[Array, Array]:
+  """Bounds of the exact TV from recorded log-probs, in [0, 1]: [B, T] each.
+
+  D_K <= D <= D_K + min(mu(other), pi(other)),  D_K as in `topk_tv`
+
+  since what two masses outside A'' can differ by lies between their difference
+  and their sum (C-DPPO, arXiv:2609.04678, of which the rule was read; derived
+  here).
+  """
+  lower = topk_tv(tokens, anchor, current)
+  mu, pi = (_other_mass(_atoms(tokens, s)) for s in (anchor, current))
+  return lower, jnp.minimum(lower + jnp.minimum(mu, pi), 1.0)
+
+
 def tv_integrand(mu: Array, pi: Array, log_ratio: Array) -> Array:
   """1/2 |mu - pi|, to be summed over the vocabulary; any shape."""
   del log_ratio
@@ -200,6 +216,18 @@ def exact_tv(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
   return _integral(tv_integrand, anchor, current)
 
 
+def certified_tv(
+  tokens: Array, anchor: TokenStats, current: TokenStats
+) -> Array:
+  """D = exact TV, or its bound `topk_tv` where K tokens decide D > delta.
+
+  Training measures the whole vocabulary only for tokens whose delta lies
+  within `tv_bounds` (C-DPPO), see `learner/movement.py: certify`; its masks are
+  those of `exact_tv`. Of all ids, as here, the two are the same.
+  """
+  return exact_tv(tokens, anchor, current)
+
+
 def exact_kl(tokens: Array, anchor: TokenStats, current: TokenStats) -> Array:
   """D = sum mu log(mu / pi) over the vocabulary, nats; needs K = V."""
   del tokens
@@ -298,7 +326,9 @@ class Divergence(NamedTuple):
     integrand: for 'hidden': what is summed over the vocabulary, given mu, pi
       and log(mu / pi). Training measures by it; `fn` gives the same where
       K = V.
-    rate: where an update takes it; None where its sign is that of pi - mu.
+    rate: where an update takes it; None where its sign is that of pi - mu, or
+      where it is not measured at every token.
+    certified: whether D is measured only where bounds leave D > delta open.
   """
 
   fn: DivergenceFn
@@ -306,6 +336,7 @@ class Divergence(NamedTuple):
   records: Literal['nothing', 'top_k', 'hidden']
   integrand: Integrand | None = None
   rate: Rate | None = None
+  certified: bool = False
 
 
 DIVERGENCES: Mapping[str, Divergence] = {
@@ -317,6 +348,9 @@ DIVERGENCES: Mapping[str, Divergence] = {
     exact_tv, 'probability', 'hidden', tv_integrand, TV_RATE
   ),
   'exact_kl': Divergence(exact_kl, 'nats', 'hidden', kl_integrand, KL_RATE),
+  'certified_tv': Divergence(
+    certified_tv, 'probability', 'hidden', tv_integrand, certified=True
+  ),
 }
 
 

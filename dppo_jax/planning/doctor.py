@@ -12,12 +12,14 @@ from dppo_jax.data.hf_tokenizer import HFTokenizer
 from dppo_jax.ops import products
 from dppo_jax.planning import findings, memory, missing_files, text_findings
 from dppo_jax.planning.findings import ERROR, OK, Finding
+from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.programs import compiled, published_notes
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.rollouts import reference_check
+from dppo_jax.runtime.rollouts.conversations import ConversationSampler
 from dppo_jax.runtime.rollouts.reward import reward
 from dppo_jax.runtime.rollouts.verify import CompletionVerifier, open_pool
 
@@ -206,7 +208,8 @@ def check_sample(
     experiment, parts, parts.optimizer, parts.shardings
   )
   params = state.params
-  rollout = _sample(experiment, parts, params, num_prompts, log)
+  with open_pool(experiment.rewards, experiment.environment.name) as pool:
+    rollout = _sample(experiment, parts, pool, params, num_prompts, log)
   host = jax.device_get(rollout)
   yield findings.check_lengths(
     np.asarray(host.truncated),
@@ -215,7 +218,7 @@ def check_sample(
   )
   log('Verifying')
   size = experiment.data.group_size
-  with open_pool(experiment.rewards) as pool:
+  with open_pool(experiment.rewards, experiment.environment.name) as pool:
     verifier = CompletionVerifier(
       tokenizer=parts.tokenizer,
       stream=parts.prompts,
@@ -247,6 +250,7 @@ def check_sample(
 def _sample(
   experiment: Experiment,
   parts: parts_lib.Parts,
+  pool: VerifierPool,
   params: Params,
   num_prompts: int,
   log: LogFn,
@@ -259,5 +263,14 @@ def _sample(
     f' {experiment.sampling.max_completion_length:,} tokens for {count} prompts'
   )
   key = stream_key(jax.random.PRNGKey(experiment.seed), Stream.SAMPLE, 0)
-  sampler = compiled.compile_sampler(parts, experiment.sampling)
+  sampler: Any = compiled.compile_sampler(parts, experiment.sampling)
+  if experiment.environment.name:
+    sampler = ConversationSampler(
+      parts,
+      parts.prompts,
+      experiment.sampling,
+      experiment.environment,
+      pool,
+      experiment.rewards.truncated,
+    )
   return jax.block_until_ready(sampler(params, prompts, key))

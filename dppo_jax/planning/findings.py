@@ -59,16 +59,11 @@ class Finding:
 def check_distribution(experiment: Experiment) -> list[Finding]:
   """Findings on whether trainer and sampler use the same distribution."""
   sampled, loss = experiment.sampling, experiment.loss
-  found = [Finding(OK, 'temperature', f'{sampled.temperature:g} on both sides')]
-  if sampled.temperature != loss.temperature:
-    found = [
-      Finding(
-        ERROR,
-        'temperature',
-        f'sampled at {sampled.temperature:g}, trained at {loss.temperature:g}',
-        'give both sampling.temperature; pi / mu would be wrong everywhere.',
-      )
-    ]
+  found = [
+    _check_temperature(
+      sampled.temperature, sampled.temperature_slip, loss.temperature
+    )
+  ]
   if sampled.top_p == 1.0 and not sampled.greedy:
     found.append(Finding(OK, 'top-p', '1 in training'))
   else:
@@ -83,6 +78,26 @@ def check_distribution(experiment: Experiment) -> list[Finding]:
       )
     )
   return found
+
+
+def _check_temperature(sampled: float, slip: float, trained: float) -> Finding:
+  check = 'temperature'
+  text = f'sampled at {sampled:g}, trained at {trained:g}'
+  if sampled != trained * (1.0 + slip):
+    return Finding(
+      ERROR,
+      check,
+      text,
+      'give both sampling.temperature; pi / mu would be wrong everywhere.',
+    )
+  if slip:
+    return Finding(
+      WARNING,
+      check,
+      f'{text}, by sampling.temperature_slip={slip:g}',
+      'a mismatch made on purpose; set it to 0 for none.',
+    )
+  return Finding(OK, check, f'{sampled:g} on both sides')
 
 
 def check_recorded(experiment: Experiment, mass: float | None) -> Finding:
@@ -137,7 +152,8 @@ def check_agreement(
   if not sampled.size:
     return Finding(ERROR, check, 'no token was sampled', 'see above.')
   precision, dtype = experiment.sampling.precision, experiment.model.dtype
-  exact = precision == dtype == 'float32'
+  slip = experiment.sampling.temperature_slip
+  exact = precision == dtype == 'float32' and not slip
   limit = _EXACT if exact else _ROUNDED
   off = float(np.mean(np.abs(sampled - trained)))
   text = (

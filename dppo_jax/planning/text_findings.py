@@ -8,6 +8,7 @@ from dppo_jax.rewards.pool import parse_verifier
 from dppo_jax.rewards.references import Unverifiable
 from dppo_jax.runtime.config.checks.data import TASK
 from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.programs import published_notes
 from dppo_jax.runtime.rollouts import reference_check
 
 
@@ -110,7 +111,7 @@ def check_turn_end(
   """
   check = "end of the assistant's turn"
   closing = behind.strip()
-  if end in eos_ids or any(stop in behind for stop in stop_strings):
+  if published_notes.ends_turn(behind, end, eos_ids, stop_strings):
     return Finding(OK, check, f'{closing!r} ends a completion')
   if end is None and not closing:
     return Finding(

@@ -72,7 +72,10 @@ class VerifierPool:
   Attributes:
     terms: the reward, as a weighted sum of verifiers.
     extraction: keys of `EXTRACTORS`, in the order in which they are tried.
+    kind: of what the workers call, a key of `worker.KINDS`.
   """
+
+  kind = 'verifier'
 
   def __init__(
     self,
@@ -104,19 +107,15 @@ class VerifierPool:
     """
     check_limits(num_workers, time_limit_s, wall_limit_s, memory_limit_mb)
     name = verifier if isinstance(verifier, str) else _name(verifier)
-    self.terms = parse_verifier(name, num_workers)
+    self.terms = self._parse(name, num_workers)
     self.extraction = extractors = parse_extraction(extraction)
-    self._in_process: list[Verifier] = []
+    self._in_process: list[Any] = []
     if num_workers == 0:
       self._in_process = [
-        verifiers.make_verifier(
-          verifiers.VERIFIERS[term.name],
-          extractors,
-          read_thoughts=read_thoughts,
-        )
-        for term in self.terms
+        self._load(term.name, extractors, read_thoughts) for term in self.terms
       ]
     self._settings = {
+      'kind': self.kind,
       'terms': [term.name for term in self.terms],
       'extraction': extractors,
       'read_thoughts': read_thoughts,
@@ -135,6 +134,23 @@ class VerifierPool:
     except BaseException:
       self.close()
       raise
+
+  def _parse(self, name: str, num_workers: int) -> tuple[Term, ...]:
+    return parse_verifier(name, num_workers)
+
+  # What a worker calls; a result, as it was sent, and of an ended worker.
+  def _load(self, name: str, extractors: Any, read_thoughts: bool) -> Any:
+    row = verifiers.VERIFIERS[name]
+    return verifiers.make_verifier(row, extractors, read_thoughts=read_thoughts)
+
+  def _answer(self, function: Any, *item: Any) -> Any:
+    return verify_safely(function, *item)
+
+  def _result(self, *fields: Any) -> Any:
+    return Verdict(*fields)
+
+  def _failure(self, reason: str) -> Any:
+    return Verdict(0.0, reason)
 
   def __enter__(self) -> Self:
     return self
@@ -183,8 +199,6 @@ class VerifierPool:
     Raises:
       ValueError: the lengths differ, or the pool is closed.
     """
-    if self._closed:
-      raise ValueError('the verifier pool is closed; make a new one.')
     if hasattr(truncated, 'tolist'):  # An array of NumPy or JAX.
       truncated = truncated.tolist()
     flags = [bool(flag) for flag in truncated]
@@ -193,32 +207,38 @@ class VerifierPool:
         f'{len(completions)} completions, {len(examples)} examples and '
         f'{len(flags)} truncated flags; the lengths must be equal.'
       )
-    items = list(zip(completions, examples, flags, strict=True))
+    return self._run(list(zip(completions, examples, flags, strict=True)))
+
+  def _run(self, items: Sequence[Any]) -> list[list[Any]]:
+    """Results on the items, in order, for each term."""
+    if self._closed:
+      raise ValueError('the verifier pool is closed; make a new one.')
     if self._num_workers == 0:
       return [
-        [verify_safely(verifier, *item) for item in items]
-        for verifier in self._in_process
+        [self._answer(function, *item) for item in items]
+        for function in self._in_process
       ]
     try:
-      found = self._verify_in_workers(items)
+      found = self._run_in_workers(items)
       return [[each[t] for each in found] for t in range(len(self.terms))]
     except BaseException:
       # Workers that are part-way through would reply to the next batch.
       self._stop_all()
       raise
 
-  def _verify_in_workers(self, items: Sequence[Any]) -> list[list[Verdict]]:
-    verdicts = [[CRASHED] * len(self.terms)] * len(items)
+  def _run_in_workers(self, items: Sequence[Any]) -> list[list[Any]]:
+    num_terms = len(self.terms)
+    verdicts = [[self._failure(CRASHED.reason)] * num_terms] * len(items)
     todo = collections.deque(range(len(items)))
     num_lost = 0
 
     def on_verdict(worker: WorkerProcess, message: Any) -> None:
       index, found = message
-      if len(found) != len(self.terms):
+      if len(found) != num_terms:
         raise ValueError(f'{len(found)} verdicts on an item.')
       if index != worker.pending[0]:
         raise ValueError(f'a verdict on item {index}, which is not the next.')
-      verdicts[worker.answered()] = [Verdict(*each) for each in found]
+      verdicts[worker.answered()] = [self._result(*each) for each in found]
 
     def on_failure(worker: WorkerProcess, reason: str) -> None:
       nonlocal num_lost
@@ -227,7 +247,7 @@ class VerifierPool:
         # Killed or stopped from outside before it saw an item.
         todo.extendleft(reversed(worker.pending))
       elif worker.pending:
-        failure = [Verdict(0.0, reason)] * len(self.terms)
+        failure = [self._failure(reason)] * num_terms
         verdicts[worker.pending.popleft()] = failure
         todo.extend(worker.pending)
       if worker.ready:  # Else it failed to start, and would again.

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import IO, Any, cast
 
-from dppo_jax import bounded_json
+from dppo_jax import bounded_json, reasoning_tasks
 from dppo_jax.rewards import descendants
 
 START_LIMIT_S = 60.0  # Seconds a worker may take to import its verifiers.
@@ -59,9 +59,9 @@ class WorkerProcess:
     """Starts the process.
 
     Args:
-      settings: 'terms', 'extraction', 'time_limit_s' (CPU time, enforced by
-        the process itself), 'wall_limit_s' (wall clock, enforced here),
-        'memory_limit_bytes'.
+      settings: 'kind', 'terms', 'extraction', 'time_limit_s' (CPU time,
+        enforced by the process itself), 'wall_limit_s' (wall clock, enforced
+        here), 'memory_limit_bytes'.
     """
     self.pending: collections.deque[int] = collections.deque()
     self.ready = self.begun = False
@@ -83,6 +83,7 @@ class WorkerProcess:
       env={
         **os.environ,
         'PYTHONPATH': os.pathsep.join(sys.path),
+        'PYTHONHASHSEED': reasoning_tasks.HASH_SEED,
         descendants.MARK: self._mark,
       },
       # The parent handles Ctrl-C; one signal ends the whole group.
@@ -127,7 +128,7 @@ class WorkerProcess:
 
     Args:
       indices: of the items to send, in order.
-      items: all of the batch, (completion, example, truncated).
+      items: all of the batch; of a verifier (completion, example, truncated).
     """
     self.pending.extend(indices)
     self.begun = False

@@ -45,11 +45,13 @@ REASONS = {
   'wrong': 'an answer that is not the reference',
   'empty': 'an empty completion',
   'truncated': 'reached the length limit',
+  'partial': 'partial credit of reasoning_gym_partial',
   'unjudged': 'left to the reward model',
   'no_answer': 'no answer found by rewards.extraction',
   'too_long': 'an answer above the length that is verified',
   'malformed': 'not in the required format',
   'wrong_numbers': 'countdown: numbers other than those given',
+  'out_of_turns': 'a conversation without a reward at environment.max_turns',
   'timeout': 'exceeded rewards.time_limit_s of CPU time',
   'memory': 'exceeded rewards.memory_limit_mb',
   'crashed': 'the worker process ended while verifying it',
@@ -58,11 +60,13 @@ RIGHT = Verdict(1.0, 'right')
 WRONG = Verdict(0.0, 'wrong')
 EMPTY = Verdict(0.0, 'empty')
 TRUNCATED = Verdict(0.0, 'truncated')
+PARTIAL = Verdict(0.0, 'partial')  # With a reward of its own.
 UNJUDGED = Verdict(0.0, 'unjudged')
 NO_ANSWER = Verdict(0.0, 'no_answer')
 TOO_LONG = Verdict(0.0, 'too_long')
 MALFORMED = Verdict(0.0, 'malformed')
 WRONG_NUMBERS = Verdict(0.0, 'wrong_numbers')
+OUT_OF_TURNS = Verdict(0.0, 'out_of_turns')
 TIMEOUT = Verdict(0.0, 'timeout')
 MEMORY = Verdict(0.0, 'memory')
 CRASHED = Verdict(0.0, 'crashed')

@@ -8,7 +8,7 @@ import importlib
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dppo_jax.rewards import countdown, formats
+from dppo_jax.rewards import countdown, formats, library_scores
 from dppo_jax.rewards.answers import extraction, matching, quantities
 from dppo_jax.rewards.answers.spelling import canonical
 from dppo_jax.rewards.verdicts import (
@@ -156,6 +156,12 @@ VERIFIERS: dict[str, VerifierSpec] = {
   'math': VerifierSpec(math, 'answer', 'dppo_jax.rewards.answers.equivalence'),
   'countdown': VerifierSpec(countdown.countdown, 'answer', ''),
   'countdown_subset': VerifierSpec(countdown.countdown_subset, 'answer', ''),
+  'reasoning_gym': VerifierSpec(
+    library_scores.reasoning_gym, 'answer', 'reasoning_gym'
+  ),
+  'reasoning_gym_partial': VerifierSpec(
+    library_scores.reasoning_gym_partial, 'answer', 'reasoning_gym'
+  ),
   'last_word': VerifierSpec(last_word, 'completion', ''),
   'alias_sort': VerifierSpec(alias_sort, 'completion', ''),
   'think_answer': VerifierSpec(formats.think_answer, 'completion', ''),

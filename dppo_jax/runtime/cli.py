@@ -20,7 +20,7 @@ from dppo_jax.commands import flags as command_flags
 from dppo_jax.runtime import activity
 from dppo_jax.runtime.hosts import cluster, preemption
 from dppo_jax.runtime.hosts.preemption import Preempted
-from dppo_jax.runtime.reporting import compiling, console
+from dppo_jax.runtime.reporting import compiling, console, library_logs
 from dppo_jax.runtime.reporting.recorder import (
   FailedVerifierError,
   NonFiniteError,
@@ -47,7 +47,7 @@ def run(main: Callable[..., int], *, positional: bool = False) -> None:
   """
   console.outlive_readers()
   preemption.own_process()
-  logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
+  library_logs.quieten()
   compiling.watch()
   activity.watch()
   guarded = functools.partial(guard, main, positional=positional)
@@ -82,6 +82,7 @@ def guard(
     print('Interrupted.', file=sys.stderr)
     return cluster.fail(_INTERRUPTED, 'Interrupted.')
   except _MENDABLE as error:
+    cluster.blame_peer(error)
     logging.debug('Where it was raised:', exc_info=True)  # --verbosity=1.
     print(f'error: {error}', file=sys.stderr)
     return cluster.fail(1, error)

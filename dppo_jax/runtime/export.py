@@ -15,6 +15,7 @@ from dppo_jax.models.policy import AdaptedParams
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.hub import (
   hf_config,
+  json_files,
   load_weights,
   peft_io,
   safetensors_io,
@@ -134,8 +135,8 @@ def _export_model(
     config = _new_config(experiment, dtype)
   params = load_params(experiment, workdir, step)
   out.mkdir(parents=True, exist_ok=True)
-  safetensors_io.write_json(out / hf_config.CONFIG, config)
-  safetensors_io.write_json(
+  json_files.write_json(out / hf_config.CONFIG, config)
+  json_files.write_json(
     out / kept_files.GENERATION,
     kept_files.generation_config(experiment, config),
   )
@@ -152,11 +153,11 @@ def _base(experiment: Experiment) -> str:
     )
   folder = pathlib.Path(experiment.model.pretrained).expanduser().absolute()
   try:
-    safetensors_io.read_json(folder / hf_config.CONFIG)
+    json_files.read_json(folder / hf_config.CONFIG)
     load_weights.check_tensors(
       folder,
       state.abstract_policy(experiment),
-      safetensors_io.open_folder(folder),
+      load_weights.open_tensors(folder),
     )
   except ValueError as error:
     raise ValueError(
@@ -248,7 +249,7 @@ def write_adapter(
   tensors = _new_tensors(adapter, dtype)
   safetensors_io.write_file(folder / peft_io.WEIGHTS, tensors)
   table = peft_io.to_published(config, base)
-  safetensors_io.write_json(folder / peft_io.CONFIG, table)
+  json_files.write_json(folder / peft_io.CONFIG, table)
 
 
 def _new_tensors(params: Params, dtype: str) -> list[NewTensor]:
@@ -298,7 +299,7 @@ def _kept_config(
   experiment: Experiment, source: pathlib.Path, dtype: str
 ) -> dict[str, Any]:
   """config.json of the pretrained model, with dtype and end tokens updated."""
-  published = safetensors_io.read_json(source / hf_config.CONFIG)
+  published = json_files.read_json(source / hf_config.CONFIG)
   for key in _STORAGE:
     published.pop(key, None)
   keys = [key for key in ('dtype', 'torch_dtype') if key in published]

@@ -140,10 +140,12 @@ def _open(
   parts = base_weights.open_parts(experiment)
   with activity.under_way('comparing data and files with those on record'):
     inputs.settle(experiment, parts, workdir)
-  pool = stack.enter_context(open_pool(experiment.rewards))
+  pool = stack.enter_context(
+    open_pool(experiment.rewards, experiment.environment.name)
+  )
   checkpoints = _open_checkpoints(experiment, workdir)
   stack.enter_context(contextlib.closing(checkpoints))
-  queue = RolloutQueue(experiment, parts)
+  queue = RolloutQueue(experiment, parts, pool)
   state = _restore(parts, checkpoints, queue)
   resumed_step = None if state is None else int(state.step)
   if coordination.is_primary():

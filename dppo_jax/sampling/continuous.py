@@ -301,7 +301,10 @@ class _Sampler:
 
   def decode(self, state: SlotState) -> SlotState:
     """State after one decode step of every slot."""
-    live, last = state.live, jnp.maximum(state.step - 1, 0)
+    live = state.live
+    # A slot whose row has ended reads and writes the start of its cache, so
+    # that no step reads further than the longest live row.
+    last = jnp.where(live, jnp.maximum(state.step - 1, 0), 0)
     hidden, cache, routes = self.policy.slots.decode(
       self.weights, state.cache, state.token.reshape(-1), last.reshape(-1)
     )

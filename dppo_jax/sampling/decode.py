@@ -6,6 +6,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dppo_jax.base import Array, Params, Prompts, Rollout, TokenStats
 from dppo_jax.models.policy import Cache, Policy
@@ -31,6 +32,8 @@ class SamplingConfig:
     precision: of the sampler's weights, a key of `PRECISIONS`.
     pad_id: fills the columns after the end token.
     eos_ids: end tokens.
+    stop_ids: other tokens that end a row, for they complete a stop string;
+      there may be thousands.
     num_slots: S, rows decoded at once; 0 for all.
   """
 
@@ -45,6 +48,7 @@ class SamplingConfig:
   precision: str
   pad_id: int
   eos_ids: tuple[int, ...]
+  stop_ids: tuple[int, ...]
   num_slots: int
 
 
@@ -57,7 +61,7 @@ class DecodeState:
     tokens: i32 [B, R], pad_id where unwritten or after the end token.
     mask: bool [B, R], True on sampled tokens, the end token included.
     stats: of the sampling distribution, [B, R].
-    done: bool [B], an end token has been sampled.
+    done: bool [B], an end token or a stop token has been sampled.
     cache: KV cache of all tokens except the last one sampled.
   """
 
@@ -200,7 +204,7 @@ def sample_tokens(
     logits: f32 [B, V].
 
   Returns:
-    Tokens i32 [B]; their stats [B]; and bool [B], which are end tokens.
+    Tokens i32 [B]; their stats [B]; and bool [B], which end their row.
   """
   uniform = None
   if not config.greedy:
@@ -218,6 +222,10 @@ def sample_tokens(
   ends = jnp.zeros(drawn.shape, bool)
   for eos_id in config.eos_ids:
     ends |= drawn == eos_id
+  if config.stop_ids:
+    stops = np.zeros(max(config.stop_ids) + 1, bool)
+    stops[list(config.stop_ids)] = True
+    ends |= jnp.asarray(stops).at[drawn].get(mode='fill', fill_value=False)
   return drawn, stats, ends
 
 
@@ -275,6 +283,7 @@ def to_rollout(
   ended: Array,
   routes: tuple[Array, Array] | None,
   decode_steps: Array,
+  filled: Array | None = None,
 ) -> Rollout:
   """Rollout of prompts and their completions.
 
@@ -282,18 +291,21 @@ def to_rollout(
     config: sampling settings.
     prompts: N prompts.
     tokens: i32 [B, R].
-    mask: bool [B, R].
+    mask: bool [B, R], sampled tokens.
     stats: [B, R].
     ended: bool [B], an end token was sampled.
     routes: of the prompts [N, P, M, k] and the completions [B, R, M, k].
     decode_steps: i32 [B].
+    filled: bool [B, R], sampled tokens and those that were given; None is
+      `mask`.
   """
 
   def repeat(values: Array) -> Array:
     return jnp.repeat(values, config.group_size, axis=0)
 
   tokens = jnp.concatenate([repeat(prompts.tokens), tokens], axis=1)
-  token_mask = jnp.concatenate([repeat(prompts.mask), mask], axis=1)
+  real = mask if filled is None else filled
+  token_mask = jnp.concatenate([repeat(prompts.mask), real], axis=1)
   num_columns = tokens.shape[1]
 
   def align(values: Array) -> Array:

@@ -113,6 +113,11 @@ def round_adapter(adapter: Params, precision: str) -> Params:
   return jax.tree.map(lambda leaf: _through(leaf, jnp.bfloat16), adapter)
 
 
+def is_matrix(path: tuple[str, ...]) -> bool:
+  """Whether a parameter is a weight matrix; not a norm's scale or a bias."""
+  return _in_axes(path) is not None
+
+
 def _in_axes(path: tuple[str, ...]) -> tuple[int, ...] | None:
   """Contracted axes of a weight matrix; None for other parameters."""
   if path in (('embedding',), ('head',)):

@@ -18,8 +18,8 @@ from dppo_jax.base import Array, TokenStats
 from dppo_jax.experiments.bench import timing
 from dppo_jax.learner import loss as loss_lib
 from dppo_jax.learner import standalone
-from dppo_jax.lm_head.chunked_pass import Targets, VocabularyConfig
 from dppo_jax.lm_head.fused_loss import head_loss
+from dppo_jax.lm_head.inputs import Targets, VocabularyConfig
 from dppo_jax.lm_head.vocabulary_shard import product
 from dppo_jax.ops import products
 from dppo_jax.ops.divergences import DIVERGENCES

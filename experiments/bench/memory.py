@@ -27,7 +27,7 @@ from dppo_jax.models.policy import AdaptedParams
 from dppo_jax.runtime import cli, export
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.config.experiment import Experiment, replace_keys
-from dppo_jax.runtime.hub import hf_config, safetensors_io
+from dppo_jax.runtime.hub import hf_config, json_files, safetensors_io
 from dppo_jax.runtime.hub.safetensors_io import DTYPES, NewTensor
 from dppo_jax.runtime.hub.weight_map import stacks
 from dppo_jax.runtime.programs import base_weights, compiled
@@ -179,7 +179,7 @@ def write_random_model(experiment: Experiment, folder: pathlib.Path) -> None:
   ]
   safetensors_io.write_folder(folder, tensors, _FILE_BYTES)
   config = hf_config.to_published(model, 'bfloat16', _MAX_LENGTH)
-  safetensors_io.write_json(folder / hf_config.CONFIG, config)
+  json_files.write_json(folder / hf_config.CONFIG, config)
 
 
 def measure(

@@ -136,6 +136,7 @@ def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
       precision='float32',
       pad_id=0,
       eos_ids=(),  # Every row decodes to the length limit.
+      stop_ids=(),
       num_slots=0,
     )
     run = jax.jit(

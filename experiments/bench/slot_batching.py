@@ -208,6 +208,7 @@ def make_variants(
       precision='float32',
       pad_id=0,
       eos_ids=(_END,),
+      stop_ids=(),
       num_slots=num_slots,
     )
     run = jax.jit(

@@ -39,6 +39,9 @@ METRICS = {
   'rewards/term_…': Metric(
     'reward', 'mean of one verifier of several, before weighting'
   ),
+  'rewards/mean_turns_…': Metric(
+    'reward', 'mean over conversations of so many turns; 0 if there are none'
+  ),
   'rewards/shaping': Metric('reward', 'mean of what length shaping adds'),
   'rewards/model_mean': Metric('score', 'of the reward model, not weighted'),
   'rewards/model_std': Metric('score', 'of the reward model, not weighted'),
@@ -67,6 +70,18 @@ METRICS = {
     'decode efficiency: slot-steps that produced a kept token; the first token'
     ' of a completion comes from the prefill and counts as no step',
   ),
+  'rollout/turns_mean': Metric('turns', 'of a conversation'),
+  'rollout/share_turns_…': Metric('share of conversations', 'of so many turns'),
+  'rollout/told_share': Metric(
+    'share of tokens', 'of replies, among those of conversations'
+  ),
+  'rollout/replies_cut': Metric(
+    'share of conversations', 'with a reply over environment.max_reply_length'
+  ),
+  'rollout/malformed_messages': Metric(
+    'messages per conversation',
+    'that the environment could not read, such as a tool call without an end',
+  ),
   'rollout/batches': Metric(
     'batches', 'dynamic sampling: batches sampled for this step'
   ),
@@ -87,6 +102,9 @@ METRICS = {
     'share', 'masked, with A > 0'
   ),
   'trust_region/fraction_masked_rare': Metric('share', 'masked, with mu < .1'),
+  'trust_region/fraction_masked_turn_…': Metric(
+    'share of the tokens of a turn', 'masked, of conversations'
+  ),
   'trust_region/divergence_mean': Metric(
     'probability or nats', 'the configured divergence D, mean over tokens'
   ),
@@ -105,6 +123,29 @@ METRICS = {
     'probability',
     'the same mean at the first update of a step, before any parameter changed:'
     ' sampler mismatch (and lag) alone',
+  ),
+  'drift/coefficient_sum': Metric(
+    '1',
+    'sum of the coefficients c of Top-K score centering over the K recorded'
+    ' tokens, also with centering off: the mass that the mean of the weighted'
+    ' score moves into (+) or out of (-) them; mean over tokens',
+  ),
+  'drift/coefficient_abs': Metric(
+    '1', 'sum of |c|: 0 where the weighted score has no mean'
+  ),
+  'drift/topk_mass': Metric(
+    'probability', 'mass of the K recorded tokens under pi; cf. rollout/'
+  ),
+  'direction/disagree': Metric(
+    'share',
+    "A D' and A (pi - mu) have different signs: the predictive direction"
+    " and the sampled one disagree; D' from the K recorded tokens unless the"
+    ' rule is predictive itself',
+  ),
+  'certificate/decided': Metric(
+    'share',
+    'delta is outside the bounds of the exact TV that the K recorded tokens'
+    ' give; for rules on a divergence in probability',
   ),
   'ratio/mean': Metric('1', 'mean of pi / mu'),
   'ratio/max': Metric('1', 'largest pi / mu'),
@@ -169,6 +210,10 @@ METRICS = {
     's',
     'wall time of a part: weight_sync, sampling, verification,'
     ' training, ledger; with a lag, sampling is what the host waited for',
+  ),
+  'throughput/useful_token_share': Metric(
+    'share of columns',
+    'completion tokens by the completion columns that training ran',
   ),
   'throughput/sampled_tokens_per_s': Metric(
     'tokens/s', 'by sampling time; with a lag, by the whole step'

@@ -22,6 +22,7 @@ from dppo_jax.experiments.docs import commands, metrics, papers
 from dppo_jax.ops.advantages import ADVANTAGES
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
+from dppo_jax.rewards.environments.table import ENVIRONMENTS
 from dppo_jax.rewards.verifiers import VERIFIERS
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -173,6 +174,12 @@ def _verifiers() -> tuple[tuple[str, ...], Rows]:
   )
 
 
+def _environments() -> tuple[tuple[str, ...], Rows]:
+  return ('environment', 'replies'), (
+    (name, _line(fn)) for name, fn in ENVIRONMENTS.items()
+  )
+
+
 def _advantages() -> tuple[tuple[str, ...], Rows]:
   return ('estimator', 'formula'), (
     (name, _line(fn)) for name, fn in ADVANTAGES.items()
@@ -209,12 +216,7 @@ def _models() -> tuple[tuple[str, ...], Rows]:
       if folder:
         readers.setdefault(folder, []).append(name)
   return ('recipe', 'command'), (
-    (
-      _code(names),
-      _code(
-        [downloads.model_command('/'.join(folder.split('/')[-2:]), folder)]
-      ),
-    )
+    (_code(names), _code([downloads.advice(folder).removeprefix('get it: ')]))
     for folder, names in readers.items()
   )
 
@@ -243,6 +245,7 @@ _TABLES = {
   'divergences': _divergences,
   'rules': _rules,
   'verifiers': _verifiers,
+  'environments': _environments,
   'advantages': _advantages,
   'presets': _presets,
   'downloads': _downloads,

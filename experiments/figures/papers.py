@@ -152,4 +152,5 @@ RUNS: Mapping[str, tuple[str, ...]] = {
   ),
   'large_vocabulary': (),
   'rare_token': (),
+  'fair_trial': (),
 }

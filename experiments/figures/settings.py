@@ -58,7 +58,7 @@ def bound(divergence: str, delta: float, **more: Any) -> dict[str, Any]:
   return ruled('divergence', divergence=divergence, **both, **more)
 
 
-def _cppo(**more: Any) -> dict[str, Any]:
+def cppo(**more: Any) -> dict[str, Any]:
   """Overrides of CPPO with Binary TV, except for `more`."""
   own = {'rule': 'cppo', 'w_min': 0.8, 'weight_order': 'linear'}
   own |= {'budget': 0.015, 'divergence': 'binary_tv', **more}
@@ -77,7 +77,7 @@ METHODS = {
   'DPPO-Binary-KL': bound('binary_kl', 0.05),
   'DPPO-TopK-TV': bound('topk_tv', 0.2),
   'DPPO-TopK-KL': bound('topk_kl', 0.05),
-  'CPPO': _cppo(),
+  'CPPO': cppo(),
 }
 DPPO = tuple(name for name in METHODS if name.startswith('DPPO'))
 
@@ -147,13 +147,13 @@ def stale_tiers(*only_in_smoke: str) -> dict[str, Tier]:
 CPPO_PARTS = {
   'DPPO': bound('binary_tv', 0.15),
   'CPPO': METHODS['CPPO'],
-  'CPPO-P90': _cppo(rule='cppo_dynamic', budget=0.02),
-  'weights': _cppo(budget=math.inf),
-  'budget': _cppo(w_min=1.0),
-  'shuffled': _cppo(weight_order='shuffled'),
-  'soft': _cppo(rule='cppo_soft'),
-  'KL': _cppo(divergence='binary_kl', delta=0.1, budget=0.002),
-  'Top-K': _cppo(divergence='topk_tv'),
-  'budget .03': _cppo(budget=0.03),
-  'w_min .6': _cppo(w_min=0.6),
+  'CPPO-P90': cppo(rule='cppo_dynamic', budget=0.02),
+  'weights': cppo(budget=math.inf),
+  'budget': cppo(w_min=1.0),
+  'shuffled': cppo(weight_order='shuffled'),
+  'soft': cppo(rule='cppo_soft'),
+  'KL': cppo(divergence='binary_kl', delta=0.1, budget=0.002),
+  'Top-K': cppo(divergence='topk_tv'),
+  'budget .03': cppo(budget=0.03),
+  'w_min .6': cppo(w_min=0.6),
 }

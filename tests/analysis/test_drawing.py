@@ -150,3 +150,10 @@ def test_no_text_is_clipped(shown):
   title = 'One line\nAnother line\nBands: minimum to maximum'
   figure = drawing.render(title, [*drawn, _panel(*bars, ticks=long)])
   assert pictures.overflow(figure) < 1
+
+
+def test_a_legend_of_long_names_is_as_wide_as_the_picture():
+  names = [f'divergence=binary_kl, delta={i}' for i in range(6)]
+  lines = [_series(name) for name in names]
+  figure = drawing.render('T', [_panel(*lines), _panel(*lines[:1])])
+  assert pictures.overflow(figure) < 1

@@ -73,3 +73,48 @@ def test_an_interval_called_95_percent_covers_95_percent(size):
     hits += found.low <= 0.3 <= found.high
   # Three standard errors of the share are .012.
   assert hits / draws == pytest.approx(0.95, abs=0.012)
+
+
+@pytest.mark.parametrize('size', range(1, 8))
+def test_a_sign_flip_is_the_share_of_signs_with_as_large_a_sum(size):
+  rng = np.random.default_rng(size)
+  values = rng.normal(size=size).round(2) + 0.2
+  signs = np.array(list(itertools.product((-1.0, 1.0), repeat=size)))
+  sums = signs @ np.abs(values)
+  expected = np.mean(sums >= values.sum() - 1e-9)
+  assert significance.sign_flip(values) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+  ('values', 'p'),
+  [
+    ([], 1.0),
+    ([0.1] * 5, 1 / 32),
+    ([0.0, 0.0], 1.0),  # Every sum is as large.
+    ([0.1, np.nan], 1.0),
+    ([1.0, -0.1], 2 / 4),
+    ([0.3, 0.1, 0.2], 1 / 8),  # 0.1 + 0.2 is a little more than 0.3.
+  ],
+)
+def test_sign_flips_by_hand(values, p):
+  assert significance.sign_flip(values) == p
+
+
+def test_too_many_values_to_flip_are_refused():
+  most = significance.MAX_FLIPPED
+  assert significance.sign_flip(np.ones(most)) == 2.0**-most
+  with pytest.raises(ValueError, match=r'got 21 values; at most 20'):
+    significance.sign_flip(np.ones(most + 1))
+
+
+def test_holm_keeps_the_order_and_the_family_wise_error():
+  assert significance.holm([]) == []
+  assert significance.holm([0.4, 0.9]) == [0.8, 0.9]
+  assert significance.holm([0.9, 0.001, 0.02]) == [0.9, 0.003, 0.04]
+  # Under the null of eight tests at most one family in twenty finds one.
+  rng = np.random.default_rng(0)
+  found = [
+    min(significance.holm(rng.uniform(size=8).tolist())) <= significance.LEVEL
+    for _ in range(2000)
+  ]
+  assert np.mean(found) < 0.065

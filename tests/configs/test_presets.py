@@ -67,6 +67,7 @@ _PAPERS = {
   'dppo_topk_kl': ('divergence', 'rollout', _INF, {'delta': 0.05}),
   'dppo_exact_tv': ('divergence', 'rollout', _INF, {'delta': 0.2}),
   'dppo_exact_kl': ('divergence', 'rollout', _INF, {'delta': 0.05}),
+  'c_dppo': ('divergence', 'rollout', _INF, {'delta': 0.2}),
   'dppo_binary_tv_recomputed': (
     'divergence',
     'recomputed',
@@ -191,6 +192,7 @@ _MEASURED = {
   'dppo_topk_kl': 'topk_kl',
   'dppo_exact_tv': 'exact_tv',
   'dppo_exact_kl': 'exact_kl',
+  'c_dppo': 'certified_tv',
   'dppo_binary_tv_recomputed': 'binary_tv',
   'dppo_binary_kl_recomputed': 'binary_kl',
   'cppo': 'topk_tv',
@@ -256,7 +258,7 @@ def test_preset_names_keys_that_exist(preset):
     assert type(known[section][key]) is type(value), path
 
 
-@pytest.mark.parametrize('preset', ['dppo_exact_tv', 'dppo_exact_kl'])
+@pytest.mark.parametrize('preset', ['dppo_exact_tv', 'dppo_exact_kl', 'c_dppo'])
 def test_exact_presets_record_the_states(preset):
   assert _build(preset).sampling.with_hidden
   assert _build('centered_exact').sampling.with_hidden
@@ -294,7 +296,7 @@ def test_unknown_preset_names_the_nearest(module):
   match = r"--config: unknown preset 'dpo_topk_tv'; did you mean 'dppo_topk_tv'"
   with pytest.raises(ValueError, match=match):
     module.get_config('dpo_topk_tv')
-  with pytest.raises(ValueError, match=r"unknown preset '§'\. Known: centered"):
+  with pytest.raises(ValueError, match=r"unknown preset '§'\. Known: c_dppo"):
     module.get_config('§')
 
 

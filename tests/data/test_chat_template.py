@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from dppo_jax.data import chat_template
@@ -122,3 +124,25 @@ def test_what_is_just_within_the_bounds_is_written():
 def test_what_is_no_template_is_refused(source, match):
   with pytest.raises(ValueError, match=match):
     _render(source)
+
+
+@pytest.mark.parametrize(
+  ('end', 'expected'),
+  [('</s>\n', ('\n[user]', '</s>\n>')), ('\n', ('\n[user]', '\n>'))],
+)
+def test_around_a_reply(end, expected):
+  source = (
+    '{% for m in messages %}[{{ m.role }}]{{ m.content }}'
+    + end
+    + '{% endfor %}'
+    '{% if add_generation_prompt %}>{% endif %}'
+  )
+  render = chat_template.compile_template(source, {}, 'FILE')
+  special = re.compile(re.escape('</s>'))
+  assert chat_template.around_reply(render, special) == expected
+
+
+def test_a_template_that_drops_answers_has_no_replies():
+  render = chat_template.compile_template('{{ messages[0].content }}', {}, 'F')
+  with pytest.raises(ValueError, match=r'^data\.chat_template: it does not'):
+    chat_template.around_reply(render, re.compile('</s>'))

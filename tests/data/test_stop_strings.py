@@ -1,8 +1,13 @@
+import pathlib
+
 from hypothesis import given
 from hypothesis import strategies as st
+import numpy as np
 import pytest
 
+from dppo_jax.data import hf_tokenizer
 from dppo_jax.data import stop_strings as stop_strings_lib
+from dppo_jax.data.word_tokenizer import WordTokenizer
 
 # Tokens of several characters: a stop string may end within one.
 _PIECES = ('a', 'b', 'ab', 'ba', 'aab', 'c', 'bc')
@@ -60,3 +65,51 @@ def test_halving_finds_what_looking_at_every_prefix_finds(ids, stop_strings):
 @pytest.mark.parametrize('text', ['', 'xx'])
 def test_no_end(text):
   assert stop_strings_lib.find_end(text, ['abc', 'ab']) is None
+
+
+def test_ids_of_tokens_that_hold_a_stop_string():
+  words = WordTokenizer(('<pad>', '<eos>', '3', '4', '3.1'), '{prompt}')
+  assert stop_strings_lib.ending_ids(words, ('3', 'x')) == (2, 4)
+  assert stop_strings_lib.ending_ids(words, ('3 4',)) == ()
+  assert stop_strings_lib.ending_ids(words, ()) == ()
+
+
+def test_every_text_with_such_a_token_holds_the_stop_string():
+  folder = pathlib.Path(__file__).parents[1] / 'testdata' / 'tokenizer'
+  tokenizer = hf_tokenizer.HFTokenizer(
+    folder,
+    prompt_template='{prompt}',
+    use_chat_template=False,
+    system_prompt='',
+  )
+  stops = ('\n', 'nswer')
+  ids = stop_strings_lib.ending_ids(tokenizer, stops)
+  assert tokenizer.encode('\n')[0] in ids
+  generator = np.random.default_rng(0)
+  for stop_id in ids:
+    drawn = generator.integers(5, tokenizer.vocab_size, 6)
+    text = tokenizer.decode([*drawn, stop_id])
+    assert stop_strings_lib.find_end(text, stops) is not None
+  others = np.setdiff1d(np.arange(tokenizer.vocab_size), ids)[:, None]
+  texts = tokenizer.decode_batch(others, np.ones(others.shape, bool))
+  assert not any(stop_strings_lib.find_end(text, stops) for text in texts)
+
+
+class _Joining:
+  """Writes a token's mark where it is the first one only."""
+
+  vocab_size = 3
+
+  def decode(self, ids):
+    return self.decode_batch([ids], [[True] * len(ids)])[0]
+
+  def decode_batch(self, ids, mask):
+    del mask
+    pieces = ('#a', 'b', '!')
+    texts = (''.join(pieces[int(i)] for i in row) for row in ids)
+    return [text[:1] + text[1:].replace('#', '') for text in texts]
+
+
+def test_a_text_that_a_token_has_only_at_the_start_does_not_count():
+  assert stop_strings_lib.ending_ids(_Joining(), ('#',)) == ()
+  assert stop_strings_lib.ending_ids(_Joining(), ('#', '!')) == (2,)

@@ -11,7 +11,7 @@ _NAMES = list(tasks.TASKS)
 
 
 # Tasks whose completions are made of digits.
-_OF_DIGITS = [name for name in _NAMES if name != 'recital']
+_OF_DIGITS = [name for name in _NAMES if name not in ('recital', 'guess')]
 
 
 def _digits(text):
@@ -208,3 +208,17 @@ def test_a_vocabulary_is_filled_up_to_the_head_of_a_model():
   assert (len(filled), filled[: len(words)]) == (40, words)
   assert len(set(filled)) == 40
   assert tasks.fill_up(words, 3) == words
+
+
+def test_guesses_are_demonstrated_at_random():
+  """The number of a game says nothing about what is to be found."""
+  generator = np.random.default_rng(0)
+  examples = tasks.generate_unique('guess', 400)
+  wanted = [int(example['answer']) for example in examples]
+  shown = [
+    int(tasks.TASKS['guess'].demonstrate(generator, example, 0.0).text)
+    for example in examples
+  ]
+  for numbers in (wanted, shown):
+    assert set(numbers) == set(range(10))
+  assert np.mean(np.equal(wanted, shown)) < 0.2

@@ -69,3 +69,11 @@ def test_ids_outside_the_vocabulary_are_refused(token):
 def test_bad_vocabularies_are_refused(words, match):
   with pytest.raises(ValueError, match=match):
     word_tokenizer.WordTokenizer(words)
+
+
+def test_replies_are_cut_by_words():
+  assert _SORT.encode_reply(' 1  2\n3', 3) == ([4, 5, 6], False)
+  assert _SORT.encode_reply('1 2 3', 2) == ([4, 5], True)
+  assert _SORT.encode_reply('', 2) == ([], False)
+  with pytest.raises(ValueError, match='unknown word'):
+    _SORT.encode_reply('1 <eos>', 2)

@@ -55,7 +55,7 @@ def test_the_metrics_are_those_of_the_problems(looked_at):
   ('arguments', 'message'),
   [
     (['--workdir=/nowhere/at/all'], '--workdir: /nowhere/at/all holds no run'),
-    ([], '--workdir: missing; name the run to evaluate: --workdir='),
+    ([], '--workdir: missing; name the run to evaluate, --workdir=DIR, or a'),
   ],
 )
 def test_no_run_to_look_at(arguments, message):

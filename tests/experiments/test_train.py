@@ -227,5 +227,5 @@ def test_an_unknown_preset_gets_a_suggestion(tmp_path):
   (line,) = err.splitlines()
   assert line.startswith(
     "error: --config: unknown preset 'dppo_topk_vt'; did you mean"
-    " 'dppo_topk_tv'? Known: centered_dppo, "
+    " 'dppo_topk_tv'? Known: c_dppo, "
   )

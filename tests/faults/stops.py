@@ -1,6 +1,6 @@
-"""Stops in each phase of a run, each followed by a run to the end.
+"""Stops in each phase of a run, and full disks; then a run to the end.
 
-python -m tests.faults.stops
+python -m tests.faults.stops [KIND ...]
 
 A trial is right if the next run ends with the state and metrics of a run that
 nobody disturbed. A signal that can be caught must also end in its exit code,
@@ -13,10 +13,13 @@ import functools
 import pathlib
 import signal
 import subprocess
+import sys
 import tempfile
+import time
 
+from dppo_jax.runtime.hosts import cluster
 import tests.conftest  # noqa: F401 # The same devices and cache as the tests.
-from tests.support import runs
+from tests.support import pairs, runs
 
 # What the first steps of a run say, in order: a stop follows once it is said.
 PHASES = {
@@ -35,6 +38,43 @@ limit = int(sys.argv.pop(1))
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 runpy.run_module('experiments.train', run_name='__main__', alter_sys=True)
 """
+# `experiments.train` where files with some text in their paths find a disk
+# full: every write to /dev/full fails so.
+_FULL = """
+import builtins, io, runpy, sys
+text, opened = sys.argv.pop(1), io.open
+
+def open_full(file, mode='r', *args, **options):
+  if text in str(file) and set(mode) & set('wax+'):
+    file, mode = '/dev/full', mode.replace('x', 'w')
+  return opened(file, mode, *args, **options)
+
+io.open = builtins.open = open_full
+runpy.run_module('experiments.train', run_name='__main__', alter_sys=True)
+"""
+# Text in the paths of a writer's files -> whether a run goes on without them.
+WRITERS = {
+  'config.json': False,
+  'inputs.json': False,
+  'metrics.jsonl': False,
+  'samples.jsonl': False,
+  'ledger/': False,
+  'checksums.json': False,
+  'summary.json': False,
+  'summary.png': False,
+  'warm-starts/': True,
+}
+_LEDGER = '--config.ledger.every_n_steps=2'
+# Of the second of two processes -> exit codes of the first.
+_PAIR_FAULTS = {
+  signal.SIGKILL: cluster.PEER_FAILED,
+  signal.SIGSTOP: cluster.PEER_FAILED,
+  signal.SIGTERM: 128 + signal.SIGTERM,
+}
+_PAIR_SETTINGS = {
+  **{k: v for k, v in runs.SMALLEST.items() if k != 'num_steps'},
+  'mesh.fsdp': 2,
+}
 
 
 def reached(phase: str, lines: Iterable[str]) -> bool:
@@ -88,12 +128,14 @@ def stop(
   for stream in (process.stdout, process.stderr):
     stream.close()  # As `tee` does that got the same signal.
   process.send_signal(number)
+  sent = time.monotonic()
   try:
     code = process.wait(runs.END_S)
   except subprocess.TimeoutExpired:
     process.kill()
     process.wait()
     return 'it went on'
+  print(f'{time.monotonic() - sent:.1f} s from signal to end', flush=True)
   if not said:
     return 'the phase was missed'
   if code != 128 + number:
@@ -103,47 +145,127 @@ def stop(
   return _resumed(folder, finished)
 
 
-def full(folder: pathlib.Path, finished: pathlib.Path) -> str:
-  """What is wrong where a checkpoint finds no room; '' if nothing."""
-  step = finished / runs.workdir.CHECKPOINTS / '6'
-  largest = max(p.stat().st_size for p in step.rglob('*') if p.is_file())
-  process = runs.start_code(
-    _LIMITED,
-    largest // 2,
+def _command(
+  code: str, argument: object, folder: pathlib.Path
+) -> subprocess.Popen:
+  return runs.start_code(
+    code,
+    argument,
     '--config=configs/tiny.py',
     f'--workdir={folder}',
+    f'--config.sft.cache={folder.with_suffix(".warm")}/warm-starts',
     '--config.compilation_cache=',
+    _LEDGER,
     **runs.devices(1),
     JAX_DISABLE_MOST_OPTIMIZATIONS='1',
   )
-  code, _, err = runs.end(process)
-  if found := told(code, err):
-    return found
-  return _resumed(folder, finished)
+
+
+def limited(folder: pathlib.Path, finished: pathlib.Path) -> str:
+  """What is wrong where a checkpoint is too large a file; '' if nothing."""
+  step = finished / runs.workdir.CHECKPOINTS / '6'
+  largest = max(p.stat().st_size for p in step.rglob('*') if p.is_file())
+  code, _, err = runs.end(_command(_LIMITED, largest // 2, folder))
+  return _after_full(told(code, err), folder, finished)
+
+
+def full(
+  text: str, goes_on: bool, folder: pathlib.Path, finished: pathlib.Path
+) -> str:
+  """What is wrong where one writer finds no room; '' if nothing.
+
+  Args:
+    text: in the paths of its files.
+    goes_on: whether a run is as good without them.
+    folder: of the run.
+    finished: folder of a run that nobody disturbed.
+  """
+  code, _, err = runs.end(_command(_FULL, text, folder))
+  if goes_on:
+    found = f'exit code {code}' if code else shown(err)
+    found = found or ('' if text.strip('/') in err else 'it said nothing')
+  else:
+    found = told(code, err)
+    found = found or ('' if text.strip('/') in err else 'it names no file')
+  return _after_full(found, folder, finished)
+
+
+def _after_full(
+  found: str, folder: pathlib.Path, finished: pathlib.Path
+) -> str:
+  """The fault found, and what is wrong with a run where there is room."""
+  code, _, err = runs.end(_command(_FULL, 'no such path', folder))
+  again = f'then exit code {code}: {err[-300:]}' if code else ''
+  if not again:
+    try:
+      runs.assert_same(folder, finished)
+    except AssertionError as error:
+      again = f'then another end: {str(error)[:200]}'
+  return '; '.join(filter(None, (found, again)))
+
+
+def shown(err: str) -> str:
+  """The text around a traceback; '' where there is none."""
+  at = err.find('Traceback')
+  return f'a traceback: {err[max(0, at - 200) : at + 900]}' if at >= 0 else ''
 
 
 def told(code: int, err: str) -> str:
   """What is wrong with the end of a run that could not write; '' if nothing."""
   if not code:
     return 'exit code 0'
-  if 'Traceback' in err:
-    return f'a traceback: {err[-300:]}'
+  if found := shown(err):
+    return found
   last = err.strip().rpartition('\n')[2]
   if 'error: ' not in last or not any(
-    word in last for word in ('space', 'room', 'quota', 'limit')
+    word in last for word in ('room', 'quota', 'limit')
   ):
     return f'no remedy: {last[:300]}'
   return ''
+
+
+def pair(number: signal.Signals, folder: pathlib.Path) -> str:
+  """What is wrong after a fault of the second of two processes."""
+  processes = pairs.two(folder, _PAIR_SETTINGS, time_limit_s=20)
+  runs.wait(lambda: runs.last_step(folder) >= 2, *processes)
+  processes[1].send_signal(number)
+  code, _, err = runs.end(processes[0])
+  processes[1].kill()  # A stopped one would never end.
+  runs.end(processes[1])
+  found = []
+  if code != _PAIR_FAULTS[number]:
+    found.append(f'exit code {code}: {err[-300:]}')
+  if traceback := shown(err):
+    found.append(traceback)
+  before = runs.rows(folder)
+  ended = pairs.end(pairs.two(folder, _PAIR_SETTINGS))
+  if any(each.code for each in ended):
+    found.append(f'the next run: {ended[0].err[-300:]}')
+  after = runs.rows(folder)
+  if after[: len(before)] != before:
+    found.append('other metrics after the resume')
+  if runs.last_step(folder) != 6:
+    found.append(f'the next run ended at {runs.last_step(folder)}')
+  return '; '.join(found)
 
 
 def trials() -> Iterator[tuple[str, str, Callable[..., str]]]:
   """(kind, name, trial of an empty folder and a finished run) of each."""
   for phase in PHASES:
     yield 'SIGKILL', phase, functools.partial(kill, phase)
-  yield 'file too large', 'checkpoint', full
+  yield 'file too large', 'checkpoint', limited
+  for text, goes_on in WRITERS.items():
+    yield 'full disk', text, functools.partial(full, text, goes_on)
+  for number in _PAIR_FAULTS:
+    yield 'two processes', number.name, _alone(functools.partial(pair, number))
   for number in SIGNALS:
     for phase in PHASES:
       yield number.name, phase, functools.partial(stop, number, phase)
+
+
+def _alone(trial: Callable[[pathlib.Path], str]) -> Callable[..., str]:
+  """A trial that compares with no finished run: of two processes."""
+  return lambda folder, finished: trial(folder)
 
 
 def counted(found: dict[str, list[str]]) -> str:
@@ -154,13 +276,19 @@ def counted(found: dict[str, list[str]]) -> str:
   )
 
 
-def main() -> int:
-  """Returns 1 where a trial was wrong."""
+def main(*kinds: str) -> int:
+  """Returns 1 where a trial was wrong.
+
+  Args:
+    *kinds: to try; none for all.
+  """
   found = {}
   with tempfile.TemporaryDirectory() as base:
     finished = runs.finished(base)
-    for kind, name, trial in trials():
-      folder = pathlib.Path(base, f'{kind}-{name}'.replace(' ', '-'))
+    for number, (kind, name, trial) in enumerate(trials()):
+      if kinds and kind not in kinds:
+        continue
+      folder = pathlib.Path(base, str(number))  # No text of WRITERS.
       wrong = trial(folder, finished)
       found.setdefault(kind, []).append(wrong)
       print(f'{kind}, {name}: {wrong or "right"}', flush=True)
@@ -169,4 +297,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  raise SystemExit(main())
+  raise SystemExit(main(*sys.argv[1:]))

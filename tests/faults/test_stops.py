@@ -23,6 +23,7 @@ def test_every_phase_is_tried_with_every_signal():
   for kind in ('SIGKILL', 'SIGINT', 'SIGTERM', 'SIGHUP'):
     assert kinds.count(kind) == len(stops.PHASES)
   assert kinds.count('file too large') == 1
+  assert kinds.count('full disk') == len(stops.WRITERS)
 
 
 def test_the_latest_checkpoint_counts_but_no_unfinished_one(tmp_path):
@@ -35,11 +36,11 @@ def test_the_latest_checkpoint_counts_but_no_unfinished_one(tmp_path):
 @pytest.mark.parametrize(
   ('code', 'err', 'wrong'),
   [
-    (1, 'step 0\nerror: x: no space left; free some', ''),
+    (1, 'step 0\nerror: x: no space left. Make room there', ''),
     (0, '', 'exit code 0'),
     (1, 'Traceback (most recent call last):\nerror: no space', 'a traceback'),
     (1, 'error: x: it failed', 'no remedy'),
-    (1, 'no space left\nstep 0', 'no remedy'),
+    (1, 'error: make room\nstep 0', 'no remedy'),
   ],
 )
 def test_a_full_disk_must_end_in_a_line_with_a_remedy(code, err, wrong):

@@ -1,9 +1,11 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dppo_jax.base import Rollout, TokenStats
+from dppo_jax.base import Conversations, Rollout, TokenStats
 from dppo_jax.learner import batches
 from dppo_jax.ops.masking import aggregation_weights
 
@@ -182,3 +184,60 @@ def test_a_completion_that_is_left_out_is_in_no_denominator(
   # Its reward stays in the mean of its group.
   np.testing.assert_allclose(kept.advantages[3, 2:], -1.0)
   assert not kept.advantages[2].any()
+
+
+def _conversations():
+  """Turns of 1 and 1 token with a reply between; one of two; of one; of one."""
+  mask = np.zeros((4, 5), bool)
+  mask[0, [2, 4]] = mask[1, [2, 3]] = mask[2, 2] = mask[3, 2] = True
+  turn = np.where(mask, 1, 0)
+  turn[0, 4] = 2
+  real = mask.copy()
+  real[:, :2] = real[0, 3] = True
+  return dataclasses.replace(
+    _rollout(),
+    completion_mask=jnp.asarray(mask),
+    token_mask=jnp.asarray(real),
+    conversation=Conversations(
+      turn=jnp.asarray(turn),
+      reward=_REWARDS,
+      reason=jnp.zeros((4, 8), jnp.uint8),
+      replies_cut=jnp.array([2, 0, 0, 0]),
+      malformed=jnp.array([0, 2, 0, 1]),
+    ),
+  )
+
+
+def test_conversations_have_metrics_by_turn():
+  metrics = batches.rollout_metrics(_conversations(), _REWARDS, 2, max_turns=3)
+  expected = {
+    'rollout/turns_mean': 5 / 4,
+    'rollout/told_share': 1 / 7,
+    'rollout/replies_cut': 1 / 4,
+    'rollout/malformed_messages': 3 / 4,
+    'rollout/share_turns_1': 3 / 4,
+    'rollout/share_turns_2': 1 / 4,
+    'rollout/share_turns_3': 0.0,
+    'rewards/mean_turns_1': 2.0,
+    'rewards/mean_turns_2': 1.0,
+    'rewards/mean_turns_3': 0.0,
+    'rollout/length_mean': 6 / 4,
+  }
+  for name, value in expected.items():
+    assert metrics[name] == pytest.approx(value), name
+  plain = batches.rollout_metrics(_rollout(), _REWARDS, 2, max_turns=3)
+  assert not any('turn' in name for name in plain)
+
+
+def test_a_batch_keeps_the_turns():
+  rollout = _conversations()
+  batch = batches.make_batch(
+    rollout,
+    _REWARDS,
+    group_size=2,
+    estimator='group_mean',
+    recomputed=None,
+    reference=None,
+  )
+  np.testing.assert_array_equal(batch.turn, rollout.conversation.turn)
+  np.testing.assert_array_equal(batch.advantages[0], [0, 0, 0.5, 0, 0.5])

@@ -9,6 +9,8 @@ import pytest
 from dppo_jax.base import TokenStats
 from dppo_jax.learner import loss as loss_lib
 from dppo_jax.models.policy import make_policy
+from dppo_jax.ops import trust_regions
+from dppo_jax.ops.masking import aggregation_weights
 from tests.support import factories
 
 _WIDTH, _LENGTH, _VOCAB = 3, 4, factories.VOCAB_SIZE
@@ -337,7 +339,8 @@ def test_a_rule_reports_of_itself(batch, logits):
   assert 0 < spent.sum() < mask.sum()
   got = decisions.diagnostics['cppo/masked_by_budget']
   np.testing.assert_array_equal(got, spent)
-  assert not _loss(logits, batch, rule='divergence')[1].diagnostics
+  others = _loss(logits, batch, rule='divergence')[1].diagnostics
+  assert not [name for name in others if name.startswith('cppo')]
 
 
 @pytest.fixture(scope='module')
@@ -405,3 +408,80 @@ def test_replayed_routes_decide_which_experts_learn(balanced):
 
 def test_a_dense_model_reports_no_routers(batch, logits):
   assert _weighted(logits, batch, jnp.ones((_ROWS, _LENGTH)))[1].router == {}
+
+
+def _closed(leaf, order):
+  """Columns of a leaf [B, R, ...] in another order, row by row."""
+  order = order.reshape(*order.shape, *[1] * (leaf.ndim - 2))
+  return np.take_along_axis(np.asarray(leaf), order, axis=1)
+
+
+@pytest.mark.parametrize(
+  ('rule', 'importance'),
+  [
+    *((rule, 'token') for rule in trust_regions.TRUST_REGIONS),
+    ('cppo', 'sequence'),
+    ('cppo', 'least_prefix'),
+  ],
+)
+def test_tokens_of_an_environment_are_as_if_they_were_not_there(
+  rule, importance
+):
+  """A mask with holes decides and weighs like one without the columns.
+
+  Among it: CPPO's prefix sums and its T count sampled tokens only.
+  """
+  length = 9
+  batch = factories.make_batch(4, 2, _WIDTH, length, seed=3)
+  stats = dataclasses.replace(batch.rollout, entropy=-batch.rollout.log_probs)
+  batch = dataclasses.replace(batch, rollout=stats)
+  rng = np.random.default_rng(4)
+  logits = rng.normal(size=(8, length, _VOCAB)).astype(np.float32)
+  mask = np.asarray(batch.completion_mask)[:, _WIDTH:]
+  holed = mask & (rng.random(mask.shape) < 0.6)
+  holed[:, 0] = mask[:, 0]
+  assert (mask & ~holed).sum() > 5
+  order = np.argsort(~holed, axis=1, kind='stable')
+  config = factories.loss_config(
+    prompt_length=_WIDTH, rule=rule, importance=importance
+  )
+
+  def run(arrange):
+    """(loss, decisions) with columns [B, R] so arranged."""
+
+    def rearrange(leaf):
+      leaf = np.asarray(leaf)
+      return np.concatenate([leaf[:, :_WIDTH], arrange(_columns(leaf))], 1)
+
+    mask = np.pad(holed, ((0, 0), (_WIDTH, 0)))
+
+    def clear(leaf):
+      kept = mask.reshape(*mask.shape, *[1] * (leaf.ndim - 2))
+      return rearrange(np.where(kept, leaf, np.zeros_like(leaf)))
+
+    of_turns = dataclasses.replace(
+      batch,
+      tokens=rearrange(batch.tokens),
+      completion_mask=rearrange(mask),
+      advantages=clear(batch.advantages),
+      rollout=jax.tree.map(clear, batch.rollout),
+    )
+    weights = aggregation_weights(
+      jnp.asarray(arrange(holed)), 'sequence_mean_token_mean', 1.0
+    )
+    targets = loss_lib.make_targets(
+      config, jax.tree.map(jnp.asarray, of_turns), weights
+    )
+    return loss_lib.reference_loss(
+      config, jnp.asarray(arrange(logits)), targets
+    )
+
+  loss, decisions = run(lambda leaf: leaf)
+  expected, closed = run(lambda leaf: _closed(leaf, order))
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+  inside = _closed(holed, order)
+  for name in ('keep', 'divergence', 'log_probs'):
+    got = _closed(getattr(decisions, name), order)
+    np.testing.assert_allclose(
+      got[inside], getattr(closed, name)[inside], atol=1e-6
+    )

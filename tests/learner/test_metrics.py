@@ -144,3 +144,17 @@ def test_a_token_that_is_weighed_is_not_masked(rule):
   assert float(metrics['trust_region/mean_dropped_weight']) == pytest.approx(
     (1 - weights).mean(), rel=1e-4
   )
+
+
+def test_masked_shares_by_turn(batch, decisions):
+  turn = jnp.array([[0, 1, 1, 3], [0, 1, 3, 0]])
+  batch = dataclasses.replace(batch, turn=turn)
+  metrics = trust_region_metrics(batch, decisions, 1, max_turns=3)
+  shares = [
+    float(metrics[f'trust_region/fraction_masked_turn_{k}']) for k in (1, 2, 3)
+  ]
+  assert shares == [1.0, 0.0, 0.0]
+  none = trust_region_metrics(
+    dataclasses.replace(batch, turn=None), decisions, 1
+  )
+  assert not any('turn' in name for name in none)

@@ -3,6 +3,8 @@
 import dataclasses
 import pathlib
 
+from hypothesis import given
+from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from dppo_jax.learner.loss_config import Context
 from dppo_jax.ops import trust_regions
 from dppo_jax.ops.log_probs import token_stats
 from tests.support import factories
+from tests.support.examples import examples
 
 _GOLDEN = pathlib.Path(__file__).parents[1] / 'testdata/golden_successors'
 
@@ -122,6 +125,43 @@ def test_hidden_states_are_kept_for_whole_distributions():
     ('exact_tv', 'topk'),
     ('exact_tv', 'exact'),
   }
+
+
+@given(st.integers(0, 2**31), st.sampled_from([1, 4, 11]), st.floats(0.0, 0.6))
+@examples(25)
+def test_certified_decisions_never_contradict_the_exact_one(seed, k, delta):
+  rng = np.random.default_rng(seed)
+  mu = rng.uniform(0.2, 4) * rng.normal(size=(4, 6, 11))
+  pi = mu + rng.uniform(0, 1) * rng.normal(size=mu.shape)
+  tokens = rng.integers(0, 11, (4, 6))
+  ids = np.argsort(-mu, -1)[..., :k]
+  config = factories.loss_config(
+    divergence='certified_tv',
+    bounds=factories.bounds(delta_low=9.0, delta_high=delta),
+  )
+  context = _context(tokens.shape, 1.0)
+  anchor, current = _stats(mu, tokens, ids), _stats(pi, tokens, ids)
+  lower, undecided = movement.certify(config, context, tokens, anchor, current)
+  p, q = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (mu, pi))
+  exact = 0.5 * np.abs(p - q).sum(-1)
+  decided = ~np.asarray(undecided)
+  assert ((lower > delta) == (exact > delta))[decided].all()
+  assert (lower <= exact + 1e-6).all()
+  if k == 11:  # Nothing is left over.
+    assert decided[np.abs(exact - delta) > 1e-5].all()
+  masked = dataclasses.replace(context, mask=~context.mask)
+  none = movement.certify(config, masked, tokens, anchor, current)[1]
+  assert not none.any()
+
+
+def test_a_certificate_is_of_a_bound_on_single_tokens():
+  assert movement.certify_fn(factories.loss_config()) is None
+  certified = dict(divergence='certified_tv')
+  assert movement.certify_fn(factories.loss_config(**certified)) is not None
+  with pytest.raises(ValueError, match="rule 'cppo' asks for more"):
+    movement.certify_fn(factories.loss_config(rule='cppo', **certified))
+  with pytest.raises(ValueError, match="'certified_tv' measures some"):
+    movement.rate_of(_config('certified_tv'))
 
 
 def _context(shape, advantage):

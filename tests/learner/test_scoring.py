@@ -264,16 +264,22 @@ def test_routers_are_counted_alike_where_prompts_are_shared(routed, replay):
     np.testing.assert_allclose(whole.expert_share, free.expert_share, atol=1e-3)
 
 
-@pytest.mark.parametrize('count', [1, 3])
-def test_parts_of_the_rows_are_scored_alike(count):
+@pytest.mark.parametrize(('count', 'num_buckets'), [(1, 1), (3, 1), (3, 2)])
+def test_parts_of_the_rows_are_scored_alike(count, num_buckets):
   mesh = parallel.make_mesh(1, 1, 1, jax.devices()[:1])
   rollout = factories.make_batch(3, _GROUP, _WIDTH, 4)
   seen = []
 
   def score_part(part):
-    seen.append(part.tokens.shape[0])
-    return TokenStats(log_probs=part.tokens * 2.0)
+    seen.append(part.tokens.shape)
+    return TokenStats(log_probs=part.tokens[:, _WIDTH:] * 2.0)
 
-  stats = scoring.by_parts(mesh, count, score_part, rollout)
-  assert set(seen) == {3 * _GROUP // count}
-  np.testing.assert_array_equal(stats.log_probs, rollout.tokens * 2.0)
+  buckets = factories.length_buckets(
+    count=num_buckets, prompt_length=_WIDTH, group_size=_GROUP
+  )
+  stats = scoring.by_parts(mesh, count, buckets, score_part, rollout)
+  lengths = {1: {4}, 2: {2, 4}}[num_buckets]
+  assert set(seen) == {(3 * _GROUP // count, _WIDTH + n) for n in lengths}
+  tokens = np.where(rollout.completion_mask, rollout.tokens, 0)[:, _WIDTH:]
+  got = np.where(rollout.completion_mask[:, _WIDTH:], stats.log_probs, 0)
+  np.testing.assert_array_equal(got, tokens * 2.0)

@@ -7,7 +7,7 @@ import pytest
 
 from dppo_jax.base import TokenStats
 from dppo_jax.lm_head import chunked_pass
-from dppo_jax.lm_head.chunked_pass import HeadLoss, Targets
+from dppo_jax.lm_head.inputs import HeadLoss, Targets
 from tests.support import factories
 
 _SIZE = 12

@@ -13,7 +13,7 @@ from dppo_jax import parallel
 from dppo_jax.base import TokenStats
 from dppo_jax.learner import loss as loss_lib
 from dppo_jax.learner import movement
-from dppo_jax.lm_head import chunked_pass, fused_loss
+from dppo_jax.lm_head import fused_loss, inputs
 from dppo_jax.ops import divergences
 from dppo_jax.ops.log_probs import LOWEST_LOG_PROB, token_stats
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
@@ -62,7 +62,7 @@ def case():
     reference_log_probs=anchor.log_probs - 1 + normal(*shape, scale=0.3),
     anchor_entropy=np.asarray(stats.entropy),
   )
-  targets = chunked_pass.Targets(
+  targets = inputs.Targets(
     tokens=tokens.astype(np.int32),
     mask=mask,
     anchor=anchor,
@@ -133,6 +133,13 @@ def _assert_same(config, case, got):
   for name, slope in (('log_probs', 1), ('divergence', 1), ('keep', steepest)):
     mine, theirs = getattr(got[0][1], name), getattr(decisions, name)
     np.testing.assert_allclose(mine, theirs, atol=2e-6 * slope, err_msg=name)
+  meters = got[0][1].diagnostics
+  assert meters.keys() == decisions.diagnostics.keys()
+  for name, theirs in decisions.diagnostics.items():
+    if name.startswith('drift'):  # The tails of both are differences.
+      np.testing.assert_allclose(meters[name], theirs, atol=2e-5, err_msg=name)
+    elif name.startswith(('direction', 'certificate')):
+      assert (meters[name] != theirs).sum() <= 1, name
 
 
 @pytest.mark.parametrize('rule', TRUST_REGIONS)
@@ -171,6 +178,7 @@ def test_every_divergence_is_that_of_the_whole_logits(case, divergence):
     dict(kl_coefficient=0.3, kl_estimator='k1', loss_form='surrogate'),
     dict(ratio_cap=1.01, loss_form='surrogate'),
     dict(top_k_set='replace_kth', divergence='topk_kl'),
+    dict(divergence='exact_kl', anchor_slip=0.25),
   ],
   ids=str,
 )
@@ -247,6 +255,44 @@ def test_eight_devices_compute_the_same(case, shape, rule):
   _assert_same(config, case, _one_pass(config, 3, mesh)(*case))
 
 
+def _certified(case, delta, head_chunk_tokens, mesh=None):
+  """(decisions, the exact ones, share of tokens that K decide)."""
+  bounds = factories.bounds(delta_low=delta, delta_high=delta)
+  got, exact = (
+    _one_pass(
+      _loss_config(divergence=name, bounds=bounds), head_chunk_tokens, mesh
+    )(*case)[0][1]
+    for name in ('certified_tv', 'exact_tv')
+  )
+  mask = np.asarray(case[2].mask)
+  return got, exact, np.mean(got.diagnostics['certificate/decided'][mask])
+
+
+@pytest.mark.parametrize(
+  ('delta', 'head_chunk_tokens'), [(0.9, 5), (0.12, 24), (0.07, 24), (0.07, 5)]
+)
+def test_a_certified_mask_is_the_exact_one(case, delta, head_chunk_tokens):
+  """None, a few and most of the tokens of a chunk are measured."""
+  got, exact, decided = _certified(case, delta, head_chunk_tokens)
+  np.testing.assert_array_equal(got.keep, exact.keep)
+  apart = np.asarray(exact.divergence - got.divergence)
+  assert (apart > -1e-6).all()  # A lower bound.
+  if delta == 0.9:
+    assert decided == 1
+    assert (apart > 1e-3).any()
+  else:
+    assert 0 < decided < 1
+    measured = np.asarray(got.diagnostics['certificate/decided']) == 0
+    np.testing.assert_allclose(apart[measured], 0.0, atol=1e-6)
+
+
+def test_eight_devices_certify_the_same(case):
+  mesh = parallel.make_mesh(2, 1, 4)
+  got, exact, decided = _certified(case, 0.07, 3, mesh)
+  np.testing.assert_array_equal(got.keep, exact.keep)
+  assert 0 < decided < 1
+
+
 @pytest.mark.parametrize('divergence', ['exact_tv', 'exact_kl'])
 @pytest.mark.parametrize('size', [37, 3])
 def test_a_vocabulary_that_does_not_divide(case, divergence, size):
@@ -316,7 +362,7 @@ def _errors(head, hidden, tokens, slopes, dtype, mesh=None):
   """Relative errors of (dW, dX) of the pass, and of plain autodiff."""
   hidden, count = hidden.astype(dtype), len(tokens)
   head32, slopes32 = jnp.asarray(head, jnp.float32), jnp.asarray(slopes)
-  loss = chunked_pass.HeadLoss(
+  loss = inputs.HeadLoss(
     loss_from_stats=lambda context, stats, _: (
       jnp.sum(context * stats.log_probs),
       stats.log_probs,
@@ -325,7 +371,7 @@ def _errors(head, hidden, tokens, slopes, dtype, mesh=None):
     with_entropy=False,
     with_top_k=False,
   )
-  targets = chunked_pass.Targets(
+  targets = inputs.Targets(
     tokens=jnp.asarray(tokens, jnp.int32)[:, None],
     mask=jnp.ones((count, 1), bool),
     anchor=TokenStats(log_probs=jnp.zeros((count, 1))),
@@ -515,7 +561,7 @@ def compiled(rows, length, head_chunk_tokens, mesh=None, divergence='topk_tv'):
 
   token = shape(rows, length)
   ids = shape(rows, length, _K, dtype=jnp.int32)
-  targets = chunked_pass.Targets(
+  targets = inputs.Targets(
     tokens=shape(rows, length, dtype=jnp.int32),
     mask=shape(rows, length, dtype=bool),
     anchor=TokenStats(

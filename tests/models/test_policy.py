@@ -33,9 +33,10 @@ def test_positions_count_real_tokens():
   assert positions.tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 2, 2]]
 
 
-def test_causal_mask_hides_padding_and_the_future():
-  got = policy_lib.causal_mask(jnp.array([[False, True, True]]))
-  assert got.astype(int).tolist() == [[[0, 0, 0], [0, 1, 0], [0, 1, 1]]]
+def test_segments_hide_padding():
+  got = policy_lib.segments_of(jnp.array([[False, True, True]]))
+  assert got.dtype == jnp.int32
+  assert got.tolist() == [[0, 1, 1]]
 
 
 @pytest.fixture(scope='module')

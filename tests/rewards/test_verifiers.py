@@ -183,7 +183,7 @@ def test_any_text_gets_a_bounded_verdict(name, extraction, completion):
   assert reason in REASONS
 
 
-@pytest.mark.parametrize('name', verifiers.VERIFIERS)
+@pytest.mark.parametrize('name', [*_ANYWHERE, 'math'])
 @pytest.mark.parametrize(
   'completion',
   [

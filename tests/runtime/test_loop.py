@@ -257,7 +257,8 @@ def test_a_full_disk_ends_the_run_and_no_more(
   said = capsys.readouterr().err
   assert 'No space left on device' in said
   assert 'Complete checkpoints: [4].' in said
-  assert 'Make room, or lower checkpoints.keep; then the same' in said
+  assert 'Make room there (' in said
+  assert 'or lower checkpoints.keep; then the same command' in said
   runs.run(runs.config(checkpoints__keep=1), two_steps_short)
   assert 'Resuming from step 4 of 6.' in capsys.readouterr().err
   runs.assert_same(two_steps_short, finished)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dppo_jax import parallel
+from dppo_jax.models.attention import dispatch
 from dppo_jax.models.policy import make_policy
 from dppo_jax.models.slot_cache import SlotCache, Slots
 from dppo_jax.sampling import continuous
@@ -222,3 +223,12 @@ def test_a_plan_fits_together(group_size, shards, at_once):
   for first in range(0, plan.rows, plan.refill):
     groups = {row // group_size for row in range(first, first + plan.refill)}
     assert len(groups) == plan.prompts
+
+
+@pytest.mark.slow
+def test_a_cache_of_several_blocks_changes_no_completion(
+  base, prompts, monkeypatch
+):
+  """Decoding by blocks, with every row at a length of its own."""
+  monkeypatch.setattr(dispatch, '_CPU_DECODE_KEYS', 3)
+  _assert_same(_compile(_DENSE, num_slots=8)[0](prompts), base)

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -362,6 +363,15 @@ def test_any_of_several_ends_ends_a_row(compiled, model, prompts):
     assert (drawn[-1] in ends) == (not rollout.truncated[row])
     ended_by |= {drawn[-1]} & set(ends)
   assert len(ended_by) >= 2
+
+
+def test_stop_tokens_end_a_row_like_end_tokens(compiled, model, prompts):
+  # The last id lies beyond the vocabulary: no token is it.
+  ends = compiled(eos_ids=(factories.EOS_ID, 7, 13))(model[1], prompts, _KEY)
+  stops = compiled(stop_ids=(7, 13, 5000))(model[1], prompts, _KEY)
+  chex.assert_trees_all_equal(ends, stops)
+  plain = compiled()(model[1], prompts, _KEY)
+  assert (plain.completion_mask != stops.completion_mask).any()
 
 
 def _routed(prompts, **overrides):

@@ -11,10 +11,11 @@ import numpy as np
 from dppo_jax import parallel
 from dppo_jax.base import Batch, Demonstrations, Prompts, TokenStats
 from dppo_jax.learner import standalone
+from dppo_jax.learner.length_buckets import LengthBuckets
 from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
-from dppo_jax.lm_head.chunked_pass import VocabularyConfig
+from dppo_jax.lm_head.inputs import VocabularyConfig
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.policy import Policy, make_policy
 from dppo_jax.ops.trust_regions import Thresholds, open_thresholds
@@ -55,6 +56,7 @@ def transformer_config(**overrides) -> TransformerConfig:
     scan_unroll=1,
     shard_sequence=False,
     remat='none',
+    attention='auto',
   )
   return TransformerConfig(**{**fields, **overrides})
 
@@ -104,6 +106,7 @@ def sampling_config(**overrides) -> SamplingConfig:
     precision='float32',
     pad_id=PAD_ID,
     eos_ids=(EOS_ID,),
+    stop_ids=(),
     num_slots=0,
   )
   return SamplingConfig(**{**fields, **overrides})
@@ -150,12 +153,20 @@ def optimizer_config(**overrides) -> OptimizerConfig:
   return OptimizerConfig(**{**fields, **overrides})
 
 
+def length_buckets(**overrides) -> LengthBuckets:
+  fields = dict(
+    count=1, prompt_length=5, group_size=1, shared_rows=1, by_length=True
+  )
+  return LengthBuckets(**{**fields, **overrides})
+
+
 def step_config(**overrides) -> StepConfig:
   fields = dict(
     num_minibatches=1,
     num_microbatches=1,
     group_size=1,
     prompt_length=5,
+    buckets=length_buckets(),
     aggregation='token_mean',
     length_norm=1.0,
   )

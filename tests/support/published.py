@@ -65,6 +65,7 @@ def like(folder, mesh_sizes=(1, 1, 1), dtype=None):
     scan_unroll=1,
     shard_sequence=False,
     remat='none',
+    attention='auto',
   )
   devices = jax.devices()[: int(np.prod(mesh_sizes))]
   mesh = parallel.make_mesh(*mesh_sizes, devices=devices)

@@ -16,7 +16,6 @@ import sys
 import time
 from typing import Any, TextIO
 
-from absl import logging
 import jax
 
 from dppo_jax.analysis.jobs import job as job_lib
@@ -24,7 +23,7 @@ from dppo_jax.configs import default
 from dppo_jax.runtime import loop
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.hosts.preemption import Preempted
-from dppo_jax.runtime.reporting import compiling, summary
+from dppo_jax.runtime.reporting import compiling, library_logs, summary
 from dppo_jax.runtime.storage import files, workdir
 
 
@@ -111,7 +110,7 @@ def serve(
 
 def main() -> int:
   """Exit code after serving all requests."""
-  logging.set_verbosity(logging.WARNING)  # Orbax logs every file.
+  library_logs.quieten()
   compiling.watch()  # Into the log, whose last line the pool shows.
   # A run may print to stdout, so replies get a separate file descriptor.
   replies = os.fdopen(os.dup(sys.stdout.fileno()), 'w')

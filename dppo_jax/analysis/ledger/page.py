@@ -169,7 +169,6 @@ def _row(
     'reason': _cut(record.reasons[row]),
     'prompt': _cut(record.prompts[row]),
     'token': record.token[tokens].tolist(),
-    'position': record.position[tokens].tolist(),
     'advantage': _numbers(record.advantages[tokens]),
     'mu': _numbers(np.exp(log_mu)),
     'pi': _numbers(np.exp(log_pi)),
@@ -182,6 +181,8 @@ def _row(
   if record.recomputed_log_probs is not None:
     anchor = record.recomputed_log_probs[tokens].astype(np.float64)
     out['recomputed'] = _numbers(np.exp(anchor))
+  if record.turn is not None:
+    out['turn'] = record.turn[tokens].tolist()
   return out
 
 

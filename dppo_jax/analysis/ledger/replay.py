@@ -290,7 +290,9 @@ def relatives(record: Record, rule: Rule) -> list[Rule]:
   if not TRUST_REGIONS[kind].reads_divergence:
     kind = 'divergence'
   found = []
-  for name in DIVERGENCES:
+  for name, row in DIVERGENCES.items():
+    if row.certified:  # With all ids it is the exact one.
+      continue
     loss = dataclasses.replace(rule.loss, rule=kind, divergence=name)
     relative = Rule(f'{kind} on {name}', loss)
     if not list(_missing(record, relative)):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dppo_jax.analysis.ledger import figures, replay, tables
+from dppo_jax.analysis.ledger import figures, meters, replay, tables
 from dppo_jax.analysis.ledger import page as page_lib
 from dppo_jax.analysis.ledger.replay import Decided, Match, Rule
 from dppo_jax.runtime.ledger.record import Record
@@ -100,6 +100,8 @@ def describe(findings: Findings, workdir: pathlib.Path, num_shown: int) -> str:
     parts.append(tables.render_matches(matches, num_tokens))
   else:
     parts.append('The recorded rule masks no token of these steps.')
+  measured = meters.render(record, [one.rule for one in decided])
+  parts += [measured] if measured else []
   parts += [tables.render(record, one, num_shown) for one in decided]
   return '\n\n'.join(parts)
 

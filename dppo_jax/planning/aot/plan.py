@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from dppo_jax import hardware
-from dppo_jax.planning import memory
+from dppo_jax.planning import memory, missing_files
 from dppo_jax.planning.aot import (
   estimates,
   programs,
@@ -65,6 +65,7 @@ class Plan:
       moments, split over all of them.
     step_s: lower bound of a step's time; None if a phase has no estimate.
     tokens_per_step: sampled tokens, completions at full length.
+    missing: sentences on files that a run needs and this machine lacks.
   """
 
   topology: topologies.Topology
@@ -77,6 +78,7 @@ class Plan:
   least_devices: int
   step_s: float | None
   tokens_per_step: int
+  missing: tuple[str, ...]
 
 
 def make_plan(
@@ -134,6 +136,7 @@ def make_plan(
     tokens_per_step=experiment.data.num_prompts
     * experiment.data.group_size
     * experiment.sampling.max_completion_length,
+    missing=tuple(missing_files.find_missing(config.to_dict())),
   )
 
 

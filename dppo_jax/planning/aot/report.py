@@ -30,6 +30,9 @@ def show(plan: Plan) -> str:
   for phase in plan.phases:
     lines += ['', *_phase(phase, plan)]
   lines += ['', *_totals(plan)]
+  if plan.missing:
+    lines += ['', 'Not on this machine, and needed to run:']
+    lines += [f'  {problem}' for problem in plan.missing]
   return '\n'.join(lines)
 
 

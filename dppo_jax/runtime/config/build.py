@@ -14,14 +14,17 @@ from typing import Any
 
 import ml_collections
 
-from dppo_jax import parallel
+from dppo_jax import parallel, reasoning_tasks
 from dppo_jax.base import Tokenizer
 from dppo_jax.data import mixture
+from dppo_jax.data import stop_strings as stop_strings_lib
+from dppo_jax.learner.length_buckets import LengthBuckets
 from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.learner.movement import keeps_hidden
 from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.rewards.shaping import ShapingConfig, parse_shaping
+from dppo_jax.runtime.config import follow
 from dppo_jax.runtime.config import problems as problems_lib
 from dppo_jax.runtime.config import tokenizer as tokenizer_lib
 from dppo_jax.runtime.config.checks.model import lora_config
@@ -30,6 +33,7 @@ from dppo_jax.runtime.config.experiment import (
   AdvantagesConfig,
   CheckpointsConfig,
   DataConfig,
+  EnvironmentConfig,
   EvaluationConfig,
   Experiment,
   LearnerConfig,
@@ -63,7 +67,7 @@ def build_experiment(
   Raises:
     ValueError: lists every problem found.
   """
-  config = _with_shape(config)
+  config = _with_followers(_with_shape(config))
   # Its attributes are of any type; `find_problems` has checked them.
   c: Any = config
   problems = problems_lib.find_problems(config.to_dict(), num_devices)
@@ -83,6 +87,7 @@ def build_experiment(
       **{
         **c.data,
         'fields': dict(c.data.fields),
+        'tasks': reasoning_tasks.parse(c.data.tasks),
         'mixture': mixture.parse(c.data.mixture),
         'chat_template_arguments': tokenizer_lib.template_arguments(c.data),
       }
@@ -91,13 +96,14 @@ def build_experiment(
     model=_model(c, tokenizer_lib.vocabulary_size(c)),
     lora=_adapter(c),
     sampling=sampling,
+    environment=EnvironmentConfig(**c.environment),
     advantages=AdvantagesConfig(**c.advantages),
     loss=loss,
     optimizer=PolicyOptimizerConfig(
       **vars(_optimizer(c, c.learner.num_minibatches)),
       max_nonfinite=c.optimizer.max_nonfinite,
     ),
-    learner=_learner(c),
+    learner=_learner(c, loss),
     sft=_sft(c),
     mesh=MeshConfig(**c.mesh),
     evaluation=_evaluation(c, sampling),
@@ -125,6 +131,14 @@ def _with_shape(config: ml_collections.ConfigDict) -> Any:
     shape = hf_config.read_shape(folder)
   resolved: Any = config.copy_and_resolve_references()
   resolved.model.update(shape)
+  return resolved
+
+
+def _with_followers(config: ml_collections.ConfigDict) -> Any:
+  """The config with the values of keys that follow others."""
+  resolved: Any = config.copy_and_resolve_references()
+  for section, values in follow.resolve(resolved.to_dict()).items():
+    resolved[section].update(values)
   return resolved
 
 
@@ -162,6 +176,7 @@ def _adapter(c: Any) -> AdapterConfig | None:
 
 def _sampling(c: Any, loss: LossConfig, tokenizer: Tokenizer) -> RolloutConfig:
   section = dict(c.sampling)
+  section['temperature'] *= 1.0 + section['temperature_slip']
   # What is a token of its own ends a completion as the end token does.
   stop_strings, stop_ids = tokenizer_lib.split_stops(
     tokenizer, section.pop('stop_strings')
@@ -172,6 +187,7 @@ def _sampling(c: Any, loss: LossConfig, tokenizer: Tokenizer) -> RolloutConfig:
     greedy=False,
     pad_id=tokenizer.pad_id,
     eos_ids=tuple(dict.fromkeys((*tokenizer.eos_ids, *stop_ids))),
+    stop_ids=stop_strings_lib.ending_ids(tokenizer, stop_strings),
     with_hidden=keeps_hidden(loss) and loss.anchor == 'rollout',
     with_routes=c.learner.router_replay,
     stop_strings=stop_strings,
@@ -208,15 +224,26 @@ def _loss(c: Any, num_devices: int) -> LossConfig:
     vocab_size=tokenizer_lib.vocabulary_size(c),
     centering=c.objective.centering,
     centering_mask=c.objective.centering_mask,
+    # The trainer's own probabilities have its own temperature.
+    anchor_slip=c.sampling.temperature_slip
+    if region.anchor == 'rollout'
+    else 0.0,
   )
 
 
-def _learner(c: Any) -> LearnerConfig:
+def _learner(c: Any, loss: LossConfig) -> LearnerConfig:
   return LearnerConfig(
     num_minibatches=c.learner.num_minibatches,
     num_microbatches=c.learner.num_microbatches,
     group_size=c.data.group_size,
     prompt_length=c.data.max_prompt_length,
+    buckets=LengthBuckets(
+      count=c.learner.length_buckets,
+      prompt_length=c.data.max_prompt_length,
+      group_size=c.data.group_size,
+      shared_rows=loss.shared_rows,
+      by_length=not c.model.num_experts,
+    ),
     aggregation=c.objective.aggregation,
     length_norm=c.objective.length_norm or c.sampling.max_completion_length,
     head_chunk_tokens=c.learner.head_chunk_tokens,
@@ -246,6 +273,13 @@ def _sft(c: Any) -> SftConfig:
       num_microbatches=1,
       group_size=1,
       prompt_length=c.data.max_prompt_length,
+      buckets=LengthBuckets(
+        count=1,
+        prompt_length=c.data.max_prompt_length,
+        group_size=1,
+        shared_rows=1,
+        by_length=False,
+      ),
       aggregation='token_mean',
       length_norm=1.0,
     ),
@@ -293,6 +327,7 @@ def _evaluation(c: Any, rollouts: RolloutConfig) -> EvaluationConfig:
     sampled=sampled,
     greedy=greedy if section.greedy else None,
     stop_strings=rollouts.stop_strings,
+    environment=EnvironmentConfig(**c.environment),
   )
 
 

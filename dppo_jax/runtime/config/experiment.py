@@ -10,6 +10,7 @@ from dppo_jax.learner.optimizer import OptimizerConfig
 from dppo_jax.learner.train_step import StepConfig
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.lora import LoraConfig
+from dppo_jax.reasoning_tasks import Task
 from dppo_jax.rewards.shaping import ShapingConfig
 from dppo_jax.sampling.decode import SamplingConfig
 
@@ -37,6 +38,8 @@ class DataConfig:
 
   source: str
   task: str
+  tasks: tuple[Task, ...]
+  num_items: int
   files: str
   fields: dict[str, str]
   mixture: tuple[Component, ...]
@@ -114,15 +117,29 @@ class RolloutConfig(SamplingConfig):
   """Section `sampling`: how rollouts are sampled.
 
   Attributes:
-    stop_strings: texts that end a completion; those that are tokens are among
-      `eos_ids`.
+    stop_strings: texts that end a completion; those that are special tokens are
+      among `eos_ids`, and tokens whose text holds one are `stop_ids`.
     lag: train steps between the parameters sampled from and those trained.
     gather_fsdp: the sampler's weights are whole over that axis of the mesh.
+    weight_noise: relative standard deviation of noise on the sampler's weights.
+    temperature_slip: `temperature` is 1 + this times that of the trainer.
   """
 
   stop_strings: tuple[str, ...]
   lag: int
   gather_fsdp: bool
+  weight_noise: float
+  temperature_slip: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnvironmentConfig:
+  """Section `environment`, see configs/default.py."""
+
+  name: str
+  max_turns: int
+  max_turn_length: int
+  max_reply_length: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,6 +208,7 @@ class EvaluationConfig:
   sampled: SamplingConfig
   greedy: SamplingConfig | None
   stop_strings: tuple[str, ...]
+  environment: EnvironmentConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -255,6 +273,7 @@ class Experiment:
     model: the policy.
     lora: the adapter that trains, or None: every weight does.
     sampling: rollouts.
+    environment: what answers between turns; one of name '' nothing.
     advantages: how rewards become advantages.
     loss: sections `trust_region` and `objective`.
     optimizer: of the policy.
@@ -280,6 +299,7 @@ class Experiment:
   model: ModelConfig
   lora: AdapterConfig | None
   sampling: RolloutConfig
+  environment: EnvironmentConfig
   advantages: AdvantagesConfig
   loss: LossConfig
   optimizer: PolicyOptimizerConfig

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from dppo_jax.data import tasks
 from dppo_jax.ops.advantages import NEED_OTHERS
-from dppo_jax.runtime.config.checks import data, rewards
+from dppo_jax.runtime.config.checks import data, environment, rewards
 from dppo_jax.runtime.config.checks.mesh import mesh_problems, slot_problems
 from dppo_jax.runtime.config.checks.model import lora_problems, model_problems
 from dppo_jax.runtime.config.checks.ranges import (
@@ -44,8 +44,11 @@ def find_problems(config: Config, num_devices: int) -> list[str]:
     *_task(config),
     *_groups(config),
     *rewards.find_misfits(
-      config['rewards'], config['sampling']['max_completion_length']
+      config['rewards'],
+      config['sampling']['max_completion_length'],
+      talks=bool(config['environment']['name']),
     ),
+    *environment.find_problems(config),
     *_evaluation(config),
     *model_problems(config),
     *lora_problems(config),

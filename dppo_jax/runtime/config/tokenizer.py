@@ -122,7 +122,26 @@ def vocabulary_size(config: Mapping[str, Any]) -> int:
   size = open_tokenizer(data).vocab_size
   rows = config['model']['vocab_size'] or size
   where = data['tokenizer'] or f'the words of task {data["task"]}'
-  problem = hf_tokenizer.check_vocabulary(size, rows, where)
+  problem = check_vocabulary(size, rows, where)
   if problem:
     raise ValueError(problem)
   return rows
+
+
+def check_vocabulary(
+  tokenizer_size: int, model_size: int, where: str
+) -> str | None:
+  """Problem if a model's vocabulary is too small for a tokenizer; else None.
+
+  Args:
+    tokenizer_size: the tokenizer's largest id + 1.
+    model_size: V of the model.
+    where: the tokenizer's folder.
+  """
+  if tokenizer_size <= model_size:
+    return None
+  return (
+    f'data.tokenizer: {where!r} has ids up to {tokenizer_size - 1}, and'
+    f' model.vocab_size={model_size} has rows 0 to {model_size - 1}; use'
+    ' the tokenizer of the model, or raise model.vocab_size.'
+  )

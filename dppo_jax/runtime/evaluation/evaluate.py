@@ -25,9 +25,11 @@ from dppo_jax.runtime.hosts import host_rows
 from dppo_jax.runtime.programs.compiled import SampleFn, compile_sampler
 from dppo_jax.runtime.programs.parts import Parts
 from dppo_jax.runtime.rollouts import stop_strings as stop_strings_lib
+from dppo_jax.runtime.rollouts.conversations import ConversationSampler
 from dppo_jax.runtime.rollouts.reward_model import RewardModel
 from dppo_jax.runtime.rollouts.verify import CompletionVerifier
 from dppo_jax.sampling import truncate
+from dppo_jax.sampling.decode import SamplingConfig
 
 
 class Answers(NamedTuple):
@@ -124,10 +126,21 @@ def compile_evaluation(
   if config.reward == 'model' and model is None:
     raise ValueError('evaluation.reward: the reward model is missing.')
   scorer = model if config.reward == 'model' else None
-  sampler = compile_sampler(parts, config.sampled)
-  greedy = None
-  if config.greedy is not None:
-    greedy = compile_sampler(parts, config.greedy)
+
+  def compile_for(sampling: SamplingConfig) -> SampleFn:
+    if not config.environment.name:
+      return compile_sampler(parts, sampling)
+    return ConversationSampler(
+      parts,
+      parts.held_out,
+      sampling,
+      config.environment,
+      pool,
+      config.truncated,
+    )
+
+  sampler = compile_for(config.sampled)
+  greedy = None if config.greedy is None else compile_for(config.greedy)
 
   def evaluate(
     state: TrainState,

@@ -8,9 +8,11 @@ from typing import Any
 
 from dppo_jax import parallel
 from dppo_jax.base import TrainState
+from dppo_jax.configs import default
 from dppo_jax.data import sources
 from dppo_jax.data.prompt_stream import subset_order
 from dppo_jax.rewards.pool import VerifierPool
+from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.experiment import CheckpointsConfig, Experiment
 from dppo_jax.runtime.evaluation.accuracy import shown
 from dppo_jax.runtime.evaluation.evaluate import (
@@ -20,10 +22,12 @@ from dppo_jax.runtime.evaluation.evaluate import (
   compile_evaluation,
 )
 from dppo_jax.runtime.evaluation.results import write_results
-from dppo_jax.runtime.programs import base_weights
+from dppo_jax.runtime.hosts.preemption import stop_on_signals
+from dppo_jax.runtime.programs import base_weights, published_notes
 from dppo_jax.runtime.programs.parts import Parts
 from dppo_jax.runtime.programs.state import abstract_state
 from dppo_jax.runtime.rollouts.reward_model import RewardModel
+from dppo_jax.runtime.sft.warm_start import warm_start
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
 from dppo_jax.runtime.storage.files import write_atomically
 from dppo_jax.runtime.storage.find_checkpoint import find_step
@@ -60,14 +64,49 @@ def restore_config(
     ValueError: there is none, or it has other keys than the defaults.
   """
   overlay(config, read_config(workdir))
-  changes = {k: v for k, v in overrides.items() if v is not None}
-  _forget_files(config.evaluation, changes)
-  for key, value in changes.items():
-    config.evaluation[key] = value
+  override(config, overrides)
   try:
     parallel.axis_sizes(**config.mesh, num_devices=num_devices)
   except ValueError:
     config.mesh.update(data=-1, fsdp=1, tensor=1, expert=1)
+  return config
+
+
+def override(config: Any, overrides: Mapping[str, Any]) -> None:
+  """Changes section `evaluation` in place; as of `restore_config`."""
+  changes = {k: v for k, v in overrides.items() if v is not None}
+  _forget_files(config.evaluation, changes)
+  for key, value in changes.items():
+    config.evaluation[key] = value
+
+
+def open_config(
+  config: Any,
+  workdir: pathlib.Path | None,
+  overrides: Mapping[str, Any],
+  num_devices: int,
+) -> Any:
+  """The config to evaluate: as given, or as a training recorded it.
+
+  Args:
+    config: of a file; None where there is a training.
+    workdir: of the training; None where there is a file.
+    overrides: as of `restore_config`.
+    num_devices: as there.
+
+  Raises:
+    ValueError: there are both or neither, or the training cannot be read.
+  """
+  if (config is None) == (workdir is None):
+    got = 'missing' if workdir is None else 'given, and --config, too'
+    raise ValueError(
+      f'--workdir: {got}; name the run to evaluate, --workdir=DIR, or a config'
+      ' whose initial policy to evaluate, --config=FILE.'
+    )
+  if workdir is not None:
+    defaults = default.get_config()
+    return restore_config(defaults, workdir, overrides, num_devices)
+  override(config, overrides)
   return config
 
 
@@ -79,6 +118,8 @@ def open_evaluation(
   Raises:
     ValueError: the reward model cannot be read.
   """
+  for text in published_notes.of_turns(experiment, parts.tokenizer):
+    activity.to_console(f'note: {text}')
   model = None
   if experiment.evaluation.reward == 'model':
     model = RewardModel(experiment.rewards.model, parts.mesh)
@@ -107,6 +148,23 @@ def _forget_files(section: Any, changes: Mapping[str, Any]) -> None:
   ]
   if any(splits and section.split not in splits for splits in known):
     section.split = 'test'
+
+
+def open_policy(
+  experiment: Experiment, parts: Parts, workdir: pathlib.Path | None, step: str
+) -> TrainState:
+  """The policy of a checkpoint; without a run, the one it would begin with.
+
+  Args:
+    experiment: the run.
+    parts: its parts.
+    workdir: of the run, or None.
+    step: as of `load_policy`.
+  """
+  if workdir is not None:
+    return load_policy(parts, experiment.checkpoints, workdir, step)
+  with stop_on_signals() as stop:
+    return warm_start(experiment, parts, stop)
 
 
 def load_policy(
@@ -192,7 +250,7 @@ def problems(parts: Parts, found: Evaluation) -> list[dict[str, Any]]:
 
 
 def write(
-  workdir: pathlib.Path,
+  workdir: pathlib.Path | None,
   out: pathlib.Path | None,
   experiment: Experiment,
   facts: Mapping[str, Any],
@@ -202,7 +260,7 @@ def write(
   """Writes the results into the workdir and, if asked, everything to `out`.
 
   Args:
-    workdir: of the training.
+    workdir: of the training; None where there is none.
     out: a file, or None.
     experiment: as evaluated.
     facts: 'step', and what else `out` is to hold.
@@ -212,13 +270,17 @@ def write(
   Returns:
     Where they are, to print.
   """
-  path = write_results(
-    workdir, facts['step'], experiment.evaluation, parts.held_out, found
-  )
-  lines = [f'Results: {path}']
+  lines = []
+  if workdir is not None:
+    path = write_results(
+      workdir, facts['step'], experiment.evaluation, parts.held_out, found
+    )
+    lines.append(f'Results: {path}')
   if out is not None:
     write_problems(out, facts, parts, found)
     lines.append(f'Problems: {out}')
+  elif workdir is None:
+    lines.append('Nothing is written: --out=FILE.json keeps every completion.')
   return '\n'.join(lines)
 
 

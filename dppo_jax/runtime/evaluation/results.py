@@ -11,10 +11,11 @@ import numpy as np
 from dppo_jax.data.prompt_stream import PromptStream
 from dppo_jax.runtime.config.checks.data import SAME
 from dppo_jax.runtime.config.experiment import EvaluationConfig
-from dppo_jax.runtime.evaluation.evaluate import Evaluation
+from dppo_jax.runtime.evaluation.evaluate import Answers, Evaluation
 from dppo_jax.runtime.storage.files import write_atomically
 
 FOLDER = 'evaluations'
+_KEPT = 20_000  # Characters of a completion that is kept, both its ends.
 
 
 def results_path(
@@ -53,7 +54,9 @@ def problem_rows(
   Returns:
     n rows: 'example_id', 'prompt' where its example has one, 'num_samples',
     'correct', samples with a reward above 0, 'reward', their mean, and
-    'reasons', how often each was given.
+    'reasons', how often each was given; of a problem with a wrong sample also
+    'failure', the first of them: 'completion', 'reason', 'length' in tokens
+    and 'truncated'.
   """
   rewards = found.sampled.rewards()
   size = rewards.shape[1]
@@ -61,6 +64,7 @@ def problem_rows(
   for row, example in enumerate(stream.examples(found.sampled.example_id)):
     verdicts = found.sampled.verdicts[row * size : (row + 1) * size]
     reasons = [verdict.reason for verdict in verdicts]
+    failed = np.flatnonzero(rewards[row] <= 0)
     rows.append(
       {
         'example_id': int(found.sampled.example_id[row]),
@@ -69,9 +73,29 @@ def problem_rows(
         'correct': int(np.sum(rewards[row] > 0)),
         'reward': float(np.mean(rewards[row])),
         'reasons': {r: reasons.count(r) for r in sorted(set(reasons))},
+        **(
+          {'failure': _failure(found.sampled, row * size + int(failed[0]))}
+          if failed.size
+          else {}
+        ),
       }
     )
   return rows
+
+
+def _failure(answers: Answers, row: int) -> dict[str, Any]:
+  """A completion, and why it is wrong."""
+  text = answers.texts[row]
+  if len(text) > _KEPT:
+    half = _KEPT // 2
+    left_out = len(text) - 2 * half
+    text = f'{text[:half]} [{left_out:,} characters] {text[-half:]}'
+  return {
+    'completion': text,
+    'reason': answers.verdicts[row].reason,
+    'length': int(answers.lengths[row]),
+    'truncated': bool(answers.truncated[row]),
+  }
 
 
 def write_results(

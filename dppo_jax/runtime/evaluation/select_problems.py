@@ -112,6 +112,11 @@ def _compile_batch(
   num_samples: int,
 ) -> Callable[[int], list[dict[str, Any]]]:
   """First problem of a batch -> its problems, and how often each was solved."""
+  if experiment.environment.name:
+    raise ValueError(
+      f'environment.name: got {experiment.environment.name!r}; problems are'
+      " selected by single answers; set it to ''."
+    )
   parts = dataclasses.replace(parts, held_out=parts.prompts)
   config, size = experiment.evaluation, experiment.evaluation.num_prompts
   sampler = compile_sampler(

@@ -271,7 +271,7 @@ def fail(code: int, error: BaseException | str) -> int:
   A lone process goes on and returns `code`. One of several leaves at once:
   an orderly end would wait for the others, and they wait for it.
   """
-  if jax.distributed.is_initialized() and jax.process_count() > 1:
+  if _is_one_of_several():
     coordination.report_failure(str(error))
     _leave(code)
   return code
@@ -285,18 +285,37 @@ def explain(error: Exception) -> int:
   Raises:
     Exception: `error`, in a lone process.
   """
-  if not (jax.distributed.is_initialized() and jax.process_count() > 1):
+  if not _is_one_of_several():
     raise error
-  cause = ''
-  if isinstance(error, jax.errors.JaxRuntimeError):
-    cause = coordination.find_cause()
+  blame_peer(error)
+  traceback.print_exception(error)
+  return fail(1, f'{type(error).__name__}: {_first_line(error)}')
+
+
+def blame_peer(error: Exception) -> None:
+  """Ends a process of several whose error is that of a collective operation.
+
+  Returns where that is not so, or no other process has failed or is gone.
+
+  Args:
+    error: of the runtime, or raised from one: a save that needs all processes
+      fails with them.
+  """
+  seen = error.__cause__ or error
+  if not (
+    _is_one_of_several() and isinstance(seen, jax.errors.JaxRuntimeError)
+  ):
+    return
+  cause = coordination.find_cause()
   if cause:
     print(f'error: {cause}', file=sys.stderr)
     print(f'  Seen here as: {_first_line(error)}', file=sys.stderr)
     coordination.publish_failure(cause)
     _leave(PEER_FAILED)
-  traceback.print_exception(error)
-  return fail(1, f'{type(error).__name__}: {_first_line(error)}')
+
+
+def _is_one_of_several() -> bool:
+  return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def _finish(watch: threading.Thread, over: threading.Event) -> None:

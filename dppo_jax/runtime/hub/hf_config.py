@@ -12,7 +12,7 @@ import pathlib
 from typing import Any
 
 from dppo_jax.models.layers import TransformerConfig
-from dppo_jax.runtime.hub import published_keys, safetensors_io
+from dppo_jax.runtime.hub import json_files, published_keys
 from dppo_jax.suggestions import suggest
 
 CONFIG = 'config.json'
@@ -98,14 +98,14 @@ def read_shape(folder: pathlib.Path) -> dict[str, Any]:
 
   Returns:
     Every key of `TransformerConfig` except dtype, scan_unroll,
-    shard_sequence and remat.
+    shard_sequence, remat and attention.
 
   Raises:
     ValueError: config.json is missing or damaged, or needs unsupported
       features; lists all of them.
   """
   path = folder / CONFIG
-  return _shape_of(path, safetensors_io.read_json(path))
+  return _shape_of(path, json_files.read_json(path))
 
 
 def read_classifier(folder: pathlib.Path) -> tuple[dict[str, Any], int | None]:
@@ -121,7 +121,7 @@ def read_classifier(folder: pathlib.Path) -> tuple[dict[str, Any], int | None]:
     ValueError: see `read_shape`; also for other classes.
   """
   path = folder / CONFIG
-  raw = safetensors_io.read_json(path)
+  raw = json_files.read_json(path)
   name = _class_name(raw)
   if not name.endswith(_CLASSIFIER):
     known = (n.replace(_GENERATOR, _CLASSIFIER) for n in ARCHITECTURES)
@@ -205,7 +205,7 @@ def read_dtype(folder: pathlib.Path) -> str:
   Raises:
     ValueError: config.json is missing, or names another than `DTYPES`.
   """
-  raw = safetensors_io.read_json(folder / CONFIG)
+  raw = json_files.read_json(folder / CONFIG)
   name = raw.get('dtype') or raw.get('torch_dtype') or 'float32'
   if name not in DTYPES:
     raise ValueError(

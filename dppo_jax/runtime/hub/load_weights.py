@@ -10,25 +10,43 @@ import jax.numpy as jnp
 import numpy as np
 
 from dppo_jax.base import Array, Params
+from dppo_jax.gguf_files import header
+from dppo_jax.gguf_files import tensors as gguf_tensors
 from dppo_jax.runtime import activity
 from dppo_jax.runtime.hub import safetensors_io
 from dppo_jax.runtime.hub.safetensors_io import StoredTensor
 from dppo_jax.runtime.hub.weight_map import Stack, stacks
 
+# Read by slices, of one format or the other.
+Tensor = StoredTensor | gguf_tensors.GGUFTensor
 _SHOWN = 5
 _EMBEDDING, _HEAD = 'model.embed_tokens.weight', 'lm_head.weight'
 # Constants stored by older releases, which the model computes.
 _COMPUTED = 'rotary_emb.inv_freq'
 
 
+def open_tensors(source: pathlib.Path) -> Mapping[str, Tensor]:
+  """Tensors by name; reads headers only.
+
+  Args:
+    source: folder of safetensors files, or a GGUF file.
+
+  Raises:
+    ValueError: it is missing, damaged or unsupported.
+  """
+  if header.is_file(source):
+    return gguf_tensors.open_file(source)
+  return safetensors_io.open_folder(source)
+
+
 def load_params(folder: pathlib.Path, like: Params) -> Params:
-  """Sharded parameters from a Hugging Face folder.
+  """Sharded parameters from a Hugging Face folder or a GGUF file.
 
   A host reads the shards of its own devices only. At most one shard of one
   parameter at a time is in host memory besides the arrays on devices.
 
   Args:
-    folder: of safetensors files.
+    folder: as of `open_tensors`.
     like: nested dict of `jax.ShapeDtypeStruct`, a sharding each; stored values
       are cast to its dtypes.
 
@@ -39,14 +57,14 @@ def load_params(folder: pathlib.Path, like: Params) -> Params:
     ValueError: tensors are missing, left over or of another shape, or a file
       is damaged.
   """
-  return place_tensors(folder, like, safetensors_io.open_folder(folder))
+  return place_tensors(folder, like, open_tensors(folder))
 
 
 def as_stored(folder: pathlib.Path, like: Params) -> Params:
   """Abstract parameters with their published dtypes.
 
   Args:
-    folder: of safetensors files.
+    folder: as of `open_tensors`.
     like: nested dict of `jax.ShapeDtypeStruct`.
 
   Returns:
@@ -56,7 +74,7 @@ def as_stored(folder: pathlib.Path, like: Params) -> Params:
     ValueError: tensors are missing, left over or of another shape, or a file
       is damaged.
   """
-  tensors = safetensors_io.open_folder(folder)
+  tensors = open_tensors(folder)
   check_tensors(folder, like, tensors)
   leaves = [
     leaf.update(
@@ -68,7 +86,7 @@ def as_stored(folder: pathlib.Path, like: Params) -> Params:
 
 
 def place_tensors(
-  folder: pathlib.Path, like: Params, tensors: Mapping[str, StoredTensor]
+  folder: pathlib.Path, like: Params, tensors: Mapping[str, Tensor]
 ) -> Params:
   """As `load_params`, with tensors that are already opened."""
   check_tensors(folder, like, tensors)
@@ -82,14 +100,14 @@ def place_tensors(
 
 
 def check_tensors(
-  folder: pathlib.Path, like: Params, tensors: Mapping[str, StoredTensor]
+  folder: pathlib.Path, like: Params, tensors: Mapping[str, Tensor]
 ) -> None:
   """Raises if the stored tensors are not those of the model.
 
   Args:
     folder: for the message.
     like: nested dict of anything with a shape.
-    tensors: from `safetensors_io.open_folder`.
+    tensors: from `open_tensors`.
 
   Raises:
     ValueError: lists the differences.
@@ -128,7 +146,7 @@ def check_tensors(
     )
 
 
-def _is_harmless(name: str, tensors: Mapping[str, StoredTensor]) -> bool:
+def _is_harmless(name: str, tensors: Mapping[str, Tensor]) -> bool:
   """Whether an unused tensor is redundant."""
   if name.endswith(_COMPUTED):
     return True
@@ -151,9 +169,7 @@ def _is_harmless(name: str, tensors: Mapping[str, StoredTensor]) -> bool:
   return True
 
 
-def _place(
-  leaf: Any, stack: Stack, tensors: Mapping[str, StoredTensor]
-) -> Array:
+def _place(leaf: Any, stack: Stack, tensors: Mapping[str, Tensor]) -> Array:
   """Array built shard by shard; replicas are read once."""
   shards = leaf.sharding.addressable_devices_indices_map(leaf.shape)
   holders: dict[tuple[tuple[int, int], ...], list[Any]] = {}
@@ -178,7 +194,7 @@ def _read(
   dtype: Any,
   stack: Stack,
   bounds: Iterable[tuple[int, int]],
-  tensors: Mapping[str, StoredTensor],
+  tensors: Mapping[str, Tensor],
 ) -> np.ndarray:
   """Part of a parameter within (begin, end) of each axis."""
   bounds = list(bounds)

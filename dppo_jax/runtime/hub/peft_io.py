@@ -10,7 +10,12 @@ from typing import Any
 
 from dppo_jax.base import Params
 from dppo_jax.models.lora import TARGETS, LoraConfig
-from dppo_jax.runtime.hub import load_weights, published_keys, safetensors_io
+from dppo_jax.runtime.hub import (
+  json_files,
+  load_weights,
+  published_keys,
+  safetensors_io,
+)
 
 CONFIG = 'adapter_config.json'
 WEIGHTS = 'adapter_model.safetensors'
@@ -81,7 +86,7 @@ def load_adapter(
 
 def _differences(folder: pathlib.Path, config: LoraConfig) -> list[str]:
   """Differences between adapter_config.json and the config."""
-  stored = safetensors_io.read_json(folder / CONFIG)
+  stored = json_files.read_json(folder / CONFIG)
   found = [
     text + _CHANGES_BASE if text.startswith('init_lora_weights') else text
     for text in published_keys.ADAPTER.problems(stored)

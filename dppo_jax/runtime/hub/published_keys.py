@@ -9,7 +9,8 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from dppo_jax.runtime.hub import safetensors_io
+from dppo_jax.gguf_files import as_folder
+from dppo_jax.runtime.hub import json_files
 
 TOKENIZER_SETTINGS = 'tokenizer_config.json'
 
@@ -240,8 +241,8 @@ def check_tokenizer(folder: str) -> None:
     ValueError: the settings are damaged or unsupported.
   """
   path = pathlib.Path(folder).expanduser() / TOKENIZER_SETTINGS
-  if not folder or not path.is_file():
+  if not folder or not as_folder.is_file(path):
     return
-  problems = list(TOKENIZER.problems(safetensors_io.read_json(path)))
+  problems = list(TOKENIZER.problems(json_files.read_json(path)))
   if problems:
     raise ValueError(f'data.tokenizer: {path}: {" ".join(problems)}')

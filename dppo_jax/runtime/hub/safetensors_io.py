@@ -8,8 +8,7 @@ library of that name is not used, since it returns no bfloat16 as NumPy and
 writes from memory only.
 """
 
-import collections
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import json
 import math
@@ -20,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dppo_jax import bounded_json
-from dppo_jax.data import downloads
 from dppo_jax.runtime import activity
-from dppo_jax.runtime.storage.files import open_atomically, write_atomically
+from dppo_jax.runtime.hub import json_files
+from dppo_jax.runtime.storage.files import open_atomically
 
 SINGLE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
@@ -128,7 +127,9 @@ def open_folder(folder: pathlib.Path) -> dict[str, StoredTensor]:
 
 
 def _open_shards(folder: pathlib.Path) -> dict[str, StoredTensor]:
-  weight_map = read_json(folder / INDEX, unique=True).get('weight_map')
+  weight_map = json_files.read_json(folder / INDEX, unique=True).get(
+    'weight_map'
+  )
   if not isinstance(weight_map, dict) or not weight_map:
     raise ValueError(
       f'{folder / INDEX}: lacks weight_map, the file of each tensor; download'
@@ -183,7 +184,9 @@ def read_header(path: pathlib.Path) -> dict[str, StoredTensor]:
       )
     text = file.read(length)
   try:
-    header = bounded_json.parse(text, object_pairs_hook=_table)
+    header = bounded_json.parse(
+      text, object_pairs_hook=json_files.table_of_unique
+    )
   except ValueError as error:
     raise ValueError(
       f'{path}: its header is not JSON ({error}); download it again.'
@@ -204,15 +207,6 @@ def read_header(path: pathlib.Path) -> dict[str, StoredTensor]:
   }
   _check_tiling(path, tensors.values(), start, size)
   return tensors
-
-
-def _table(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-  """JSON object; raises on duplicate names, of which readers differ."""
-  table = dict(pairs)
-  if len(table) < len(pairs):
-    counts = collections.Counter(name for name, _ in pairs)
-    raise ValueError(f'it has {counts.most_common(1)[0][0]!r} twice')
-  return table
 
 
 def _check_tiling(
@@ -277,32 +271,6 @@ def _whole(number: Any) -> int:
   return number
 
 
-def read_json(path: pathlib.Path, *, unique: bool = False) -> dict[str, Any]:
-  """JSON object of a file.
-
-  Args:
-    path: of the file.
-    unique: whether duplicate names are refused; otherwise the last one counts,
-      as in other readers.
-
-  Raises:
-    ValueError: it is missing or damaged.
-  """
-  try:
-    found = bounded_json.read(
-      path, object_pairs_hook=_table if unique else None
-    )
-  except FileNotFoundError:
-    raise ValueError(
-      f'{path}: missing; {downloads.advice(path.parent)}'
-    ) from None
-  except (OSError, ValueError) as error:
-    raise ValueError(f'{path}: {error}; download it again.') from None
-  if not isinstance(found, dict):
-    raise ValueError(f'{path}: holds no table; download it again.')
-  return found
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NewTensor:
   """Array to be written.
@@ -362,7 +330,7 @@ def write_folder(
         for tensor in shard
       },
     }
-    write_json(folder / INDEX, index)
+    json_files.write_json(folder / INDEX, index)
   return paths
 
 
@@ -391,9 +359,3 @@ def write_file(path: pathlib.Path, tensors: Sequence[NewTensor]) -> None:
             f'{tensor.name}: made {array.shape}, announced {tensor.shape}.'
           )
         array.tofile(file)
-
-
-def write_json(path: pathlib.Path, table: Mapping[str, Any]) -> None:
-  """Writes a JSON object as transformers does: sorted, indented by two."""
-  text = json.dumps(table, indent=2, sort_keys=True, ensure_ascii=False)
-  write_atomically(path, text + '\n')

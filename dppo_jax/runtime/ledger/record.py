@@ -44,6 +44,7 @@ class Record:
     keep: f32 [n], M.
     rollout_entropy: f32 [n], nats.
     recomputed_log_probs: f32 [n], where the rule is anchored on them.
+    turn: i32 [n], of a conversation, from 1.
     top_ids: i32 [n, K], the most likely tokens under mu.
     rollout_top_log_probs: f32 [n, K], their log mu.
     top_log_probs: f32 [n, K], their log pi.
@@ -72,6 +73,7 @@ class Record:
   keep: np.ndarray
   rollout_entropy: np.ndarray | None = None
   recomputed_log_probs: np.ndarray | None = None
+  turn: np.ndarray | None = None
   top_ids: np.ndarray | None = None
   rollout_top_log_probs: np.ndarray | None = None
   top_log_probs: np.ndarray | None = None
@@ -101,7 +103,11 @@ TOKENS = {
   'divergence': np.float32,
   'keep': np.float32,
 }
-OPTIONAL = {'rollout_entropy': np.float32, 'recomputed_log_probs': np.float32}
+OPTIONAL = {
+  'rollout_entropy': np.float32,
+  'recomputed_log_probs': np.float32,
+  'turn': np.int32,
+}
 PAIRS = {
   'top_ids': np.int32,
   'rollout_top_log_probs': np.float32,
@@ -168,6 +174,7 @@ def make_record(
     keep=of_decisions(decisions.keep),
     rollout_entropy=of_batch(mu.entropy),
     recomputed_log_probs=of_batch(anchor and anchor.log_probs),
+    turn=of_batch(batch.turn),
     top_ids=of_batch(mu.top_ids),
     rollout_top_log_probs=of_batch(mu.top_log_probs),
     top_log_probs=of_decisions(decisions.top_log_probs),

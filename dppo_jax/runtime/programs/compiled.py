@@ -26,7 +26,7 @@ from dppo_jax.learner import batches, scoring
 from dppo_jax.learner.loss import policy_loss
 from dppo_jax.learner.metrics import trust_region_metrics
 from dppo_jax.learner.train_step import Learner, compile_train_step
-from dppo_jax.lm_head.chunked_pass import VocabularyConfig
+from dppo_jax.lm_head.inputs import VocabularyConfig
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.programs.parts import (
@@ -177,6 +177,8 @@ def compile_scorer(
   def score(
     base: Params | None, params: Params, rollout: Rollout
   ) -> TokenStats:
+    # Rows may be run without their last columns, which verdicts have not.
+    rollout = dataclasses.replace(rollout, conversation=None)
     score_part = functools.partial(
       scoring.score,
       parts.policy,
@@ -187,7 +189,9 @@ def compile_scorer(
       with_entropy=False,
       with_hidden=keeps_hidden(experiment),
     )
-    stats = scoring.by_parts(parts.mesh, count, score_part, rollout)
+    stats = scoring.by_parts(
+      parts.mesh, count, experiment.learner.buckets, score_part, rollout
+    )
     return scoring.aligned(stats, rollout.completion_mask)
 
   compiled = jax.jit(
@@ -218,7 +222,9 @@ def compile_batcher(parts: ModelParts, experiment: Experiment) -> BatchFn:
     )
     if experiment.rewards.truncated == 'mask':
       batch = batches.keep_rows(batch, ~rollout.truncated)
-    return batch, batches.rollout_metrics(rollout, rewards, group_size)
+    return batch, batches.rollout_metrics(
+      rollout, rewards, group_size, experiment.environment.max_turns
+    )
 
   return jax.jit(
     build,
@@ -281,7 +287,9 @@ def compile_step(
       with_top_k=recording,
     ),
     metrics_fn=functools.partial(
-      trust_region_metrics, num_minibatches=experiment.learner.num_minibatches
+      trust_region_metrics,
+      num_minibatches=experiment.learner.num_minibatches,
+      max_turns=min(experiment.environment.max_turns, batches.MAX_TURNS_SHOWN),
     ),
     optimizer=parts.optimizer,
     config=experiment.learner,

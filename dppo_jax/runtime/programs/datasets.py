@@ -1,19 +1,22 @@
 """The examples of a run: of a task, of a source, of a mixture of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from dppo_jax import reasoning_tasks
 from dppo_jax.base import Example, Tokenizer
-from dppo_jax.data import sources, tfds_builder
+from dppo_jax.data import reasoning_items, sources, tfds_builder
 from dppo_jax.data.hf_tokenizer import HFTokenizer
 from dppo_jax.data.mixture import Component
 from dppo_jax.data.prompt_stream import PromptStream
-from dppo_jax.rewards import countdown
+from dppo_jax.rewards import countdown, library_scores
 from dppo_jax.rewards.terms import parse_terms
 from dppo_jax.rewards.verifiers import VERIFIERS
 from dppo_jax.runtime import activity
-from dppo_jax.runtime.config.checks.data import SAME, TASK
+from dppo_jax.runtime.config.checks.data import LIBRARY, SAME, TASK
 from dppo_jax.runtime.config.experiment import DataConfig, Experiment
+
+Note = Callable[[str], None]
 
 
 class Prepared(NamedTuple):
@@ -38,20 +41,32 @@ class Prepared(NamedTuple):
   notes: tuple[str, ...] = ()
 
 
-def training(data: DataConfig) -> Prepared:
+def training(data: DataConfig, note: Note = lambda text: None) -> Prepared:
   """The examples that a run trains on.
+
+  Args:
+    data: section of the config.
+    note: receives what is being drawn.
 
   Raises:
     ValueError: a file is missing or cannot be read.
   """
   if not data.mixture:
+    if data.source == LIBRARY:
+      return _drawn(data, 'train', note)
     one = Component(data.source, data.files, 1.0, {})
     return _prepare(data, (one,), 'train', 'data.files')
   return _prepare(data, data.mixture, 'train', 'data.mixture')
 
 
-def held_out(experiment: Experiment) -> Prepared:
+def held_out(
+  experiment: Experiment, note: Note = lambda text: None
+) -> Prepared:
   """The examples that a run is evaluated on, of one source or of several.
+
+  Args:
+    experiment: the run.
+    note: receives what is being drawn.
 
   Raises:
     ValueError: a file is missing or cannot be read.
@@ -62,6 +77,8 @@ def held_out(experiment: Experiment) -> Prepared:
     name = data.source
     if evaluation.split == 'train':
       files = files or data.files
+  if name == LIBRARY:
+    return _drawn(data, evaluation.split, note)
   wanted = [
     Component(one, files, 1.0, evaluation.fields)
     for one in sources.split_names(name)
@@ -83,7 +100,10 @@ def open_stream(
     'rewards.verifier', experiment.rewards.verifier, VERIFIERS, functions=True
   ):
     if term.name in countdown.NAMES:
-      _check_numbers(term.name, prepared.examples)
+      _check_fields(term.name, prepared.examples, countdown.find_problem)
+    elif term.name in library_scores.NAMES:
+      find_problem = reasoning_tasks.find_missing
+      _check_fields(term.name, prepared.examples, find_problem)
   num_special = 0
   if isinstance(tokenizer, HFTokenizer):
     num_special = sum(
@@ -107,16 +127,44 @@ def open_stream(
   )
 
 
-def _check_numbers(name: str, examples: Sequence[Example]) -> None:
-  """Refuses examples that a countdown verifier could pay nothing for."""
+def _check_fields(
+  name: str,
+  examples: Sequence[Example],
+  find_problem: Callable[[Example], str | None],
+) -> None:
+  """Refuses examples that a verifier could pay nothing for."""
   for example in examples:
-    problem = countdown.find_problem(example)
-    if problem:
-      raise ValueError(
-        f'rewards.verifier: {name!r} {problem}; its example'
-        f' {example["example_id"]} has {", ".join(map(str, example))}. Name'
-        " them in data.fields.extra, as 'target=PATH, numbers=PATH'."
-      )
+    problem = find_problem(example)
+    if problem is None:
+      continue
+    fix = " Name them in data.fields.extra, as 'target=PATH, numbers=PATH'."
+    if name in library_scores.NAMES:
+      fix = f' Set data.source={LIBRARY}, or choose another verifier.'
+    raise ValueError(
+      f'rewards.verifier: {name!r} {problem}; its example'
+      f' {example["example_id"]} has {", ".join(map(str, example))}.{fix}'
+    )
+
+
+def _drawn(data: DataConfig, split: str, note: Note) -> Prepared:
+  """Items of data.tasks."""
+  found = reasoning_items.load(
+    data.tasks,
+    split,
+    data.num_items,
+    data.data_dir,
+    data.max_unverifiable,
+    note,
+  )
+  return Prepared(
+    found.examples,
+    tuple(task.weight for task in data.tasks),
+    found.num_duplicates,
+    found.num_conflicts,
+    found.num_unanswered,
+    0,
+    found.notes,
+  )
 
 
 def _prepare(
@@ -172,11 +220,11 @@ def prepare(experiment: Experiment) -> tuple[Prepared, Prepared]:
   Raises:
     ValueError: see `training`, `held_out` and `compare`.
   """
-  with activity.under_way('reading the training data'):
-    trained = training(experiment.data)
+  with activity.under_way('reading the training data') as note:
+    trained = training(experiment.data, note)
   drop = experiment.evaluation.drop_trained_on
-  with activity.under_way('reading the held-out data'):
-    return trained, compare(held_out(experiment), trained, drop=drop)
+  with activity.under_way('reading the held-out data') as note:
+    return trained, compare(held_out(experiment, note), trained, drop=drop)
 
 
 def compare(held_out: Prepared, trained: Prepared, *, drop: bool) -> Prepared:

@@ -59,7 +59,7 @@ def digest_folder(folder: str, patterns: Sequence[str]) -> str:
   """A digest of some files of a folder, wherever it lies.
 
   Args:
-    folder: `~` is the home folder.
+    folder: or a GGUF file, which is read itself; `~` is the home folder.
     patterns: names of files, or globs.
 
   Returns:
@@ -68,6 +68,8 @@ def digest_folder(folder: str, patterns: Sequence[str]) -> str:
   """
   place = pathlib.Path(folder).expanduser()
   paths = sorted({path for name in patterns for path in place.glob(name)})
+  if place.is_file():
+    paths = [place]
   digest = hashlib.sha256()
   for path in paths:
     size = path.stat().st_size

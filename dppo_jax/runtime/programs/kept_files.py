@@ -1,7 +1,8 @@
 """Files of pretrained models that a run keeps, and that its export needs.
 
-The folders that a config names may change or go; a run keeps the config.json
-of its model and every file of its tokenizer, and goes on with no others.
+The folders, or GGUF files, that a config names may change or go; a run keeps
+the config.json of its model and every file of its tokenizer, and goes on with
+no others.
 """
 
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ import pathlib
 import shutil
 from typing import Any
 
+from dppo_jax.gguf_files import as_folder, header
 from dppo_jax.runtime.config.experiment import Experiment
-from dppo_jax.runtime.hub import hf_config, safetensors_io
+from dppo_jax.runtime.hub import hf_config, json_files
 from dppo_jax.runtime.hub.published_keys import TOKENIZER_SETTINGS
 
 # Folders of a run.
@@ -68,9 +70,10 @@ def _changed(path: pathlib.Path, kept: pathlib.Path) -> ValueError:
 
 
 def _folder(named: str) -> pathlib.Path | None:
-  """A folder that a config names, where there is one."""
+  """A folder or GGUF file that a config names, where there is one."""
   folder = pathlib.Path(named).expanduser()
-  return folder if named and folder.is_dir() else None
+  there = folder.is_dir() or (header.is_file(folder) and folder.is_file())
+  return folder if named and there else None
 
 
 def _copy(
@@ -81,21 +84,26 @@ def _copy(
   shutil.rmtree(unfinished, ignore_errors=True)
   unfinished.mkdir()
   for name in names:
-    if (folder / name).is_file():
+    if as_folder.is_inside(folder / name):
+      table = json_files.read_json(folder / name)
+      json_files.write_json(unfinished / name, table)
+    elif (folder / name).is_file():
       shutil.copyfile(folder / name, unfinished / name)
   unfinished.replace(target)
 
 
 def _equal(one: pathlib.Path, other: pathlib.Path) -> bool:
+  if as_folder.is_inside(one) and other.is_file():
+    return json_files.read_json(one) == json_files.read_json(other)
   if one.is_file() and other.is_file():
     return filecmp.cmp(one, other, shallow=False)
-  return one.is_file() == other.is_file()
+  return as_folder.is_file(one) == other.is_file()
 
 
 def _ends(folder: pathlib.Path) -> Any:
   for name in _ENDS:
-    if (folder / name).is_file():
-      found = safetensors_io.read_json(folder / name).get('eos_token_id')
+    if as_folder.is_file(folder / name):
+      found = json_files.read_json(folder / name).get('eos_token_id')
       if found is not None:
         return found
   return None
@@ -151,10 +159,10 @@ def write_tokenizer(
     ):
       shutil.copyfile(path, out / name)
     elif name == TOKENIZER_SETTINGS:
-      settings = safetensors_io.read_json(path)
+      settings = json_files.read_json(path)
       if _TEMPLATE_KEY in settings:
         del settings[_TEMPLATE_KEY]
-        safetensors_io.write_json(out / name, settings)
+        json_files.write_json(out / name, settings)
       else:
         shutil.copyfile(path, out / name)
 
@@ -173,7 +181,7 @@ def generation_config(
   sampling = experiment.sampling
   found = {
     'do_sample': True,
-    'temperature': sampling.temperature,
+    'temperature': experiment.loss.temperature,
     'top_p': sampling.top_p,
     'top_k': 0,  # None; without the key there would be 50.
     'eos_token_id': ends(experiment),

@@ -17,7 +17,7 @@ from dppo_jax.commands import entry_points
 from dppo_jax.data.prompt_stream import PromptStream
 from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.ops.trust_regions import APPLIES_TO, TRUST_REGIONS
-from dppo_jax.runtime.config.checks.data import SAME, TASK
+from dppo_jax.runtime.config.checks.data import LIBRARY, SAME, TASK
 from dppo_jax.runtime.config.experiment import DataConfig, Experiment
 from dppo_jax.runtime.programs import base_weights, published_notes
 from dppo_jax.runtime.programs.parts import ModelParts, Parts
@@ -93,7 +93,10 @@ def header(
   lines = [f'{name:<9} {fact}' for name, fact in facts.items()]
   lines += [
     f'{"note":<9} {text}'
-    for text in published_notes.notes(experiment, parts.tokenizer)
+    for text in (
+      *published_notes.notes(experiment, parts.tokenizer),
+      *published_notes.of_turns(experiment, parts.tokenizer),
+    )
   ]
   if resumed_step == experiment.num_steps:
     lines.append(f'Finished already: step {resumed_step} is the last.')
@@ -112,6 +115,8 @@ def _processes() -> str:
 def _origin(data: DataConfig) -> str:
   if data.mixture:
     return ' + '.join(f'{row.weight:g} {row.source}' for row in data.mixture)
+  if data.source == LIBRARY:
+    return ' + '.join(f'{task.weight:g} {task.label}' for task in data.tasks)
   return data.task if data.source == TASK else data.source
 
 

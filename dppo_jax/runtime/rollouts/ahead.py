@@ -29,12 +29,17 @@ from dppo_jax.base import (
   TrainState,
   stream_key,
 )
+from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.hosts import host_rows
 from dppo_jax.runtime.programs import compiled
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.reporting.recorder import Stopwatch
-from dppo_jax.runtime.rollouts.weight_sync import compile_weight_sync
+from dppo_jax.runtime.rollouts import conversations
+from dppo_jax.runtime.rollouts.weight_sync import (
+  compile_weight_sync,
+  noise_key,
+)
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -72,8 +77,19 @@ class RolloutQueue:
     num_bytes: that a device received for the weights of the last step.
   """
 
-  def __init__(self, experiment: Experiment, parts: parts_lib.Parts):
-    """Compiles; nothing is sampled yet."""
+  def __init__(
+    self,
+    experiment: Experiment,
+    parts: parts_lib.Parts,
+    pool: VerifierPool | None = None,
+  ):
+    """Compiles; nothing is sampled yet.
+
+    Args:
+      experiment: the run.
+      parts: its parts.
+      pool: the environment, where one answers between turns.
+    """
     self._parts = parts
     self._lag = experiment.sampling.lag
     self._num_steps = experiment.num_steps
@@ -82,7 +98,17 @@ class RolloutQueue:
     self._resampling = experiment.data.dynamic_sampling == 'resample'
     self._weight_sync = compile_weight_sync(parts, experiment)
     sampling = self._weight_sync.parts
-    self._sample = compiled.compile_sampler(sampling, self._weight_sync.config)
+    config = self._weight_sync.config
+    self._sample: Any = compiled.compile_sampler(sampling, config)
+    if experiment.environment.name:
+      self._sample = conversations.ConversationSampler(
+        sampling,
+        parts.prompts,
+        config,
+        experiment.environment,
+        pool,
+        experiment.rewards.truncated,
+      )
     self._copy_head: Any = None
     anchored = experiment.loss.anchor == 'rollout'
     if anchored and parts_lib.keeps_hidden(experiment):
@@ -112,7 +138,9 @@ class RolloutQueue:
     self._end = step + 1 + max(0, ahead)  # Beyond the last step only its own.
     self._weights, self.num_bytes = None, 0.0
     if self._next < self._end:
-      self._weights = jax.block_until_ready(self._weight_sync(state.params))
+      key = noise_key(state.key, step)
+      synced = self._weight_sync(state.params, key)
+      self._weights = jax.block_until_ready(synced)
       self.num_bytes = self._weight_sync.num_bytes
     clock.lap('weight_sync')
 

@@ -49,7 +49,7 @@ def compile_collection(
     model: adds to rewards.
     queue: what samples, and holds what is sampled ahead; None makes one.
   """
-  ahead = RolloutQueue(experiment, parts) if queue is None else queue
+  ahead = RolloutQueue(experiment, parts, pool) if queue is None else queue
   data = experiment.data
   draw = _compile_draw(experiment, parts, pool, model, ahead)
   merge = jax.jit(dynamic_sampling.merge, out_shardings=parts.batch_sharding)

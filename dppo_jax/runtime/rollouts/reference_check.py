@@ -23,8 +23,11 @@ def examine(experiment: Experiment, parts: Parts, pool: VerifierPool) -> Found:
 
   Returns:
     Of 'training' and 'held-out' data each, unless this package makes them:
-    its tasks write what their verifiers read.
+    its tasks write what their verifiers read. Nothing where an environment
+    judges.
   """
+  if experiment.environment.name:
+    return {}
   data, held_out = experiment.data, experiment.evaluation.source
   streams: dict[str, PromptStream] = {}
   if data.mixture or data.source != TASK:

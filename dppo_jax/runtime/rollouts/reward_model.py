@@ -201,6 +201,7 @@ def _model(shape: Mapping[str, Any], dtype: str) -> TransformerConfig:
     scan_unroll=1,
     shard_sequence=False,
     remat='none',
+    attention='auto',
   )
 
 

@@ -7,23 +7,33 @@ import numpy as np
 
 from dppo_jax.base import Rollout, Tokenizer
 from dppo_jax.data.prompt_stream import PromptStream
+from dppo_jax.rewards.environments.pool import EnvironmentPool
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.verdicts import Verdict
 from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.experiment import VerificationConfig
 from dppo_jax.runtime.hosts import host_rows
+from dppo_jax.runtime.rollouts import conversations
 from dppo_jax.runtime.rollouts import stop_strings as stop_strings_lib
 
 
-def open_pool(config: VerificationConfig) -> VerifierPool:
-  """The verifiers of a run, to be closed by its caller.
+def open_pool(
+  config: VerificationConfig, environment: str = ''
+) -> VerifierPool:
+  """The verifiers or the environment of a run, to be closed by its caller.
 
   Args:
     config: `experiment.rewards`.
+    environment: `experiment.environment.name`; '' opens the verifiers.
   """
   names = [field.name for field in dataclasses.fields(VerificationConfig)]
+  settings = {name: getattr(config, name) for name in names}
+  if environment:
+    settings['verifier'] = environment
+    with activity.under_way('starting the environment'):
+      return EnvironmentPool(**settings)
   with activity.under_way('starting the verifiers'):
-    return VerifierPool(**{name: getattr(config, name) for name in names})
+    return VerifierPool(**settings)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,8 +65,9 @@ class CompletionVerifier:
   ) -> tuple[list[str], list[list[Verdict]]]:
     """B texts, and for each term of the reward B verdicts.
 
-    Given `own`, a collective: every process decodes and verifies its own rows,
-    and verdicts are shared.
+    Of conversations the texts hold what the policy was told, too, and the
+    verdicts are the environment's. Given `own`, a collective: every process
+    decodes and verifies its own rows, and verdicts are shared.
 
     Args:
       rollout: on the host, B rows.
@@ -66,14 +77,17 @@ class CompletionVerifier:
     """
     if own is not None:
       return self._verify_shared(rollout, own, num_texts)
+    talk = rollout.conversation
+    mask = rollout.completion_mask if talk is None else rollout.token_mask
     decoded = self.tokenizer.decode_batch(
-      rollout.tokens[:, self.prompt_length :],
-      rollout.completion_mask[:, self.prompt_length :],
+      rollout.tokens[:, self.prompt_length :], mask[:, self.prompt_length :]
     )
     # Half a surrogate pair has no UTF-8, and texts are written to files.
     texts = [
       text.encode('utf-8', 'replace').decode('utf-8') for text in decoded
     ]
+    if talk is not None:
+      return texts, [conversations.read_verdicts(talk)]
     if self.stop_strings:
       texts = [stop_strings_lib.trim(t, self.stop_strings) for t in texts]
     examples = self.stream.examples(rollout.example_id)

@@ -1,7 +1,8 @@
 """Weight sync: parameters cast and resharded on the devices for the sampler.
 
-One program does both. Nothing leaves the devices, and where neither
-precision nor layout differ the sampler reads the parameters themselves.
+One program does both, and draws the noise that a config asks for. Nothing
+leaves the devices, and where neither precision nor layout differ the sampler
+reads the parameters themselves.
 """
 
 from collections.abc import Callable
@@ -14,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from dppo_jax.base import Params
+from dppo_jax.base import Array, Params, Stream, stream_key
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state
-from dppo_jax.sampling import weight_rounding
+from dppo_jax.sampling import weight_noise, weight_rounding
 from dppo_jax.sampling.decode import SamplingConfig
 
 _GATHERED = 'fsdp'
@@ -32,20 +33,30 @@ class WeightSync:
     parts: of the run as the sampler has them: its frozen weights, and its
       layout in place of the parameters'.
     config: what is left to the sampler, which need not round any more.
-    move: compiled, parameters -> weights; None where they are the same.
+    move: compiled, parameters -> weights, or (parameters, key) -> weights with
+      noise; None where they are the same.
     abstract_weights: shapes, dtypes and shardings of what it returns.
     num_bytes: what a device gets from others, each time.
+    noisy: whether `move` takes a key.
   """
 
   parts: Any
   config: SamplingConfig
-  move: Callable[[Params], Params] | None
+  move: Callable[..., Params] | None
   abstract_weights: Params
   num_bytes: float
+  noisy: bool
 
-  def __call__(self, params: Params) -> Params:
-    """Weights of these parameters; the same arrays without a `move`."""
-    return params if self.move is None else self.move(params)
+  def __call__(self, params: Params, key: Array | None = None) -> Params:
+    """Weights of these parameters; the same arrays without a `move`.
+
+    Args:
+      params: of the step.
+      key: of their noise, see `noise_key`; only read where they are `noisy`.
+    """
+    if self.move is None:
+      return params
+    return self.move(params, key) if self.noisy else self.move(params)
 
 
 def keeps_weights(experiment: Experiment) -> bool:
@@ -60,6 +71,16 @@ def keeps_weights(experiment: Experiment) -> bool:
   )
 
 
+def noise_key(key: Array, step: int) -> Array:
+  """Key of the noise of the weights that are synced at a step.
+
+  Args:
+    key: of the run.
+    step: train steps taken.
+  """
+  return stream_key(key, Stream.NOISE, step)
+
+
 def compile_weight_sync(
   parts: parts_lib.ModelParts, experiment: Experiment
 ) -> WeightSync:
@@ -70,6 +91,7 @@ def compile_weight_sync(
     experiment: the run.
   """
   precision = experiment.sampling.precision
+  noise = experiment.sampling.weight_noise
   layout = _gathered if experiment.sampling.gather_fsdp else _unchanged
   params = state.abstract_state(parts).params
   adapted = parts.adapter_scale is not None
@@ -78,21 +100,24 @@ def compile_weight_sync(
   rounding = functools.partial(
     weight_rounding.round_params, precision=precision, keep_bfloat16=True
   )
-  changes = coarse or keeps_weights(experiment)
+  changes = coarse or noise > 0 or keeps_weights(experiment)
   round_params = rounding
   if adapted:
     changes |= precision != 'float32'
     round_params = functools.partial(
       weight_rounding.round_adapter, precision=precision
     )
-  move, weights = _compile(round_params, params, layout, changes=changes)
-  base = parts.base
-  if base is not None:
-    like = jax.tree.map(_abstract, base)
-    move_base, base_weights = _compile(rounding, like, layout, changes=coarse)
-    if move_base is not None:
-      is_abstract = isinstance(jax.tree.leaves(base)[0], jax.ShapeDtypeStruct)
-      base = base_weights if is_abstract else move_base(base)
+  if noise:
+    round_params = _with_noise(round_params, noise, adapter=adapted)
+  move, weights = _compile(
+    round_params, params, layout, changes=changes, noisy=noise > 0
+  )
+  if noise:  # Frozen weights are synced once, so that their noise stays.
+    key = noise_key(jax.random.PRNGKey(experiment.seed), 0)
+    rounding = functools.partial(
+      _with_noise(rounding, noise, adapter=False), key=key
+    )
+  base = _synced_base(parts.base, rounding, layout, changes=coarse or noise > 0)
   shardings = dataclasses.replace(
     parts.shardings, params=jax.tree.map(lambda leaf: leaf.sharding, weights)
   )
@@ -102,7 +127,26 @@ def compile_weight_sync(
     move=move,
     abstract_weights=weights,
     num_bytes=received(params, weights),
+    noisy=noise > 0,
   )
+
+
+def _synced_base(
+  base: Params | None,
+  rounding: Callable[[Params], Params],
+  layout: Callable[[NamedSharding], NamedSharding],
+  *,
+  changes: bool,
+) -> Params | None:
+  """Frozen weights as the sampler has them; arguments as in `_compile`."""
+  if base is None:
+    return None
+  like = jax.tree.map(_abstract, base)
+  move, weights = _compile(rounding, like, layout, changes=changes)
+  if move is None:
+    return base
+  is_abstract = isinstance(jax.tree.leaves(base)[0], jax.ShapeDtypeStruct)
+  return weights if is_abstract else move(base)
 
 
 def received(before: Any, after: Any) -> float:
@@ -122,34 +166,37 @@ def received(before: Any, after: Any) -> float:
 
 
 def _compile(
-  rounding: Callable[[Params], Params],
+  rounding: Callable[..., Params],
   like: Params,
   layout: Callable[[NamedSharding], NamedSharding],
   *,
   changes: bool,
-) -> tuple[Callable[[Params], Params] | None, Params]:
+  noisy: bool = False,
+) -> tuple[Callable[..., Params] | None, Params]:
   """(params -> weights, abstract weights); None if nothing changes.
 
   Args:
-    rounding: of values; keeps the tree.
+    rounding: of values, given a key where `noisy`; keeps the tree.
     like: shapes, dtypes and shardings of the parameters.
     layout: from their shardings to those of the weights.
     changes: there is a change that dtypes and shardings do not show.
+    noisy: whether a key is the second argument.
   """
   where = jax.tree.map(lambda leaf: leaf.sharding, like)
   there = jax.tree.map(layout, where)
 
-  def move(params: Params) -> Params:
-    rounded = rounding(params)
+  def move(params: Params, *key: Array) -> Params:
+    rounded = rounding(params, *key)
     # Rounded where they are, and moved in as few bytes as that leaves.
     rounded = jax.lax.with_sharding_constraint(rounded, where)
     return jax.tree.map(jnp.copy, rounded)
 
+  keys = (jax.eval_shape(lambda: jax.random.PRNGKey(0)),) if noisy else ()
   weights = jax.tree.map(
     lambda leaf, sharding: jax.ShapeDtypeStruct(
       leaf.shape, leaf.dtype, sharding=sharding
     ),
-    jax.eval_shape(move, like),
+    jax.eval_shape(move, like, *keys),
     there,
   )
   same = jax.tree.map(
@@ -162,7 +209,20 @@ def _compile(
   )
   if all(jax.tree.leaves(same)) and not changes:
     return None, like
-  return jax.jit(move, in_shardings=(where,), out_shardings=there), weights
+  given = (where, *(None for _ in keys))
+  return jax.jit(move, in_shardings=given, out_shardings=there), weights
+
+
+def _with_noise(
+  rounding: Callable[[Params], Params], scale: float, *, adapter: bool
+) -> Callable[..., Params]:
+  """(params, key) -> rounded weights, which had noise before."""
+
+  def perturb_and_round(params: Params, key: Array) -> Params:
+    noisy = weight_noise.add_noise(params, scale, key, adapter=adapter)
+    return rounding(noisy)
+
+  return perturb_and_round
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

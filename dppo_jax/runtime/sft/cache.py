@@ -61,12 +61,12 @@ def load(experiment: Experiment) -> Params | None:
 def save(experiment: Experiment, params: Params) -> None:
   """Stores the weights of a warm start for later runs.
 
+  Where the folder of `sft.cache` cannot be written, this is a warning: a run
+  that has its weights goes on.
+
   Args:
     experiment: the run.
     params: its parameters, not donated.
-
-  Raises:
-    ValueError: the folder of `sft.cache` cannot be written.
   """
   path = _path(experiment)
   if path is None:
@@ -77,10 +77,12 @@ def save(experiment: Experiment, params: Params) -> None:
     with open_atomically(path) as file:
       np.savez(file, **named)
   except OSError as error:
-    raise ValueError(
-      f'sft.cache: cannot write {path} ({error.strerror}); name a'
-      " folder you own, or '' to keep no warm starts."
-    ) from error
+    _log.warning(
+      'sft.cache: cannot write %s (%s); the next run warms up again. Name a '
+      "folder you own, or '' to keep no warm starts.",
+      path,
+      error.strerror,
+    )
 
 
 def _path(experiment: Experiment) -> pathlib.Path | None:

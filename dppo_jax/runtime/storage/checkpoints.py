@@ -27,7 +27,7 @@ from dppo_jax.base import Params, TrainState
 from dppo_jax.runtime import activity
 from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.storage import checksums, flat_tree, late_scores
-from dppo_jax.runtime.storage.files import first_line, step_number
+from dppo_jax.runtime.storage.files import first_line, remedy, step_number
 
 _ARRAYS = 'state'
 _METADATA = 'metadata'
@@ -374,11 +374,11 @@ class Checkpoints:
       _log.debug('checkpoints: closing after a failure: %s', again)
     self._remove_unfinished()
     self._checkpointer = self._new_checkpointer()
-    free = shutil.disk_usage(self.directory).free / 2**20
+    mend = remedy(error, self.directory)
+    first = f'{mend}, or lower checkpoints.keep; then the' if mend else 'The'
     return CheckpointError(
-      f'checkpoints: saving to {self.directory} failed: {first_line(error)} '
-      f'({free:.0f} MiB free there). Complete checkpoints: {self.steps()}. '
-      'Make room, or lower checkpoints.keep; then the same command resumes.'
+      f'checkpoints: saving to {self.directory} failed: {first_line(error)}. '
+      f'Complete checkpoints: {self.steps()}. {first} same command resumes.'
     )
 
 

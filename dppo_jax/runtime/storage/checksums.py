@@ -7,6 +7,7 @@ import pathlib
 import zlib
 
 from dppo_jax import bounded_json
+from dppo_jax.runtime.storage.files import naming
 
 FILE_NAME = 'checksums.json'
 _CHUNK = 2**24  # Bytes read at a time.
@@ -20,7 +21,8 @@ def write(folder: pathlib.Path, parts: Iterable[str]) -> None:
     parts: its sub-folders, complete.
   """
   text = json.dumps(_checksums(folder, parts), indent=0)
-  (folder / FILE_NAME).write_text(text)
+  with naming(folder / FILE_NAME):
+    (folder / FILE_NAME).write_text(text)
 
 
 def check(folder: pathlib.Path, parts: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from dppo_jax import bounded_json
-from dppo_jax.runtime.storage.files import write_atomically
+from dppo_jax.runtime.storage.files import naming, write_atomically
 
 METRICS_FILE = 'metrics.jsonl'
 SAMPLES_FILE = 'samples.jsonl'
@@ -174,15 +174,18 @@ class _JsonLines:
   def __init__(self, path: pathlib.Path, start_step: int | None):
     path.parent.mkdir(parents=True, exist_ok=True)
     _drop_later_steps(path, -1 if start_step is None else start_step)
+    self._path = path
     self._file = path.open('a', encoding='utf-8')
 
   def append(self, row: Mapping[str, Any]) -> None:
     text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    self._file.write(text + '\n')
-    self._file.flush()
+    with naming(self._path):
+      self._file.write(text + '\n')
+      self._file.flush()
 
   def close(self) -> None:
-    self._file.close()
+    with naming(self._path):  # What could not be written is tried again.
+      self._file.close()
 
 
 def _drop_later_steps(path: pathlib.Path, last_step: int) -> None:

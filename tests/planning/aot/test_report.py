@@ -62,6 +62,7 @@ def _plan(**changed):
     least_devices=3,
     step_s=2.0,
     tokens_per_step=1000,
+    missing=(),
   )
   return plan.Plan(**{**settings, **changed})
 
@@ -89,6 +90,14 @@ def test_a_plan_in_words():
     assert line in text.splitlines()
   assert 'Estimate, not a measurement' in text
   assert 'at most 500 sampled tokens/s' in text
+
+
+def test_what_is_missing_is_said():
+  text = report.show(_plan(missing=('data.files: no file x.',)))
+  assert text.splitlines()[-2:] == [
+    'Not on this machine, and needed to run:',
+    '  data.files: no file x.',
+  ]
 
 
 def test_what_does_not_fit_is_said_with_its_change():

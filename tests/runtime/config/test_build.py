@@ -12,7 +12,7 @@ from tests.support import runs
 # Keys that a value of several keys is made of.
 _DERIVED = {
   'evaluation': {'samples_per_pass', 'temperature', 'top_p'},
-  'learner': {'router_replay', 'share_prompt_prefix'},
+  'learner': {'length_buckets', 'router_replay', 'share_prompt_prefix'},
   'optimizer': {'num_warmup_steps'},
   'rewards': {
     'model_batch_size',
@@ -99,6 +99,30 @@ def test_training_samples_from_the_whole_softmax():
   assert sampling.top_p == 1.0
   assert not sampling.greedy
   assert sampling.group_size == 4
+
+
+def test_a_slip_is_the_samplers_alone():
+  slipped = dict(sampling__temperature=0.5, sampling__temperature_slip=0.2)
+  built = runs.experiment(runs.config(**slipped))
+  assert built.sampling.temperature == pytest.approx(0.6)
+  assert (built.loss.temperature, built.loss.anchor_slip) == (0.5, 0.2)
+  assert built.evaluation.sampled.temperature == 1.0
+  recomputed = runs.config(trust_region__anchor='recomputed', **slipped)
+  assert runs.experiment(recomputed).loss.anchor_slip == 0.0
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'allowed'),
+  [
+    ('weight_noise', -0.1, 'at least 0 and at most 1'),
+    ('weight_noise', 2.0, 'at least 0 and at most 1'),
+    ('temperature_slip', -1.0, 'above -1'),
+  ],
+)
+def test_a_mismatch_that_cannot_be_is_refused(key, value, allowed):
+  message = rf'sampling\.{key}: got {value}; a number {allowed}'
+  with pytest.raises(ValueError, match=message):
+    runs.experiment(runs.config(**{f'sampling__{key}': value}))
 
 
 def test_evaluation_samples_its_own_way():

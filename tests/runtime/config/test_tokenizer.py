@@ -26,6 +26,13 @@ def test_ids_that_the_model_has_not_name_both():
     _size(model__vocab_size=8)
 
 
+def test_ids_beyond_the_model_name_both():
+  assert tokenizer.check_vocabulary(320, 320, 'DIR') is None
+  said = tokenizer.check_vocabulary(320, 319, 'DIR')
+  assert "'DIR' has ids up to 319" in said
+  assert 'model.vocab_size=319' in said
+
+
 def test_stop_strings_that_are_tokens_end_completions_as_ids():
   words = tokenizer.open_tokenizer(runs.config().data)
   assert tokenizer.split_stops(words, ('a', '<eos>')) == (('a',), (1,))

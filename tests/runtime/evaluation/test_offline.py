@@ -1,5 +1,6 @@
 import json
 
+import chex
 import numpy as np
 import pytest
 
@@ -7,6 +8,7 @@ from dppo_jax.configs import default
 from dppo_jax.rewards.verdicts import Verdict
 from dppo_jax.runtime.evaluation import accuracy, offline
 from dppo_jax.runtime.evaluation.evaluate import Answers, Evaluation
+from dppo_jax.runtime.programs import state as programs_state
 from dppo_jax.runtime.storage import workdir
 from tests.support import runs
 
@@ -83,6 +85,31 @@ def test_a_mesh_of_other_devices_is_laid_out_anew(tmp_path):
 
   assert mesh(8) == {'data': 2, 'fsdp': 2, 'tensor': 2, 'expert': 1}
   assert mesh(1) == {'data': -1, 'fsdp': 1, 'tensor': 1, 'expert': 1}
+
+
+def test_a_run_or_a_config_to_evaluate(tmp_path):
+  config = runs.config(data__source='math', evaluation__files='x.jsonl')
+  overrides = {'source': 'aime_2025', 'num_samples': 3, 'top_p': None}
+  opened = offline.open_config(config, None, overrides, 1)
+  assert opened is config
+  section = config.evaluation
+  assert (section.source, section.num_samples) == ('aime_2025', 3)
+  assert section.files == ''  # Of the other source.
+  for given in ((None, None), (config, tmp_path)):
+    with pytest.raises(ValueError, match=r'^--workdir: .*, or a config whose'):
+      offline.open_config(*given, {}, 1)
+
+
+def test_without_a_run_the_policy_is_what_it_would_begin_with():
+  settings = runs.smallest()
+  experiment, parts = runs.experiment(settings), runs.parts(settings)
+  with runs.quick_compilation():
+    state = offline.open_policy(experiment, parts, None, 'latest')
+    expected = programs_state.initial_state(
+      experiment, parts, parts.optimizer, parts.shardings
+    )
+  assert int(state.step) == 0
+  chex.assert_trees_all_equal(state.params, expected.params)
 
 
 @pytest.fixture

@@ -26,9 +26,9 @@ def found():
   reasons = ['right', 'wrong', 'half', 'empty', 'wrong', 'wrong']
   answers = Answers(
     example_id=np.array([7, 8]),
-    texts=['a'] * 6,
+    texts=['a', 'b' * 30_000, 'c', 'd', 'e', 'f'],
     verdicts=[Verdict(*each) for each in zip(rewards, reasons, strict=True)],
-    lengths=np.ones(6),
+    lengths=np.arange(6),
     truncated=np.zeros(6, bool),
   )
   statistics = accuracy.summarize(answers.rewards(), 10, 0.9, 0)
@@ -77,6 +77,12 @@ def test_a_line_a_problem(tmp_path, found):
       'correct': 2,
       'reward': 0.5,
       'reasons': {'half': 1, 'right': 1, 'wrong': 1},
+      'failure': {
+        'completion': f'{"b" * 10_000} [10,000 characters] {"b" * 10_000}',
+        'reason': 'wrong',
+        'length': 1,
+        'truncated': False,
+      },
     },
     {
       'example_id': 8,
@@ -84,6 +90,12 @@ def test_a_line_a_problem(tmp_path, found):
       'correct': 0,
       'reward': 0.0,
       'reasons': {'empty': 1, 'wrong': 2},
+      'failure': {
+        'completion': 'd',
+        'reason': 'empty',
+        'length': 3,
+        'truncated': False,
+      },
     },
   ]
   # The same evaluation again replaces its file, another has its own.

@@ -103,6 +103,55 @@ def test_a_lone_process_joins_nothing_and_keeps_its_errors(monkeypatch):
     cluster_lib.explain(KeyError('mine'))
 
 
+def _raised(error, cause):
+  try:
+    raise error from cause
+  except type(error) as raised:
+    return raised
+
+
+_COLLECTIVE = jax.errors.JaxRuntimeError('AllGather failed\nat once')
+
+
+@pytest.mark.parametrize(
+  ('error', 'found', 'blamed'),
+  [
+    (_COLLECTIVE, 'process 1 is gone', True),
+    (_raised(RuntimeError('save'), _COLLECTIVE), 'process 1 is gone', True),
+    (_COLLECTIVE, '', False),
+    (_raised(RuntimeError('save'), OSError('full')), 'never asked', False),
+    (ValueError('mine'), 'never asked', False),
+  ],
+)
+def test_an_error_of_all_is_that_of_the_process_that_failed(
+  monkeypatch, capsys, error, found, blamed
+):
+  published = []
+
+  def leave(code):
+    raise SystemExit(code)
+
+  coordination = cluster_lib.coordination
+  monkeypatch.setattr(cluster_lib, '_is_one_of_several', lambda: True)
+  monkeypatch.setattr(cluster_lib, '_leave', leave)
+  monkeypatch.setattr(coordination, 'find_cause', lambda: found)
+  monkeypatch.setattr(coordination, 'publish_failure', published.append)
+  if blamed:
+    with pytest.raises(SystemExit, match=str(cluster_lib.PEER_FAILED)):
+      cluster_lib.blame_peer(error)
+    said = capsys.readouterr().err
+    assert said.startswith('error: process 1 is gone\n  Seen here as: ')
+  else:
+    cluster_lib.blame_peer(error)
+    assert not capsys.readouterr().err
+  assert published == [found] * blamed
+
+
+def test_a_lone_process_blames_nobody(capsys):
+  cluster_lib.blame_peer(_COLLECTIVE)
+  assert not capsys.readouterr().err
+
+
 def test_a_count_that_is_no_number_names_its_variable(tmp_path):
   with pytest.raises(ValueError, match=r"^SLURM_NTASKS: got 'two'; a number"):
     cluster_lib.detect({'SLURM_NTASKS': 'two'}, tmp_path)

@@ -8,7 +8,13 @@ from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.runtime.hub import hf_config
 from tests.support import published
 
-_KEPT = dict(dtype='float32', scan_unroll=1, shard_sequence=False, remat='none')
+_KEPT = dict(
+  dtype='float32',
+  scan_unroll=1,
+  shard_sequence=False,
+  remat='none',
+  attention='auto',
+)
 
 
 def _older(folder):

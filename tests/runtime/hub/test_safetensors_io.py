@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dppo_jax.runtime.hub import safetensors_io
+from dppo_jax.runtime.hub import json_files, safetensors_io
 from tests.support import published, silence
 
 
@@ -273,9 +273,7 @@ def test_a_shard_with_unlisted_tensors_is_refused(tmp_path):
 def test_a_tensor_in_two_shards(tmp_path):
   folder = published.copy('qwen3_gqa', tmp_path)
   name = 'model.norm.weight'
-  weight_map = safetensors_io.read_json(folder / safetensors_io.INDEX)[
-    'weight_map'
-  ]
+  weight_map = json_files.read_json(folder / safetensors_io.INDEX)['weight_map']
   other = 'model-00001-of-00007.safetensors'
   assert weight_map[name] != other
   held = safetensors_io.read_header(folder / other)
@@ -321,16 +319,6 @@ def test_an_index_without_a_map(tmp_path):
   shutil.rmtree(folder)
   with pytest.raises(ValueError, match='neither model'):
     safetensors_io.open_folder(folder)
-
-
-@pytest.mark.parametrize('text', ['', '[1]', '{"a": ', '[' * 2**20])
-def test_json_that_is_no_table(tmp_path, text):
-  path = tmp_path / 'config.json'
-  with pytest.raises(ValueError, match=r'config\.json: missing; name the fol'):
-    safetensors_io.read_json(path)
-  path.write_text(text)
-  with pytest.raises(ValueError, match=r'config\.json: .*download it again'):
-    safetensors_io.read_json(path)
 
 
 def test_slow_writing_says_how_far_it_is(monkeypatch, tmp_path):

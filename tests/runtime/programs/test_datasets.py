@@ -7,7 +7,7 @@ import pytest
 
 from dppo_jax.runtime.programs import datasets
 from dppo_jax.runtime.reporting import header
-from tests.support import runs, silence
+from tests.support import environments, runs, silence
 
 _TESTDATA = pathlib.Path(__file__).parents[2] / 'testdata'
 _PLAIN = dict(
@@ -270,3 +270,60 @@ def test_slow_reading_says_of_what(monkeypatch, home):
     'reading the training data … 11 s',
     'reading the held-out data … 11 s',
   ]
+
+
+@pytest.fixture
+def library(monkeypatch):
+  environments.stand_in(monkeypatch)
+  yield
+  environments.forget()
+
+
+def test_items_of_a_library_as_training_and_held_out_data(library, tmp_path):
+  settings = dict(
+    data__source='reasoning_gym',
+    data__tasks=('open', ('sums', 3.0, (('level', 2),))),
+    data__num_items=64,
+    rewards__verifier='reasoning_gym',
+    rewards__num_workers=1,
+  )
+  config = runs.config(
+    **{**_PLAIN, 'data__data_dir': str(tmp_path), **settings}
+  )
+  parts = runs.parts(config)
+  known = {example['prompt'] for example in parts.prompts.all_examples()}
+  held_out = {example['prompt'] for example in parts.held_out.all_examples()}
+  assert held_out
+  assert not known & held_out
+  # A function of seed and step, in the shares of the tasks.
+  batches = [parts.prompts.batch(step) for step in range(40)]
+  again = runs.parts(config).prompts.batch(3)
+  np.testing.assert_array_equal(again.tokens, batches[3].tokens)
+  drawn = [
+    example['task']
+    for batch in batches
+    for example in parts.prompts.examples(batch.example_id)
+  ]
+  assert 0.6 < drawn.count('sums') / len(drawn) < 0.9
+  text = header.header(runs.experiment(config), parts, tmp_path, None)
+  assert '1 open + 3 sums_level2, ' in text.splitlines()[0]
+  assert 'stores no answer' in text
+
+
+def test_scorers_of_a_library_need_its_items(home):
+  config = runs.config(
+    **{
+      **_PLAIN,
+      'data__data_dir': home,
+      'data__source': 'gsm8k',
+      'evaluation__split': 'test',
+      'rewards__verifier': 'reasoning_gym',
+      'rewards__num_workers': 1,
+    }
+  )
+  message = (
+    r"^rewards.verifier: 'reasoning_gym' reads the fields 'task', .*; its"
+    r' example 0 has .* Set data.source=reasoning_gym'
+  )
+  with pytest.raises(ValueError, match=message):
+    runs.parts(config)

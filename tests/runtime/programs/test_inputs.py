@@ -63,6 +63,17 @@ def test_a_folder_is_its_content(tmp_path):
   assert digest(tmp_path / 'none') == ''
 
 
+def test_a_file_in_place_of_a_folder_is_its_content(tmp_path):
+  path = tmp_path / 'm.gguf'
+  assert inputs.digest_folder(str(path), ['tokenizer.json']) == ''
+  path.write_text('one')
+  first = inputs.digest_folder(str(path), ['tokenizer.json'])
+  path.write_text('two')
+  second = inputs.digest_folder(str(path), ['tokenizer.json'])
+  assert '' not in (first, second)
+  assert first != second
+
+
 def test_what_is_gone_or_new_does_not_differ():
   known = {'data.tokenizer': 'a', 'model.pretrained': ''}
   assert list(inputs.differences(known, {'data.tokenizer': ''})) == []

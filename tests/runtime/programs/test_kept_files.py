@@ -4,9 +4,16 @@ import shutil
 
 import pytest
 
+from dppo_jax.data import hf_tokenizer
+from dppo_jax.gguf_files import as_folder
 from dppo_jax.runtime.programs import kept_files
-from tests.support import published, runs
+from tests.support import gguf_model, published, runs
 
+_CHAT = {
+  'prompt_template': '{prompt}',
+  'use_chat_template': True,
+  'system_prompt': '',
+}
 _TOKENIZER = pathlib.Path(__file__).parents[2] / 'testdata' / 'tokenizer'
 
 
@@ -166,3 +173,28 @@ def test_what_files_cannot_say_is_said(folder, workdir):
     'no chat template is written: the run was trained without one'
     ' (data.chat_template=False).'
   ]
+
+
+def test_a_gguf_file_is_kept_as_the_files_of_a_folder(workdir, tmp_path):
+  path = gguf_model.write(tmp_path / 'm.gguf')
+  experiment = _experiment(path, model__pretrained=str(path))
+  assert experiment.model.vocab_size == 320
+  assert experiment.sampling.eos_ids == (3, 4)
+  kept_files.keep(experiment, workdir)
+  assert _names(workdir / 'pretrained') == [
+    'config.json',
+    'generation_config.json',
+  ]
+  kept = workdir / 'tokenizer'
+  assert _names(kept) == sorted(as_folder.TABLES)
+  one = hf_tokenizer.HFTokenizer(kept, **_CHAT)
+  other = hf_tokenizer.HFTokenizer(path, **_CHAT)
+  assert one.encode_prompt('1 + 1') == other.encode_prompt('1 + 1')
+  assert one.eos_ids == other.eos_ids
+  kept_files.keep(experiment, workdir)  # Nothing has changed.
+  gguf_model.write(path, tokenizer__ggml__pre='smollm')
+  with pytest.raises(ValueError, match=r'm\.gguf/tokenizer\.json is not what'):
+    kept_files.keep(experiment, workdir)
+  path.unlink()
+  kept_files.keep(experiment, workdir)  # It may go.
+  assert kept_files.find_tokenizer(experiment, workdir) == kept

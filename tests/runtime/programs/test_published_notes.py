@@ -76,3 +76,43 @@ def test_settings_that_are_not_followed_stop_a_config(tmp_path):
   _edit(folder / 'tokenizer_config.json', split_special_tokens=True)
   with pytest.raises(ValueError, match='split_special_tokens: unsupported'):
     _notes(data__tokenizer=str(folder), model__vocab_size=320)
+
+
+@pytest.mark.parametrize(
+  ('stop_strings', 'told'), [((), True), (('<|im_end|>',), False)]
+)
+def test_a_turn_that_ends_no_completion_is_told(tmp_path, stop_strings, told):
+  folder = shutil.copytree(_TOKENIZER, tmp_path / 'tokenizer')
+  template = folder / 'chat_template.jinja'
+  turn = (
+    "{% for m in messages %}{{ m['content'] + '<|im_end|>\\n' }}{% endfor %}"
+  )
+  template.write_text(turn)
+  settings = dict(
+    sft__num_steps=0,
+    data__tokenizer=str(folder),
+    data__chat_template=True,
+    sampling__stop_strings=stop_strings,
+  )
+
+  def notes():
+    tokenizer_lib._open.cache_clear()  # The folder has changed.
+    experiment = runs.experiment(runs.config(**settings))
+    tokenizer = tokenizer_lib.open_tokenizer(vars(experiment.data))
+    return list(published_notes.of_turns(experiment, tokenizer))
+
+  assert notes() == []
+  # A base model: its end token is not that of its template.
+  _edit(folder / 'generation_config.json', eos_token_id=4)
+  found = notes()
+  assert bool(found) == told
+  if told:
+    assert found[0].startswith(
+      "the chat template ends the assistant's turn with '<|im_end|>', and"
+      ' completions end with the ids [4]: set sampling.stop_strings='
+    )
+  # A template that leaves the end of the turn to the model.
+  template.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+  assert 'does not mark the end' in notes()[0]
+  plain = runs.experiment(runs.config())
+  assert list(published_notes.of_turns(plain, None)) == []

@@ -47,6 +47,8 @@ _EVERYTHING = dict(
   data__dynamic_sampling='resample',
   data__max_resampling=2,
   sampling__precision='bfloat16',
+  sampling__weight_noise=0.05,
+  sampling__temperature_slip=0.1,
   sampling__stop_strings=('3',),
   trust_region__divergence='exact_tv',
 )

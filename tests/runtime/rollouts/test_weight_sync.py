@@ -1,5 +1,7 @@
 """What the sampler is given, against rounding within the sampler."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from dppo_jax.planning.aot import hlo
 from dppo_jax.runtime.programs import base_weights, compiled
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.rollouts import weight_sync
+from dppo_jax.sampling.weight_noise import add_noise
 from dppo_jax.sampling.weight_rounding import PRECISIONS, round_params
 from tests.support import published, runs
 
@@ -43,7 +46,13 @@ def _prepare(num_devices=1, **overrides):
 def _sample(parts, config, params):
   key = stream_key(jax.random.PRNGKey(0), Stream.SAMPLE, 0)
   sampler = compiled.compile_sampler(parts, config)
-  return sampler(params, parts.prompts.batch(0), key)
+  arguments = params, parts.prompts.batch(0), key
+  # As a user's programs are compiled. The emitters that the tests use join a
+  # product and a sum into one operation, or not, by what else stands in a
+  # program, and the two round differently.
+  lowered = sampler.lower(*arguments)
+  run = lowered.compile({'xla_cpu_use_fusion_emitters': True})
+  return run(sampler.base, *arguments)
 
 
 def _assert_equal(got, expected):
@@ -93,6 +102,43 @@ def test_narrow_weights_sample_what_rounded_ones_do(dtype, kind):
     got = _sample(handed.parts, handed.config, handed(params))
     expected = _sample(parts, experiment.sampling, params)
   _assert_equal(got, expected)
+
+
+def test_noise_belongs_to_a_version_of_the_weights():
+  _, _, params, handed = _prepare(sampling__weight_noise=0.1)
+  key = jax.random.PRNGKey(3)
+  first, second = (
+    handed(params, weight_sync.noise_key(key, step)) for step in (4, 5)
+  )
+  expected = add_noise(params, 0.1, stream_key(key, Stream.NOISE, 4))
+  for name in ('embedding', 'final_norm'):
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-6),
+      first[name],
+      expected[name],
+    )
+  assert handed.num_bytes == 0
+  assert not np.allclose(first['embedding'], second['embedding'])
+  _assert_equal(handed(params, weight_sync.noise_key(key, 4)), first)
+
+
+def test_noise_of_a_frozen_base_stays():
+  """The adapter's is drawn for every version, the base's once a seed."""
+  parts, experiment, params, handed = _prepare(
+    sampling__weight_noise=0.1, **_LORA
+  )
+  again = weight_sync.compile_weight_sync(parts, experiment)
+  _assert_equal(handed.parts.base, again.parts.base)
+  own, drawn = (
+    np.asarray(base['embedding']) for base in (parts.base, handed.parts.base)
+  )
+  moved = (drawn - own)[own != 0] / own[own != 0]
+  assert moved.std() == pytest.approx(0.1, rel=0.1)
+  weights = handed(params, jax.random.PRNGKey(0))
+  for before, after in zip(
+    jax.tree.leaves(params), jax.tree.leaves(weights), strict=True
+  ):
+    assert np.all(np.asarray(before) != np.asarray(after))
 
 
 def test_a_frozen_base_is_handed_over_once():

@@ -97,10 +97,10 @@ def test_arrays_of_another_shape_are_not_taken(kept, tmp_path):
     assert cache.load(experiment) is None
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(kept, tmp_path):
+def test_a_folder_that_cannot_be_made_is_a_warning(kept, tmp_path, caplog):
   (tmp_path / 'file').touch()
   settings = _settings(tmp_path / 'file' / 'x')
   with runs.quick_compilation():
     experiment = runs.experiment(settings)
-    with pytest.raises(ValueError, match=r'^sft\.cache: cannot write'):
-      cache.save(experiment, kept[1].params)
+    cache.save(experiment, kept[1].params)
+  assert caplog.text.count('sft.cache: cannot write') == 1

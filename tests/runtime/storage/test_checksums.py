@@ -44,3 +44,9 @@ def test_a_garbled_list_is_an_error(folder):
   (folder / checksums.FILE_NAME).write_text('{"a')
   with pytest.raises(ValueError, match='Unterminated'):
     checksums.check(folder, ['a'])
+
+
+def test_a_full_disk_is_named(tmp_path):
+  (tmp_path / checksums.FILE_NAME).symlink_to('/dev/full')
+  with pytest.raises(OSError, match=r'checksums\.json: .*Make room'):
+    checksums.write(tmp_path, [])

@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -66,3 +67,48 @@ def test_the_first_line_of_an_error_keeps_both_ends():
   assert line.startswith('ValueError: begin x')
   assert line.endswith('No space left')
   assert len(line) < 260
+
+
+@pytest.mark.parametrize(
+  ('number', 'mend'),
+  [
+    (errno.ENOSPC, 'Make room there'),
+    (errno.EDQUOT, 'Make room within your quota'),
+    (errno.EFBIG, "Raise the limit on a file's size (see 'ulimit -f')"),
+  ],
+)
+def test_an_error_for_lack_of_room_says_where_and_what_to_do(
+  tmp_path, number, mend
+):
+  path = tmp_path / 'rows.jsonl'
+  error = OSError(number, os.strerror(number))
+  assert files.remedy(error, tmp_path).startswith(mend)
+  # As a native library words it.
+  native = ValueError(f'step 3: {os.strerror(number)} [source]')
+  assert files.remedy(native, tmp_path).startswith(mend)
+  with pytest.raises(OSError, match=r'MiB free') as caught, files.naming(path):
+    raise error
+  assert caught.value.errno == number
+  assert mend in str(caught.value)
+  assert str(path) in str(caught.value)
+
+
+def test_another_error_stays_as_it_is(tmp_path):
+  error = PermissionError(errno.EACCES, 'denied')
+  assert not files.remedy(error, tmp_path)
+  with pytest.raises(PermissionError) as caught, files.naming(tmp_path / 'x'):
+    raise error
+  assert caught.value is error
+
+
+def test_a_full_disk_is_named_by_what_is_written_to_it(tmp_path):
+  full = tmp_path / 'full'
+  full.symlink_to('/dev/full')
+  with pytest.raises(OSError, match=r'full: .*Make room') as caught:
+    _write(full)
+  assert caught.value.errno == errno.ENOSPC
+
+
+def _write(path):
+  with files.naming(path), path.open('w') as file:
+    file.write('x')

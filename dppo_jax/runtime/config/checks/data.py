@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import math
 from typing import Any
 
-from dppo_jax import suggestions
+from dppo_jax import reasoning_tasks, suggestions
 from dppo_jax.data import fields, mixture, sources
 from dppo_jax.runtime.config import tokenizer
 
@@ -13,7 +13,8 @@ Config = dict[str, Any]
 DYNAMIC_SAMPLING = ('off', 'drop', 'resample')
 TASK = 'task'  # The source that this package makes itself.
 SAME = 'data'  # Of evaluation.source: that of data.source.
-SOURCES = (TASK, *sources.SOURCES)
+LIBRARY = reasoning_tasks.SOURCE  # Draws its items.
+SOURCES = (TASK, LIBRARY, *sources.SOURCES)
 _FIELDS = ('prompt', 'answer')  # A row must have them.
 
 
@@ -27,6 +28,7 @@ def find_problems(config: Config) -> list[str]:
     *_texts(config),
     *_mixture(config),
     *_held_out(config),
+    *_tasks(config),
     *_sft(config),
   ]
   if problems:  # A tokenizer cannot be opened with arguments of no shape.
@@ -56,7 +58,7 @@ def find_unknown_sources(config: Config) -> Iterator[str]:
   if len(names) == 1:
     return
   for name in dict.fromkeys(names):
-    if name in (SAME, TASK, 'rows') or names.count(name) > 1:
+    if name in (SAME, TASK, LIBRARY, 'rows') or names.count(name) > 1:
       yield (
         f'evaluation.source: got {name!r} in {got!r}; several are sources with'
         ' files of their own, each once.'
@@ -121,7 +123,12 @@ def _mixture(config: Config) -> Iterator[str]:
       if key not in sources.FIELDS:
         known = suggestions.suggest(key, list(sources.FIELDS))
         yield f'data.mixture: unknown field {key!r} of {name!r}{known}'
-    if name not in SOURCES:
+    if name == LIBRARY:
+      yield (
+        f'data.mixture: {name!r} has weights of its own: set data.source to it,'
+        ' and give tasks their weights in data.tasks.'
+      )
+    elif name not in SOURCES:
       known = suggestions.suggest(name, list(SOURCES))
       yield f'data.mixture: unknown source {name!r}{known}'
     number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
@@ -139,7 +146,7 @@ def _held_out(config: Config) -> Iterator[str]:
     )
   elif (
     same
-    and name != TASK
+    and name not in (TASK, LIBRARY)
     and not sources.SOURCES[name].splits
     and not evaluation['files']
     and evaluation['split'] != 'train'
@@ -148,6 +155,29 @@ def _held_out(config: Config) -> Iterator[str]:
       f'evaluation.files: empty, and the source {name!r} has no splits; name a'
       ' held-out file, or an evaluation.source, or set evaluation.split to'
       " 'train' to evaluate on the training prompts."
+    )
+
+
+def _tasks(config: Config) -> Iterator[str]:
+  data = config['data']
+  held_out = sources.split_names(config['evaluation']['source'])
+  if LIBRARY not in (data['source'], *held_out):
+    if data['tasks']:
+      yield (
+        f'data.tasks: got {data["tasks"]!r}, and data.source is'
+        f' {data["source"]!r}; set that to {LIBRARY!r}.'
+      )
+    return
+  yield from reasoning_tasks.find_problems(data['tasks'])
+  if data['num_items'] > reasoning_tasks.SIZE:
+    yield (
+      f'data.num_items: got {data["num_items"]}; at most'
+      f' {reasoning_tasks.SIZE} of a task.'
+    )
+  if not data['tokenizer']:
+    yield (
+      f'data.tokenizer: empty, and the prompts of {LIBRARY!r} are English; name'
+      " the folder of a model's tokenizer."
     )
 
 

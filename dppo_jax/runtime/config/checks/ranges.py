@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from dppo_jax.configs.presets import PRESETS
 from dppo_jax.data import prompt_stream, tasks
 from dppo_jax.learner.optimizer import SCHEDULES
+from dppo_jax.models.attention.dispatch import IMPLEMENTATIONS
 from dppo_jax.models.transformer import REMAT_POLICIES
 from dppo_jax.ops.advantages import ADVANTAGES
 from dppo_jax.ops.divergences import DIVERGENCES
@@ -51,6 +52,7 @@ CHOICES: dict[str, Collection[str]] = {
   'model.dtype': ('float32', 'bfloat16'),
   'lora.base_dtype': ('', 'float32', 'bfloat16'),
   'model.remat': ('none', *REMAT_POLICIES),
+  'model.attention': ('auto', *IMPLEMENTATIONS),
   'sampling.precision': PRECISIONS,
   'advantages.estimator': ADVANTAGES,
   'trust_region.rule': TRUST_REGIONS,
@@ -82,6 +84,7 @@ CHOICES: dict[str, Collection[str]] = {
 COUNTS = {
   'seed': 0,
   'num_steps': 1,
+  'data.num_items': 1,
   'data.num_prompts': 1,
   'data.group_size': 1,
   'data.max_prompt_length': 1,
@@ -110,12 +113,16 @@ COUNTS = {
   'sampling.top_k': 0,
   'sampling.lag': 0,
   'sampling.num_slots': 0,
+  'environment.max_turns': 1,
+  'environment.max_turn_length': 0,
+  'environment.max_reply_length': 1,
   'optimizer.num_warmup_steps': 0,
   'optimizer.max_nonfinite': 1,
   'learner.num_minibatches': 1,
   'learner.num_microbatches': 1,
+  'learner.length_buckets': 1,
   'learner.head_chunk_tokens': 0,
-  'sft.num_steps': 0,
+  'sft.num_steps': -1,
   'sft.batch_size': 1,
   'evaluation.every_n_steps': 0,
   'evaluation.num_prompts': 1,
@@ -147,6 +154,8 @@ RANGES: dict[str, Range] = {
   'model.rope_high_frequency_factor': Range(0.0, False, math.inf),
   'lora.alpha': Range(0.0, False, math.inf),
   'sampling.temperature': Range(0.0, False, math.inf),
+  'sampling.weight_noise': Range(0.0, True, 1.0),
+  'sampling.temperature_slip': Range(-1.0, False, math.inf),
   'evaluation.temperature': Range(0.0, False, math.inf),
   'evaluation.top_p': Range(0.0, False, 1.0),
   'evaluation.confidence': Range(0.0, False, 0.9999),

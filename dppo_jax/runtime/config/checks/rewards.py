@@ -25,18 +25,22 @@ def find_misspelled(section: Mapping[str, Any]) -> Iterator[str]:
       yield str(error)
 
 
-def find_misfits(section: Mapping[str, Any], max_length: int) -> Iterator[str]:
+def find_misfits(
+  section: Mapping[str, Any], max_length: int, *, talks: bool = False
+) -> Iterator[str]:
   """Problems of what must fit together, once each key is fine by itself.
 
   Args:
     section: plain, with the keys of configs/default.py.
     max_length: sampling.max_completion_length, tokens.
+    talks: whether an environment gives rewards.
   """
-  if section['verifier'].strip() == 'none' and not section['model']:
+  none = section['verifier'].strip() == 'none'
+  if none and not section['model'] and not talks:
     yield (
       "rewards.verifier: got 'none', which gives every completion 0, and"
-      ' rewards.model is empty; name the folder of a reward model, or a'
-      ' verifier.'
+      ' rewards.model and environment.name are empty; name the folder of a'
+      ' reward model, a verifier, or an environment.'
     )
   clock, limit = section['wall_limit_s'], section['time_limit_s']
   if clock < limit:

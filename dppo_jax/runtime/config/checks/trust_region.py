@@ -23,7 +23,9 @@ def trust_region_problems(config: Config) -> Iterator[str]:
       f'trust_region.divergence: {name!r} reads the top-K log-probs and'
       f' sampling.top_k=0 records none; set it to 20, or use {others}.'
     )
-  if region['direction'] == 'predictive' and row.rate is None:
+  if row.certified:
+    yield from _certified_problems(config)
+  elif region['direction'] == 'predictive' and row.rate is None:
     yield (
       f"trust_region.direction: got 'predictive'; the rate of {name!r} has the"
       " sign of pi - mu, so that it is 'away': use that, or a Top-K or exact"
@@ -39,6 +41,28 @@ def trust_region_problems(config: Config) -> Iterator[str]:
           ' and never exceeds 1, so the bound would mask nothing; use rule'
           " 'none' to mean that."
         )
+
+
+def _certified_problems(config: Config) -> Iterator[str]:
+  """Problems of a divergence that is measured where bounds are open."""
+  region = config['trust_region']
+  name = region['divergence']
+  if region['rule'] != 'divergence':
+    yield (
+      f'trust_region.divergence: {name!r} decides D > delta and nothing else,'
+      f" and rule {region['rule']!r} asks for more; use 'exact_tv', or rule"
+      " 'divergence'."
+    )
+  if region['direction'] == 'predictive':
+    yield (
+      "trust_region.direction: got 'predictive', which needs the rate of every"
+      f" token, and {name!r} measures some; use 'exact_tv'."
+    )
+  if config['sampling']['top_k'] == 0:
+    yield (
+      f'trust_region.divergence: {name!r} bounds D by the top-K log-probs and'
+      " sampling.top_k=0 records none; set it to 20, or use 'exact_tv'."
+    )
 
 
 def rule_problems(config: Config) -> Iterator[str]:

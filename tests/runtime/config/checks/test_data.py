@@ -5,7 +5,7 @@ import pytest
 from dppo_jax.data import sources
 from dppo_jax.runtime.config import problems
 from dppo_jax.runtime.config.checks import data
-from tests.support import runs
+from tests.support import environments, runs
 
 _FOLDER = str(pathlib.Path(__file__).parents[3] / 'testdata' / 'tokenizer')
 _ROWS = dict(data__source='rows', sft__num_steps=0)
@@ -238,3 +238,68 @@ def test_names_of_sources_are_separated_by_commas():
   assert tuple(sources.split_names('aime_2024 ,aime_2025')) == names
   config = runs.config(evaluation__source=', '.join(names)).to_dict()
   assert not list(data.find_unknown_sources(config))
+
+
+@pytest.fixture
+def library(monkeypatch):
+  environments.stand_in(monkeypatch)
+  yield
+  environments.forget()
+
+
+_DRAWN = dict(
+  data__source='reasoning_gym', data__tokenizer=_FOLDER, sft__num_steps=0
+)
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'message'),
+  [
+    (dict(_DRAWN), 'data.tasks: empty; name tasks of reasoning-gym'),
+    (
+      dict(_DRAWN, data__tasks=('sumz',)),
+      "data.tasks: unknown 'sumz'; did you mean 'sums'?",
+    ),
+    (
+      dict(data__tasks=('sums',)),
+      "data.tasks: got ('sums',), and data.source is 'task'",
+    ),
+    (
+      dict(_DRAWN, data__tasks=('sums',), data__num_items=20_001),
+      'data.num_items: got 20001; at most 20000 of a task',
+    ),
+    (
+      dict(_DRAWN, data__tasks=('sums',), data__tokenizer=''),
+      "data.tokenizer: empty, and the prompts of 'reasoning_gym' are English",
+    ),
+    (
+      dict(
+        data__mixture=(('reasoning_gym', '', 1.0),),
+        evaluation__source='math',
+        sft__num_steps=0,
+      ),
+      "data.mixture: 'reasoning_gym' has weights of its own: set data.source",
+    ),
+    (
+      dict(
+        _DRAWN,
+        data__tasks=('sums',),
+        evaluation__source='reasoning_gym, aime_2024',
+      ),
+      "evaluation.source: got 'reasoning_gym' in 'reasoning_gym, aime_2024'",
+    ),
+  ],
+)
+def test_tasks_that_a_library_draws(overrides, message, library):
+  (problem,) = _problems(**overrides)
+  assert problem.startswith(message)
+
+
+def test_tasks_to_train_or_only_to_evaluate_on(library):
+  assert not _problems(**_DRAWN, data__tasks=('sums', ('open', 2.0)))
+  assert not _problems(
+    **_ROWS,
+    data__tokenizer=_FOLDER,
+    data__tasks=('sums',),
+    evaluation__source='reasoning_gym',
+  )

@@ -37,6 +37,21 @@ def test_the_default_has_none():
       "trust_region.delta_high: got 0.0; rule 'cppo_soft' divides by it",
     ),
     (
+      dict(trust_region__divergence='certified_tv', trust_region__rule='cppo'),
+      "trust_region.divergence: 'certified_tv' decides D > delta and nothing",
+    ),
+    (
+      dict(
+        trust_region__divergence='certified_tv',
+        trust_region__direction='predictive',
+      ),
+      "trust_region.direction: got 'predictive', which needs the rate of every",
+    ),
+    (
+      dict(trust_region__divergence='certified_tv', sampling__top_k=0),
+      "trust_region.divergence: 'certified_tv' bounds D by the top-K log-probs",
+    ),
+    (
       dict(objective__ratio_floor=2.0, objective__ratio_cap=1.0),
       'objective.ratio_floor: got 2.0; at most objective.ratio_cap=1.0.',
     ),

@@ -1,0 +1,1 @@
+"""GGUF files as models: what a Hugging Face folder of them would hold."""

@@ -1,0 +1,127 @@
+"""Rows without the columns that none of them fills.
+
+Completions are as wide as the limit R, and most end long before it. A part of
+the rows is run at the least of a few widths that holds its longest row, all
+compiled into one program. Rows that are run in several parts are ordered by
+length first, so that like lengths share a part.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from dppo_jax.base import Array
+
+T = TypeVar('T')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LengthBuckets:
+  """Widths that completions are run at.
+
+  Attributes:
+    count: of widths, evenly spaced up to R; 1 runs every part at R.
+    prompt_length: P.
+    group_size: G, rows of a prompt, which adjoin.
+    shared_rows: rows whose prompt is run once, and which stay together; divides
+      the group.
+    by_length: whether rows may be ordered. Statistics of a part, such as the
+      load of experts, would change with the rows in it.
+  """
+
+  count: int
+  prompt_length: int
+  group_size: int
+  shared_rows: int
+  by_length: bool
+
+  def widths(self, num_columns: int) -> tuple[int, ...]:
+    """Widths up to R, in rising order.
+
+    Args:
+      num_columns: R.
+    """
+    count = self.count
+    return tuple(
+      sorted({-(-num_columns * i // count) for i in range(1, count + 1)})
+    )
+
+  def lengths(self, token_mask: Array) -> Array:
+    """Completion columns up to the last token of each row: i32 [B].
+
+    Args:
+      token_mask: bool [B, P + R].
+    """
+    mask = token_mask[:, self.prompt_length :]
+    columns = jnp.arange(1, mask.shape[1] + 1, dtype=jnp.int32)
+    return jnp.max(jnp.where(mask, columns, 0), axis=1)
+
+  @property
+  def reorders(self) -> bool:
+    """Whether `order` is more than the order that rows are in."""
+    return self.count > 1 and self.by_length
+
+  def order(self, token_mask: Array) -> Array:
+    """Numbers of the rows by length, as far as prompts are shared: i32 [B].
+
+    First within each group, then so many rows at once as share a prompt.
+
+    Args:
+      token_mask: bool [B, P + R].
+    """
+    lengths = self.lengths(token_mask).reshape(-1, self.group_size)
+    first = jnp.arange(len(lengths))[:, None] * self.group_size
+    within = jnp.argsort(lengths, axis=1)
+    rows = (first + within).reshape(-1, self.shared_rows)
+    longest = jnp.take_along_axis(lengths, within, axis=1)
+    longest = longest.reshape(-1, self.shared_rows).max(axis=1)
+    return jnp.take(rows, jnp.argsort(longest), axis=0).reshape(-1)
+
+  def run(
+    self, function: Callable[[Any], T], token_mask: Array, rows: Any
+  ) -> tuple[T, Array]:
+    """What a function finds in rows, and the completion columns it ran.
+
+    Args:
+      function: of rows, at any width.
+      token_mask: bool [B, P + R], of the rows.
+      rows: pytree of [B], [B, P + R, …] and [B, R, …] leaves.
+
+    Returns:
+      The result as of rows at the full width: where it has fewer columns, zeros
+      follow. And B times the width, f32 [].
+    """
+    num_rows, num_columns = token_mask.shape
+    num_columns -= self.prompt_length
+    widths = self.widths(num_columns)
+    if len(widths) == 1:
+      return function(rows), jnp.float32(num_rows * num_columns)
+    whole = jax.eval_shape(function, rows)
+
+    def at(width: int) -> Callable[[Any], T]:
+      def run(rows: Any) -> T:
+        short = jax.tree.map(lambda x: _without(x, num_columns - width), rows)
+        return jax.tree.map(_widened, function(short), whole)
+
+      return run
+
+    longest = jnp.max(self.lengths(token_mask))
+    bucket = jnp.searchsorted(jnp.asarray(widths), longest)
+    found = jax.lax.switch(bucket, [at(width) for width in widths], rows)
+    return found, (num_rows * jnp.asarray(widths)[bucket]).astype(jnp.float32)
+
+
+def _without(x: Array, count: int) -> Array:
+  """Rows without their last columns; [B] as it is."""
+  return x if x.ndim == 1 else x[:, : x.shape[1] - count]
+
+
+def _widened(x: Array, like: Any) -> Array:
+  """An array with zeros after it, up to a shape."""
+  if x.shape == like.shape:
+    return x
+  pads = zip(x.shape, like.shape, strict=True)
+  return jnp.pad(x, [(0, whole - size) for size, whole in pads])

@@ -1,0 +1,176 @@
+"""Which implementation of attention runs: the only place that decides.
+
+`attend` is what models call; the contract stands in the package's docstring.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import functools
+import logging
+
+from jax.sharding import Mesh
+
+from dppo_jax.base import Array
+from dppo_jax.models import cpu_bfloat16
+from dppo_jax.models.attention import blockwise, materialised, sharded, splash
+from dppo_jax.models.attention.sources import KeySource
+
+_LOGGER = logging.getLogger(__name__)
+# Queries and keys of a block: on a CPU so few that the scores of all heads stay
+# in its cache.
+_CPU_BLOCK, _BLOCK = 128, 256
+# Queries times keys up to which all scores are held: blocks would cost more.
+_FEW_SCORES = 64 * 64
+# Keys that a decode step reads at once: on a CPU so few that little is read in
+# vain; an accelerator starts each block anew.
+_CPU_DECODE_KEYS, _DECODE_KEYS = 128, 1024
+
+
+def _takes_all(query: Array, sources: Sequence[KeySource]) -> str:
+  del query, sources
+  return ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Implementation:
+  """A way to compute attention.
+
+  Attributes:
+    platforms: that have it; empty for all.
+    run: attention of one device; None where it depends on the platform.
+    refuses: why it does not take a call, or ''.
+  """
+
+  platforms: tuple[str, ...]
+  run: sharded.Attend | None
+  refuses: Callable[[Array, Sequence[KeySource]], str] = _takes_all
+
+
+IMPLEMENTATIONS = {
+  'blockwise': Implementation((), None),
+  'splash': Implementation(('tpu',), splash.attend, splash.refuses),
+  'materialised': Implementation((), materialised.attend),
+}
+# Of long sequences under 'auto'; elsewhere blockwise.
+_BEST = {'tpu': 'splash'}
+
+
+def attend(
+  query: Array,
+  sources: Sequence[KeySource],
+  implementation: str,
+  mesh: Mesh | None,
+) -> Array:
+  """softmax(q k / sqrt(head_dim)) v over all sources together.
+
+  Args:
+    query: [B, Q, H, head_dim].
+    sources: what it sees.
+    implementation: a key of `IMPLEMENTATIONS`, or 'auto': by platform
+      and size.
+    mesh: what rows and heads are laid over; None is one device of those here.
+
+  Returns:
+    [B, Q, H, head_dim] in the dtype of the query; zeros where it sees no key.
+
+  Raises:
+    ValueError: the platform lacks the implementation.
+  """
+  platform = cpu_bfloat16.platform_of(mesh)
+  name = _choose(platform, implementation, query, sources)
+  if name == 'materialised':
+    return materialised.attend(query, sources)
+  alone = mesh is None or mesh.size == 1
+  splits = not alone and sharded.splits(mesh, query, sources)
+  if IMPLEMENTATIONS[name].run is not None and not (alone or splits):
+    _say_once(name, 'rows or heads that the mesh does not divide')
+    name = 'blockwise'
+  run = IMPLEMENTATIONS[name].run
+  if run is None:
+    one_by_one = platform == 'cpu' and (alone or splits)
+    run = functools.partial(_by_blocks, platform, one_by_one)
+  if mesh is not None and splits:
+    return sharded.attend(mesh, run, query, sources)
+  return run(query, sources)
+
+
+def _choose(
+  platform: str,
+  implementation: str,
+  query: Array,
+  sources: Sequence[KeySource],
+) -> str:
+  """Name of the implementation that runs."""
+  check(implementation, platform)
+  width = query.shape[1]
+  longest = max(s.keys.shape[2] for s in sources)
+  if implementation == 'materialised':
+    return implementation
+  if width == 1:
+    few = longest <= _decode_keys(platform)
+    return 'materialised' if few else 'blockwise'
+  name = implementation
+  if name == 'auto':
+    if width * longest <= _FEW_SCORES:
+      return 'materialised'
+    name = _BEST.get(platform, 'blockwise')
+  why = IMPLEMENTATIONS[name].refuses(query, sources)
+  if why:
+    _say_once(name, why)
+    return 'blockwise'
+  return name
+
+
+def check(implementation: str, platform: str) -> None:
+  """Refuses an implementation that the platform lacks.
+
+  Args:
+    implementation: as in `attend`.
+    platform: of `platform_of`.
+
+  Raises:
+    ValueError: it is unknown, or the platform lacks it.
+  """
+  if implementation == 'auto':
+    return
+  if implementation not in IMPLEMENTATIONS:
+    raise ValueError(
+      f'model.attention: unknown {implementation!r}; known: auto,'
+      f' {", ".join(IMPLEMENTATIONS)}.'
+    )
+  platforms = IMPLEMENTATIONS[implementation].platforms
+  if platforms and platform not in platforms:
+    raise ValueError(
+      f'model.attention: {implementation!r} runs on {" and ".join(platforms)},'
+      f' and the devices are {platform}; use auto, or blockwise, which runs'
+      ' everywhere.'
+    )
+
+
+def _by_blocks(
+  platform: str,
+  one_by_one: bool,
+  query: Array,
+  sources: Sequence[KeySource],
+) -> Array:
+  size = _CPU_BLOCK if platform == 'cpu' else _BLOCK
+  decodes = query.shape[1] == 1
+  blocks = blockwise.Blocks(
+    rows=1 if one_by_one else query.shape[0],
+    queries=size,
+    keys=_decode_keys(platform) if decodes else size,
+  )
+  return blockwise.attend(query, sources, blocks)
+
+
+def _decode_keys(platform: str) -> int:
+  return _CPU_DECODE_KEYS if platform == 'cpu' else _DECODE_KEYS
+
+
+@functools.cache
+def _say_once(name: str, why: str) -> None:
+  _LOGGER.warning(
+    'model.attention: %s does not take %s; blockwise attention runs instead.',
+    name,
+    why,
+  )

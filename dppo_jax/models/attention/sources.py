@@ -1,0 +1,63 @@
+"""Keys that queries may see, and the rule of who sees what."""
+
+import flax.struct
+import jax.numpy as jnp
+
+from dppo_jax.base import Array
+
+# The score of a hidden key, finite so that a row of nothing else is no NaN; and
+# one below those of all visible keys.
+HIDDEN_SCORE, LEAST_SCORE = -1e30, -1e29
+
+
+@flax.struct.dataclass
+class KeySource:
+  """Keys and values that a block of queries may see.
+
+  Query (b, i) sees key (e, j), e = b // (B / E), where
+  query_segments[b, i] == key_segments[e, j] != 0, and j <= i if `is_causal`.
+
+  Attributes:
+    keys: [E, kv_heads, S, head_dim], as products read them; E divides the
+      number B of query rows, and consecutive rows share one entry.
+    values: as `keys`.
+    key_segments: i32 [1 or E, S], segment of each key, from 1; 0 hides it.
+    query_segments: i32 [1 or B, 1 or Q], segment that each query sees of this
+      source; 0 sees none.
+    is_causal: columns of the keys are those of the queries, later ones hidden.
+  """
+
+  keys: Array
+  values: Array
+  key_segments: Array
+  query_segments: Array
+  is_causal: bool = flax.struct.field(pytree_node=False)
+
+
+def visible(source: KeySource, num_rows: int, width: int) -> Array:
+  """Who sees what: bool [1 or E, 1 or B / E, 1 or Q, S].
+
+  Args:
+    source: the keys.
+    num_rows: B.
+    width: Q.
+  """
+  entries, size = source.keys.shape[0], source.keys.shape[2]
+  seen, sought = source.key_segments, source.query_segments
+  rows, columns = sought.shape
+  if rows > 1:
+    sought = sought.reshape(entries, num_rows // entries, columns)
+  else:
+    sought = sought[:, None]
+  mask = sees(sought[..., None], seen[:, None, None])
+  if source.is_causal:
+    mask &= jnp.tril(jnp.ones((1, 1, width, size), bool))
+  return mask
+
+
+def sees(query_segments: Array, key_segments: Array) -> Array:
+  """Whether segments match, ids broadcast against each other: bool."""
+  shape = jnp.broadcast_shapes(query_segments.shape, key_segments.shape)
+  sought = jnp.broadcast_to(query_segments, shape)
+  seen = jnp.broadcast_to(key_segments, shape)
+  return (sought == seen) & (seen != 0)

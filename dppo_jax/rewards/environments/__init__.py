@@ -1,0 +1,1 @@
+"""Environments: what a policy talks to, turn by turn, and its rewards."""

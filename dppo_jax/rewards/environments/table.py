@@ -1,0 +1,17 @@
+"""The environments of this package, by name.
+
+Each is a pure function of (message, state, example, seed), bounded in time and
+memory, so that it may run in the trainer's process.
+"""
+
+from typing import TYPE_CHECKING
+
+from dppo_jax.rewards.environments import calculator, guessing
+
+if TYPE_CHECKING:  # It imports JAX, which a worker process must not.
+  from dppo_jax.base import Environment
+
+ENVIRONMENTS: 'dict[str, Environment]' = {
+  'guessing': guessing.guessing,
+  'calculator': calculator.calculator,
+}

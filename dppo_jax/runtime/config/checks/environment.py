@@ -1,0 +1,53 @@
+"""Problems of section `environment` of a config."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dppo_jax.rewards.environments.pool import check_environment
+
+
+def find_problems(config: Mapping[str, Any]) -> Iterator[str]:
+  """What does not go with conversations, a sentence each.
+
+  Args:
+    config: plain nested dicts with the keys of configs/default.py.
+  """
+  section, sampling = config['environment'], config['sampling']
+  name = section['name']
+  if not name:
+    return
+  try:
+    check_environment(name, config['rewards']['num_workers'])
+  except ValueError as error:
+    yield str(error)
+  if config['rewards']['verifier'].strip() != 'none':
+    yield (
+      f'rewards.verifier: got {config["rewards"]["verifier"]!r}; the'
+      f" environment {name!r} gives the rewards, so set it to 'none'."
+    )
+  if config['rewards']['model']:
+    yield (
+      f'rewards.model: got {config["rewards"]["model"]!r}; a reward model reads'
+      f' one answer, and environment.name is {name!r}; leave one of them out.'
+    )
+  for key, why in (
+    ('lag', 'conversations are sampled from the current parameters'),
+    ('num_slots', 'all conversations are decoded at once'),
+  ):
+    if sampling[key]:
+      yield (
+        f'sampling.{key}: got {sampling[key]}; {why}; set it to 0, or'
+        " environment.name to ''."
+      )
+  if sampling['stop_strings']:
+    yield (
+      f'sampling.stop_strings: got {tuple(sampling["stop_strings"])!r}; a turn'
+      ' ends with an end token; leave it at ().'
+    )
+  limit = sampling['max_completion_length']
+  if section['max_turn_length'] > limit:
+    yield (
+      f'environment.max_turn_length: got {section["max_turn_length"]}; at most'
+      f' sampling.max_completion_length={limit}, which holds all turns and'
+      ' replies of a conversation.'
+    )

@@ -1,0 +1,139 @@
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dppo_jax import parallel
+from dppo_jax.base import TrainState
+from dppo_jax.learner import loss as loss_lib
+from dppo_jax.learner import metrics as metrics_lib
+from dppo_jax.learner import state as state_lib
+from dppo_jax.learner import train_step as step_lib
+from dppo_jax.models.policy import make_policy
+from tests.support import factories
+
+_WIDTH, _LENGTH, _GROUP, _NUM_GROUPS = 5, 9, 2, 8
+_BUCKETS = factories.length_buckets(
+  count=2, group_size=_GROUP, shared_rows=_GROUP
+)
+
+
+@pytest.mark.parametrize(
+  ('count', 'expected'),
+  [(1, (10,)), (3, (4, 7, 10)), (4, (3, 5, 8, 10)), (99, range(1, 11))],
+)
+def test_widths_rise_to_the_limit(count, expected):
+  buckets = factories.length_buckets(count=count)
+  assert buckets.widths(10) == tuple(expected)
+
+
+def _mask(lengths, prompt_length=5, num_columns=8):
+  mask = np.arange(num_columns) < np.array(lengths)[:, None]
+  return np.pad(mask, ((0, 0), (prompt_length, 0)))
+
+
+@pytest.mark.parametrize(
+  ('shared_rows', 'expected'),
+  [
+    (1, [2, 1, 5, 7, 4, 3, 6, 0]),
+    (2, [2, 1, 5, 7, 4, 6, 3, 0]),
+    (4, [5, 7, 4, 6, 2, 1, 3, 0]),
+  ],
+)
+def test_rows_of_a_prompt_stay_together(shared_rows, expected):
+  buckets = factories.length_buckets(
+    count=2, group_size=4, shared_rows=shared_rows
+  )
+  mask = _mask([8, 1, 0, 5, 4, 2, 6, 3])
+  np.testing.assert_array_equal(buckets.order(mask), expected)
+
+
+@pytest.mark.parametrize(
+  ('lengths', 'width'), [([0, 0], 3), ([3, 1], 3), ([4, 0], 6), ([8, 8], 8)]
+)
+def test_rows_are_run_at_the_least_width_that_holds_them(lengths, width):
+  buckets = factories.length_buckets(count=3)
+  rows = {
+    'all': np.ones((2, 13)),
+    'completion': np.ones((2, 8, 2)),
+    'row': np.ones(2),
+  }
+  found, columns = jax.jit(
+    lambda mask, rows: buckets.run(lambda x: (x, jnp.sum(x['all'])), mask, rows)
+  )(_mask(lengths), rows)
+  (got, total) = found
+  assert float(total) == 2 * (5 + width)
+  assert float(columns) == 2 * width
+  np.testing.assert_array_equal(
+    got['completion'][..., 0], np.arange(8) < np.full((2, 1), width)
+  )
+  assert got['all'].shape == (2, 13)
+  np.testing.assert_array_equal(got['row'], [1, 1])
+
+
+def _step(mesh, buckets, num_microbatches, rule):
+  """(state, metrics, record) after one batch."""
+  config = factories.transformer_config(num_layers=1)
+  policy = make_policy(config, mesh)
+  optimizer = optax.apply_if_finite(optax.sgd(0.1), 1)
+  params = factories.make_params(config)
+  learner = step_lib.Learner(
+    functools.partial(
+      loss_lib.policy_loss,
+      policy,
+      factories.vocabulary_config(mesh),
+      factories.loss_config(
+        shared_rows=_GROUP, entropy_coefficient=0.01, rule=rule
+      ),
+    ),
+    functools.partial(metrics_lib.trust_region_metrics, num_minibatches=1),
+    optimizer,
+    factories.step_config(
+      num_microbatches=num_microbatches, group_size=_GROUP, buckets=buckets
+    ),
+    mesh,
+  )
+  state = TrainState(
+    step=np.zeros((), np.int32),
+    params=params,
+    opt_state=optimizer.init(params),
+    key=jax.random.PRNGKey(0),
+  )
+  batch = factories.make_batch(_NUM_GROUPS, _GROUP, _WIDTH, _LENGTH)
+  # Four groups are short, and one row has no token.
+  short = np.arange(_WIDTH + _LENGTH) < _WIDTH + 2
+  keep = np.ones((_NUM_GROUPS * _GROUP, _WIDTH + _LENGTH), bool)
+  keep[2:10] = short
+  keep[3, _WIDTH:] = False
+  batch = dataclasses.replace(
+    batch,
+    token_mask=batch.token_mask & keep,
+    completion_mask=batch.completion_mask & keep,
+  )
+  shardings = state_lib.state_shardings(policy, optimizer, mesh)
+  step = step_lib.compile_train_step(learner, shardings, recorded=True)
+  return step(jax.device_put(state, shardings), batch), batch
+
+
+@pytest.mark.parametrize(
+  ('rule', 'axes'), [('divergence', (1, 1, 1)), ('trm_max', (2, 2, 2))]
+)
+def test_a_step_is_that_of_the_padded_rows(rule, axes):
+  one = factories.one_device_mesh()
+  plain, batch = _step(one, factories.length_buckets(), 1, rule)
+  mesh = parallel.make_mesh(*axes, jax.devices()[: math.prod(axes)])
+  got, _ = _step(mesh, _BUCKETS, 2, rule)
+  share = 'throughput/useful_token_share'
+  shares = [float(metrics.pop(share)) for _, metrics, _ in (plain, got)]
+  tokens = batch.completion_mask.sum()
+  assert shares[0] == pytest.approx(tokens / (_GROUP * _NUM_GROUPS * _LENGTH))
+  assert shares[1] > shares[0]
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, atol=1e-6, rtol=1e-5),
+    *jax.device_get((got, plain)),
+  )
