@@ -13,7 +13,16 @@ from jax._src import lru_cache
 from jax._src.interpreters import mlir
 import pytest
 
-from tests.support import cpu_time, examples, mutations, runs, slow
+from dppo_jax.runtime import iteration
+from dppo_jax.runtime.programs import compiled, parts
+from tests.support import (
+  cpu_time,
+  examples,
+  mutations,
+  programs,
+  runs,
+  slow,
+)
 
 _BUSY = """
 import subprocess, sys, time
@@ -122,6 +131,25 @@ def test_thorough_tests_draw_more():
     200 if examples.THOROUGH else 10
   )
   assert examples.examples(10).derandomize
+
+
+def test_runs_share_programs_of_what_does_not_differ(monkeypatch):
+  def made(**overrides):
+    experiment = runs.experiment(runs.config(**overrides))
+    with programs.shared():
+      model = parts.assemble_model(experiment)
+      sampler = compiled.compile_sampler(model, experiment.sampling)
+      return model, sampler, iteration.compile_step(experiment, model)
+
+  first, again = made(), made(seed=1, checkpoints__keep=1)
+  assert all(a is b for a, b in zip(first, again, strict=True))
+  other_rule = made(trust_region__rule='none')
+  same = [a is b for a, b in zip(first, other_rule, strict=True)]
+  assert same == [True, True, False]
+  assert made(sampling__temperature=0.5)[1] is not first[1]
+  assert made(model__d_ff=48)[0] is not first[0]
+  monkeypatch.setattr(compiled, 'compile_sampler', lambda *args: 'a spy')
+  assert made()[1] == 'a spy'
 
 
 def test_a_thread_lowers_in_one_context():
