@@ -58,17 +58,20 @@ def test_rows_of_a_prompt_stay_together(shared_rows, expected):
 )
 def test_rows_are_run_at_the_least_width_that_holds_them(lengths, width):
   buckets = factories.length_buckets(count=3)
-  rows = {
+  mask = _mask(lengths)
+  rows = factories.make_batch(1, 2, 5, 8)
+  rows = dataclasses.replace(rows, token_mask=mask)
+  others = {
     'all': np.ones((2, 13)),
     'completion': np.ones((2, 8, 2)),
     'row': np.ones(2),
   }
-  found, columns = jax.jit(
-    lambda mask, rows: buckets.run(lambda x: (x, jnp.sum(x['all'])), mask, rows)
-  )(_mask(lengths), rows)
-  (got, total) = found
-  assert float(total) == 2 * (5 + width)
-  assert float(columns) == 2 * width
+  run = buckets.shortened(
+    lambda rows, x: (x, jnp.sum(x['all']), jnp.asarray(rows.tokens.shape[1]))
+  )
+  got, total, num_columns = jax.jit(run)(rows, others)
+  assert float(total) == 2 * int(num_columns) == 2 * (5 + width)
+  assert float(buckets.columns(mask)) == 2 * width
   np.testing.assert_array_equal(
     got['completion'][..., 0], np.arange(8) < np.full((2, 1), width)
   )

@@ -205,7 +205,10 @@ class RolloutQueue:
     )
     prompts = Prompts(**fields)
     weights = self._weight_sync.abstract_weights
-    rollout = jax.eval_shape(self._sample, weights, prompts, state.key)
+    if isinstance(self._sample, conversations.ConversationSampler):
+      rollout = self._sample.shapes(weights, prompts, state.key)
+    else:
+      rollout = jax.eval_shape(self._sample, weights, prompts, state.key)
     head: Any = None
     if self._copy_head is not None:
       head = jax.eval_shape(self._copy_head, weights)

@@ -151,6 +151,25 @@ class ConversationSampler:
       state = self._resume(weights, state, self._told(told, len(rows)), key)
     return self._rollout(rows, state, prompts, turn)
 
+  def shapes(self, params: Params, prompts: Prompts, key: Array) -> Rollout:
+    """Shapes and dtypes of a rollout, for arrays or for shapes."""
+    given = (self._parts.base, params, prompts, key)
+    _, state = jax.eval_shape(self._start, *given)
+    rollout: Any = jax.eval_shape(self._sampler.to_rollout, state, prompts)
+    columns, rows = rollout.tokens.shape, rollout.truncated.shape
+
+    def of(shape: tuple[int, ...], dtype: Any) -> Any:
+      return jax.ShapeDtypeStruct(shape, dtype)
+
+    found = Conversations(
+      turn=of(columns, jnp.int32),
+      reward=of(rows, jnp.float32),
+      reason=of((*rows, _REASON_BYTES), jnp.uint8),
+      replies_cut=of(rows, jnp.int32),
+      malformed=of(rows, jnp.int32),
+    )
+    return dataclasses.replace(rollout, conversation=found)
+
   def _open(self, prompts: Prompts, key: Array) -> list[_Conversation]:
     """B conversations; those of a prompt have one seed."""
     examples = self._stream.examples(prompts.example_id)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -237,8 +238,9 @@ def _run(settings, folder):
 
 @pytest.mark.slow
 def test_a_run_killed_while_a_tool_runs_resumes_bit_for_bit(scripted, tmp_path):
-  settings = _settings(checkpoints__every_n_steps=1)
-  settings.num_steps = 3
+  # With a lag, a checkpoint holds the conversations of the next step.
+  settings = _settings(checkpoints__every_n_steps=1, sampling__lag=1)
+  settings.num_steps = 4
   seen = []
 
   def counting(message, state, example, seed):
@@ -247,8 +249,8 @@ def test_a_run_killed_while_a_tool_runs_resumes_bit_for_bit(scripted, tmp_path):
 
   scripted(counting)
   _run(settings, tmp_path / 'whole')
-  # In a later turn of the second step or so.
-  last = next(i for i in range(len(seen) * 2 // 3, 0, -1) if seen[i])
+  # In a later turn of the third step or so.
+  last = next(i for i in range(len(seen) * 4 // 5, 0, -1) if seen[i])
   calls = iter(range(last))
 
   def dying(*arguments):
@@ -259,7 +261,7 @@ def test_a_run_killed_while_a_tool_runs_resumes_bit_for_bit(scripted, tmp_path):
   scripted(dying)
   with pytest.raises(_Killed):
     _run(settings, tmp_path / 'killed')
-  assert 0 < runs.last_step(tmp_path / 'killed') < 3
+  assert 0 < runs.last_step(tmp_path / 'killed') < 4
   scripted(_scripted)
   _run(settings, tmp_path / 'killed')
   runs.assert_same(tmp_path / 'killed', tmp_path / 'whole', settings)
@@ -271,6 +273,18 @@ def test_a_run_killed_while_a_tool_runs_resumes_bit_for_bit(scripted, tmp_path):
   assert np.dot(shares, means) == pytest.approx(row['rewards/mean'])
   assert 0.0 < row['rollout/told_share'] < 1.0
   assert f'trust_region/fraction_masked_turn_{_TURNS}' in row
+
+
+def test_shapes_are_those_of_a_rollout(scripted):
+  sampler, params, parts, _ = _sampler(range(1, 8))
+  found = sampler.shapes(params, parts.prompts.batch(0), _KEY)
+  rollout, *_ = _sample()
+  jax.tree.map(
+    lambda shape, leaf: chex.assert_shape(leaf, shape.shape), found, rollout
+  )
+  assert jax.tree.map(lambda leaf: leaf.dtype, found) == jax.tree.map(
+    lambda leaf: leaf.dtype, rollout
+  )
 
 
 def test_an_environment_must_be_open():

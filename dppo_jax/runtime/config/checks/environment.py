@@ -30,15 +30,11 @@ def find_problems(config: Mapping[str, Any]) -> Iterator[str]:
       f'rewards.model: got {config["rewards"]["model"]!r}; a reward model reads'
       f' one answer, and environment.name is {name!r}; leave one of them out.'
     )
-  for key, why in (
-    ('lag', 'conversations are sampled from the current parameters'),
-    ('num_slots', 'all conversations are decoded at once'),
-  ):
-    if sampling[key]:
-      yield (
-        f'sampling.{key}: got {sampling[key]}; {why}; set it to 0, or'
-        " environment.name to ''."
-      )
+  if sampling['num_slots']:
+    yield (
+      f'sampling.num_slots: got {sampling["num_slots"]}; all conversations are'
+      " decoded at once; set it to 0, or environment.name to ''."
+    )
   if sampling['stop_strings']:
     yield (
       f'sampling.stop_strings: got {tuple(sampling["stop_strings"])!r}; a turn'
