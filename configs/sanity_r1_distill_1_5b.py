@@ -40,6 +40,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.sampling.max_completion_length = 8000 - 1024
   config.learner.num_minibatches = 4
   config.learner.num_microbatches = 16
+  config.learner.length_buckets = 4
   published.evaluate_on_aime(config, (2024,), num_samples=32)
   config.evaluation.every_n_steps = 50
   return thresholds.apply(config, 'sanity_r1_distill_1_5b', preset)

@@ -328,7 +328,7 @@ class LossFn(Protocol):
   """
 
   def __call__(
-    self, params: Params, batch: Any, weights: Array, shared: Any, /
+    self, params: Params, batch: Any, weights: Array, /, shared: Any
   ) -> tuple[Array, Any]: ...
 
 

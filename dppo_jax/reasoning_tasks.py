@@ -145,6 +145,9 @@ def find_problems(entries: Sequence[Any]) -> Iterator[str]:
       if (task.name, task.parameters) in seen:
         yield f'data.tasks: {task.name!r} occurs twice; add its weights up.'
       seen.append((task.name, task.parameters))
+      if task.name in REFUSED:
+        yield f'data.tasks: {task.name!r} is refused: {REFUSED[task.name]}.'
+        continue
       configure(task.name, task.parameters)
     except ValueError as error:
       yield str(error)
@@ -190,12 +193,10 @@ def configure(name: str, parameters: Mapping[str, Any]) -> Any:
       curriculum knows, and others replace those.
 
   Raises:
-    ValueError: no such task, a task of `REFUSED`, no such parameter, or a
-      value that the task does not take.
+    ValueError: no such task, no such parameter, or a value that the task does
+      not take.
   """
   tables = library()
-  if name in REFUSED:
-    raise ValueError(f'data.tasks: {name!r} is refused: {REFUSED[name]}.')
   if name not in tables.DATASETS:
     raise ValueError(f'data.tasks: unknown {name!r}{suggest(name, names())}')
   kind = tables.DATASETS[name][1]

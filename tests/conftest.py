@@ -6,6 +6,7 @@ little as it can, which changes roundings and no rule. `make test-thorough` sets
 tests draw twenty times as many examples.
 """
 
+import collections
 import gc
 import os
 import pathlib
@@ -30,8 +31,9 @@ os.environ['XLA_FLAGS'] = ' '.join(
 ).strip()
 
 import jax
+import pytest
 
-from tests.support import compilation, examples
+from tests.support import compilation, examples, slow
 
 _CACHE = pathlib.Path(
   os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
@@ -49,6 +51,14 @@ examples.load_profile()
 
 
 def pytest_collection_modifyitems(items):
-  """Files with slow tests first: one last would keep one worker alone."""
-  slow = {i.path for i in items if i.get_closest_marker('slow')}
-  items.sort(key=lambda item: item.path not in slow)
+  """Marks the slow tests; files with most of them first, as one runs in one.
+
+  A slow file that is last would keep one worker alone.
+  """
+  listed, of_file = slow.read(), collections.Counter()
+  for test, seconds in listed.items():
+    of_file[test.partition('::')[0]] += seconds
+  for item in items:
+    if slow.function(item.nodeid) in listed:
+      item.add_marker(pytest.mark.slow)
+  items.sort(key=lambda item: -of_file[item.nodeid.partition('::')[0]])

@@ -70,6 +70,21 @@ def test_commands_parse(page):
       commands.parse(command)
 
 
+def test_the_cookbook_parses_with_the_config_that_it_shows(tmp_path):
+  page = _PAGES['docs/guides/cookbook.md']
+  (config,) = _fences(page, 'py')
+  path = tmp_path / 'sums.py'
+  path.write_text(config[2])
+  found = commands.find('\n'.join(block[2] for block in _fences(page, 'sh')))
+  assert len(found) >= 8
+  for command in found:
+    arguments = [
+      text.replace('--config=sums.py', f'--config={path}')
+      for text in command.arguments
+    ]
+    commands.parse(command._replace(arguments=arguments))
+
+
 def _docstring(path):
   return ast.get_docstring(ast.parse((_ROOT / path).read_text())) or ''
 

@@ -295,7 +295,7 @@ def _lines(
     if 'error' in found:
       raise ValueError(
         f'data.tasks: drawing item {count} of {task.label!r} with'
-        f' {dict(task.parameters)} failed: {found["error"]}.'
+        f' {dict(task.parameters)} failed: {str(found["error"]).rstrip(".")}.'
       )
     count += 1
     yield found

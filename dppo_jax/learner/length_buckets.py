@@ -8,6 +8,7 @@ length first, so that like lengths share a part.
 
 from collections.abc import Callable
 import dataclasses
+import functools
 from typing import Any, TypeVar
 
 import jax
@@ -80,38 +81,51 @@ class LengthBuckets:
     longest = longest.reshape(-1, self.shared_rows).max(axis=1)
     return jnp.take(rows, jnp.argsort(longest), axis=0).reshape(-1)
 
-  def run(
-    self, function: Callable[[Any], T], token_mask: Array, rows: Any
-  ) -> tuple[T, Array]:
-    """What a function finds in rows, and the completion columns it ran.
+  def columns(self, token_mask: Array) -> Array:
+    """Completion columns that rows are run at, all rows together: f32 [].
 
     Args:
-      function: of rows, at any width.
       token_mask: bool [B, P + R], of the rows.
-      rows: pytree of [B], [B, P + R, …] and [B, R, …] leaves.
-
-    Returns:
-      The result as of rows at the full width: where it has fewer columns, zeros
-      follow. And B times the width, f32 [].
     """
     num_rows, num_columns = token_mask.shape
-    num_columns -= self.prompt_length
-    widths = self.widths(num_columns)
-    if len(widths) == 1:
-      return function(rows), jnp.float32(num_rows * num_columns)
-    whole = jax.eval_shape(function, rows)
+    widths = self.widths(num_columns - self.prompt_length)
+    width = jnp.asarray(widths)[self._bucket(token_mask, widths)]
+    return (num_rows * width).astype(jnp.float32)
 
-    def at(width: int) -> Callable[[Any], T]:
-      def run(rows: Any) -> T:
-        short = jax.tree.map(lambda x: _without(x, num_columns - width), rows)
-        return jax.tree.map(_widened, function(short), whole)
+  def shortened(self, function: Callable[..., T]) -> Callable[..., T]:
+    """The function, run at the least width that holds its rows.
+
+    Where the result has fewer columns than at the full width, zeros follow.
+
+    Args:
+      function: at any width, of a pytree with a `token_mask` and of others;
+        their leaves are [B], [B, P + R, …] and [B, R, …].
+    """
+    if self.count == 1:
+      return function
+    return functools.partial(self._run, function)
+
+  def _run(self, function: Callable[..., T], rows: Any, *others: Any) -> T:
+    num_columns = rows.token_mask.shape[1] - self.prompt_length
+    widths = self.widths(num_columns)
+    whole = jax.eval_shape(function, rows, *others)
+
+    def at(width: int) -> Callable[..., T]:
+      def run(*leaves: Any) -> T:
+        short = jax.tree.map(lambda x: _without(x, num_columns - width), leaves)
+        return jax.tree.map(_widened, function(*short), whole)
 
       return run
 
+    bucket = self._bucket(rows.token_mask, widths)
+    return jax.lax.switch(
+      bucket, [at(width) for width in widths], rows, *others
+    )
+
+  def _bucket(self, token_mask: Array, widths: tuple[int, ...]) -> Array:
+    """Index of the least width that holds the longest row: i32 []."""
     longest = jnp.max(self.lengths(token_mask))
-    bucket = jnp.searchsorted(jnp.asarray(widths), longest)
-    found = jax.lax.switch(bucket, [at(width) for width in widths], rows)
-    return found, (num_rows * jnp.asarray(widths)[bucket]).astype(jnp.float32)
+    return jnp.searchsorted(jnp.asarray(widths), longest)
 
 
 def _without(x: Array, count: int) -> Array:

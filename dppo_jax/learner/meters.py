@@ -8,6 +8,8 @@ Of the K recorded log-probs of every token, so that they cost no product:
   certificate  where bounds of the exact TV lie on one side of delta
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 
 from dppo_jax.base import Array, Movement, TokenStats
@@ -52,7 +54,8 @@ def measure(
   """
   found: dict[str, Array] = {}
   if config.anchor == 'rollout':
-    weight_fn = candidate_weights(config, context, movement, sums)
+    weighed = _as_trained(config)
+    weight_fn = candidate_weights(weighed, context, movement, sums)
     found |= zip(_DRIFT, drift(weight_fn, anchor, current), strict=True)
   rate = movement.rate
   if rate is None:
@@ -65,6 +68,18 @@ def measure(
     )
     found[_DECIDED] = (lower > delta) | (upper <= delta)
   return {name: value.astype(jnp.float32) for name, value in found.items()}
+
+
+def _as_trained(config: LossConfig) -> LossConfig:
+  """The loss, by which candidates are weighed as a sampled token would be.
+
+  With centering off that is with M(v), where the rule is of single tokens: the
+  drift is that of what is trained. Centering takes off what it is told to.
+  """
+  of_tokens = TRUST_REGIONS[config.rule].scope == 'token'
+  if config.centering == 'off' and of_tokens:
+    return dataclasses.replace(config, centering_mask='candidate')
+  return config
 
 
 def drift(
@@ -87,12 +102,17 @@ def estimated_rate(
   config: LossConfig, tokens: Array, anchor: TokenStats, current: TokenStats
 ) -> Array:
   """Rate of the Top-K divergence in the unit of the configured one: [...]."""
-  unit = divergences.DIVERGENCES[config.divergence].unit
-  tv = unit == 'probability'
-  rate = divergences.TV_RATE if tv else divergences.KL_RATE
+  row = divergences.DIVERGENCES[top_k_relative(config.divergence)]
+  rate = row.rate or divergences.KL_RATE
   sums = estimate_sums(config, rate, tokens, anchor, current)
   mu, pi = jnp.exp(anchor.log_probs), jnp.exp(current.log_probs)
   return rate.combine(mu, pi, *sums)
+
+
+def top_k_relative(divergence: str) -> str:
+  """Name of the Top-K divergence in the unit of another."""
+  unit = divergences.DIVERGENCES[divergence].unit
+  return 'topk_tv' if unit == 'probability' else 'topk_kl'
 
 
 def disagree(

@@ -134,10 +134,7 @@ def by_parts(
     score_part: of the rows of a part.
     rollout: all rows.
   """
-
-  def run(part: Rollout) -> TokenStats:
-    return buckets.run(score_part, part.token_mask, part)[0]
-
+  run = buckets.shortened(score_part)
   if count == 1:
     return run(rollout)
   order = None

@@ -172,24 +172,22 @@ def _update(
   config, buckets = learner.config, learner.config.buckets
   mask = minibatch.completion_mask[:, config.prompt_length :]
   weights = aggregation_weights(mask, config.aggregation, config.length_norm)
-  differentiate = jax.value_and_grad(learner.loss_fn, has_aux=True)
-
-  def run(part: tuple[Any, Array]) -> tuple[Any, Array]:
-    return buckets.run(
-      lambda part: differentiate(params, *part, shared),
-      part[0].token_mask,
-      part,
+  differentiate = buckets.shortened(
+    functools.partial(
+      jax.value_and_grad(learner.loss_fn, has_aux=True), params, shared=shared
     )
-
+  )
   part = minibatch, weights
   if config.num_microbatches == 1:
-    ((loss, record), gradients), columns = run(part)
+    (loss, record), gradients = differentiate(*part)
+    columns = buckets.columns(minibatch.token_mask)
   else:
 
     def add_part(
       carry: tuple[Params, Array], part: tuple[Any, Array]
     ) -> tuple[tuple[Params, Array], Any]:
-      ((loss, record), gradients), columns = run(part)
+      (loss, record), gradients = differentiate(*part)
+      columns = buckets.columns(part[0].token_mask)
       total = jax.tree.map(jnp.add, carry, (gradients, loss))
       return total, (record, columns)
 

@@ -270,7 +270,11 @@ class _Pass:
 
     def measure_few() -> Array:
       (rows,) = jnp.nonzero(undecided, size=few, fill_value=0)
-      some = jax.tree.map(lambda leaf: leaf[rows], (tokens, anchor, chunk))
+
+      def of_rows(leaf: Array) -> Array:
+        return leaf[rows]
+
+      some = jax.tree.map(of_rows, (tokens, anchor, chunk))
       return jnp.zeros_like(lower).at[rows].set(measure(*some))
 
     count = jnp.sum(undecided)

@@ -10,10 +10,12 @@ from typing import Any
 import jax
 from jax.extend import backend
 
+from dppo_jax import reasoning_tasks
 from dppo_jax.commands import entry_points, keys
 from dppo_jax.planning import missing_files
 from dppo_jax.planning.memory import memory, peak, show_bytes
 from dppo_jax.runtime.config.build import build_experiment
+from dppo_jax.runtime.config.checks.data import LIBRARY
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.reporting import header
@@ -118,7 +120,12 @@ def build(config: Any, num_devices: int) -> Experiment:
   if missing_files.has_tokenizer(wanted):
     return experiment
   resolved = json.loads(json.dumps(wanted))
-  return dataclasses.replace(experiment, resolved=resolved)
+  data = dataclasses.replace(
+    experiment.data,
+    source=wanted['data']['source'],
+    tasks=reasoning_tasks.parse(wanted['data']['tasks']),
+  )
+  return dataclasses.replace(experiment, resolved=resolved, data=data)
 
 
 def have_devices(mesh: dict[str, int], wanted: int) -> int:
@@ -142,6 +149,8 @@ def _with_words(config: Any) -> Any:
     return config
   other: Any = config.copy_and_resolve_references()
   other.data.update(tokenizer='', chat_template=False, system_prompt='')
+  if other.data.source == LIBRARY:  # No run reads it with words alone.
+    other.data.update(source='gsm8k', tasks=())
   return other
 
 

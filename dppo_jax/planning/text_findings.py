@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from dppo_jax.planning.findings import ERROR, OK, WARNING, Finding
+from dppo_jax.rewards import library_scores
 from dppo_jax.rewards.answers.extraction import parse_extraction
 from dppo_jax.rewards.pool import parse_verifier
 from dppo_jax.rewards.references import Unverifiable
@@ -158,6 +159,9 @@ def check_extraction(experiment: Experiment) -> Finding:
   check, rewards = 'extraction', experiment.rewards
   names = [term.name for term in parse_verifier(rewards.verifier, 1)]
   readers = [name for name in names if name in ('math', 'numeric')]
+  if experiment.data.chat_template:
+    # A chat answers in sentences; a plain prompt may end where a number goes.
+    readers += [name for name in names if name in library_scores.NAMES]
   made = experiment.data.source == TASK and not experiment.data.mixture
   if not readers or made or parse_extraction(rewards.extraction) != ('whole',):
     return Finding(OK, check, f'{rewards.verifier} of {rewards.extraction}')
@@ -166,7 +170,8 @@ def check_extraction(experiment: Experiment) -> Finding:
     check,
     f'{readers[0]} reads the full completion, and a model writes more than'
     ' its answer: then nothing is right',
-    "set rewards.extraction=boxed, or 'boxed, hashes' as the prompts ask.",
+    "set rewards.extraction=boxed, or 'boxed, hashes', 'answer_tag' as the"
+    ' prompts ask.',
   )
 
 

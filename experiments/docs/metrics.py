@@ -127,8 +127,9 @@ METRICS = {
   'drift/coefficient_sum': Metric(
     '1',
     'sum of the coefficients c of Top-K score centering over the K recorded'
-    ' tokens, also with centering off: the mass that the mean of the weighted'
-    ' score moves into (+) or out of (-) them; mean over tokens',
+    ' tokens, also with centering off (then of the weights with M, for a rule'
+    ' of single tokens): the mass that the mean of the weighted score moves'
+    ' into (+) or out of (-) them; mean over tokens',
   ),
   'drift/coefficient_abs': Metric(
     '1', 'sum of |c|: 0 where the weighted score has no mean'

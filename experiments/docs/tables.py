@@ -216,12 +216,7 @@ def _models() -> tuple[tuple[str, ...], Rows]:
       if folder:
         readers.setdefault(folder, []).append(name)
   return ('recipe', 'command'), (
-    (
-      _code(names),
-      _code(
-        [downloads.model_command('/'.join(folder.split('/')[-2:]), folder)]
-      ),
-    )
+    (_code(names), _code([downloads.advice(folder).removeprefix('get it: ')]))
     for folder, names in readers.items()
   )
 

@@ -7,15 +7,17 @@ sign-flip test of the mean, corrected by Holm over the methods of a mismatch
 is more by .05, 'opposite' less by .05, 'not reproduced' alike within .05.
 """
 
+from typing import Any
+
 from dppo_jax.configs import stale_digits
 from dppo_jax.experiments.figures import papers, settings
 from dppo_jax.experiments.figures.harness import command, fair
 from dppo_jax.experiments.figures.harness.figure import Figure
 
 
-def _config():
+def _config() -> Any:
   """Four updates a batch: the sampler's mismatch dominates staleness."""
-  config = stale_digits.get_config()
+  config: Any = stale_digits.get_config()
   config.num_steps = 40
   config.learner.num_minibatches = 4
   config.optimizer.learning_rate = 3e-4
@@ -30,7 +32,7 @@ FIGURE = Figure(
   paper='no paper',
   claim='each successor claims to earn more than DPPO; replications conflict.',
   variants=fair.variants(),
-  tiers=settings.tiers(_config, 'DPPO-Binary-TV | noise | addition'),
+  tiers=settings.tiers(_config, 'DPPO-Binary-TV | noise | sort'),
   rows=fair.rows,
   panels=fair.panels_of,
   judge=fair.judge,

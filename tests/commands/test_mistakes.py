@@ -13,7 +13,7 @@ _FLAGS = ('config', 'dry_run', 'extend', 'num_devices', 'workdir')
     ('Train', "unknown command 'Train'; did you mean 'train'?"),
     ('select-problems', "unknown command 'select-problems'; did you mean 'sel"),
     ('--config=tiny', 'a command comes before its flags: dppo train --config='),
-    ('xyzzy', "unknown command 'xyzzy'. Known: bench.head, "),
+    ('xyzzy', "unknown command 'xyzzy'. Known: before_after, bench.head, "),
     ('tables', 'tables writes pages of the repository, which an installed'),
   ],
 )

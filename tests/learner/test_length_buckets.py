@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -7,14 +8,16 @@ import numpy as np
 import optax
 import pytest
 
+from dppo_jax import parallel
 from dppo_jax.base import TrainState
 from dppo_jax.learner import loss as loss_lib
 from dppo_jax.learner import metrics as metrics_lib
+from dppo_jax.learner import state as state_lib
 from dppo_jax.learner import train_step as step_lib
 from dppo_jax.models.policy import make_policy
 from tests.support import factories
 
-_WIDTH, _LENGTH, _GROUP, _NUM_GROUPS = 5, 9, 2, 6
+_WIDTH, _LENGTH, _GROUP, _NUM_GROUPS = 5, 9, 2, 8
 _BUCKETS = factories.length_buckets(
   count=2, group_size=_GROUP, shared_rows=_GROUP
 )
@@ -55,17 +58,20 @@ def test_rows_of_a_prompt_stay_together(shared_rows, expected):
 )
 def test_rows_are_run_at_the_least_width_that_holds_them(lengths, width):
   buckets = factories.length_buckets(count=3)
-  rows = {
+  mask = _mask(lengths)
+  rows = factories.make_batch(1, 2, 5, 8)
+  rows = dataclasses.replace(rows, token_mask=mask)
+  others = {
     'all': np.ones((2, 13)),
     'completion': np.ones((2, 8, 2)),
     'row': np.ones(2),
   }
-  found, columns = jax.jit(
-    lambda mask, rows: buckets.run(lambda x: (x, jnp.sum(x['all'])), mask, rows)
-  )(_mask(lengths), rows)
-  (got, total) = found
-  assert float(total) == 2 * (5 + width)
-  assert float(columns) == 2 * width
+  run = buckets.shortened(
+    lambda rows, x: (x, jnp.sum(x['all']), jnp.asarray(rows.tokens.shape[1]))
+  )
+  got, total, num_columns = jax.jit(run)(rows, others)
+  assert float(total) == 2 * int(num_columns) == 2 * (5 + width)
+  assert float(buckets.columns(mask)) == 2 * width
   np.testing.assert_array_equal(
     got['completion'][..., 0], np.arange(8) < np.full((2, 1), width)
   )
@@ -73,19 +79,19 @@ def test_rows_are_run_at_the_least_width_that_holds_them(lengths, width):
   np.testing.assert_array_equal(got['row'], [1, 1])
 
 
-def _step(buckets, num_microbatches, **loss):
+def _step(mesh, buckets, num_microbatches, rule):
   """(state, metrics, record) after one batch."""
   config = factories.transformer_config(num_layers=1)
-  mesh = factories.one_device_mesh()
+  policy = make_policy(config, mesh)
   optimizer = optax.apply_if_finite(optax.sgd(0.1), 1)
   params = factories.make_params(config)
   learner = step_lib.Learner(
     functools.partial(
       loss_lib.policy_loss,
-      make_policy(config),
+      policy,
       factories.vocabulary_config(mesh),
       factories.loss_config(
-        shared_rows=_GROUP, entropy_coefficient=0.01, **loss
+        shared_rows=_GROUP, entropy_coefficient=0.01, rule=rule
       ),
     ),
     functools.partial(metrics_lib.trust_region_metrics, num_minibatches=1),
@@ -102,31 +108,35 @@ def _step(buckets, num_microbatches, **loss):
     key=jax.random.PRNGKey(0),
   )
   batch = factories.make_batch(_NUM_GROUPS, _GROUP, _WIDTH, _LENGTH)
-  # One group short, and one of a row without a token.
+  # Four groups are short, and one row has no token.
   short = np.arange(_WIDTH + _LENGTH) < _WIDTH + 2
   keep = np.ones((_NUM_GROUPS * _GROUP, _WIDTH + _LENGTH), bool)
-  keep[2:4] = short
+  keep[2:10] = short
   keep[3, _WIDTH:] = False
   batch = dataclasses.replace(
     batch,
     token_mask=batch.token_mask & keep,
     completion_mask=batch.completion_mask & keep,
   )
-  step = jax.jit(functools.partial(step_lib.train_step, learner))
-  return step(state, batch), batch
+  shardings = state_lib.state_shardings(policy, optimizer, mesh)
+  step = step_lib.compile_train_step(learner, shardings, recorded=True)
+  return step(jax.device_put(state, shardings), batch), batch
 
 
-@pytest.mark.parametrize('rule', ['divergence', 'trm_max'])
-def test_a_step_is_that_of_the_padded_rows(rule):
-  plain, batch = _step(factories.length_buckets(), 1, rule=rule)
-  got, _ = _step(_BUCKETS, 3, rule=rule)
+@pytest.mark.parametrize(
+  ('rule', 'axes'), [('divergence', (1, 1, 1)), ('trm_max', (2, 2, 2))]
+)
+def test_a_step_is_that_of_the_padded_rows(rule, axes):
+  one = factories.one_device_mesh()
+  plain, batch = _step(one, factories.length_buckets(), 1, rule)
+  mesh = parallel.make_mesh(*axes, jax.devices()[: math.prod(axes)])
+  got, _ = _step(mesh, _BUCKETS, 2, rule)
   share = 'throughput/useful_token_share'
   shares = [float(metrics.pop(share)) for _, metrics, _ in (plain, got)]
   tokens = batch.completion_mask.sum()
-  assert shares[0] == pytest.approx(tokens / (12 * _LENGTH))
+  assert shares[0] == pytest.approx(tokens / (_GROUP * _NUM_GROUPS * _LENGTH))
   assert shares[1] > shares[0]
   jax.tree.map(
     functools.partial(np.testing.assert_allclose, atol=1e-6, rtol=1e-5),
-    got,
-    plain,
+    *jax.device_get((got, plain)),
   )

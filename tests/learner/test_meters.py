@@ -50,7 +50,7 @@ def _measure(token=0, advantage=1.0, pi=_PI, k=3, **overrides):
 
 
 def test_drift_is_that_of_centering():
-  found = _measure(ratio_cap=1.2)
+  found = _measure(ratio_cap=1.2, rule='none')
   mu, pi = _MU[:3], _PI[:3]
   rho = (1 - mu.sum()) / (1 - pi.sum())
   alpha = rho * min(1 / rho, 1.2)
@@ -59,8 +59,23 @@ def test_drift_is_that_of_centering():
   assert found['drift/coefficient_abs'] == pytest.approx(abs(c).sum(), abs=1e-6)
   assert found['drift/topk_mass'] == pytest.approx(0.85)
   # Neither an exact weight nor equal policies have a mean to take off.
-  for still in (_measure(), _measure(pi=_MU, ratio_cap=1.2)):
+  free = dict(rule='none')
+  for still in (_measure(**free), _measure(pi=_MU, ratio_cap=1.2, **free)):
     assert still['drift/coefficient_abs'] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize('centering', ['off', 'topk'])
+def test_a_mask_is_a_part_of_the_drift_unless_centering_leaves_it(centering):
+  """Beyond .1 in both: with A > 0 token 0 is masked, 1 moves back."""
+  found = _measure(divergence='binary_tv', centering=centering)
+  pi = _PI[:3]
+  keep = np.array([0.0 if centering == 'off' else 1.0, 1.0, 1.0])
+  # The tail moves by the ratio of two equal masses: nothing is masked.
+  c = keep * pi - pi
+  assert found['drift/coefficient_sum'] == pytest.approx(c.sum(), abs=1e-6)
+  assert found['drift/coefficient_abs'] == pytest.approx(abs(c).sum(), abs=1e-6)
+  sequence = _measure(divergence='binary_tv', rule='trm_mean')
+  assert sequence['drift/coefficient_abs'] == pytest.approx(0, abs=1e-6)
 
 
 def _slope(token, kind, eta=1e-6):

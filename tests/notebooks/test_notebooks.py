@@ -23,6 +23,7 @@ _NUM_CLAIMS = {
   'divergences': 35,
   'ledger': 30,
   'masks': 30,
+  'successors': 40,
 }
 
 

@@ -1,5 +1,6 @@
 import pytest
 
+from dppo_jax import reasoning_tasks
 from dppo_jax.planning import task_survey
 from tests.support import environments
 
@@ -54,10 +55,17 @@ def test_shares_of_the_items():
 
 
 def test_tasks_of_the_tables_are_known(monkeypatch):
-  monkeypatch.setattr(task_survey, 'REFUSED', {'generous': 'it pays any text'})
+  refused = {'generous': 'it pays any text'}
+  monkeypatch.setattr(task_survey, 'REFUSED', refused)
+  monkeypatch.setattr(reasoning_tasks, 'REFUSED', refused)
   monkeypatch.setattr(task_survey, 'HASHED', {'shuffled'})
   for name, verdict in (('generous', 'refused'), ('shuffled', 'pinned')):
     found = _survey(name)
+    # Tasks that are refused are drawn nevertheless.
+    assert found.findings.keys() & {
+      task_survey.ANY_TEXT,
+      task_survey.HASH_SEED,
+    }
     assert found.unlisted == []
     assert task_survey.describe(found).startswith(verdict)
 

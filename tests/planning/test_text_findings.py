@@ -21,6 +21,7 @@ def experiment():
     ('math', 'boxed, whole', 'gsm8k', 'ok'),
     ('exact_match', 'whole', 'gsm8k', 'ok'),
     ('numeric', 'whole', 'task', 'ok'),
+    ('reasoning_gym', 'whole', 'reasoning_gym', 'ok'),
   ],
 )
 def test_a_reader_of_answers_is_not_shown_the_whole(
@@ -35,6 +36,21 @@ def test_a_reader_of_answers_is_not_shown_the_whole(
   finding = text_findings.check_extraction(changed)
   assert finding.level == level
   assert ('rewards.extraction=boxed' in finding.fix) == (level == 'warning')
+
+
+def test_a_chat_says_more_than_the_answer_of_a_task(experiment):
+  chat = runs.changed(
+    experiment,
+    rewards__verifier='reasoning_gym',
+    rewards__extraction='whole',
+    data__source='reasoning_gym',
+    data__chat_template=True,
+  )
+  finding = text_findings.check_extraction(chat)
+  assert finding.level == 'warning'
+  assert 'answer_tag' in finding.fix
+  tagged = runs.changed(chat, rewards__extraction='answer_tag')
+  assert text_findings.check_extraction(tagged).level == 'ok'
 
 
 @pytest.mark.parametrize(

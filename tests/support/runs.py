@@ -25,6 +25,7 @@ from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.reporting import header
 from dppo_jax.runtime.storage import metrics_log, workdir
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
+from tests.support import programs
 
 ROOT = pathlib.Path(__file__).parents[2]
 _CACHE = jax.config.jax_compilation_cache_dir
@@ -105,6 +106,7 @@ def jobs_in_process():
 
   with contextlib.ExitStack() as stack:
     stack.enter_context(quick_compilation())
+    stack.enter_context(programs.shared())
     for target, name, value in (
       (compiled, 'use_compilation_cache', lambda folder: None),
       (pool, '_run_missing', run_here),
@@ -117,13 +119,13 @@ def run(settings, folder, num_devices=1):
   """Trains as `experiments.train` does, but for the picture; the facts."""
   built = experiment(settings, num_devices)
   folder = workdir.open_workdir(folder)
-  with quick_compilation(), workdir.locked(folder):
+  with quick_compilation(), programs.shared(), workdir.locked(folder):
     workdir.check_config(folder, built.resolved)
     return loop.run(built, folder)
 
 
 def parts(settings=None):
-  with quick_compilation():
+  with quick_compilation(), programs.shared():
     return parts_lib.assemble(experiment(settings))
 
 

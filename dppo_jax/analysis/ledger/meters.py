@@ -10,6 +10,7 @@ from dppo_jax.analysis.ledger.replay import Rule
 from dppo_jax.base import Movement, TokenStats
 from dppo_jax.learner import meters
 from dppo_jax.learner.loss_config import Context, LossConfig
+from dppo_jax.learner.movement import measure_rate
 from dppo_jax.runtime.ledger.record import Record
 
 _DECIDED = 'certificate/decided'
@@ -48,10 +49,26 @@ def _measure(
     mu, top_mu = record.recomputed_log_probs, record.recomputed_top_log_probs
   if mu is None or top_mu is None or record.top_log_probs is None:
     return {}
-  # Its own direction is what both are compared with.
-  away = dataclasses.replace(loss.bounds, direction='away')
-  loss = dataclasses.replace(loss, bounds=away, centering_mask='token')
   ids = jnp.asarray(record.top_ids)[:, :k]
+  tokens = jnp.asarray(record.token)
+  anchor = TokenStats(
+    log_probs=jnp.asarray(mu),
+    top_ids=ids,
+    top_log_probs=jnp.asarray(top_mu)[:, :k],
+  )
+  current = TokenStats(
+    log_probs=jnp.asarray(record.log_probs),
+    top_ids=ids,
+    top_log_probs=jnp.asarray(record.top_log_probs)[:, :k],
+  )
+  movement, sums = Movement(divergence=jnp.asarray(record.divergence)), ()
+  if loss.bounds.direction == 'predictive':
+    # Of an exact divergence, too, the rate is that of the recorded ids.
+    name = meters.top_k_relative(loss.divergence)
+    loss = dataclasses.replace(loss, divergence=name)
+    rate, sums = measure_rate(loss, tokens, anchor, current)
+    movement = dataclasses.replace(movement, rate=rate)
+  entropy = record.rollout_entropy
   found = meters.measure(
     loss,
     Context(
@@ -61,20 +78,13 @@ def _measure(
       rollout_log_probs=jnp.asarray(record.rollout_log_probs),
       anchor_log_probs=jnp.asarray(mu),
       reference_log_probs=None,
+      anchor_entropy=None if entropy is None else jnp.asarray(entropy),
     ),
-    jnp.asarray(record.token),
-    TokenStats(
-      log_probs=jnp.asarray(mu),
-      top_ids=ids,
-      top_log_probs=jnp.asarray(top_mu)[:, :k],
-    ),
-    TokenStats(
-      log_probs=jnp.asarray(record.log_probs),
-      top_ids=ids,
-      top_log_probs=jnp.asarray(record.top_log_probs)[:, :k],
-    ),
-    Movement(divergence=jnp.asarray(record.divergence)),
-    (),
+    tokens,
+    anchor,
+    current,
+    movement,
+    sums,
   )
   return {
     name: float(np.mean(np.asarray(value), dtype=np.float64))

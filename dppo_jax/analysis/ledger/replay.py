@@ -25,7 +25,8 @@ from dppo_jax.suggestions import suggest
 RECORDED = 'recorded'
 
 # Thresholds that are scaled for a match, if a rule reads them.
-_THRESHOLDS = ('delta_low', 'delta_high', 'clip_low', 'clip_high')
+_DELTAS = ('delta_low', 'delta_high')
+_THRESHOLDS = (*_DELTAS, 'clip_low', 'clip_high')
 # Powers of two that bound every scale: ratios end at e**80.
 _LOG_SCALES = (-60.0, 130.0)
 # Tokens' worth of weight that rounding a threshold may change.
@@ -187,7 +188,7 @@ def measure_again(record: Record, rule: Rule) -> Signals:
     top_ids=top_ids,
     top_log_probs=spread(record.top_log_probs),
   )
-  recorded = _measured(record.trust_region) == _measured(vars(loss))
+  recorded = _is_recorded(record, loss)
   movement = Movement(divergence=spread(record.divergence))
   if not recorded or loss.bounds.direction == 'predictive':
     measured, _ = measure(loss, spread(record.token), anchor, current)
@@ -220,12 +221,14 @@ def match(record: Record, rule: Rule, wanted: float) -> Match | None:
     wanted: sum of 1 - M to remove.
 
   Returns:
-    The nearest match; None for a rule without such a threshold.
+    The nearest match; None for a rule without such a threshold, or whose
+    divergence is known at its own alone.
   """
   names = [name for name in TRUST_REGIONS[rule.loss.rule].reads]
   names = [name for name in names if name in _THRESHOLDS]
   start = {name: getattr(rule.loss.bounds, name) for name in names}
-  if not names or min(start.values()) <= 0:
+  certified = DIVERGENCES[rule.loss.divergence].certified
+  if not names or min(start.values()) <= 0 or certified:
     return None
   signals = measure_again(record, rule)
 
@@ -308,6 +311,18 @@ def _measured(region: Mapping[str, Any]) -> Sequence[str]:
   return axes
 
 
+def _is_recorded(record: Record, loss: LossConfig) -> bool:
+  """Whether the recorded D is what the rule compares.
+
+  A certified one is known at its own thresholds only.
+  """
+  region = record.trust_region
+  if _measured(region) != _measured(vars(loss)):
+    return False
+  own = all(getattr(loss.bounds, name) == region[name] for name in _DELTAS)
+  return own or not DIVERGENCES[loss.divergence].certified
+
+
 def _missing(record: Record, rule: Rule) -> Sequence[str]:
   loss, lacks = rule.loss, []
   top_k = 0 if record.top_ids is None else record.top_ids.shape[1]
@@ -323,7 +338,8 @@ def _missing(record: Record, rule: Rule) -> Sequence[str]:
       f'divergence {loss.divergence!r} reads top-K log-probs and none were'
       ' recorded: train with sampling.top_k=20, or replay a binary one'
     )
-  if records == 'hidden' and top_k != record.vocab_size:
+  known = _is_recorded(record, loss) and loss.bounds.direction != 'predictive'
+  if records == 'hidden' and top_k != record.vocab_size and not known:
     lacks.append(
       f'divergence {loss.divergence!r} reads all {record.vocab_size}'
       f' log-probs and {top_k} were recorded: train with'

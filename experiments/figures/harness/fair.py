@@ -74,10 +74,11 @@ MISMATCHES: Mapping[str, Overrides] = {
 }
 TASKS: Mapping[str, Overrides] = {
   'sort': {'data.task': 'sort'},
-  'addition': {
-    'data.task': 'addition',
-    'data.max_prompt_length': 8,
-    'sampling.max_completion_length': 5,
+  'running sum': {
+    'data.task': 'running_sum',
+    'data.max_prompt_length': 6,
+    'sampling.max_completion_length': 7,
+    'rewards.verifier': 'last_word',
   },
 }
 _LAST = 0.25  # Of a run, its end, for a collapse.

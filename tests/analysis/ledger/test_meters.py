@@ -39,6 +39,17 @@ def test_meters_are_those_of_training(record):
   assert 0 < found['certificate/decided'] < 1
 
 
+def test_a_predictive_rule_is_measured_as_it_was():
+  own = dict(divergence='topk_kl', direction='predictive', delta_low=0.1)
+  record = records.trained(**own)
+  _, decisions = records.decide_in_training(records.loss_config(**own))
+  found = meters.measure(record, records.rule(**own))
+  mask = np.zeros(decisions.keep.shape, bool)
+  mask[record.row, record.position] = True
+  for name, value in decisions.diagnostics.items():
+    assert found[name] == pytest.approx(value[mask].mean(), abs=1e-6), name
+
+
 def test_more_recorded_ids_decide_more(record):
   shares = meters.decided_by_k(record, records.rule(**_TIGHT))
   assert list(shares) == [1, 2, 5]

@@ -109,6 +109,31 @@ def test_exact_divergences_need_the_vocabulary():
     replay.decide(records.trained(), records.rule(**whole))
 
 
+@pytest.mark.parametrize('divergence', ['exact_tv', 'certified_tv'])
+def test_what_was_measured_exactly_need_not_be_measured_again(divergence):
+  """The recorded D decides as it did, whatever K was."""
+  bound = dict(delta_low=0.4, delta_high=0.5)
+  own = dict(divergence=divergence, **bound)
+  record, rule = records.trained(**own), records.rule(**own)
+  assert 0 < (record.keep == 0).mean() < 1
+  np.testing.assert_array_equal(replay.decide(record, rule).keep, record.keep)
+  for other in (
+    records.rule(divergence='exact_kl', **bound),
+    records.rule(**own, direction='predictive'),
+  ):
+    if divergence == 'exact_tv' or other.loss.divergence == 'exact_kl':
+      with pytest.raises(ValueError, match=r'reads all 24 log-probs'):
+        replay.decide(record, other)
+  tighter = records.rule(**{**own, 'delta_low': 0.3})
+  if divergence == 'exact_tv':
+    replay.decide(record, tighter)
+    assert replay.match(record, rule, 3) is not None
+  else:  # A lower bound says nothing at another threshold.
+    with pytest.raises(ValueError, match=r'reads all 24 log-probs'):
+      replay.decide(record, tighter)
+    assert replay.match(record, rule, 3) is None
+
+
 def test_missing_columns_are_named():
   bare = dataclasses.replace(
     records.trained(),

@@ -128,6 +128,13 @@ def test_memory_adds_up():
   assert memory.total == 31
 
 
+def test_rows_are_planned_at_the_limit():
+  experiment = runs.experiment(runs.smallest(learner__length_buckets=3))
+  assert experiment.learner.buckets.widths(7) == (3, 5, 7)
+  planned = programs._at_the_limit(experiment)
+  assert planned.learner.buckets.widths(7) == (7,)
+
+
 def test_loops_of_slots_turn_as_often_as_full_rows_need():
   settings = runs.config(sampling__num_slots=4)
   experiment = runs.experiment(settings)

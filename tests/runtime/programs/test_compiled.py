@@ -8,7 +8,7 @@ from tests.support import runs
 _COMPILE = """
 import os, sys
 name = 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'
-del os.environ[name]
+os.environ.pop(name, None)
 import jax, jax.numpy as jnp
 from dppo_jax.runtime.programs import compiled
 

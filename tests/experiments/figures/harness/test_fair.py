@@ -50,7 +50,7 @@ def test_every_condition_is_a_config_that_runs():
   # Each method, mismatch and task once; they are independent.
   methods = {name.split(' | ')[0] for name in variants}
   tried = {f'{method} | int4 | sort' for method in methods}
-  tried |= {f'PG-IS | {m} | addition' for m in fair.MISMATCHES}
+  tried |= {f'PG-IS | {m} | running sum' for m in fair.MISMATCHES}
   for name in sorted(tried):
     config = stale_digits.get_config()
     config.update_from_flattened_dict(variants[name])
