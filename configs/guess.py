@@ -5,7 +5,8 @@ teaches that a turn is one digit; everything else is learned from rewards.
 Guessing at random finds the digit in a third of the games, halving in all.
 
 Command: python -m experiments.train --config=configs/guess.py --workdir=DIR
-Hardware: 2 CPU cores.
+Hardware: 2 CPU cores, three minutes of CPU time. Expected, seed 0: held-out
+accuracy of sampled games from .21 to .53 after 250 steps, and still rising.
 """
 
 import ml_collections
@@ -25,6 +26,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.rewards.verifier = 'none'
   config.sampling.max_completion_length = 11  # Four turns, three replies.
   config.sampling.top_k = 10
+  config.optimizer.learning_rate = 1e-3
   config.model.scan_unroll = 2  # No scan: a third less time on a CPU.
   config.sft.num_steps = 50
   config.evaluation.every_n_steps = 50

@@ -18,7 +18,11 @@ from dppo_jax.data.prompt_stream import PromptStream
 from dppo_jax.learner.loss_config import LossConfig
 from dppo_jax.ops.trust_regions import APPLIES_TO, TRUST_REGIONS
 from dppo_jax.runtime.config.checks.data import LIBRARY, SAME, TASK
-from dppo_jax.runtime.config.experiment import DataConfig, Experiment
+from dppo_jax.runtime.config.experiment import (
+  DataConfig,
+  EnvironmentConfig,
+  Experiment,
+)
 from dppo_jax.runtime.programs import base_weights, published_notes
 from dppo_jax.runtime.programs.parts import ModelParts, Parts
 from dppo_jax.runtime.programs.state import abstract_state
@@ -88,6 +92,7 @@ def header(
     f' {step.aggregation} · advantage {experiment.advantages.estimator}',
     'batch': f'{data.num_prompts} prompts × {data.group_size} completions,'
     f' {updates} updates of {rows}; {experiment.num_steps:,} steps',
+    **_talks(experiment.environment),
     'workdir': entry_points.shown(workdir),
   }
   lines = [f'{name:<9} {fact}' for name, fact in facts.items()]
@@ -105,6 +110,12 @@ def header(
       f'Resuming from step {resumed_step} of {experiment.num_steps}.'
     )
   return '\n'.join(lines)
+
+
+def _talks(environment: EnvironmentConfig) -> dict[str, str]:
+  if not environment.name:
+    return {}
+  return {'turns': f'{environment.name}, at most {environment.max_turns}'}
 
 
 def _processes() -> str:

@@ -118,7 +118,7 @@ class ConversationSampler:
       environment.max_turn_length or config.max_completion_length,
     )
     self._start = jax.jit(
-      self._start_program,
+      self.sample_first_turn,
       in_shardings=(
         None,  # Where it is.
         parts.shardings.params,
@@ -131,9 +131,10 @@ class ConversationSampler:
       self._sampler.to_rollout, out_shardings=parts.batch_sharding
     )
 
-  def _start_program(
+  def sample_first_turn(
     self, base: Params | None, params: Params, prompts: Prompts, key: Array
   ) -> tuple[Any, TurnState]:
+    """As `TurnSampler.start`, over frozen weights where there are any."""
     return self._sampler.start(
       complete(self._parts, base, params), prompts, key
     )

@@ -237,7 +237,9 @@ def _run(settings, folder):
 
 
 @pytest.mark.slow
-def test_a_run_killed_while_a_tool_runs_resumes_bit_for_bit(scripted, tmp_path):
+def test_a_run_killed_while_a_tool_runs_resumes_bit_for_bit(
+  scripted, tmp_path, capsys
+):
   # With a lag, a checkpoint holds the conversations of the next step.
   settings = _settings(checkpoints__every_n_steps=1, sampling__lag=1)
   settings.num_steps = 4
@@ -249,6 +251,7 @@ def test_a_run_killed_while_a_tool_runs_resumes_bit_for_bit(scripted, tmp_path):
 
   scripted(counting)
   _run(settings, tmp_path / 'whole')
+  assert 'turns     scripted, at most 3\n' in capsys.readouterr().err
   # In a later turn of the third step or so.
   last = next(i for i in range(len(seen) * 4 // 5, 0, -1) if seen[i])
   calls = iter(range(last))
