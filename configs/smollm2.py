@@ -6,6 +6,9 @@ numbers of one or two digits. Two solved problems stand before each: under the
 chat template the model earns nothing, and without examples 2 %.
 
 Command: make demo
+Hardware: 2 CPU cores, about 8 CPU-seconds a step, 3.4 GB. Expected: after 20
+steps held-out accuracy of sampled completions from .2 to .4; the whole run was
+not measured yet. docs/guides/small_model.md has what was.
 """
 
 import ml_collections
@@ -35,7 +38,7 @@ _SHAPE = dict(
 def get_config(preset: str = '') -> ml_collections.ConfigDict:
   """Returns a LoRA run of DPPO, Top-K TV, for two CPU cores."""
   config = default.get_config()
-  config.num_steps = 45
+  config.num_steps = 100
   config.model.pretrained = MODEL
   config.model.update(_SHAPE)
   config.lora.rank = 16
