@@ -19,6 +19,7 @@ pytestmark = pytest.mark.flaky(reruns=1)
 def worker():
   process = WorkerProcess(
     {
+      'kind': 'verifier',
       'terms': ['exact_match'],
       'extraction': ['whole'],
       'read_thoughts': False,
@@ -36,6 +37,7 @@ def _hear(worker):
   while not messages:
     assert select.select([worker.replies], [], [], 30.0)[0]
     messages = worker.receive()
+    assert messages is not None  # It has died.
   return messages
 
 
