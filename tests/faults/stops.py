@@ -1,6 +1,6 @@
 """Stops in each phase of a run, and full disks; then a run to the end.
 
-python -m tests.faults.stops [KIND ...]
+python -m tests.faults.stops [KIND ...] [KIND,NAME ...]
 
 A trial is right if the next run ends with the state and metrics of a run that
 nobody disturbed. A signal that can be caught must also end in its exit code,
@@ -276,17 +276,17 @@ def counted(found: dict[str, list[str]]) -> str:
   )
 
 
-def main(*kinds: str) -> int:
+def main(*chosen: str) -> int:
   """Returns 1 where a trial was wrong.
 
   Args:
-    *kinds: to try; none for all.
+    *chosen: kinds to try, or trials by 'KIND,NAME'; none for all.
   """
   found = {}
   with tempfile.TemporaryDirectory() as base:
     finished = runs.finished(base)
     for number, (kind, name, trial) in enumerate(trials()):
-      if kinds and kind not in kinds:
+      if chosen and not {kind, f'{kind},{name}'} & {*chosen}:
         continue
       folder = pathlib.Path(base, str(number))  # No text of WRITERS.
       wrong = trial(folder, finished)
