@@ -16,7 +16,7 @@ import sys
 LIST = pathlib.Path(__file__).parents[1] / 'slow_tests.txt'
 # CPU-seconds of a test with all its parameters: a hundred quick cases are as
 # slow as a single slow one.
-LIMIT_S = 0.25
+LIMIT_S = 0.15
 _HEAD = f"""\
 # Tests of more than {LIMIT_S:g} CPU-seconds, all parameters together.
 # Written by python -m tests.support.slow.
