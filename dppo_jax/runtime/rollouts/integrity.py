@@ -72,12 +72,17 @@ class IntegrityCheck:
     self._limit = EXACT if exact else ROUNDED
     # Another program may round products otherwise; a cast is a cast.
     self._moves_again = sync.noisy or precision not in ('float32', 'bfloat16')
-    self._sums = jax.jit(digests.sums)
+    everywhere = parallel.replicated(parts.mesh)  # Every host reads them.
+    self._sums = jax.jit(digests.sums, out_shardings=everywhere)
 
     def expected(params: Params) -> dict[str, Array]:
       return digests.sums(sync(params))
 
-    self._expected = jax.jit(expected, in_shardings=(parts.shardings.params,))
+    self._expected = jax.jit(
+      expected,
+      in_shardings=(parts.shardings.params,),
+      out_shardings=everywhere,
+    )
     self._canary = compile_canary(experiment, sync)
     self._step = 0
     self._wanted: Any = None
