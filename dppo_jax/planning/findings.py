@@ -65,7 +65,14 @@ def check_distribution(experiment: Experiment) -> list[Finding]:
     )
   ]
   if sampled.top_p == 1.0 and not sampled.greedy:
-    found.append(Finding(OK, 'top-p', '1 in training'))
+    support = sampled.support
+    of = '1 in training'
+    if support is not None:
+      of = (
+        f'{support.top_p:g} of the {support.top_k} likeliest tokens, which are'
+        ' recorded and replayed'
+      )
+    found.append(Finding(OK, 'top-p', of))
   else:
     found.append(
       Finding(

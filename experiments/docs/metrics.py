@@ -65,6 +65,14 @@ METRICS = {
   'rollout/topk_mass': Metric(
     'probability', 'mean mass of the K recorded tokens under mu'
   ),
+  'rollout/support': Metric(
+    'tokens', 'mean number that could be sampled, under a filter'
+  ),
+  'rollout/support_full': Metric(
+    'share of tokens',
+    'with sampling.support_top_k tokens in the support: its nucleus, if there is'
+    ' one, may have had more',
+  ),
   'rollout/useful_decode_share': Metric(
     'share of slot-steps',
     'decode efficiency: slot-steps that produced a kept token; the first token'
