@@ -98,6 +98,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     dtype='float32',  # Compute dtype: float32 or bfloat16.
     scan_unroll=1,  # Layers unrolled per scan step; divides num_layers.
     shard_sequence=False,  # Sequence parallelism: activations over mesh.tensor.
+    shard_attention='heads',  # What mesh.tensor splits there: heads or columns.
     remat='none',  # Saved for the backward pass: none (all), dots, full.
     attention='auto',  # auto (by device), blockwise, splash, materialised.
   )

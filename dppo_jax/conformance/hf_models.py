@@ -151,6 +151,7 @@ def load_policy(folder: pathlib.Path) -> tuple[Policy, Params]:
     dtype='float32',
     scan_unroll=1,
     shard_sequence=False,
+    shard_attention='heads',
     remat='none',
     attention='auto',
   )

@@ -55,6 +55,7 @@ def transformer_config(**overrides) -> TransformerConfig:
     dtype='float32',
     scan_unroll=1,
     shard_sequence=False,
+    shard_attention='heads',
     remat='none',
     attention='auto',
   )

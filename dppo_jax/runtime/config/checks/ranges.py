@@ -52,6 +52,7 @@ CHOICES: dict[str, Collection[str]] = {
   'model.dtype': ('float32', 'bfloat16'),
   'lora.base_dtype': ('', 'float32', 'bfloat16'),
   'model.remat': ('none', *REMAT_POLICIES),
+  'model.shard_attention': ('heads', 'columns'),
   'model.attention': ('auto', *IMPLEMENTATIONS),
   'sampling.precision': PRECISIONS,
   'advantages.estimator': ADVANTAGES,
