@@ -125,6 +125,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     gather_fsdp=False,  # Gather weights over mesh.fsdp per rollout, not token.
     lag=0,  # Off-policy lag: rollouts use the parameters k steps earlier.
     num_slots=0,  # Continuous batching: rows decoded at once; 0: all.
+    integrity_every_n_steps=1,  # Weights and records are checked; 0: never.
   )
 
   config.environment = dict(  # Conversations of several turns.

@@ -115,6 +115,7 @@ COUNTS = {
   'sampling.support_top_k': 0,
   'sampling.lag': 0,
   'sampling.num_slots': 0,
+  'sampling.integrity_every_n_steps': 0,
   'environment.max_turns': 1,
   'environment.max_turn_length': 0,
   'environment.max_reply_length': 1,
