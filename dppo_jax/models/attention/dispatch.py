@@ -131,7 +131,7 @@ def _by_size(
   if implementation == 'materialised':
     return implementation
   if width == 1:
-    few = longest <= _decode_keys(platform)
+    few = longest <= decode_keys(platform)
     return 'materialised' if few else 'blockwise'
   if implementation != 'auto':
     return implementation
@@ -204,7 +204,7 @@ def _by_blocks(
   blocks = blockwise.Blocks(
     rows=1 if one_by_one else query.shape[0],
     queries=size,
-    keys=_decode_keys(platform) if decodes else size,
+    keys=decode_keys(platform) if decodes else size,
   )
   return blockwise.attend(query, sources, blocks)
 
@@ -213,7 +213,8 @@ def _block(platform: str) -> int:
   return _CPU_BLOCK if platform == 'cpu' else _BLOCK
 
 
-def _decode_keys(platform: str) -> int:
+def decode_keys(platform: str) -> int:
+  """Keys of a block that a decode step reads at once."""
   return _CPU_DECODE_KEYS if platform == 'cpu' else _DECODE_KEYS
 
 
