@@ -122,6 +122,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     gather_fsdp=False,  # Gather weights over mesh.fsdp per rollout, not token.
     lag=0,  # Off-policy lag: rollouts use the parameters k steps earlier.
     num_slots=0,  # Continuous batching: rows decoded at once; 0: all.
+    cache_columns=0,  # Of the first KV cache, doubled once full; 0: the limit.
   )
 
   config.environment = dict(  # Conversations of several turns.

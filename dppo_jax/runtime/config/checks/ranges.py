@@ -114,6 +114,7 @@ COUNTS = {
   'sampling.top_k': 0,
   'sampling.lag': 0,
   'sampling.num_slots': 0,
+  'sampling.cache_columns': 0,
   'environment.max_turns': 1,
   'environment.max_turn_length': 0,
   'environment.max_reply_length': 1,
