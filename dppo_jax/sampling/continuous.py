@@ -81,8 +81,8 @@ def sample(
   if plan is None:
     return decode.sample(policy, axes, config, params, prompts, key)
   sampler = SlotSampler.of(policy, axes, config, plan, params, prompts, key)
-  state = sampler.start(config.max_completion_length)
-  state = sampler.run(state, resumed=False)
+  limit = config.max_completion_length
+  state = sampler.run(sampler.start(limit), limit, resumed=False)
   return finish(config, prompts, state)
 
 
@@ -160,19 +160,23 @@ class SlotSampler:
     weights = policy.for_decoding(params)
     return cls(policy, axes, config, plan, params, weights, prompts, key)
 
-  def run(self, state: SlotState, *, resumed: bool) -> SlotState:
+  def run(
+    self, state: SlotState, num_columns: int, *, resumed: bool
+  ) -> SlotState:
     """State after all rows, or once the KV cache has no room for one.
 
     Args:
       state: of `start`, or of `run` with a cache that has grown.
+      num_columns: of completions in its cache.
       resumed: the latter; rows in slots go on before others start.
     """
     plan = self.plan
-    num_columns = jax.tree.leaves(state.cache.completion)[0].shape[-2]
 
-    def fits(state: SlotState) -> Array:
+    def fits(state: SlotState) -> Array | bool:
+      if num_columns == self.config.max_completion_length:
+        return True
       # A step writes the token before the one that it samples.
-      return jnp.max(jnp.where(state.live, state.step, 0)) <= num_columns
+      return jnp.all(~state.live | (state.step <= num_columns))
 
     def waiting(state: SlotState) -> Array:
       some = jnp.any(state.next_row < plan.rows)  # Some rows have not started.

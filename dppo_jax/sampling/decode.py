@@ -102,7 +102,7 @@ def sample(
   """
   limit = config.max_completion_length
   state = start(policy, axes, config, params, prompts, key, limit)
-  state = run(policy, axes, config, params, key, state)
+  state = run(policy, axes, config, params, key, state, limit)
   return finish(config, prompts, state)
 
 
@@ -117,13 +117,7 @@ def start(
 ) -> DecodeState:
   """State after the first token of every row.
 
-  Args:
-    policy: as in `sample`, like those that follow.
-    axes: mesh axes.
-    config: sampling settings.
-    params: master parameters.
-    prompts: N prompts.
-    key: PRNG key.
+  Args: those of `sample`, and
     num_columns: of completions in the KV cache, at most R.
   """
   params = weight_rounding.round_params(params, config.precision)
@@ -145,20 +139,16 @@ def run(
   params: Params,
   key: Array,
   state: DecodeState,
+  num_columns: int,
 ) -> DecodeState:
   """State after the last token, or after as many as the KV cache has room for.
 
-  Args:
-    policy: as in `start`, like those that follow.
-    axes: mesh axes.
-    config: sampling settings.
-    params: master parameters.
-    key: PRNG key.
+  Args: those of `sample`, and
     state: of `start`, or of `run` with a cache that has grown.
+    num_columns: of completions in its cache.
   """
   params = weight_rounding.round_params(params, config.precision)
   weights, row_keys = policy.for_decoding(params), _row_keys(key, state)
-  num_columns = jax.tree.leaves(state.cache.completion)[0].shape[-2]
 
   def goes_on(state: DecodeState) -> Array:
     # A step writes the token before the one that it samples.

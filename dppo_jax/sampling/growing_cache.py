@@ -76,11 +76,12 @@ def stages(
 
   def run(params: Params, prompts: Prompts, key: Array, state: State) -> State:
     plan = slots_of(num_prompts=len(prompts.tokens))
+    columns = jax.tree.leaves(state.cache.completion)[0].shape[_COLUMNS]
     if plan is None:
-      return decode.run(policy, axes, config, params, key, state)
+      return decode.run(policy, axes, config, params, key, state, columns)
     return continuous.SlotSampler.of(
       policy, axes, config, plan, params, prompts, key
-    ).run(state, resumed=True)
+    ).run(state, columns, resumed=True)
 
   def unfinished(prompts: Prompts, state: State) -> Array:
     plan = slots_of(num_prompts=len(prompts.tokens))
