@@ -42,6 +42,11 @@ def find_problems(config: Mapping[str, Any]) -> Iterator[str]:
       f'sampling.num_slots: got {sampling["num_slots"]}; all conversations are'
       " decoded at once; set it to 0, or environment.name to ''."
     )
+  if sampling['cache_columns']:
+    yield (
+      f'sampling.cache_columns: got {sampling["cache_columns"]}; the cache of'
+      ' conversations does not grow; set it to 0.'
+    )
   if sampling['stop_strings']:
     yield (
       f'sampling.stop_strings: got {tuple(sampling["stop_strings"])!r}; a turn'
