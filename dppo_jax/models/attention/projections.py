@@ -40,7 +40,7 @@ class Attention(nn.Module):
       self.query_norm = layers.RMSNorm(c)
       self.key_norm = layers.RMSNorm(c)
 
-  def project(self, x: Array, angles: Array) -> tuple[Array, Array, Array]:
+  def project(self, x: Array, rotary: Array) -> tuple[Array, Array, Array]:
     """[B, S, D] to rotated queries, rotated keys, values.
 
     Queries are [B, S, H, head_dim], the others [B, kv_heads, S, head_dim].
@@ -49,14 +49,14 @@ class Attention(nn.Module):
     query, key, value = layers.project_all(self, into, x)
     if self.config.qk_norm:
       query, key = self.query_norm(query), self.key_norm(key)
-    query = layers.rotate(query, angles)
-    key = layers.rotate(key, angles)
+    query = layers.rotate(query, rotary)
+    key = layers.rotate(key, rotary)
     return query, jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
 
   def __call__(
     self,
     x: Array,
-    angles: Array,
+    rotary: Array,
     seen: Sequence[KeySource],
     segments: Array,
     write: Callable[[Array, Array], Array] | None = None,
@@ -65,7 +65,7 @@ class Attention(nn.Module):
 
     Args:
       x: [B, S, D].
-      angles: f32 [B, S, head_dim / 2].
+      rotary: f32 [B, S, 2, head_dim / 2], of `layers.rotary_factors`.
       seen: sources before `x`.
       segments: i32 [1 or B, S], of each token; 0 is padding.
       write: (keys or values of the last source, those of `x`) -> the former
@@ -76,7 +76,7 @@ class Attention(nn.Module):
       [B, S, D], and the keys and values of `x`, or of the last source with
       those of `x` written.
     """
-    query, key, value = self.project(x, angles)
+    query, key, value = self.project(x, rotary)
     if write is None:
       last = KeySource(key, value, segments, segments, is_causal=True)
     else:
