@@ -91,9 +91,10 @@ def _row_of(kind: str) -> str:
 def head_chunk_tokens(kind: str, columns: int) -> int:
   """C, tokens a chunk of the head: 4 peak / bandwidth, in whole lanes.
 
-  Twice that on a TPU, whose compiler moves half of the bytes beside the
-  product: the gradient of the head takes 1.61 times its FLOP floor at 4 and
-  1.07 at 8 by its estimate for v5e, 1.76 and 1.18 for v5p.
+  Twice that on a TPU, whose compiler moves about half of the bytes beside the
+  product. By its estimate the gradient of the head takes 1.61 times its FLOP
+  floor at C = 1,024 and 1.07 at 2,048 on v5e, 1.71 at 768 and 1.12 at 1,280 on
+  v5p.
 
   Args:
     kind: of `jax.Device.device_kind`.
