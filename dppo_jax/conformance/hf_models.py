@@ -114,6 +114,7 @@ def compare(folder: pathlib.Path) -> ModelComparison:
     max_completion_length=expected['greedy'].shape[1],
     temperature=1.0,
     top_p=1.0,
+    support=None,
     greedy=True,
     top_k=0,
     with_hidden=False,
@@ -150,6 +151,7 @@ def load_policy(folder: pathlib.Path) -> tuple[Policy, Params]:
     dtype='float32',
     scan_unroll=1,
     shard_sequence=False,
+    shard_attention='heads',
     remat='none',
     attention='auto',
   )

@@ -194,6 +194,7 @@ class _Pass:
       anchor.top_ids,
       self.config.temperature,
       with_entropy=self.loss.with_entropy,
+      support=anchor.support,
     )
     both, context = None, None
     if self.loss.needs_distributions:
@@ -237,7 +238,7 @@ class _Pass:
     return two_policies.distributions(
       self.shard,
       self.anchor_weights,
-      anchor.hidden,
+      anchor,
       self.config.temperature * (1.0 + self.loss.anchor_slip),
       chunk,
       tokens,

@@ -146,6 +146,7 @@ def head_stats(
   *,
   top_ids: Array | None,
   with_entropy: bool,
+  support: Array | None = None,
 ) -> TokenStats:
   """Stats of tokens and recorded ids, without a gradient.
 
@@ -157,6 +158,7 @@ def head_stats(
     mask: bool [B, R]; elsewhere the stats are 0.0.
     top_ids: i32 [B, R, K] or None.
     with_entropy: whether to compute the entropy.
+    support: i32 [B, R, S], tokens that could be sampled; None is all.
 
   Returns:
     TokenStats of [B, R].
@@ -165,7 +167,7 @@ def head_stats(
   targets = Targets(
     tokens=tokens,
     mask=mask,
-    anchor=TokenStats(log_probs=zero, top_ids=top_ids),
+    anchor=TokenStats(log_probs=zero, top_ids=top_ids, support=support),
     context=None,
   )
   loss = HeadLoss(

@@ -212,6 +212,23 @@ def project(
   return jnp.where(real, logits, PADDING_LOGIT)
 
 
+def restrict(shard: Shard, logits: Array, support: Array | None) -> Array:
+  """Logits f32 [C, width] with those outside the support as padding.
+
+  Args:
+    shard: the columns.
+    logits: f32 [C, width].
+    support: i32 [C, S], ids, -1 for none; None leaves them as they are.
+  """
+  if support is None:
+    return logits
+  column, here = shard.local(support)
+  column = jnp.where(here, column, shard.width)
+  rows = jnp.arange(logits.shape[0])[:, None]
+  inside = jnp.zeros(logits.shape, bool).at[rows, column].set(True, mode='drop')
+  return jnp.where(inside, logits, PADDING_LOGIT)
+
+
 def chunk_stats(
   shard: Shard,
   weights: Array,
@@ -221,6 +238,7 @@ def chunk_stats(
   temperature: float,
   *,
   with_entropy: bool,
+  support: Array | None = None,
 ) -> ChunkStats:
   """Forward pass of a chunk: two reductions over the devices.
 
@@ -232,8 +250,10 @@ def chunk_stats(
     ids: i32 [C, K] or None, whose log-probs are wanted too.
     temperature: divides the logits.
     with_entropy: whether to compute the entropy.
+    support: i32 [C, S], tokens that could be sampled; see `restrict`.
   """
   logits = project(shard, weights, x, temperature)
+  logits = restrict(shard, logits, support)
   wanted = tokens[:, None]
   if ids is not None:
     wanted = jnp.concatenate([wanted, ids], axis=1)

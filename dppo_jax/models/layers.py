@@ -53,6 +53,8 @@ class TransformerConfig:
       compile longer and copy less.
     shard_sequence: between layers the columns of the residual stream are split
       over the mesh axis that splits heads.
+    shard_attention: what that axis splits inside attention: 'heads', or
+      'columns' (context parallelism), with `shard_sequence` only.
     remat: what a layer saves for its backward pass: 'none' saves everything,
       'dots' the matrix products, 'full' its input only.
     attention: implementation of attention, a key of
@@ -86,6 +88,7 @@ class TransformerConfig:
   dtype: str
   scan_unroll: int
   shard_sequence: bool
+  shard_attention: Literal['heads', 'columns']
   remat: Literal['none', 'dots', 'full']
   attention: str
 
@@ -99,12 +102,15 @@ class Projection(nn.Module):
   Attributes:
     in_axes: (size, logical name) of the axes summed over.
     out_axes: (size, logical name) of the axes produced.
+    by_columns: rows and columns of x [B, S, ...] stay apart, for a mesh splits
+      both.
   """
 
   config: TransformerConfig
   in_axes: Sequence[tuple[int, str]]
   out_axes: Sequence[tuple[int, str]]
   use_bias: bool = False
+  by_columns: bool = False
 
   @nn.compact
   def __call__(self, x: Array, product: Array | None = None) -> Array:
@@ -112,7 +118,7 @@ class Projection(nn.Module):
     count = len(self.in_axes)
     lead = x.shape[: x.ndim - count]
     rows = math.prod(size for size, _ in self.in_axes)
-    x = x.reshape(-1, rows)
+    x = x.reshape(*(lead if self.by_columns else (-1,)), rows)
     if product is not None:
       y = product
     elif self.has_variable('turned', 'kernel'):

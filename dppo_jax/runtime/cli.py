@@ -25,6 +25,7 @@ from dppo_jax.runtime.reporting.recorder import (
   FailedVerifierError,
   NonFiniteError,
 )
+from dppo_jax.runtime.rollouts.integrity import SamplerError
 from dppo_jax.runtime.storage.checkpoints import CheckpointError
 
 # What a user can mend: the message is enough.
@@ -34,6 +35,7 @@ _MENDABLE = (
   CheckpointError,
   FailedVerifierError,
   NonFiniteError,
+  SamplerError,
 )
 _INTERRUPTED = 130  # As shells report Ctrl-C.
 

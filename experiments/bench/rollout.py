@@ -129,6 +129,7 @@ def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
       max_completion_length=new_tokens,
       temperature=1.0,
       top_p=1.0,
+      support=None,
       greedy=False,
       top_k=top_k,
       with_hidden=False,

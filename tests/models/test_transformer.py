@@ -1,3 +1,5 @@
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -246,12 +248,18 @@ def _sharded(config, mesh):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('num_experts', [0, 4])
-def test_the_columns_of_the_residual_stream_can_be_split(num_experts):
+@pytest.mark.parametrize(
+  ('num_experts', 'attention'), [(0, 'heads'), (4, 'heads'), (4, 'columns')]
+)
+def test_the_columns_of_the_residual_stream_can_be_split(
+  num_experts, attention
+):
   mesh = parallel.make_mesh(2, 2, 2)
   common = dict(remat='full', num_experts=num_experts)
   whole = factories.transformer_config(**common)
-  split = factories.transformer_config(**common, shard_sequence=True)
+  split = factories.transformer_config(
+    **common, shard_sequence=True, shard_attention=attention
+  )
   loss, gradient, text = _sharded(whole, mesh)
   got, got_gradient, got_text = _sharded(split, mesh)
   np.testing.assert_allclose(got, loss, atol=1e-5)
@@ -260,6 +268,9 @@ def test_the_columns_of_the_residual_stream_can_be_split(num_experts):
   kept, halved = 'f32[2,2,12,16]', 'f32[2,2,6,16]'
   assert (kept in text, halved in text) == (True, False)
   assert (kept in got_text, halved in got_text) == (False, True)
+  # Of keys and values, 2 rows of a device with both heads and all columns.
+  gathered = re.search(r'f32\[2,2,12,6\]\S* all-gather', got_text)
+  assert bool(gathered) == (attention == 'columns')
 
 
 def test_one_column_is_never_split():

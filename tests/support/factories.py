@@ -55,6 +55,7 @@ def transformer_config(**overrides) -> TransformerConfig:
     dtype='float32',
     scan_unroll=1,
     shard_sequence=False,
+    shard_attention='heads',
     remat='none',
     attention='auto',
   )
@@ -99,6 +100,7 @@ def sampling_config(**overrides) -> SamplingConfig:
     max_completion_length=8,
     temperature=1.0,
     top_p=1.0,
+    support=None,
     greedy=False,
     top_k=5,
     with_hidden=False,

@@ -64,6 +64,7 @@ def like(folder, mesh_sizes=(1, 1, 1), dtype=None):
     dtype='float32',
     scan_unroll=1,
     shard_sequence=False,
+    shard_attention='heads',
     remat='none',
     attention='auto',
   )

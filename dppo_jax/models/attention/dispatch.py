@@ -12,7 +12,13 @@ from jax.sharding import Mesh
 
 from dppo_jax.base import Array
 from dppo_jax.models import cpu_bfloat16
-from dppo_jax.models.attention import blockwise, materialised, sharded, splash
+from dppo_jax.models.attention import (
+  blockwise,
+  by_columns,
+  materialised,
+  sharded,
+  splash,
+)
 from dppo_jax.models.attention.sources import KeySource
 
 _LOGGER = logging.getLogger(__name__)
@@ -60,6 +66,8 @@ def attend(
   sources: Sequence[KeySource],
   implementation: str,
   mesh: Mesh | None,
+  *,
+  columns: bool = False,
 ) -> Array:
   """softmax(q k / sqrt(head_dim)) v over all sources together.
 
@@ -69,6 +77,8 @@ def attend(
     implementation: a key of `IMPLEMENTATIONS`, or 'auto': by platform
       and size.
     mesh: what rows and heads are laid over; None is one device of those here.
+    columns: columns of queries and keys in place of heads, where it divides
+      them.
 
   Returns:
     [B, Q, H, head_dim] in the dtype of the query; zeros where it sees no key.
@@ -78,10 +88,11 @@ def attend(
   """
   platform = cpu_bfloat16.platform_of(mesh)
   name = _choose(platform, implementation, query, sources)
-  if name == 'materialised':
+  columns = columns and by_columns.splits(mesh, query, sources)
+  if name == 'materialised' and not columns:
     return materialised.attend(query, sources)
   alone = mesh is None or mesh.size == 1
-  splits = not alone and sharded.splits(mesh, query, sources)
+  splits = columns or (not alone and sharded.splits(mesh, query, sources))
   if IMPLEMENTATIONS[name].run is not None and not (alone or splits):
     _say_once(name, 'rows or heads that the mesh does not divide')
     name = 'blockwise'
@@ -90,7 +101,8 @@ def attend(
     one_by_one = platform == 'cpu' and (alone or splits)
     run = functools.partial(_by_blocks, platform, one_by_one)
   if mesh is not None and splits:
-    return sharded.attend(mesh, run, query, sources)
+    lay = by_columns.attend if columns else sharded.attend
+    return lay(mesh, run, query, sources)
   return run(query, sources)
 
 

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from dppo_jax import parallel
 from dppo_jax.base import Array
 from dppo_jax.models import layers
 from dppo_jax.models.attention import dispatch
@@ -29,16 +30,26 @@ class Attention(nn.Module):
     heads, head = (c.num_heads, 'heads'), (c.head_dim, 'head_dim')
     kv_heads = (c.num_kv_heads, 'kv_heads')
 
+    by_columns = self._by_columns
+
     def project(axes: list[tuple[int, str]]) -> layers.Projection:
-      return layers.Projection(c, [embed], axes, use_bias=c.qkv_bias)
+      return layers.Projection(
+        c, [embed], axes, use_bias=c.qkv_bias, by_columns=by_columns
+      )
 
     self.query = project([heads, head])
     self.key = project([kv_heads, head])
     self.value = project([kv_heads, head])
-    self.output = layers.Projection(c, [heads, head], [embed])
+    self.output = layers.Projection(
+      c, [heads, head], [embed], by_columns=by_columns
+    )
     if c.qk_norm:
       self.query_norm = layers.RMSNorm(c)
       self.key_norm = layers.RMSNorm(c)
+
+  @property
+  def _by_columns(self) -> bool:
+    return self.config.shard_attention == 'columns' and self.mesh is not None
 
   def project(self, x: Array, angles: Array) -> tuple[Array, Array, Array]:
     """[B, S, D] to rotated queries, rotated keys, values.
@@ -47,6 +58,11 @@ class Attention(nn.Module):
     """
     into = (self.query, self.key, self.value)
     query, key, value = layers.project_all(self, into, x)
+    if self._by_columns and x.shape[1] > 1:
+      query, key, value = (
+        parallel.constrain_rows(self.mesh, y, columns=True)
+        for y in (query, key, value)
+      )
     if self.config.qk_norm:
       query, key = self.query_norm(query), self.key_norm(key)
     query = layers.rotate(query, angles)
@@ -84,6 +100,10 @@ class Attention(nn.Module):
       key, value = write(cache.keys, key), write(cache.values, value)
       last = dataclasses.replace(cache, keys=key, values=value)
     mixed = dispatch.attend(
-      query, [*seen, last], self.config.attention, self.mesh
+      query,
+      [*seen, last],
+      self.config.attention,
+      self.mesh,
+      columns=self._by_columns,
     )
     return self.output(mixed), (key, value)

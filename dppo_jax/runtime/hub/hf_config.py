@@ -98,7 +98,7 @@ def read_shape(folder: pathlib.Path) -> dict[str, Any]:
 
   Returns:
     Every key of `TransformerConfig` except dtype, scan_unroll,
-    shard_sequence, remat and attention.
+    shard_sequence, shard_attention, remat and attention.
 
   Raises:
     ValueError: config.json is missing or damaged, or needs unsupported

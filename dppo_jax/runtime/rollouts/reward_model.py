@@ -200,6 +200,7 @@ def _model(shape: Mapping[str, Any], dtype: str) -> TransformerConfig:
     dtype=computed,
     scan_unroll=1,
     shard_sequence=False,
+    shard_attention='heads',
     remat='none',
     attention='auto',
   )

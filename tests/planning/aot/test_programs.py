@@ -102,6 +102,34 @@ def test_a_narrow_base_is_not_packed_for_a_tpu():
   assert not [one for one in phase.arrays if one.shape.startswith('u16')]
 
 
+@tpus.needs_libtpu
+@pytest.mark.parametrize('name', ['v5e:2x4', 'v5p:2x2x1'])
+def test_rows_laid_over_devices_by_columns_compile(name):
+  found, _ = _compile(
+    name,
+    1,
+    [programs.SCORING, programs.TRAINING],
+    mesh__tensor=2,
+    data__num_prompts=8,
+    data__max_prompt_length=256,
+    sampling__max_completion_length=512,
+    model__head_dim=64,
+    model__num_heads=2,
+    model__num_kv_heads=2,
+    model__shard_sequence=True,
+    model__shard_attention='columns',
+  )
+  for phase in found.values():
+    assert not phase.refused
+    assert not phase.unread
+    kinds = {one.kind for one in phase.collectives}
+    assert 'all-gather' in kinds
+  # Gradients of keys and values go back to where they came from.
+  assert 'reduce-scatter' in {
+    one.kind for one in found[programs.TRAINING].collectives
+  }
+
+
 def test_a_refusal_says_what_was_needed():
   size, whole = programs.needed(_REFUSAL)
   assert size == pytest.approx(42.73 * 2**30)

@@ -12,6 +12,7 @@ _KEPT = dict(
   dtype='float32',
   scan_unroll=1,
   shard_sequence=False,
+  shard_attention='heads',
   remat='none',
   attention='auto',
 )

@@ -241,7 +241,11 @@ def test_a_run_killed_while_a_tool_runs_resumes_bit_for_bit(
   scripted, tmp_path, capsys
 ):
   # With a lag, a checkpoint holds the conversations of the next step.
-  settings = _settings(checkpoints__every_n_steps=1, sampling__lag=1)
+  settings = _settings(
+    checkpoints__every_n_steps=1,
+    sampling__lag=1,
+    sampling__integrity_every_n_steps=1,
+  )
   settings.num_steps = 4
   seen = []
 
@@ -269,6 +273,13 @@ def test_a_run_killed_while_a_tool_runs_resumes_bit_for_bit(
   _run(settings, tmp_path / 'killed')
   runs.assert_same(tmp_path / 'killed', tmp_path / 'whole', settings)
   row = [r for r in runs.rows(tmp_path / 'whole') if 'loss/total' in r][-1]
+  checked = [
+    r['integrity/turn_edges']
+    for r in runs.rows(tmp_path / 'whole')
+    if 'integrity/turn_edges' in r
+  ]
+  assert len(checked) == 3  # At the last step nothing is sampled.
+  assert 0.0 < max(checked) <= 1e-4
   assert 1.0 <= row['rollout/turns_mean'] <= _TURNS
   shares = [row[f'rollout/share_turns_{k + 1}'] for k in range(_TURNS)]
   assert sum(shares) == pytest.approx(1.0)

@@ -34,6 +34,13 @@ def mesh_problems(config: Config, num_devices: int) -> Iterator[str]:
       f'mesh.expert: got {expert}, and model.num_experts=0 leaves nothing to'
       ' split over it; leave it at 1 and use mesh.data.'
     )
+  model = config['model']
+  if model['shard_attention'] == 'columns' and not model['shard_sequence']:
+    yield (
+      "model.shard_attention: got 'columns', and model.shard_sequence=False"
+      ' keeps all columns of a row on every device; set it to True, or split'
+      " 'heads'."
+    )
   for axis, arrays in _split(config).items():
     yield from _misfits(axis, sizes[axis], arrays, num_devices)
   yield from _batch(config, data * fsdp * expert)

@@ -78,6 +78,10 @@ def test_what_fits_has_no_problem():
       ),
     ),
     (
+      dict(mesh__tensor=2, model__shard_attention='columns'),
+      ("model.shard_attention: got 'columns'", 'model.shard_sequence=False'),
+    ),
+    (
       dict(rewards__model='/a/model', rewards__model_batch_size=12),
       ('rewards.model_batch_size: got 12', 'the nearest that fits is 16'),
     ),
