@@ -65,7 +65,9 @@ def distributions(
     # No column is above it. One is looked at so that XLA does not fuse the
     # product with the exponential, which takes twice as long.
     largest = jnp.maximum(largest, logits[:, 0])
-  shifted = jax.lax.optimization_barrier(jnp.exp(logits - largest[:, None]))
+  shifted = jnp.exp(logits - largest[:, None])
+  if shard.on_cpu:
+    shifted = jax.lax.optimization_barrier(shifted)
   total = shard.axes.reduce_sum(sum_over_columns(shard, shifted))
   log_sum = jnp.log(total)
   shift = chunk.largest - largest + (chunk.log_sum - log_sum)
