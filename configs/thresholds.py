@@ -69,6 +69,7 @@ SETTINGS: Mapping[str, Setting] = {
   'sanity_r1_distill_1_5b': _SANITY,
   'qwen3_4b_base': _SANITY,
   'qwen3_8b_base': _SCALING,
+  'qwen3_8b_base_32k': _SCALING,
   'qwen3_32b': _SCALING,
   'qwen3_30b_a3b_base': _SCALING,
   'qwen3_30b_a3b_base_r3': _SCALING,

@@ -92,20 +92,23 @@ class Layer(nn.Module):
       streams, rotary, segments, seen_segments, strict=True
     ):
       seen = [KeySource(*source, sought, is_causal=False) for source in before]
-      mixed, own = attend(attention_norm(x), angle, seen, ids, write)
+      normed = attention_norm(x)
+      if c.shard_attention == 'heads':
+        normed = _whole(c, self.mesh, normed)
+      mixed, own = attend(normed, angle, seen, ids, write)
       x += mixed
       if c.shard_sequence:
         x = _by_rows(c, self.mesh, x)
       outputs.append(x)
       before.append((*own, ids))
-    normed = tuple(mlp_norm(x) for x in outputs)
+    inputs = tuple(_whole(c, self.mesh, mlp_norm(x)) for x in outputs)
     routing = None
     if self.is_sparse:
       routed = moe.RoutedFeedForward(c, self.mesh, name='mlp')
-      added, routing = routed(normed, routes, token_masks)
+      added, routing = routed(inputs, routes, token_masks)
     else:
       mlp = layers.FeedForward(c, name='mlp')
-      added = tuple(mlp(x) for x in normed)
+      added = tuple(mlp(x) for x in inputs)
     pairs = zip(outputs, added, strict=True)
     streams = tuple(_by_rows(c, self.mesh, x + more) for x, more in pairs)
     return streams, (own, routing)
@@ -171,6 +174,18 @@ def _by_rows(
   if x.shape[1] == 1:
     return x
   return parallel.constrain_rows(mesh, x, columns=config.shard_sequence)
+
+
+def _whole(
+  config: layers.TransformerConfig, mesh: Mesh | None, x: Array
+) -> Array:
+  """All columns of a device's rows, to be multiplied by what it has of weights.
+
+  The compiler, left alone, may gather the weights of the others instead.
+  """
+  if not config.shard_sequence or x.shape[1] == 1:
+    return x
+  return parallel.constrain_rows(mesh, x)
 
 
 class Transformer(nn.Module):

@@ -27,6 +27,7 @@ _PARAMETERS = {
   'qwen3_1_7b_base': 1_720_574_976,
   'qwen3_4b_base': 4_022_468_096,
   'qwen3_8b_base': 8_190_735_360,
+  'qwen3_8b_base_32k': 8_190_735_360,
   'cppo_qwen3_8b_base': 8_190_735_360,
   'qwen3_32b': 32_762_123_264,
   'qwen3_30b_a3b_base': 30_532_122_624,

@@ -79,7 +79,7 @@ def test_rows_are_run_at_the_least_width_that_holds_them(lengths, width):
   np.testing.assert_array_equal(got['row'], [1, 1])
 
 
-def _step(mesh, buckets, num_microbatches, rule):
+def _step(mesh, buckets, num_microbatches, rule, order=None):
   """(state, metrics, record) after one batch."""
   config = factories.transformer_config(num_layers=1)
   policy = make_policy(config, mesh)
@@ -91,7 +91,10 @@ def _step(mesh, buckets, num_microbatches, rule):
       policy,
       factories.vocabulary_config(mesh),
       factories.loss_config(
-        shared_rows=_GROUP, entropy_coefficient=0.01, rule=rule
+        shared_rows=_GROUP,
+        entropy_coefficient=0.01,
+        rule=rule,
+        importance='sequence' if rule == 'gspo' else 'token',
       ),
     ),
     functools.partial(metrics_lib.trust_region_metrics, num_minibatches=1),
@@ -118,13 +121,22 @@ def _step(mesh, buckets, num_microbatches, rule):
     token_mask=batch.token_mask & keep,
     completion_mask=batch.completion_mask & keep,
   )
+  if order is not None:
+    batch = jax.tree.map(lambda leaf: leaf[order], batch)
   shardings = state_lib.state_shardings(policy, optimizer, mesh)
   step = step_lib.compile_train_step(learner, shardings, recorded=True)
   return step(jax.device_put(state, shardings), batch), batch
 
 
+# Rules of every scope: a token, the tokens before it, the whole completion.
 @pytest.mark.parametrize(
-  ('rule', 'axes'), [('divergence', (1, 1, 1)), ('trm_max', (2, 2, 2))]
+  ('rule', 'axes'),
+  [
+    ('divergence', (1, 1, 1)),
+    ('cppo', (1, 1, 1)),
+    ('gspo', (1, 1, 1)),
+    ('trm_max', (2, 2, 2)),
+  ],
 )
 def test_a_step_is_that_of_the_padded_rows(rule, axes):
   one = factories.one_device_mesh()
@@ -139,4 +151,18 @@ def test_a_step_is_that_of_the_padded_rows(rule, axes):
   jax.tree.map(
     functools.partial(np.testing.assert_allclose, atol=1e-6, rtol=1e-5),
     *jax.device_get((got, plain)),
+  )
+
+
+def test_the_order_of_the_groups_changes_only_the_order_of_the_record():
+  rng = np.random.default_rng(3)
+  groups = rng.permutation(_NUM_GROUPS)[:, None] * _GROUP
+  order = (groups + rng.permutation(_GROUP)).reshape(-1)
+  mesh = factories.one_device_mesh()
+  (state, metrics, record), _ = _step(mesh, _BUCKETS, 2, 'cppo')
+  (other, others, shuffled), _ = _step(mesh, _BUCKETS, 2, 'cppo', order)
+  record = jax.tree.map(lambda leaf: np.asarray(leaf)[order], record)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, atol=1e-6, rtol=1e-5),
+    *jax.device_get(((other, others, shuffled), (state, metrics, record))),
   )

@@ -51,7 +51,12 @@ ROWS = (
     'v5e:4x4',
     ('--config.learner.num_microbatches=8',),
   ),
-  PodCase('qwen3_8b_base', 'v5e:16x16', ('--config.mesh.tensor=8',)),
+  PodCase(
+    'qwen3_8b_base',
+    'v5e:16x16',
+    ('--config.mesh.tensor=8', '--config.model.shard_sequence=True'),
+  ),
+  PodCase('qwen3_8b_base_32k', 'v5p:4x8x8'),
   PodCase('qwen3_30b_a3b_base', 'v5p:4x4x8'),
   PodCase('qwen3_32b', 'v5p:8x16x16'),
 )

@@ -1,6 +1,12 @@
+import math
+import re
+
 import pytest
 
-from dppo_jax.planning.aot import programs, topologies
+from dppo_jax.configs import qwen3_8b_base
+from dppo_jax.planning import dry_run
+from dppo_jax.planning.aot import estimates, programs, topologies
+from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.sampling import continuous
 from tests.support import runs, tpus
 
@@ -128,6 +134,33 @@ def test_rows_laid_over_devices_by_columns_compile(name):
   assert 'reduce-scatter' in {
     one.kind for one in found[programs.TRAINING].collectives
   }
+
+
+@pytest.mark.slow
+@tpus.needs_libtpu
+@pytest.mark.parametrize('name', [programs.SCORING, programs.TRAINING])
+def test_8k_tokens_on_256_chips_hold_no_scores(name):
+  config = qwen3_8b_base.get_config()
+  config.mesh.tensor = 8
+  config.model.shard_sequence = True
+  topology = topologies.parse('v5e:16x16')
+  experiment = estimates.for_device(
+    dry_run.build(config, topology.num_devices), topology.device_kind
+  )
+  devices = topologies.describe(topology)
+  parts = parts_lib.assemble_model(experiment, devices)
+  planned = programs._programs(programs._at_the_limit(experiment), parts)
+  text = planned[name].lower().compile().as_text()
+  length = config.sampling.max_completion_length
+  shapes = {
+    tuple(map(int, dims.split(',')))
+    for dims in re.findall(r'\bf32\[([\d,]+)\]', text)
+  }
+  assert any(length < max(shape) for shape in shapes)  # Of all columns.
+  # Queries by keys; and, of any shape, as many for a device's 4 heads.
+  long = [s for s in shapes if sum(size >= length for size in s) > 1]
+  assert not long
+  assert max(map(math.prod, shapes)) < 4 * length**2
 
 
 def test_a_refusal_says_what_was_needed():
