@@ -97,12 +97,11 @@ def _assert_same(got, expected):
   )
 
 
-@pytest.mark.parametrize('num_slots', [3, 8])
-def test_no_token_differs_from_all_at_once(num_slots):
-  got, pauses, most = _talk(_sampler(_DENSE, num_slots), _DENSE)
+def test_no_token_differs_from_all_at_once():
+  got, pauses, most = _talk(_sampler(_DENSE, 3), _DENSE)
   expected, fewer, _ = _at_once(_DENSE)
   _assert_same(got, expected)
-  assert most <= num_slots
+  assert most <= 3
   assert pauses > fewer
   # Slots of whose steps none is lost to a row that had its own.
   assert got.decode_steps.sum() < expected.decode_steps.sum()
