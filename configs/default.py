@@ -126,6 +126,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     lag=0,  # Off-policy lag: rollouts use the parameters k steps earlier.
     num_slots=0,  # Continuous batching: rows decoded at once; 0: all.
     integrity_every_n_steps=1,  # Weights and records are checked; 0: never.
+    cache_columns=0,  # Of the first KV cache, doubled once full; 0: the limit.
   )
 
   config.environment = dict(  # Conversations of several turns.

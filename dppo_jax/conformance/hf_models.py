@@ -124,6 +124,7 @@ def compare(folder: pathlib.Path) -> ModelComparison:
     eos_ids=(),
     stop_ids=(),
     num_slots=0,
+    cache_columns=0,
   )
   axes = vocabulary_axes(parallel.make_mesh(1, 1, 1, devices=jax.devices()[:1]))
   draw = functools.partial(sample, policy, axes, config)

@@ -143,10 +143,10 @@ def by_parts(
   order = None
   if buckets.reorders:
     order = buckets.order(rollout.token_mask)
-    rollout = take_rows(rollout, order)
+    rollout = take_rows(mesh, rollout, order)
   stats = join_rows(jax.lax.map(run, split_rows(mesh, rollout, count)))
   if order is not None:
-    stats = take_rows(stats, jnp.argsort(order))
+    stats = take_rows(mesh, stats, jnp.argsort(order))
   return stats
 
 

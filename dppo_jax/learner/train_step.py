@@ -111,7 +111,7 @@ def train_step(
   """
   config = learner.config
   num_rows = batch.completion_mask.shape[0]
-  rows, batch = _shuffle(config, state, batch)
+  rows, batch = _shuffle(learner, state, batch)
   minibatches = split_rows(learner.mesh, batch, config.num_minibatches)
   (params, opt_state), (losses, norms, columns, record) = jax.lax.scan(
     functools.partial(_update, learner, shared),
@@ -134,19 +134,19 @@ def train_step(
     state, step=state.step + 1, params=params, opt_state=opt_state
   )
   place = jnp.argsort(rows)
-  record = take_rows(record, place)
+  record = take_rows(learner.mesh, record, place)
   update_of_row = place // (num_rows // config.num_minibatches)
   return state, metrics, StepRecord(record, update_of_row.astype(jnp.int32))
 
 
 def _shuffle(
-  config: StepConfig, state: TrainState, batch: Any
+  learner: Learner, state: TrainState, batch: Any
 ) -> tuple[Array, Any]:
   """Numbers of the rows i32 [B], groups shuffled, and the batch so ordered.
 
   A single minibatch is taken in order.
   """
-  num_rows = batch.completion_mask.shape[0]
+  config, num_rows = learner.config, batch.completion_mask.shape[0]
   num_groups = num_rows // config.group_size
   rows = jnp.arange(num_rows)
   if config.num_minibatches > 1:
@@ -154,7 +154,7 @@ def _shuffle(
     order = jax.random.permutation(key, num_groups)
     columns = jnp.arange(config.group_size)[None]
     rows = (order[:, None] * config.group_size + columns).reshape(-1)
-    batch = take_rows(batch, rows)
+    batch = take_rows(learner.mesh, batch, rows)
   return rows, batch
 
 
@@ -194,13 +194,13 @@ def _update(
     order = None
     if buckets.reorders:
       order = buckets.order(minibatch.token_mask)
-      part = take_rows(part, order)
+      part = take_rows(learner.mesh, part, order)
     parts = split_rows(learner.mesh, part, config.num_microbatches)
     zero = (jax.tree.map(jnp.zeros_like, params), jnp.zeros(()))
     (gradients, loss), (record, columns) = jax.lax.scan(add_part, zero, parts)
     record = join_rows(record)
     if order is not None:
-      record = take_rows(record, jnp.argsort(order))
+      record = take_rows(learner.mesh, record, jnp.argsort(order))
   norm = optax.tree.norm(gradients)
 
   def apply() -> _Carry:
@@ -267,9 +267,34 @@ def split_rows(mesh: Mesh, tree: Any, count: int) -> Any:
   return jax.tree.map(split, tree)
 
 
-def take_rows(tree: Any, numbers: Array) -> Any:
-  """[B, ...] leaves with the rows of these numbers."""
-  return jax.tree.map(lambda leaf: jnp.take(leaf, numbers, axis=0), tree)
+def take_rows(mesh: Mesh, tree: Any, numbers: Array) -> Any:
+  """[B, ...] leaves with the rows of these numbers, rows still sharded.
+
+  Each device gets a share of the columns of all rows, orders them and sends
+  them on. Left to the compiler, every device would hold all rows in full.
+
+  Args:
+    mesh: where rows live.
+    tree: whose rows the mesh divides.
+    numbers: i32 [B].
+  """
+  shards = parallel.num_batch_shards(mesh)
+  by_rows = parallel.batch_sharding(mesh)
+  by_columns = NamedSharding(mesh, PartitionSpec(None, *by_rows.spec))
+
+  def take(leaf: Array) -> Array:
+    if shards == 1 or leaf.ndim == 1:
+      return jnp.take(leaf, numbers, axis=0)
+    rows = leaf.reshape(len(leaf), -1)
+    size = rows.shape[1]
+    rows = jnp.pad(rows, ((0, 0), (0, -size % shards)))
+    rows = jax.lax.with_sharding_constraint(rows, by_columns)
+    rows = jnp.take(rows, numbers, axis=0)
+    rows = jax.lax.with_sharding_constraint(rows, by_columns)
+    rows = jax.lax.with_sharding_constraint(rows, by_rows)
+    return rows[:, :size].reshape(leaf.shape)
+
+  return jax.tree.map(take, tree)
 
 
 def join_rows(tree: Any) -> Any:

@@ -102,15 +102,12 @@ class Projection(nn.Module):
   Attributes:
     in_axes: (size, logical name) of the axes summed over.
     out_axes: (size, logical name) of the axes produced.
-    by_columns: rows and columns of x [B, S, ...] stay apart, for a mesh splits
-      both.
   """
 
   config: TransformerConfig
   in_axes: Sequence[tuple[int, str]]
   out_axes: Sequence[tuple[int, str]]
   use_bias: bool = False
-  by_columns: bool = False
 
   @nn.compact
   def __call__(self, x: Array, product: Array | None = None) -> Array:
@@ -118,7 +115,10 @@ class Projection(nn.Module):
     count = len(self.in_axes)
     lead = x.shape[: x.ndim - count]
     rows = math.prod(size for size, _ in self.in_axes)
-    x = x.reshape(*(lead if self.by_columns else (-1,)), rows)
+    # Where a mesh splits rows and columns, no device has a part of a sequence
+    # of all tokens: to make one, the compiler would gather them all.
+    apart = self.config.shard_sequence and len(lead) == 2 and lead[1] > 1
+    x = x.reshape(*(lead if apart else (-1,)), rows)
     if product is not None:
       y = product
     elif self.has_variable('turned', 'kernel'):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from dppo_jax import hardware, parallel
 from dppo_jax.models import moe
+from dppo_jax.models.attention import dispatch
 from dppo_jax.planning import missing_files
 from dppo_jax.runtime.config.experiment import Experiment, replace_keys
 from dppo_jax.runtime.programs import base_weights, compiled
@@ -20,7 +22,13 @@ from dppo_jax.runtime.rollouts import weight_sync
 
 # Arrays that are there in one phase only.
 SAMPLING = ('sampler weights', 'sampling cache', 'sampler logits')
-TRAINING = ('gradients', 'activations', 'attention scores', 'logits')
+TRAINING = (
+  'gradients',
+  'activations',
+  'attention scores',
+  'gathered keys',
+  'logits',
+)
 
 
 def capacity(device: Any) -> float | None:
@@ -57,7 +65,7 @@ def peak(estimate: Mapping[str, float]) -> float:
     estimate: result of `memory`.
   """
   sampling = sum(estimate.get(name, 0.0) for name in SAMPLING)
-  training = sum(estimate[name] for name in TRAINING)
+  training = sum(estimate.get(name, 0.0) for name in TRAINING)
   rest = sum(estimate.values()) - sampling - training
   return rest + max(sampling, training)
 
@@ -142,17 +150,53 @@ def activations(experiment: Experiment, mesh: Mesh) -> dict[str, float]:
     'sampling cache': itemsize * kv_per_token * cached / devices,
     'recorded stats': rows * columns * stats / devices,
     'activations': itemsize * saved * part * columns / devices,
-    # Of one layer: scores, weights and a gradient, f32.
-    'attention scores': 4
-    * 3
-    * part
-    / shards
-    * model.num_heads
-    / tensor
-    * columns**2,
+    **_attention(experiment, mesh, part),
     'logits': per_logit * logit_rows,
     'sampler logits': per_logit * at_once / shards,
   }
+
+
+def _attention(
+  experiment: Experiment, mesh: Mesh, part: float
+) -> dict[str, float]:
+  """Bytes per device in attention, of one layer.
+
+  Args:
+    experiment: the run.
+    mesh: devices.
+    part: rows of a microbatch.
+  """
+  model, tensor = experiment.model, mesh.shape[parallel.SEQUENCE_AXIS]
+  rows = part / parallel.num_batch_shards(mesh)
+  prompt = experiment.data.max_prompt_length
+  completion = experiment.sampling.max_completion_length
+  lengths, width = (prompt, completion), completion
+  if experiment.loss.shared_rows == 1:
+    lengths, width = (prompt + completion,), prompt + completion
+  by_columns = model.shard_attention == 'columns'
+  held = dispatch.num_scores(
+    _platform(mesh.devices.flat[0]),
+    model.attention,
+    rows=math.ceil(rows),
+    width=width // tensor if by_columns else width,
+    lengths=lengths,
+  )
+  heads = model.num_heads if by_columns else model.num_heads / tensor
+  # Scores, weights and a gradient, f32.
+  found = {'attention scores': 4.0 * 3 * heads * held}
+  if by_columns and tensor > 1:
+    keys = 2 * model.num_kv_heads * model.head_dim * rows * sum(lengths)
+    # Their gradients before they are added up, too.
+    itemsize = np.dtype(jax.dtypes.canonicalize_dtype(model.dtype)).itemsize
+    found['gathered keys'] = 2 * keys * itemsize
+  return found
+
+
+def _platform(device: Any) -> str:
+  """Platform of a device, or of one that stands for it."""
+  if device.platform in ('cpu', 'gpu', 'tpu'):
+    return str(device.platform)
+  return 'tpu' if device.device_kind.startswith('TPU') else 'gpu'
 
 
 def _microbatch_rows(experiment: Experiment) -> float:

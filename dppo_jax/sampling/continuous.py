@@ -8,7 +8,6 @@ key, independent of batching.
 """
 
 import dataclasses
-import math
 from typing import Any
 
 import flax.struct
@@ -22,31 +21,10 @@ from dppo_jax.models.slot_cache import SlotCache
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.sampling import decode, weight_rounding
 from dppo_jax.sampling.decode import SamplingConfig
+from dppo_jax.sampling.slot_plan import SlotPlan, plan_for
 
-# A refill takes at most 1/16 of the slots. On average half a refill's slots are
-# idle, which is 3 % of the work; smaller refills need more prefills.
-_REFILLS = 16
 # Names of the two loops in a compiled program.
 REFILL_LOOP, DECODE_LOOP = 'refill_slots', 'decode_slots'
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SlotPlan:
-  """Sizes of continuous batching, per shard except `shards`.
-
-  Attributes:
-    shards: D, batch shards.
-    rows: b, completions to sample.
-    slots: s, sequences decoded at once.
-    refill: F, rows started per refill; divides `rows` and `slots`.
-    prompts: M, prompts per refill.
-  """
-
-  shards: int
-  rows: int
-  slots: int
-  refill: int
-  prompts: int
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -85,43 +63,6 @@ class SlotState:
   routes: Array | None
 
 
-def plan_slots(
-  num_rows: int, group_size: int, num_slots: int, shards: int
-) -> SlotPlan:
-  """Plan with the largest refill of at most 1/16 of the slots.
-
-  A refill is a fraction of a group or several groups, which minimizes the
-  number of prefills.
-
-  >>> plan_slots(4096, 16, 512, 2)
-  SlotPlan(shards=2, rows=2048, slots=256, refill=16, prompts=1)
-  """
-  rows, slots = num_rows // shards, num_slots // shards
-  refill = max(
-    size
-    for size in range(1, max(1, slots // _REFILLS) + 1)
-    if math.gcd(rows, slots) % size == 0
-    and (group_size % size == 0 or size % group_size == 0)
-  )
-  return SlotPlan(
-    shards=shards,
-    rows=rows,
-    slots=slots,
-    refill=refill,
-    prompts=max(1, refill // group_size),
-  )
-
-
-def plan_for(
-  config: SamplingConfig, num_prompts: int, shards: int
-) -> SlotPlan | None:
-  """Plan for N prompts; None if all rows are decoded at once."""
-  num_rows = num_prompts * config.group_size
-  if not 0 < config.num_slots < num_rows:
-    return None
-  return plan_slots(num_rows, config.group_size, config.num_slots, shards)
-
-
 def sample(
   policy: Policy,
   axes: VocabularyAxes,
@@ -139,24 +80,22 @@ def sample(
   )
   if plan is None:
     return decode.sample(policy, axes, config, params, prompts, key)
-  params = weight_rounding.round_params(params, config.precision)
-  weights = policy.for_decoding(params)
-  sampler = _Sampler(policy, axes, config, plan, params, weights, prompts, key)
+  sampler = SlotSampler.of(policy, axes, config, plan, params, prompts, key)
+  limit = config.max_completion_length
+  state = sampler.run(sampler.start(limit), limit, resumed=False)
+  return finish(config, prompts, state)
 
-  def waiting(state: SlotState) -> Array:
-    return jnp.any(state.next_row < plan.rows)  # Some rows have not started.
 
-  def decoding(state: SlotState) -> Array:
-    some = jnp.any(state.live)  # Else no slot is left to decode.
-    return some & ~_refill_is_due(plan, state)  # Else enough slots are free.
+def unfinished(plan: SlotPlan, state: SlotState) -> Array:
+  """Whether tokens are missing: bool []."""
+  waiting = jnp.any(state.next_row < plan.rows)  # Some rows have not started.
+  return waiting | jnp.any(state.live)
 
-  def refill_and_decode(state: SlotState) -> SlotState:
-    state = sampler.refill(state)
-    with jax.named_scope(DECODE_LOOP):
-      return jax.lax.while_loop(decoding, sampler.decode, state)
 
-  with jax.named_scope(REFILL_LOOP):
-    state = jax.lax.while_loop(waiting, refill_and_decode, sampler.start())
+def finish(
+  config: SamplingConfig, prompts: Prompts, state: SlotState
+) -> Rollout:
+  """The rollout of a state that is not unfinished."""
 
   def merge_shards(values: Array) -> Array:
     return values.reshape(-1, *values.shape[2:])
@@ -193,8 +132,8 @@ def _refill_is_due(plan: SlotPlan, state: SlotState) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Sampler:
-  """The two steps, state -> state, and their constants."""
+class SlotSampler:
+  """State -> state, and what stays the same; arguments as in `sample`."""
 
   policy: Policy
   axes: VocabularyAxes
@@ -205,8 +144,67 @@ class _Sampler:
   prompts: Prompts
   key: Array
 
-  def start(self) -> SlotState:
-    """Initial state: all slots free, no row started."""
+  @classmethod
+  def of(
+    cls,
+    policy: Policy,
+    axes: VocabularyAxes,
+    config: SamplingConfig,
+    plan: SlotPlan,
+    params: Params,
+    prompts: Prompts,
+    key: Array,
+  ) -> 'SlotSampler':
+    """With the weights that decoding reads."""
+    params = weight_rounding.round_params(params, config.precision)
+    weights = policy.for_decoding(params)
+    return cls(policy, axes, config, plan, params, weights, prompts, key)
+
+  def run(
+    self, state: SlotState, num_columns: int, *, resumed: bool
+  ) -> SlotState:
+    """State after all rows, or once the KV cache has no room for one.
+
+    Args:
+      state: of `start`, or of `run` with a cache that has grown.
+      num_columns: of completions in its cache.
+      resumed: the latter; rows in slots go on before others start.
+    """
+    plan = self.plan
+
+    def fits(state: SlotState) -> Array | bool:
+      if num_columns == self.config.max_completion_length:
+        return True
+      # A step writes the token before the one that it samples.
+      return jnp.all(~state.live | (state.step <= num_columns))
+
+    def waiting(state: SlotState) -> Array:
+      some = jnp.any(state.next_row < plan.rows)  # Some rows have not started.
+      return some & fits(state)
+
+    def decoding(state: SlotState) -> Array:
+      some = jnp.any(state.live)  # Else no slot is left to decode.
+      # Else enough slots are free.
+      return some & ~_refill_is_due(plan, state) & fits(state)
+
+    def decode_rows(state: SlotState) -> SlotState:
+      with jax.named_scope(DECODE_LOOP):
+        return jax.lax.while_loop(decoding, self.decode, state)
+
+    def refill_and_decode(state: SlotState) -> SlotState:
+      return decode_rows(self.refill(state))
+
+    if resumed:
+      state = decode_rows(state)
+    with jax.named_scope(REFILL_LOOP):
+      return jax.lax.while_loop(waiting, refill_and_decode, state)
+
+  def start(self, num_columns: int) -> SlotState:
+    """Initial state: all slots free, no row started.
+
+    Args:
+      num_columns: of completions in the KV cache, at most R.
+    """
     plan, config = self.plan, self.config
     hidden, fresh = jax.eval_shape(
       lambda: self.policy.prefill(self.params, self.prompts, 1, 1)
@@ -236,9 +234,7 @@ class _Sampler:
       live=per_slot(bool),
       step=per_slot(jnp.int32),
       token=per_slot(jnp.int32),
-      cache=self.policy.slots.empty(
-        fresh.prompt, num_slots, config.max_completion_length
-      ),
+      cache=self.policy.slots.empty(fresh.prompt, num_slots, num_columns),
       tokens=tokens,
       mask=mask,
       stats=stats,

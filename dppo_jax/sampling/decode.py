@@ -38,6 +38,8 @@ class SamplingConfig:
     stop_ids: other tokens that end a row, for they complete a stop string;
       there may be thousands.
     num_slots: S, rows decoded at once; 0 for all.
+    cache_columns: of completions in the first KV cache, which then grows; 0
+      for all R.
   """
 
   group_size: int
@@ -54,6 +56,7 @@ class SamplingConfig:
   eos_ids: tuple[int, ...]
   stop_ids: tuple[int, ...]
   num_slots: int
+  cache_columns: int
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -101,30 +104,76 @@ def sample(
   Returns:
     Rollout with B = N·G rows, T = P + R columns.
   """
+  limit = config.max_completion_length
+  state = start(policy, axes, config, params, prompts, key, limit)
+  state = run(policy, axes, config, params, key, state, limit)
+  return finish(config, prompts, state)
+
+
+def start(
+  policy: Policy,
+  axes: VocabularyAxes,
+  config: SamplingConfig,
+  params: Params,
+  prompts: Prompts,
+  key: Array,
+  num_columns: int,
+) -> DecodeState:
+  """State after the first token of every row.
+
+  Args: those of `sample`, and
+    num_columns: of completions in the KV cache, at most R.
+  """
   params = weight_rounding.round_params(params, config.precision)
-  num_rows = prompts.tokens.shape[0] * config.group_size
   hidden, cache = policy.prefill(
-    params, prompts, config.group_size, config.max_completion_length
+    params, prompts, config.group_size, num_columns
   )
-  if not config.with_routes:
-    cache = dataclasses.replace(
-      cache, prompt_routes=None, completion_routes=None
-    )
-  row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_rows))
+  cache = dataclasses.replace(cache, **_kept_routes(config, cache))
   logits = jnp.repeat(policy.logits(params, hidden), config.group_size, axis=0)
   hidden = jnp.repeat(hidden, config.group_size, axis=0)
   state = _empty_state(config, cache, hidden)
-  state = write_token(axes, config, row_keys, hidden, logits, state)
-  weights = policy.for_decoding(params)
+  row_keys = _row_keys(key, state)
+  return write_token(axes, config, row_keys, hidden, logits, state)
 
-  def unfinished(state: DecodeState) -> Array:
-    room = state.step < config.max_completion_length  # The length limit.
-    return room & ~jnp.all(state.done)  # Some row has not ended.
+
+def run(
+  policy: Policy,
+  axes: VocabularyAxes,
+  config: SamplingConfig,
+  params: Params,
+  key: Array,
+  state: DecodeState,
+  num_columns: int,
+) -> DecodeState:
+  """State after the last token, or after as many as the KV cache has room for.
+
+  Args: those of `sample`, and
+    state: of `start`, or of `run` with a cache that has grown.
+    num_columns: of completions in its cache.
+  """
+  params = weight_rounding.round_params(params, config.precision)
+  weights, row_keys = policy.for_decoding(params), _row_keys(key, state)
+
+  def goes_on(state: DecodeState) -> Array:
+    # A step writes the token before the one that it samples.
+    return unfinished(config, state) & (state.step <= num_columns)
 
   def step(state: DecodeState) -> DecodeState:
     return decode_step(policy, axes, config, params, weights, row_keys, state)
 
-  state = jax.lax.while_loop(unfinished, step, state)
+  return jax.lax.while_loop(goes_on, step, state)
+
+
+def unfinished(config: SamplingConfig, state: DecodeState) -> Array:
+  """Whether tokens are missing: bool []."""
+  room = state.step < config.max_completion_length  # The length limit.
+  return room & ~jnp.all(state.done)  # Some row has not ended.
+
+
+def finish(
+  config: SamplingConfig, prompts: Prompts, state: DecodeState
+) -> Rollout:
+  """The rollout of a state that is not unfinished."""
   routes, cache = None, state.cache
   if cache.prompt_routes is not None and cache.completion_routes is not None:
     routes = (cache.prompt_routes, cache.completion_routes)
@@ -136,8 +185,23 @@ def sample(
     stats=state.stats,
     ended=state.done,
     routes=routes,
-    decode_steps=jnp.broadcast_to(state.step - 1, (num_rows,)),
+    decode_steps=jnp.broadcast_to(state.step - 1, state.done.shape),
   )
+
+
+def _row_keys(key: Array, state: DecodeState) -> Array:
+  rows = jnp.arange(len(state.done))
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+
+
+def _kept_routes(config: SamplingConfig, cache: Cache) -> dict[str, Any]:
+  """The routes of a cache, those of completions at the limit's width."""
+  routes = cache.completion_routes
+  if not config.with_routes or routes is None:
+    return dict(prompt_routes=None, completion_routes=None)
+  more = config.max_completion_length - routes.shape[1]
+  widths = ((0, 0), (0, more), (0, 0), (0, 0))
+  return dict(completion_routes=jnp.pad(routes, widths))
 
 
 def decode_step(

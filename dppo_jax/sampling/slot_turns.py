@@ -17,8 +17,8 @@ import jax.numpy as jnp
 
 from dppo_jax import parallel
 from dppo_jax.base import Array, Params, Prompts, Rollout
-from dppo_jax.sampling import continuous, decode, weight_rounding
-from dppo_jax.sampling.continuous import SlotPlan
+from dppo_jax.sampling import decode, weight_rounding
+from dppo_jax.sampling.slot_plan import SlotPlan, plan_for
 from dppo_jax.sampling.turns import Told, TurnSampler, TurnState
 
 
@@ -100,7 +100,7 @@ class SlotTurnSampler(NamedTuple):
     return dataclasses.replace(rollout, decode_steps=state.decode_steps)
 
   def _plan(self, state: SlotTurnState) -> SlotPlan:
-    found = continuous.plan_for(
+    found = plan_for(
       self.turns.config,
       len(state.prompts.tokens),
       parallel.num_batch_shards(self.turns.axes.mesh),

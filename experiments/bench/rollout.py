@@ -139,6 +139,7 @@ def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
       eos_ids=(),  # Every row decodes to the length limit.
       stop_ids=(),
       num_slots=0,
+      cache_columns=0,
     )
     run = jax.jit(
       lambda params, key: sample(policy, axes, config, params, prompts, key)

@@ -211,6 +211,7 @@ def make_variants(
       eos_ids=(_END,),
       stop_ids=(),
       num_slots=num_slots,
+      cache_columns=0,
     )
     run = jax.jit(
       lambda params, prompts, key: continuous.sample(

@@ -58,6 +58,7 @@ def test_plain_questions_are_answered_in_english():
     eos_ids=tokenizer.eos_ids,
     stop_ids=(),
     num_slots=0,
+    cache_columns=0,
   )
   mesh = parallel.make_mesh(1, 1, 1, devices=jax.devices()[:1])
   draw = functools.partial(sample, policy, vocabulary_axes(mesh), config)

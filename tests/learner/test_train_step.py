@@ -451,3 +451,22 @@ def test_a_batch_without_a_token_changes_nothing(mesh):
   assert int(second.step) == 2
   assert float(metrics['optimizer/gradient_norm']) == 0
   assert float(metrics['optimizer/nonfinite_total']) == 0
+
+
+@pytest.mark.parametrize('shape', [(16, 9), (16, 5, 3), (16,)])
+def test_no_device_holds_the_rows_of_all_to_order_them(shape):
+  mesh = parallel.make_mesh(4, 2, 1)
+  by_rows = parallel.batch_sharding(mesh)
+  rng = np.random.default_rng(0)
+  rows, order = rng.standard_normal(shape).astype('f'), rng.permutation(16)
+
+  def take(rows, order):
+    return step_lib.take_rows(mesh, rows, order)
+
+  compiled = jax.jit(take, in_shardings=(by_rows, None)).lower(rows, order)
+  compiled = compiled.compile()
+  got = compiled(jax.device_put(rows, by_rows), order)
+  np.testing.assert_array_equal(got, rows[order])
+  if len(shape) > 1:
+    assert got.sharding.is_equivalent_to(by_rows, len(shape))
+    assert 'all-gather' not in compiled.as_text()

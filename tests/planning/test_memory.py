@@ -1,8 +1,10 @@
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
+from dppo_jax import parallel
 from dppo_jax.learner import state as state_lib
 from dppo_jax.planning import dry_run, memory
 from dppo_jax.planning import memory as memory_lib
@@ -59,8 +61,8 @@ def test_slots_bound_the_cache_and_the_logits():
 
 def test_the_worst_moment_is_sampling_or_training():
   estimate = memory_lib.memory(runs.experiment(), runs.parts())
-  # 16 rows of 13 tokens, 4 heads; three arrays.
-  assert estimate['attention scores'] == 4 * 3 * 16 * 4 * 13**2
+  # 16 rows of 7 tokens that see 13, 4 heads; three arrays.
+  assert estimate['attention scores'] == 4 * 3 * 16 * 4 * 7 * 13
   training = ('gradients', 'activations', 'attention scores', 'logits')
   sampling = ('sampling cache', 'sampler logits')
   kept = sum(estimate.values())
@@ -71,6 +73,53 @@ def test_the_worst_moment_is_sampling_or_training():
   assert memory_lib.peak(estimate) == pytest.approx(
     kept + sum(estimate[name] for name in training)
   )
+
+
+@pytest.mark.parametrize(
+  ('platform', 'kind', 'held'),
+  [
+    # A block of every row on an accelerator, of one row on a CPU; in kernels
+    # none. All of them where they are asked for.
+    ('gpu', 'NVIDIA H200', 16 * 256**2),
+    ('placeholder', 'NVIDIA H200', 16 * 256**2),
+    ('cpu', 'cpu', 128**2),
+    ('placeholder', 'TPU v5 lite', 0),
+    ('materialised', 'TPU v5 lite', 16 * 600 * 606),
+  ],
+)
+def test_scores_are_held_by_blocks(platform, kind, held):
+  implementation = 'materialised' if platform == 'materialised' else 'auto'
+  experiment = runs.experiment(
+    runs.config(
+      sampling__max_completion_length=600, model__attention=implementation
+    )
+  )
+  device = SimpleNamespace(platform=platform, device_kind=kind)
+  shape = dict.fromkeys(parallel.MESH_AXES, 1)
+  mesh = SimpleNamespace(size=1, shape=shape, devices=np.array([device]))
+  sizes = memory_lib.activations(experiment, mesh)
+  assert sizes['attention scores'] == 4 * 3 * 4 * held
+  assert 'gathered keys' not in sizes
+
+
+def test_columns_on_several_devices_gather_keys():
+  settings = dict(
+    mesh__tensor=2,
+    model__shard_sequence=True,
+    model__attention='materialised',
+    sampling__max_completion_length=8,
+  )
+  heads, columns = (
+    memory_lib.activations(
+      runs.experiment(runs.config(model__shard_attention=split, **settings), 2),
+      parallel.make_mesh(1, 1, 2, devices=jax.devices()[:2]),
+    )
+    for split in ('heads', 'columns')
+  )
+  # Half the heads of all queries, or all heads of half the queries.
+  assert columns['attention scores'] == heads['attention scores'] > 0
+  # Keys and values and their gradients: 16 rows of 14, 2 heads of 8.
+  assert columns['gathered keys'] == 4 * 2 * 2 * 16 * 14 * 2 * 8
 
 
 def test_weights_of_the_sampler_and_the_reference_count():

@@ -12,7 +12,7 @@ from dppo_jax import parallel
 from dppo_jax.models.attention import dispatch
 from dppo_jax.models.policy import make_policy
 from dppo_jax.models.slot_cache import SlotCache, Slots
-from dppo_jax.sampling import continuous
+from dppo_jax.sampling import continuous, slot_plan
 from tests.support import factories, toy_policy
 
 _PROMPTS, _WIDTH, _GROUP, _LENGTH = 8, 5, 4, 8
@@ -74,8 +74,8 @@ def _live(rollout):
 def test_slots_change_no_completion(
   base, prompts, monkeypatch, num_slots, refills, size, num_prompts
 ):
-  monkeypatch.setattr(continuous, '_REFILLS', refills)
-  plan = continuous.plan_slots(_ROWS, _GROUP, num_slots, 1)
+  monkeypatch.setattr(slot_plan, '_REFILLS', refills)
+  plan = slot_plan.plan_slots(_ROWS, _GROUP, num_slots, 1)
   assert (plan.refill, plan.prompts) == (size, num_prompts)
   rollout = _compile(_DENSE, num_slots=num_slots)[0](prompts)
   _assert_same(rollout, base)
@@ -111,15 +111,6 @@ def test_rows_do_not_depend_on_their_neighbors(base, prompts):
       take(getattr(first, name)),
       take(getattr(second, name)),
     )
-
-
-def test_as_many_slots_as_rows_are_the_plain_loop(base, prompts):
-  settings = factories.sampling_config(num_slots=_ROWS)
-  assert continuous.plan_for(settings, _PROMPTS, 1) is None
-  more = dataclasses.replace(settings, num_slots=_ROWS + 1)
-  assert continuous.plan_for(more, _PROMPTS, 1) is None
-  some = dataclasses.replace(settings, num_slots=_ROWS - 1)
-  assert continuous.plan_for(some, _PROMPTS, 1) is not None
 
 
 @pytest.mark.slow
@@ -207,22 +198,6 @@ def test_every_slot_of_every_step_is_counted(prompts, end_after):
 def test_the_plain_loop_counts_all_rows_for_all_steps(base):
   lengths = np.asarray(base.completion_mask).sum(1)
   np.testing.assert_array_equal(base.decode_steps, lengths.max() - 1)
-
-
-@pytest.mark.parametrize('group_size', [1, 3, 8, 16])
-@pytest.mark.parametrize('shards', [1, 4])
-@pytest.mark.parametrize('at_once', [4, 12, 48, 512])
-def test_a_plan_fits_together(group_size, shards, at_once):
-  num_rows = 64 * group_size * 4
-  plan = continuous.plan_slots(num_rows, group_size, at_once, shards)
-  assert plan.rows * shards == num_rows
-  assert plan.slots * shards == at_once
-  assert plan.rows % plan.refill == plan.slots % plan.refill == 0
-  assert 1 <= plan.refill <= max(1, plan.slots // 16)
-  # Rows first, first + 1, … of a refill have just these prompts.
-  for first in range(0, plan.rows, plan.refill):
-    groups = {row // group_size for row in range(first, first + plan.refill)}
-    assert len(groups) == plan.prompts
 
 
 @pytest.mark.slow

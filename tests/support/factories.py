@@ -110,6 +110,7 @@ def sampling_config(**overrides) -> SamplingConfig:
     eos_ids=(EOS_ID,),
     stop_ids=(),
     num_slots=0,
+    cache_columns=0,
   )
   return SamplingConfig(**{**fields, **overrides})
 

@@ -116,21 +116,55 @@ def _choose(
   check(implementation, platform)
   width = query.shape[1]
   longest = max(s.keys.shape[2] for s in sources)
-  if implementation == 'materialised':
-    return implementation
-  if width == 1:
-    few = longest <= _decode_keys(platform)
-    return 'materialised' if few else 'blockwise'
-  name = implementation
-  if name == 'auto':
-    if width * longest <= _FEW_SCORES:
-      return 'materialised'
-    name = _BEST.get(platform, 'blockwise')
+  name = _by_size(platform, implementation, width, longest)
   why = IMPLEMENTATIONS[name].refuses(query, sources)
   if why:
     _say_once(name, why)
     return 'blockwise'
   return name
+
+
+def _by_size(
+  platform: str, implementation: str, width: int, longest: int
+) -> str:
+  """Name of the implementation for so many queries and keys."""
+  if implementation == 'materialised':
+    return implementation
+  if width == 1:
+    few = longest <= decode_keys(platform)
+    return 'materialised' if few else 'blockwise'
+  if implementation != 'auto':
+    return implementation
+  if width * longest <= _FEW_SCORES:
+    return 'materialised'
+  return _BEST.get(platform, 'blockwise')
+
+
+def num_scores(
+  platform: str,
+  implementation: str,
+  *,
+  rows: int,
+  width: int,
+  lengths: Sequence[int],
+) -> int:
+  """Scores of a head that a device holds in memory at once.
+
+  Args:
+    platform: of the devices.
+    implementation: as in `attend`.
+    rows: of queries on the device.
+    width: queries of a row.
+    lengths: keys of each source.
+  """
+  name = _by_size(platform, implementation, width, max(lengths))
+  if name == 'materialised':
+    return rows * width * sum(lengths)
+  if IMPLEMENTATIONS[name].run is not None:
+    return 0  # Kernels keep them on the chip.
+  size = _block(platform)
+  at_once = 1 if platform == 'cpu' else rows
+  return at_once * min(size, width) * min(size, max(lengths))
 
 
 def check(implementation: str, platform: str) -> None:
@@ -165,17 +199,22 @@ def _by_blocks(
   query: Array,
   sources: Sequence[KeySource],
 ) -> Array:
-  size = _CPU_BLOCK if platform == 'cpu' else _BLOCK
+  size = _block(platform)
   decodes = query.shape[1] == 1
   blocks = blockwise.Blocks(
     rows=1 if one_by_one else query.shape[0],
     queries=size,
-    keys=_decode_keys(platform) if decodes else size,
+    keys=decode_keys(platform) if decodes else size,
   )
   return blockwise.attend(query, sources, blocks)
 
 
-def _decode_keys(platform: str) -> int:
+def _block(platform: str) -> int:
+  return _CPU_BLOCK if platform == 'cpu' else _BLOCK
+
+
+def decode_keys(platform: str) -> int:
+  """Keys of a block that a decode step reads at once."""
   return _CPU_DECODE_KEYS if platform == 'cpu' else _DECODE_KEYS
 
 

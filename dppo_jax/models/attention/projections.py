@@ -30,19 +30,13 @@ class Attention(nn.Module):
     heads, head = (c.num_heads, 'heads'), (c.head_dim, 'head_dim')
     kv_heads = (c.num_kv_heads, 'kv_heads')
 
-    by_columns = self._by_columns
-
     def project(axes: list[tuple[int, str]]) -> layers.Projection:
-      return layers.Projection(
-        c, [embed], axes, use_bias=c.qkv_bias, by_columns=by_columns
-      )
+      return layers.Projection(c, [embed], axes, use_bias=c.qkv_bias)
 
     self.query = project([heads, head])
     self.key = project([kv_heads, head])
     self.value = project([kv_heads, head])
-    self.output = layers.Projection(
-      c, [heads, head], [embed], by_columns=by_columns
-    )
+    self.output = layers.Projection(c, [heads, head], [embed])
     if c.qk_norm:
       self.query_norm = layers.RMSNorm(c)
       self.key_norm = layers.RMSNorm(c)

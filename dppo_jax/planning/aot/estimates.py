@@ -12,7 +12,12 @@ from dppo_jax.runtime.programs import parts as parts_lib
 
 _BY_PHASE = {
   programs.SAMPLING: (*memory.SAMPLING, 'recorded stats'),
-  programs.SCORING: ('activations', 'attention scores', 'logits'),
+  programs.SCORING: (
+    'activations',
+    'attention scores',
+    'gathered keys',
+    'logits',
+  ),
   programs.TRAINING: memory.TRAINING,
 }
 # Name beside the phases' for what is on the device in all of them.

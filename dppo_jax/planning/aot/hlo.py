@@ -1,8 +1,8 @@
 """Analysis of optimized HLO text: loops, collectives, large arrays.
 
 A loop's body occurs once in the text, so its contents are multiplied by the
-trip count: stated by the compiler, bounded by the loop's condition, or given by
-the caller.
+trip count: stated by the compiler, named by its scope, bounded by its
+condition, or given by the caller.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,6 +19,8 @@ _BRANCHES = re.compile(
   r'\b(?:branch_computations=\{([^}]*)\}'
   r'|(?:true|false)_computation=%?([\w.\-]+))'
 )
+# A scope that says how often a loop is run whose bounds are data.
+_TURNS = re.compile(r'\babout_(\d+)_turns/while$')
 _COLLECTIVES = (
   'all-gather',
   'all-reduce',
@@ -77,7 +79,8 @@ class Loop:
   Attributes:
     origin: JAX's name stack.
     trips: factor applied to its body.
-    known: whether that is a bound, or given; otherwise the body counts once.
+    known: whether that is a bound, said by the scope, or given; otherwise the
+      body counts once.
   """
 
   origin: str
@@ -165,6 +168,10 @@ class Module:
     if stated:
       return int(stated)
     origin = loop.origin
+    said = _TURNS.search(origin)
+    if said:
+      loops.append(Loop(origin=origin, trips=int(said[1]), known=True))
+      return int(said[1])
     bound = self._bound(_first(r'condition=%?([\w.\-]+)', loop.text))
     trips = next((n for part, n in given.items() if part in origin), bound)
     known = trips is not None

@@ -21,7 +21,7 @@ from dppo_jax.runtime.programs import compiled as compiled_lib
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.rollouts import weight_sync
-from dppo_jax.sampling import continuous
+from dppo_jax.sampling import continuous, slot_plan
 
 SAMPLING, SCORING, TRAINING = 'sampling', 'scoring', 'training'
 PHASES = (SAMPLING, SCORING, TRAINING)
@@ -288,7 +288,7 @@ def _trips(
   tokens //= parallel.num_batch_shards(parts.mesh)
   layout = compiled_lib.vocabulary_layout(experiment, parts.mesh, 1.0)
   trips = {'shard_map': -(-tokens // layout.head_chunk_tokens)}
-  slots = continuous.plan_for(
+  slots = slot_plan.plan_for(
     experiment.sampling,
     data.num_prompts,
     parallel.num_batch_shards(parts.mesh),

@@ -13,7 +13,7 @@ from dppo_jax.models import moe
 from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.planning.aot.programs import SAMPLING, SCORING, TRAINING
 from dppo_jax.runtime.config.experiment import Experiment
-from dppo_jax.sampling import continuous
+from dppo_jax.sampling import slot_plan
 
 _WEIGHT_BYTES = {'bfloat16': 2, 'float32': 4}
 
@@ -108,7 +108,7 @@ def work(
   itemsize = _WEIGHT_BYTES.get(model.dtype, 2)
   kv = 2 * model.num_layers * model.num_kv_heads * model.head_dim * itemsize
   shards = num_devices // tensor
-  slots = continuous.plan_for(experiment.sampling, data.num_prompts, shards)
+  slots = slot_plan.plan_for(experiment.sampling, data.num_prompts, shards)
   steps, at_once, prompts_run = columns, rows, data.num_prompts
   cached_prompts = data.num_prompts
   if slots is not None:

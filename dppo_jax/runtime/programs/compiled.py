@@ -27,6 +27,7 @@ from dppo_jax.learner.loss import policy_loss
 from dppo_jax.learner.metrics import trust_region_metrics
 from dppo_jax.learner.train_step import Learner, compile_train_step
 from dppo_jax.lm_head.inputs import VocabularyConfig
+from dppo_jax.models import cpu_bfloat16
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.programs.parts import (
@@ -35,7 +36,7 @@ from dppo_jax.runtime.programs.parts import (
   complete,
   keeps_hidden,
 )
-from dppo_jax.sampling import continuous, decode
+from dppo_jax.sampling import continuous, decode, growing_cache
 
 _MIN_COMPILE_TIME = 'jax_persistent_cache_min_compile_time_secs'
 
@@ -72,6 +73,37 @@ class Program(Generic[T]):
   def shapes(self, *arguments: Any) -> T:
     """Shapes and dtypes of the value, for arrays or for shapes."""
     return jax.eval_shape(self.jitted, self.base, *arguments)
+
+
+@dataclasses.dataclass(frozen=True)
+class GrowingSampler(Program[Rollout]):
+  """A sampler in stages; lowered, it is one program with the widest cache.
+
+  Attributes:
+    start: (base, params, prompts, key, columns) -> state.
+    run: (base, params, prompts, key, state) -> (state, whether tokens are
+      missing); the state passed in is consumed.
+    finish: (prompts, state) -> the rollout.
+    widths: of the cache, from stage to stage.
+  """
+
+  start: Any
+  run: Any
+  finish: Any
+  widths: tuple[int, ...]
+
+  def __call__(self, *arguments: Any) -> Rollout:
+    """The rollout of (params, prompts, key)."""
+    state = self.start(self.base, *arguments, self.widths[0])
+    for width in self.widths:
+      if width > self.widths[0]:
+        state = growing_cache.grow(state, width)
+      state, goes_on = self.run(self.base, *arguments, state)
+      if not goes_on:
+        break
+    _, prompts, _ = arguments
+    rollout: Rollout = self.finish(prompts, state)
+    return rollout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +173,11 @@ def compile_anchor_head(parts: ModelParts) -> Program[Array]:
 def compile_sampler(
   parts: ModelParts, config: decode.SamplingConfig
 ) -> Program[Rollout]:
-  """(params, prompts, key) -> Rollout, compiled and sharded."""
+  """(params, prompts, key) -> Rollout, compiled and sharded.
+
+  With `config.cache_columns` it runs in stages between which the KV cache
+  grows, and asks after each whether a row goes on.
+  """
   axes = vocabulary_axes(parts.mesh)
 
   def sample(
@@ -160,7 +196,56 @@ def compile_sampler(
     ),
     out_shardings=parts.batch_sharding,
   )
-  return Program(compiled, parts.base)
+  widths = growing_cache.widths(
+    config.cache_columns,
+    config.max_completion_length,
+    cpu_bfloat16.platform_of(parts.mesh),
+  )
+  if len(widths) == 1:
+    return Program(compiled, parts.base)
+  return GrowingSampler(compiled, parts.base, *_stages(parts, config), widths)
+
+
+def _stages(
+  parts: ModelParts, config: decode.SamplingConfig
+) -> tuple[Any, Any, Any]:
+  """The programs `start`, `run` and `finish` of a `GrowingSampler`."""
+  stages = growing_cache.stages(
+    parts.policy, vocabulary_axes(parts.mesh), config
+  )
+  given = (
+    None,  # Where it is.
+    parts.shardings.params,
+    parts.batch_sharding,
+    parallel.replicated(parts.mesh),
+  )
+
+  def start(
+    base: Params | None, params: Params, prompts: Prompts, key: Array, size: int
+  ) -> Any:
+    return stages.start(complete(parts, base, params), prompts, key, size)
+
+  def sample(
+    base: Params | None,
+    params: Params,
+    prompts: Prompts,
+    key: Array,
+    state: Any,
+  ) -> tuple[Any, Array]:
+    whole = complete(parts, base, params)
+    state = stages.run(whole, prompts, key, state)
+    return state, stages.unfinished(prompts, state)
+
+  return (
+    jax.jit(start, in_shardings=given, static_argnums=4),
+    jax.jit(
+      sample,
+      in_shardings=(*given, None),
+      out_shardings=(None, parallel.replicated(parts.mesh)),
+      donate_argnums=4,
+    ),
+    jax.jit(stages.finish, out_shardings=parts.batch_sharding),
+  )
 
 
 def compile_scorer(

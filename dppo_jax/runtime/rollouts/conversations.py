@@ -32,8 +32,8 @@ from dppo_jax.runtime.config.experiment import EnvironmentConfig
 from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.programs import compiled
 from dppo_jax.runtime.programs.parts import Parts, complete
-from dppo_jax.sampling import continuous
 from dppo_jax.sampling.decode import SamplingConfig
+from dppo_jax.sampling.slot_plan import plan_for
 from dppo_jax.sampling.slot_turns import SlotTurnSampler
 from dppo_jax.sampling.turns import Told, TurnSampler, TurnState
 
@@ -157,7 +157,7 @@ class ConversationSampler:
   def _programs(self, prompts: Prompts) -> _Programs:
     """Those for so many prompts: slots are for more rows than there are."""
     shards = parallel.num_batch_shards(self._parts.mesh)
-    plan = continuous.plan_for(self._config, len(prompts.tokens), shards)
+    plan = plan_for(self._config, len(prompts.tokens), shards)
     return self._at_once if plan is None else self._in_slots
 
   def __call__(self, params: Params, prompts: Prompts, key: Array) -> Rollout:

@@ -23,7 +23,7 @@ def test_a_phase_has_the_state_and_its_own_arrays(estimator):
   state = shapes['parameters'] + shapes['optimizer state']
   assert estimates.state_bytes(shapes) == state
   assert estimates.phase_bytes(shapes, programs.TRAINING) == pytest.approx(
-    state + sum(shapes[name] for name in memory.TRAINING)
+    state + sum(shapes.get(name, 0) for name in memory.TRAINING)
   )
   sizes = estimator({})
   assert sizes[estimates.STATE] == state

@@ -1,8 +1,12 @@
 # Lines of HLO are as long as they are.
 # ruff: noqa: E501
+import jax
+import jax.numpy as jnp
 import pytest
 
+from dppo_jax.models.attention import dispatch
 from dppo_jax.planning.aot import hlo
+from tests.support import attention_cases
 
 _TEXT = """\
 HloModule jit_step, is_scheduled=true
@@ -91,6 +95,39 @@ def test_a_loop_of_unknown_length_is_counted_once_and_said_to_be():
   found, loops = _by_kind({})
   assert found['all-gather'][0] == 10
   assert [one.known for one in loops] == [True, False]
+
+
+@pytest.fixture
+def _scopes():
+  """Keeps the names of scopes in programs, which tests leave out."""
+  names = (
+    'jax_include_full_tracebacks_in_locations',
+    'jax_compilation_cache_include_metadata_in_key',
+  )
+  before = {name: getattr(jax.config, name) for name in names}
+  for name in names:
+    jax.config.update(name, True)
+  yield
+  for name in names:
+    jax.config.update(name, before[name])
+
+
+@pytest.mark.usefixtures('_scopes')
+def test_blocks_of_attention_are_counted_as_full_rows_need_them():
+  case = attention_cases.shared_prompt(prompt_length=300, length=600)
+
+  def loss(arrays):
+    out = dispatch.attend(
+      arrays[0], case.sources(arrays), implementation='blockwise', mesh=None
+    )
+    return jnp.sum(out)
+
+  compiled = jax.jit(jax.grad(loss)).lower(case.arrays).compile()
+  _, loops = hlo.Module(compiled.as_text()).walk({})
+  # Blocks of 128: of the prompt 3, of 5 of their own columns 3 on average;
+  # forward and backward.
+  assert sorted(loop.trips for loop in loops) == [3, 3, 3, 3]
+  assert all(loop.known for loop in loops)
 
 
 def test_the_largest_arrays_are_named():

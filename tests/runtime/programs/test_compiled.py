@@ -1,7 +1,12 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from dppo_jax.learner import state as state_lib
+from dppo_jax.models.attention import dispatch
 from dppo_jax.runtime.programs import compiled
 from tests.support import runs
 
@@ -62,3 +67,27 @@ def test_the_base_of_a_program_may_be_abstract():
     jax.jit(lambda state, batch, shared: (state + batch + shared[1],)), shape
   )
   assert program.lower(shape, shape).out_info[0].shape == (4,)
+
+
+def test_a_sampler_in_stages_draws_what_one_program_does(monkeypatch):
+  monkeypatch.setattr(dispatch, '_CPU_DECODE_KEYS', 2)
+  settings = runs.smallest(sampling__cache_columns=1)
+  experiment, parts = runs.experiment(settings), runs.parts(settings)
+  with runs.quick_compilation():
+    state = state_lib.init_state(
+      parts.policy, parts.optimizer, parts.shardings, 0
+    )
+    drawn = state.params, parts.prompts.batch(0), state.key
+    grown, whole = (
+      compiled.compile_sampler(
+        parts, dataclasses.replace(experiment.sampling, cache_columns=columns)
+      )
+      for columns in (1, 0)
+    )
+    assert isinstance(grown, compiled.GrowingSampler)
+    assert grown.widths == (4, 7)
+    assert not isinstance(whole, compiled.GrowingSampler)
+    got, expected = grown(*drawn), whole(*drawn)
+  # A row that went beyond the first cache.
+  assert expected.completion_mask.sum(1).max() > 5
+  jax.tree.map(np.testing.assert_array_equal, got, expected)

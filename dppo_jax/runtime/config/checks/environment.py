@@ -37,6 +37,11 @@ def find_problems(config: Mapping[str, Any]) -> Iterator[str]:
       f'rewards.model: got {config["rewards"]["model"]!r}; a reward model reads'
       f' one answer, and environment.name is {name!r}; leave one of them out.'
     )
+  if sampling['cache_columns']:
+    yield (
+      f'sampling.cache_columns: got {sampling["cache_columns"]}; the cache of'
+      ' conversations does not grow; set it to 0.'
+    )
   if sampling['stop_strings']:
     yield (
       f'sampling.stop_strings: got {tuple(sampling["stop_strings"])!r}; a turn'

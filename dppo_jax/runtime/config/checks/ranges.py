@@ -116,6 +116,7 @@ COUNTS = {
   'sampling.lag': 0,
   'sampling.num_slots': 0,
   'sampling.integrity_every_n_steps': 0,
+  'sampling.cache_columns': 0,
   'environment.max_turns': 1,
   'environment.max_turn_length': 0,
   'environment.max_reply_length': 1,
