@@ -37,11 +37,6 @@ def find_problems(config: Mapping[str, Any]) -> Iterator[str]:
       f'rewards.model: got {config["rewards"]["model"]!r}; a reward model reads'
       f' one answer, and environment.name is {name!r}; leave one of them out.'
     )
-  if sampling['num_slots']:
-    yield (
-      f'sampling.num_slots: got {sampling["num_slots"]}; all conversations are'
-      " decoded at once; set it to 0, or environment.name to ''."
-    )
   if sampling['cache_columns']:
     yield (
       f'sampling.cache_columns: got {sampling["cache_columns"]}; the cache of'
