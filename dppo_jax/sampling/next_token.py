@@ -100,7 +100,7 @@ def _local(
     count = max(support.top_k, top_k)
     values, ids = _largest(axes, blocks, maxima, first, count)
     ids = jnp.minimum(ids, size - 1)  # Padding columns have no mass.
-    # On a CPU the sort would be fused into each of their uses.
+    # Where it is sliced, XLA takes a top-k for a sort of all columns on a CPU.
     values, ids = jax.lax.optimization_barrier((values, ids))
     return _from_likeliest(support, values, ids, total, uniform, top_k)
   if uniform is None:

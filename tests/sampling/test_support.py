@@ -1,6 +1,7 @@
 """Filtered sampling against the law with everything else set to zero."""
 
 import functools
+import re
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,6 +114,18 @@ def test_tokens_are_drawn_by_the_filtered_law(support):
   tokens, _ = _program(support)(rows, uniform)
   share = np.bincount(np.asarray(tokens), minlength=_SIZE) / count
   np.testing.assert_allclose(share, _dense(support, logits)[1][0], atol=2e-3)
+
+
+def test_no_row_is_sorted_as_a_whole():
+  """On a CPU a top-k whose result is sliced would be; see findings/top_k.sh."""
+  shapes = [
+    jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 5000), (8,))
+  ]
+  support = Support(top_k=4, top_p=0.9, min_p=0.0)
+  text = _program(support).lower(*shapes).compile().as_text()
+  assert 'TopK' in text
+  widths = re.findall(r' = \(?[fs]32\[8,(\d+)\].* sort\(', text)
+  assert all(int(width) <= _K for width in widths)
 
 
 def test_the_whole_vocabulary_as_a_support_is_no_filter():
