@@ -113,10 +113,12 @@ class HeadProgram(NamedTuple):
   Attributes:
     run: calls it.
     temporary: bytes of temporary memory.
+    text: the optimized program.
   """
 
   run: Callable[[], Any]
   temporary: int
+  text: str
 
 
 def make_variants(
@@ -218,7 +220,11 @@ def case(shape: HeadShape, k: int, exact: bool) -> tuple[Any, ...]:
 def _compiled(function: Callable[..., Any], arguments: Any) -> HeadProgram:
   compiled = jax.jit(function).lower(*arguments).compile()
   memory: Any = compiled.memory_analysis()
-  return HeadProgram(lambda: compiled(*arguments), memory.temp_size_in_bytes)
+  return HeadProgram(
+    lambda: compiled(*arguments),
+    memory.temp_size_in_bytes,
+    compiled.as_text() or '',
+  )
 
 
 def _bare(shape: HeadShape) -> HeadProgram:
