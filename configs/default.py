@@ -116,12 +116,16 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     stop_strings=(),  # Texts that end a completion, like the end token.
     temperature=1.0,  # Divides the logits, in the sampler and the trainer.
     top_k=20,  # K, log-probs recorded per token; 0 records none.
+    support_top_k=0,  # Sample among so many likeliest tokens; 0: all.
+    support_top_p=1.0,  # And the smallest set of likeliest with this mass.
+    support_min_p=0.0,  # And those of this share of the likeliest's, or more.
     precision='float32',  # Of the weights: float32 bfloat16 int8 fp8 int4.
     weight_noise=0.0,  # Relative standard deviation of noise on its weights.
     temperature_slip=0.0,  # It samples at (1 + slip) times the temperature.
     gather_fsdp=False,  # Gather weights over mesh.fsdp per rollout, not token.
     lag=0,  # Off-policy lag: rollouts use the parameters k steps earlier.
     num_slots=0,  # Continuous batching: rows decoded at once; 0: all.
+    integrity_every_n_steps=1,  # Weights and records are checked; 0: never.
     cache_columns=0,  # Of the first KV cache, doubled once full; 0: the limit.
   )
 

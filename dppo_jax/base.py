@@ -55,6 +55,7 @@ class TokenStats:
     hidden: [B, T, D], the state this policy predicted the token from; kept
       where whole distributions are compared.
     centre: f32 [B, T], sum_v c_v log pi_v in nats, see `ops/centering.py`.
+    support: i32 [B, T, S], tokens that could be sampled, then -1; None: all.
   """
 
   log_probs: Array
@@ -63,6 +64,7 @@ class TokenStats:
   entropy: Array | None = None
   hidden: Array | None = None
   centre: Array | None = None
+  support: Array | None = None
 
 
 @flax.struct.dataclass(kw_only=True)

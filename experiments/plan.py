@@ -3,7 +3,8 @@
 python -m experiments.plan --config=configs/qwen3_8b_base.py \
   --config.mesh.tensor=8 --topology=v5e:16x16
 
-Compiles the actual programs for TPUs; GPUs and local devices by shapes only.
+Compiles the actual programs for TPUs, and for GPUs where JAX's CUDA plugin is
+installed; else, and for local devices, by shapes only.
 Exit code 1 if it does not fit.
 """
 
@@ -38,8 +39,9 @@ def main() -> int:
   config = cli.required('config', _CONFIG.value, 'an experiment')
   name = cli.required('topology', _TOPOLOGY.value, 'a machine')
   topology = topologies.parse(name, _SLICES.value)
-  compiling = _COMPILE.value and topology.platform == 'tpu'
-  if topology.platform == 'tpu' and not _HERE.value:
+  here = topologies.can_compile('gpu') and topology.platform == 'gpu'
+  compiling = _COMPILE.value and (topology.platform == 'tpu' or here)
+  if (compiling or topology.platform == 'tpu') and not _HERE.value:
     return child.run('dppo_jax.experiments.plan', sys.argv[1:])
   made = plan.make_plan(
     config,

@@ -73,13 +73,13 @@ def test_commands_parse(page):
 def test_the_cookbook_parses_with_the_config_that_it_shows(tmp_path):
   page = _PAGES['docs/guides/cookbook.md']
   (config,) = _fences(page, 'py')
-  path = tmp_path / 'sums.py'
+  path = tmp_path / 'lookup.py'
   path.write_text(config[2])
   found = commands.find('\n'.join(block[2] for block in _fences(page, 'sh')))
   assert len(found) >= 8
   for command in found:
     arguments = [
-      text.replace('--config=sums.py', f'--config={path}')
+      text.replace('--config=lookup.py', f'--config={path}')
       for text in command.arguments
     ]
     commands.parse(command._replace(arguments=arguments))

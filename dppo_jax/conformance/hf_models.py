@@ -114,6 +114,7 @@ def compare(folder: pathlib.Path) -> ModelComparison:
     max_completion_length=expected['greedy'].shape[1],
     temperature=1.0,
     top_p=1.0,
+    support=None,
     greedy=True,
     top_k=0,
     with_hidden=False,

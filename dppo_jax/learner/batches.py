@@ -106,7 +106,9 @@ def rollout_metrics(
     `rewards/mean`, `rewards/std`; `rewards/zero_variance_groups`, share of
     prompts that teach nothing; `rollout/length_mean` and `_max`, tokens;
     `rollout/truncated`, share; `rollout/entropy_mean`, nats per token;
-    `rollout/topk_mass`, mean mass of the K recorded tokens; and those of
+    `rollout/topk_mass`, mean mass of the K recorded tokens; `rollout/support`,
+    mean number of tokens that could be sampled, and `rollout/support_full`,
+    share of tokens where these were as many as may be; and those of
     conversations.
   """
   mask = rollout.completion_mask
@@ -127,6 +129,11 @@ def rollout_metrics(
   if stats.top_log_probs is not None:
     mass = jnp.sum(jnp.exp(stats.top_log_probs), axis=-1)
     metrics['rollout/topk_mass'] = masked_mean(mass, mask)
+  if stats.support is not None:
+    sizes = jnp.sum(stats.support >= 0, axis=-1, dtype=jnp.float32)
+    full = (sizes == stats.support.shape[-1]).astype(jnp.float32)
+    metrics['rollout/support'] = masked_mean(sizes, mask)
+    metrics['rollout/support_full'] = masked_mean(full, mask)
   return metrics | _conversation_metrics(rollout, rewards, max_turns)
 
 

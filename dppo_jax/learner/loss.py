@@ -36,7 +36,7 @@ from dppo_jax.lm_head.inputs import HeadLoss, Targets, VocabularyConfig
 from dppo_jax.models import moe
 from dppo_jax.models.policy import Policy, with_base
 from dppo_jax.ops import centering, divergences, objectives, trust_regions
-from dppo_jax.ops.log_probs import token_stats
+from dppo_jax.ops.log_probs import restrict, token_stats
 
 # (head of the anchor [V, D] or None, frozen weights below an adapter or None).
 Shared = tuple[Array | None, Params | None] | None
@@ -128,13 +128,14 @@ def reference_loss(
   )
   entropy = config.entropy_coefficient != 0
   mu = whole_mu = targets.anchor
+  logits = restrict(logits, mu.support)
   pi = whole_pi = stats(logits, top_ids=mu.top_ids, with_entropy=entropy)
   if anchor_logits is not None:  # All ids are recorded.
     ids = jnp.arange(logits.shape[-1], dtype=jnp.int32)
     ids = jnp.broadcast_to(ids, logits.shape)
     anchor_temperature = config.temperature * (1.0 + config.anchor_slip)
     whole_mu = stats(
-      anchor_logits,
+      restrict(anchor_logits, mu.support),
       top_ids=ids,
       temperature=anchor_temperature,
       with_entropy=False,
@@ -219,6 +220,8 @@ def make_targets(
         'objective.kl_coefficient: a KL penalty needs Batch.reference'
       )
     reference = batch.reference.log_probs[:, first:]
+  # What could be sampled is of the sampler, whoever is compared with.
+  anchor = dataclasses.replace(anchor, support=batch.rollout.support)
   anchor = scoring.completion_columns(anchor, first)
   mask = batch.completion_mask[:, first:]
   return Targets(

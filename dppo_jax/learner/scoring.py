@@ -86,6 +86,8 @@ def score(
 ) -> TokenStats:
   """Stats of `params` at the tokens and the recorded ids of a rollout.
 
+  They are those of softmax over the support of the rollout, where it has one.
+
   Recorded routes are replayed. That is right for the policy that sampled, of
   which they are a part, and not for another, such as the reference of a KL
   penalty: hand in a rollout without them, and its routers choose.
@@ -102,15 +104,16 @@ def score(
     prompt_length=prompt_length,
     shared_rows=shared_rows,
   )
-  top_ids = rollout.stats.top_ids
+  recorded = completion_columns(rollout.stats, prompt_length)
   stats = head_stats(
     layout,
     policy.head(params),
     hidden,
     rollout.tokens[:, prompt_length:],
     rollout.completion_mask[:, prompt_length:],
-    top_ids=None if top_ids is None else top_ids[:, prompt_length:],
+    top_ids=recorded.top_ids,
     with_entropy=with_entropy,
+    support=recorded.support,
   )
   return dataclasses.replace(stats, hidden=hidden if with_hidden else None)
 

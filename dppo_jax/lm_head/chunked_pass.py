@@ -131,7 +131,7 @@ class _Pass:
     known, chunk, x, tokens, centre = self._forward(index, known)
     slopes = self.dloss_dlogp(known) if settled is None else settled
     slopes = jax.tree.map(functools.partial(self._of_chunk, index), slopes)
-    d_logits, lost = logit_gradient(
+    d_logits = logit_gradient(
       self.shard,
       chunk,
       tokens,
@@ -141,12 +141,12 @@ class _Pass:
       x.dtype,
     )
     d_x = vocabulary_shard.hidden_gradient(
-      self.shard, d_logits, lost, self.weights, self.head, tokens
+      self.shard, d_logits, self.weights, self.head, tokens
     )
     d_hidden = self.chunks.put(d_hidden, index, d_x.astype(x.dtype))
     if d_head is not None:
       d_head = vocabulary_shard.add_head_gradient(
-        self.shard, d_head, d_logits, lost, x, tokens
+        self.shard, d_head, d_logits, x, tokens
       )
     return known, d_hidden, d_head
 
@@ -194,6 +194,7 @@ class _Pass:
       anchor.top_ids,
       self.config.temperature,
       with_entropy=self.loss.with_entropy,
+      support=anchor.support,
     )
     both, context = None, None
     if self.loss.needs_distributions:
@@ -237,7 +238,7 @@ class _Pass:
     return two_policies.distributions(
       self.shard,
       self.anchor_weights,
-      anchor.hidden,
+      anchor,
       self.config.temperature * (1.0 + self.loss.anchor_slip),
       chunk,
       tokens,

@@ -117,7 +117,8 @@ class Targets:
   Attributes:
     tokens: i32 [B, R].
     mask: bool [B, R]; the head runs on these tokens only.
-    anchor: stats of the anchor [B, R], with the ids to gather.
+    anchor: stats of the anchor [B, R], with the ids to gather; both policies
+      are softmax over its support.
     context: further input of `loss_from_stats`, [B, ...] leaves.
     anchor_head: [V, D], of the anchor's own logits, where whole distributions
       are compared.

@@ -7,7 +7,12 @@ import jax.numpy as jnp
 
 from dppo_jax.base import Array
 from dppo_jax.lm_head.two_policies import Centre
-from dppo_jax.lm_head.vocabulary_shard import ChunkStats, Shard, put_at_token
+from dppo_jax.lm_head.vocabulary_shard import (
+  ChunkStats,
+  LogitGradient,
+  Shard,
+  put_at_token,
+)
 
 
 class Slopes(NamedTuple):
@@ -26,8 +31,12 @@ def logit_gradient(
   centre: Centre | None,
   temperature: float,
   dtype: Any,
-) -> tuple[Array, Array]:
+) -> LogitGradient:
   """a (onehot(y) - p) - h p (log p + H) + e (c - p sum c), over temperature.
+
+  Without h and e the columns are exp(z - largest), which the forward pass has
+  made, and all that differs between tokens is a scale per row. It multiplies
+  the rows of both products, so that no pass over [C, width] is needed for it.
 
   Args:
     shard: the columns.
@@ -36,45 +45,46 @@ def logit_gradient(
     slopes: a, h and e, f32 [C] each.
     centre: with the coefficients c, or None.
     temperature: divides the logits.
-    dtype: of the result.
-
-  Returns:
-    [C, width] of the dtype; and what the cast took from the token itself, f32
-    [C].
+    dtype: of the columns.
 
   Numerics: a (1 - p) of the token itself is a times the share of the others,
   and log p + H is (z - largest) less its mean: nothing is the difference of
-  numbers that are nearly equal. All of it is f32 and cast once, so that the
-  sum over the vocabulary, 0, is off by half a unit in the last place of
-  2 a (1 - p) at most.
+  numbers that are nearly equal. The token itself stays f32; the others are f32
+  and cast once, so that the sum over the vocabulary, 0, is off by half a unit
+  in the last place of a (1 - p) at most.
   """
   pulls = _pulls(shard, tokens, slopes, centre, temperature)
   inverse = 1.0 / (chunk.own + chunk.rest)
   # (a + e c_y) (1 - p_y) - p_y (the pull of the others) of the token itself.
   slope = slopes.log_probs / temperature + pulls.own
-  at_token = slope * chunk.rest * inverse - pulls.others * chunk.own * inverse
-  falling = slope + pulls.others  # What multiplies -p of every column.
+  own = slope * chunk.rest * inverse - pulls.others * chunk.own * inverse
+  scale = -(slope + pulls.others) * inverse  # What multiplies exp of a column.
+  if chunk.mean_below is None and centre is None:
+    # Written once, with their sum, and not computed again for each product.
+    columns = jax.lax.optimization_barrier(chunk.others.astype(dtype))
+    return LogitGradient(columns, scale, own)
   h = None
   if chunk.mean_below is None or slopes.entropy is None:
-    gradient = chunk.others * (-falling * inverse)[:, None]
+    columns = chunk.others * scale[:, None]
   else:
     h = slopes.entropy / temperature
     above = chunk.logits - chunk.largest[:, None] - chunk.mean_below[:, None]
-    inner = -falling[:, None] - h[:, None] * above
-    gradient = chunk.others * inverse[:, None] * inner
+    columns = chunk.others * (scale[:, None] - (h * inverse)[:, None] * above)
     own_above = chunk.own_below - chunk.mean_below
-    at_token -= h * chunk.own * inverse * own_above
+    own -= h * chunk.own * inverse * own_above
   if pulls.columns is not None:
-    gradient = gradient + pulls.columns
-  gradient = gradient.astype(dtype)
-  if pulls.candidates is not None:
-    gradient = _put_candidates(
-      shard, gradient, chunk, tokens, pulls.candidates, falling, h
+    columns = columns + put_at_token(
+      shard, pulls.columns, tokens, jnp.zeros_like(own)
     )
-  # Not a cast there and back, which a compiler may leave out.
-  kind = jnp.finfo(dtype)
-  lost = at_token - jax.lax.reduce_precision(at_token, kind.nexp, kind.nmant)
-  return put_at_token(shard, gradient, tokens, at_token), lost
+  columns = columns.astype(dtype)
+  if pulls.candidates is not None:
+    columns = _put_candidates(
+      shard, columns, chunk, tokens, pulls.candidates, slope + pulls.others, h
+    )
+  if not shard.on_cpu:
+    # As above. A CPU copies what a barrier holds after a scatter.
+    columns = jax.lax.optimization_barrier(columns)
+  return LogitGradient(columns, None, own)
 
 
 class _Pulls(NamedTuple):

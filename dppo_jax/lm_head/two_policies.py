@@ -11,6 +11,7 @@ from dppo_jax.lm_head.vocabulary_shard import (
   Shard,
   max_over_columns,
   project,
+  restrict,
   sum_over_columns,
 )
 from dppo_jax.ops import centering
@@ -45,7 +46,7 @@ class Centre(NamedTuple):
 def distributions(
   shard: Shard,
   anchor_weights: Any,
-  anchor_x: Any,
+  anchor: TokenStats,
   temperature: float,
   chunk: ChunkStats,
   tokens: Array,
@@ -56,13 +57,17 @@ def distributions(
   distribution is ever stored. `temperature` is that of the anchor, `chunk` has
   been divided by its own.
   """
-  logits = project(shard, anchor_weights, anchor_x, temperature)
+  hidden: Any = anchor.hidden
+  logits = project(shard, anchor_weights, hidden, temperature)
+  logits = restrict(shard, logits, anchor.support)
   largest = max_over_columns(shard, logits)
   if shard.on_cpu:
     # No column is above it. One is looked at so that XLA does not fuse the
     # product with the exponential, which takes twice as long.
     largest = jnp.maximum(largest, logits[:, 0])
-  shifted = jax.lax.optimization_barrier(jnp.exp(logits - largest[:, None]))
+  shifted = jnp.exp(logits - largest[:, None])
+  if shard.on_cpu:
+    shifted = jax.lax.optimization_barrier(shifted)
   total = shard.axes.reduce_sum(sum_over_columns(shard, shifted))
   log_sum = jnp.log(total)
   shift = chunk.largest - largest + (chunk.log_sum - log_sum)

@@ -26,7 +26,8 @@ class Shard(NamedTuple):
     axes: the mesh.
     first: id of the first column, i32 [] or 0.
     held: columns held, padding of the last shard included.
-    width: columns computed, `held` rounded up to whole lanes where sharded.
+    width: columns computed; `held`, on a sharded CPU rounded up to whole lanes.
+      Elsewhere padding is a copy of the head and of its gradient.
     size: V.
   """
 
@@ -39,13 +40,14 @@ class Shard(NamedTuple):
   @classmethod
   def of(cls, axes: VocabularyAxes, held: int, size: int) -> 'Shard':
     """Inside a `shard_map` over the mesh, or outside with one device."""
-    lanes = LANES if axes.num_shards > 1 else 1
-    return cls(axes, axes.index() * held, held, held + -held % lanes, size)
+    lanes = LANES if axes.num_shards > 1 and _on_cpu(axes) else 1
+    width = held + -held % lanes
+    return cls(axes, axes.index() * held, held, width, size)
 
   @property
   def on_cpu(self) -> bool:
     """Whether the devices are CPUs, which need not be those that trace."""
-    return self.axes.mesh.devices.flat[0].platform == 'cpu'
+    return _on_cpu(self.axes)
 
   def pad(self, head: Array) -> Array:
     """[held, D] -> [width, D]."""
@@ -56,6 +58,10 @@ class Shard(NamedTuple):
     column = ids - self.first
     here = (column >= 0) & (column < self.held)
     return jnp.where(here, column, 0), here
+
+
+def _on_cpu(axes: VocabularyAxes) -> bool:
+  return axes.mesh.devices.flat[0].platform == 'cpu'
 
 
 class Chunks(NamedTuple):
@@ -140,6 +146,20 @@ class ChunkStats(NamedTuple):
     return jnp.exp(self.own_below)
 
 
+class LogitGradient(NamedTuple):
+  """dL/dz of a chunk: scale times columns, and `own` at the token itself.
+
+  Attributes:
+    columns: [C, width] of the dtype of the products, 0.0 at the token itself.
+    scale: f32 [C], of rows; None where it is part of the columns.
+    own: f32 [C], used by the device that holds the token.
+  """
+
+  columns: Array
+  scale: Array | None
+  own: Array
+
+
 def max_over_columns(shard: Shard, x: Array) -> Array:
   """Largest of the columns of x [C, width] over all devices: [C]."""
   if shard.on_cpu and shard.width % LANES == 0:
@@ -192,6 +212,23 @@ def project(
   return jnp.where(real, logits, PADDING_LOGIT)
 
 
+def restrict(shard: Shard, logits: Array, support: Array | None) -> Array:
+  """Logits f32 [C, width] with those outside the support as padding.
+
+  Args:
+    shard: the columns.
+    logits: f32 [C, width].
+    support: i32 [C, S], ids, -1 for none; None leaves them as they are.
+  """
+  if support is None:
+    return logits
+  column, here = shard.local(support)
+  column = jnp.where(here, column, shard.width)
+  rows = jnp.arange(logits.shape[0])[:, None]
+  inside = jnp.zeros(logits.shape, bool).at[rows, column].set(True, mode='drop')
+  return jnp.where(inside, logits, PADDING_LOGIT)
+
+
 def chunk_stats(
   shard: Shard,
   weights: Array,
@@ -201,6 +238,7 @@ def chunk_stats(
   temperature: float,
   *,
   with_entropy: bool,
+  support: Array | None = None,
 ) -> ChunkStats:
   """Forward pass of a chunk: two reductions over the devices.
 
@@ -212,8 +250,10 @@ def chunk_stats(
     ids: i32 [C, K] or None, whose log-probs are wanted too.
     temperature: divides the logits.
     with_entropy: whether to compute the entropy.
+    support: i32 [C, S], tokens that could be sampled; see `restrict`.
   """
   logits = project(shard, weights, x, temperature)
+  logits = restrict(shard, logits, support)
   wanted = tokens[:, None]
   if ids is not None:
     wanted = jnp.concatenate([wanted, ids], axis=1)
@@ -225,9 +265,10 @@ def chunk_stats(
   # The token is left out of the sums and added after them: what the others
   # hold is then known to rounding however little it is, where 1 - p is not.
   others = put_at_token(shard, jnp.exp(below), tokens, jnp.zeros_like(largest))
-  # Kept, and not computed again for the gradient: exp is most of the
-  # elementwise work.
-  others = jax.lax.optimization_barrier(others)
+  if shard.on_cpu:
+    # Kept, and not computed again for the gradient: exp is most of the
+    # elementwise work. Elsewhere memory bounds it.
+    others = jax.lax.optimization_barrier(others)
   sums = [sum_over_columns(shard, others)]
   if with_entropy:
     sums.append(sum_over_columns(shard, others * below))
@@ -258,32 +299,32 @@ def chunk_stats(
 
 def hidden_gradient(
   shard: Shard,
-  d_logits: Array,
-  lost: Array,
+  d_logits: LogitGradient,
   weights: Array,
   head: Array,
   tokens: Array,
 ) -> Array:
   """dL/dx of a chunk over all devices: f32 [C, D].
 
-  Half of the gradient of the logits is one column, the token itself. What
-  rounding took from it is put back, for it does not average out like that of
-  the others: tokens of one advantage and one probability round alike.
+  Half of the gradient of the logits is one column, the token itself. It enters
+  by its row of the head and in f32: its rounding would not average out like
+  that of the others, for tokens of one advantage and one probability round
+  alike.
 
   Args:
     shard: the columns.
     d_logits: of `logit_gradient.py`.
-    lost: of the same.
     weights: [width, D].
     head: [held, D], what `weights` was cast from. The tokens' rows are of it:
       XLA has no gather of bf16 on a CPU and would widen all of `weights`.
     tokens: i32 [C].
   """
-  d_x = product(d_logits, weights, 1, 0)
-  if d_logits.dtype != jnp.float32:
-    column, here = shard.local(tokens)
-    own = head[column].astype(jnp.float32)
-    d_x = d_x + jnp.where(here, lost, 0.0)[:, None] * own
+  d_x = product(d_logits.columns, weights, 1, 0)
+  if d_logits.scale is not None:
+    d_x = d_x * d_logits.scale[:, None]
+  column, here = shard.local(tokens)
+  own = head[column].astype(jnp.float32)
+  d_x = d_x + jnp.where(here, d_logits.own, 0.0)[:, None] * own
   # Summed before it is cast: the parts of the devices cancel.
   return shard.axes.reduce_sum(d_x)
 
@@ -291,8 +332,7 @@ def hidden_gradient(
 def add_head_gradient(
   shard: Shard,
   d_head: Array,
-  d_logits: Array,
-  lost: Array,
+  d_logits: LogitGradient,
   x: Array,
   tokens: Array,
 ) -> Array:
@@ -302,14 +342,16 @@ def add_head_gradient(
     shard: the columns.
     d_head: of the chunks before.
     d_logits: of `logit_gradient.py`.
-    lost: of the same.
     x: [C, D].
     tokens: i32 [C].
   """
-  d_head = d_head + product(d_logits, x, 0, 0)
-  if d_logits.dtype == jnp.float32:
-    return d_head
+  wide = x.astype(jnp.float32)
+  if d_logits.scale is not None:
+    x = (wide * d_logits.scale[:, None]).astype(x.dtype)
+    # Once, and not again for every tile of the product.
+    x = jax.lax.optimization_barrier(x)
+  d_head = d_head + product(d_logits.columns, x, 0, 0)
   column, here = shard.local(tokens)
   rows = jnp.where(here, column, shard.width)
-  own = lost[:, None] * x.astype(jnp.float32)
+  own = d_logits.own[:, None] * wide
   return d_head.at[rows].add(own, mode='drop')

@@ -93,7 +93,7 @@ def decode(
   mesh: Mesh | None = model.mesh
   rest = {'params': params.rest}
   x: Any = model.apply(rest, tokens, method='embed')
-  angles = layers.rotary_angles(config, positions)
+  rotary = layers.rotary_factors(config, positions)
   one = jnp.ones((1, 1), jnp.int32)
   kinds = moe.block_of(config)
   written, routes = [], []
@@ -105,7 +105,7 @@ def decode(
       tuple(cache[i] for cache in cached),
       None,
       cached_segments,
-      (angles,),
+      (rotary,),
       (one,),
       (one,),
       None,

@@ -248,18 +248,29 @@ def rotary_angles(config: TransformerConfig, positions: Array) -> Array:
   return positions[..., None].astype(jnp.float32) * frequencies.reshape(shape)
 
 
-def rotate(x: Array, angles: Array) -> Array:
+def rotary_factors(config: TransformerConfig, positions: Array) -> Array:
+  """Cosines and sines of `rotary_angles`: f32 [..., 2, head_dim / 2].
+
+  Made once for all layers: the compiler would make them again in each, for
+  every head, and in the backward pass.
+  """
+  angles = rotary_angles(config, positions)
+  return jax.lax.optimization_barrier(
+    jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=-2)
+  )
+
+
+def rotate(x: Array, factors: Array) -> Array:
   """Rotates the feature pairs (i, i + head_dim / 2) of every head.
 
   Args:
     x: [B, S, heads, head_dim].
-    angles: f32 [B, S, head_dim / 2].
+    factors: f32 [B, S, 2, head_dim / 2], of `rotary_factors`.
 
   Returns:
     As `x`.
   """
-  cos = jnp.cos(angles)[:, :, None]
-  sin = jnp.sin(angles)[:, :, None]
+  cos, sin = factors[:, :, None, 0], factors[:, :, None, 1]
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   rotated = (first * cos - second * sin, second * cos + first * sin)
   return jnp.concatenate(rotated, axis=-1).astype(x.dtype)

@@ -185,7 +185,9 @@ class _Model:
       streams, *_ = module((token,), (token,), (one,))
       return products.matmul(streams[0], module.head().T)
 
-    return nn.init(everything, self.module)(key)['params']
+    # Drawn once: what compiles longer to run faster gains nothing.
+    config = dataclasses.replace(self.config, scan_unroll=1)
+    return nn.init(everything, self.module.clone(config=config))(key)['params']
 
   def apply(self, params: Params, tokens: Array, mask: Array, /) -> Array:
     return self.apply_routed(params, tokens, mask, None)[0]

@@ -50,7 +50,7 @@ class Layer(nn.Module):
     cached: tuple[KeyValues, ...],
     routes: Streams | None,
     cached_segments: tuple[Array, ...],
-    angles: tuple[Array, ...],
+    rotary: tuple[Array, ...],
     segments: Streams,
     seen_segments: Streams,
     token_masks: Streams | None,
@@ -64,7 +64,7 @@ class Layer(nn.Module):
         seen by every stream.
       routes: experts of each stream, i32 [B', S, k], to replay; or None.
       cached_segments: i32 [1 or B', S'] for each of them, ids of its tokens.
-      angles: f32 [B', S, head_dim / 2] for each stream.
+      rotary: f32 [B', S, 2, head_dim / 2] for each stream.
       segments: i32 [1 or B', S] for each stream, ids of its tokens: a token
         sees those of its own segment that are not later. 0 is padding.
       seen_segments: i32 [1 or B', 1 or S] for each stream, the segment that a
@@ -89,7 +89,7 @@ class Layer(nn.Module):
     outputs: list[Array] = []
     own: Any = None
     for x, angle, ids, sought in zip(
-      streams, angles, segments, seen_segments, strict=True
+      streams, rotary, segments, seen_segments, strict=True
     ):
       seen = [KeySource(*source, sought, is_causal=False) for source in before]
       normed = attention_norm(x)
@@ -258,7 +258,7 @@ class Transformer(nn.Module):
       routers did, None in a dense model.
     """
     streams = tuple(self.embed(ids) for ids in tokens)
-    angles = tuple(layers.rotary_angles(self.config, p) for p in positions)
+    rotary = tuple(layers.rotary_factors(self.config, p) for p in positions)
     if routes is not None:
       routes = tuple(jnp.moveaxis(x, 2, 0) for x in routes)
     if seen_segments is None:
@@ -268,7 +268,7 @@ class Transformer(nn.Module):
       self._by_turn(cached),
       self._by_turn(routes),
       cached_segments,
-      angles,
+      rotary,
       segments,
       seen_segments,
       token_masks,

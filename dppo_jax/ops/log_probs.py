@@ -42,6 +42,26 @@ def align(values: Array, num_columns: int) -> Array:
   return jnp.pad(values, padding)
 
 
+def restrict(logits: Array, support: Array | None) -> Array:
+  """Logits with -inf outside the tokens that could be sampled.
+
+  Softmax of them is the law of a filtered sampler. Holds [..., V] twice: the
+  definition.
+
+  Args:
+    logits: [..., V].
+    support: i32 [..., S], ids, -1 for none; None leaves the logits as they are.
+  """
+  if support is None:
+    return logits
+  size = logits.shape[-1]
+  ids = jnp.where(support < 0, size, support).reshape(-1, support.shape[-1])
+  inside = jnp.zeros((len(ids), size), bool)
+  rows = jnp.arange(len(ids))[:, None]
+  inside = inside.at[rows, ids].set(True, mode='drop')
+  return jnp.where(inside.reshape(logits.shape), logits, -jnp.inf)
+
+
 def token_stats(
   logits: Array,
   tokens: Array,

@@ -18,12 +18,10 @@ from dppo_jax.rewards.verdicts import (
   failure_share,
 )
 from dppo_jax.runtime.config.experiment import Experiment
+from dppo_jax.runtime.rollouts import integrity
 
 OK, WARNING, ERROR = 'ok', 'warning', 'error'
 
-# Mean |difference| of log-probs, nats, allowed for rounding: measured below
-# 1e-6 in float32, and about 1e-2 in bfloat16.
-_EXACT, _ROUNDED = 1e-3, 0.1
 # Relative error of an f32 product over 512 terms: measured at 1e-7 to 4e-7.
 _F32_PRODUCT = 5e-6
 _MAX_TRUNCATED = 0.5
@@ -65,7 +63,14 @@ def check_distribution(experiment: Experiment) -> list[Finding]:
     )
   ]
   if sampled.top_p == 1.0 and not sampled.greedy:
-    found.append(Finding(OK, 'top-p', '1 in training'))
+    support = sampled.support
+    of = '1 in training'
+    if support is not None:
+      of = (
+        f'{support.top_p:g} of the {support.top_k} likeliest tokens, which are'
+        ' recorded and replayed'
+      )
+    found.append(Finding(OK, 'top-p', of))
   else:
     found.append(
       Finding(
@@ -154,7 +159,7 @@ def check_agreement(
   precision, dtype = experiment.sampling.precision, experiment.model.dtype
   slip = experiment.sampling.temperature_slip
   exact = precision == dtype == 'float32' and not slip
-  limit = _EXACT if exact else _ROUNDED
+  limit = integrity.EXACT if exact else integrity.ROUNDED
   off = float(np.mean(np.abs(sampled - trained)))
   text = (
     f'log-probs differ by {off:.2g} nats on average ({sampled.size:,} tokens)'

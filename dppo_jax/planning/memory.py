@@ -144,6 +144,8 @@ def activations(experiment: Experiment, mesh: Mesh) -> dict[str, float]:
   logit_rows = min(part * completion / shards, chunk)
   per_logit = 4 * 2 * model.vocab_size / tensor
   stats = 8 * experiment.sampling.top_k + 8
+  if experiment.sampling.support is not None:
+    stats += 4 * experiment.sampling.support.top_k
   return {
     'sampling cache': itemsize * kv_per_token * cached / devices,
     'recorded stats': rows * columns * stats / devices,

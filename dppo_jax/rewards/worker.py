@@ -15,6 +15,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
+from dppo_jax import reasoning_tasks
 from dppo_jax.rewards import descendants, verifiers
 from dppo_jax.rewards.environments import table
 from dppo_jax.rewards.environments.replies import reply_safely
@@ -67,6 +68,8 @@ def load_environment(
     ValueError: no such module or function.
   """
   del extraction, read_thoughts
+  if name in table.LIBRARY:  # Now, outside the time limit of the first item.
+    reasoning_tasks.library()
   if name in table.ENVIRONMENTS:
     return table.ENVIRONMENTS[name]
   return cast('Environment', import_function('environment.name', name))

@@ -20,11 +20,13 @@ from dppo_jax.commands import flags as command_flags
 from dppo_jax.runtime import activity
 from dppo_jax.runtime.hosts import cluster, preemption
 from dppo_jax.runtime.hosts.preemption import Preempted
+from dppo_jax.runtime.programs import compiler_flags
 from dppo_jax.runtime.reporting import compiling, console, library_logs
 from dppo_jax.runtime.reporting.recorder import (
   FailedVerifierError,
   NonFiniteError,
 )
+from dppo_jax.runtime.rollouts.integrity import SamplerError
 from dppo_jax.runtime.storage.checkpoints import CheckpointError
 
 # What a user can mend: the message is enough.
@@ -34,6 +36,7 @@ _MENDABLE = (
   CheckpointError,
   FailedVerifierError,
   NonFiniteError,
+  SamplerError,
 )
 _INTERRUPTED = 130  # As shells report Ctrl-C.
 
@@ -48,6 +51,7 @@ def run(main: Callable[..., int], *, positional: bool = False) -> None:
   console.outlive_readers()
   preemption.own_process()
   library_logs.quieten()
+  compiler_flags.prefer_fast_compiling()
   compiling.watch()
   activity.watch()
   guarded = functools.partial(guard, main, positional=positional)

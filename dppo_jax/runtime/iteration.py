@@ -21,6 +21,7 @@ from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs.compiled import compile_step
 from dppo_jax.runtime.reporting.recorder import Stopwatch
 from dppo_jax.runtime.rollouts import collect as collect_lib
+from dppo_jax.runtime.rollouts import integrity
 from dppo_jax.runtime.rollouts.ahead import RolloutQueue
 from dppo_jax.runtime.rollouts.dynamic_sampling import Collected
 from dppo_jax.runtime.rollouts.reward_model import RewardModel
@@ -71,7 +72,10 @@ def compile_iteration(
     clock = Stopwatch()
     step = int(state.step)
     collected, anchor_head = collect(state, clock)
+    checked = queue.integrity.settle()
     batch, metrics = build_batch(state, collected)
+    if checked:
+      metrics |= checked | integrity.count_fields(experiment, batch)
     metrics['optimizer/learning_rate'] = rate(state.opt_state)
     metrics['rollout/lag'] = jnp.float32(queue.lag_of(step))
     metrics['weight_sync/bytes'] = jnp.float32(queue.num_bytes)

@@ -13,6 +13,7 @@ from dppo_jax.models.policy import Cache, Policy
 from dppo_jax.ops import log_probs as log_probs_lib
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.sampling import filters, next_token, weight_rounding
+from dppo_jax.sampling.support import OUTSIDE, Support
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,9 @@ class SamplingConfig:
     group_size: G, completions per prompt.
     max_completion_length: R, tokens, the end token included.
     temperature: > 0, divides the logits.
-    top_p: nucleus; 1.0 for none (always in training).
+    top_p: nucleus, of which nothing is recorded; 1.0 for none (always in
+      training).
+    support: filter whose tokens are recorded for the trainer; None for none.
     greedy: whether to take the most likely token instead of sampling.
     top_k: K, log-probs recorded per token; 0 records none.
     with_hidden: whether to record the hidden states that the LM head reads.
@@ -43,6 +46,7 @@ class SamplingConfig:
   max_completion_length: int
   temperature: float
   top_p: float
+  support: Support | None
   greedy: bool
   top_k: int
   with_hidden: bool
@@ -280,6 +284,7 @@ def sample_tokens(
     uniform,
     temperature=config.temperature,
     top_k=config.top_k,
+    support=config.support,
   )
   if config.with_hidden:
     stats = dataclasses.replace(stats, hidden=hidden)
@@ -321,17 +326,20 @@ def empty_columns(
     dtype: of the hidden states.
   """
   shape = (num_rows, config.max_completion_length)
-  top, states = None, None
+  top, states, support = None, None, None
   if config.top_k:
     top = jnp.zeros((*shape, config.top_k), jnp.float32)
   if config.with_hidden:
     states = jnp.zeros((*shape, width), dtype)
+  if config.support is not None:
+    support = jnp.full((*shape, config.support.top_k), OUTSIDE, jnp.int32)
   stats = TokenStats(
     log_probs=jnp.zeros(shape, jnp.float32),
     top_ids=None if top is None else top.astype(jnp.int32),
     top_log_probs=top,
     entropy=jnp.zeros(shape, jnp.float32),
     hidden=states,
+    support=support,
   )
   tokens = jnp.full(shape, config.pad_id, jnp.int32)
   return tokens, jnp.zeros(shape, bool), stats

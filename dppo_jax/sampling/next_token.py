@@ -18,6 +18,7 @@ from dppo_jax.base import Array, TokenStats
 from dppo_jax.ops.log_probs import LOWEST_LOG_PROB
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.sampling import inverse_cdf
+from dppo_jax.sampling.support import OUTSIDE, Support
 from dppo_jax.sampling.top_k import top_k_of_blocks
 
 # Blocks per partial sum on a CPU.
@@ -31,6 +32,7 @@ def sample_token(
   *,
   temperature: float,
   top_k: int,
+  support: Support | None = None,
 ) -> tuple[Array, TokenStats]:
   """Tokens from softmax(logits / temperature), and their stats.
 
@@ -40,6 +42,8 @@ def sample_token(
     uniform: f32 [B] in [0, 1), or None to take the most likely token.
     temperature: > 0.
     top_k: K <= V, log-probs to record; 0 for none.
+    support: filter of that law, of at most V tokens; stats are those of the law
+      that it leaves, and hold its tokens.
 
   Returns:
     i32 [B] and TokenStats of [B], with the entropy. The tokens do not depend on
@@ -48,7 +52,12 @@ def sample_token(
   chex.assert_rank(logits, 2)
   size = logits.shape[1]
   local = functools.partial(
-    _local, axes, size=size, temperature=temperature, top_k=top_k
+    _local,
+    axes,
+    size=size,
+    temperature=temperature,
+    top_k=top_k,
+    support=support,
   )
   if axes.mesh.size == 1:
     return local(logits, uniform)
@@ -72,6 +81,7 @@ def _local(
   size: int,
   temperature: float,
   top_k: int,
+  support: Support | None,
 ) -> tuple[Array, TokenStats]:
   """Tokens and stats on one device, from its rows and columns of the logits."""
   if temperature != 1.0:
@@ -86,6 +96,13 @@ def _local(
   weighted = axes.reduce_sum(weighted)
 
   first = axes.index() * logits.shape[1]
+  if support is not None:
+    count = max(support.top_k, top_k)
+    values, ids = _largest(axes, blocks, maxima, first, count)
+    ids = jnp.minimum(ids, size - 1)  # Padding columns have no mass.
+    # Where it is sliced, XLA takes a top-k for a sort of all columns on a CPU.
+    values, ids = jax.lax.optimization_barrier((values, ids))
+    return _from_likeliest(support, values, ids, total, uniform, top_k)
   if uniform is None:
     values, ids = _largest(axes, blocks, maxima, first, 1)
     token, found = ids[:, 0], values[:, 0]
@@ -112,6 +129,48 @@ def _local(
     top_ids=top_ids,
     top_log_probs=top_log_probs,
     entropy=log_sum - weighted / total,
+  )
+
+
+def _from_likeliest(
+  support: Support,
+  values: Array,
+  ids: Array,
+  total: Array,
+  uniform: Array | None,
+  top_k: int,
+) -> tuple[Array, TokenStats]:
+  """Tokens and stats of the filtered law; nothing crosses devices.
+
+  Args:
+    support: the filter.
+    values: f32 [B, n], the n largest logits, descending; n is at least its K.
+    ids: i32 [B, n], of them.
+    total: f32 [B], sum of exp(z - largest) over the vocabulary.
+    uniform: as in `sample_token`.
+    top_k: log-probs to record, at most n.
+  """
+  kept = support.keeps(values[:, : support.top_k], total)
+  chosen = jnp.where(kept, ids[:, : support.top_k], OUTSIDE)
+  kept = jnp.pad(kept, ((0, 0), (0, values.shape[1] - support.top_k)))
+  below = jnp.where(kept, values - values[:, :1], LOWEST_LOG_PROB)
+  masses = jnp.where(kept, jnp.exp(below), 0.0)
+  total = jnp.sum(masses, axis=1)
+  place = jnp.zeros(total.shape, jnp.int32)
+  if uniform is not None:
+    place, _ = inverse_cdf.first_above(masses, uniform * total)
+  log_sum = jnp.log(total)
+  log_probs = jnp.maximum(below - log_sum[:, None], LOWEST_LOG_PROB)
+
+  def at_place(of: Array) -> Array:
+    return jnp.take_along_axis(of, place[:, None], axis=1)[:, 0]
+
+  return at_place(ids), TokenStats(
+    log_probs=at_place(log_probs),
+    top_ids=ids[:, :top_k] if top_k else None,
+    top_log_probs=log_probs[:, :top_k] if top_k else None,
+    entropy=log_sum - jnp.sum(masses * below, axis=1) / total,
+    support=chosen,
   )
 
 

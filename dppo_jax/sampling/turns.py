@@ -114,7 +114,7 @@ class TurnSampler(NamedTuple):
       told: fits into the columns that are left, with one to spare.
       key: that of `start`.
     """
-    return self._finish_turns(weights, key, self._give(state, told))
+    return self._finish_turns(weights, key, self.give(state, told))
 
   def _begin(self, params: Params, prompts: Prompts, key: Array) -> TurnState:
     """State after the first token of every row."""
@@ -146,7 +146,7 @@ class TurnSampler(NamedTuple):
     state = TurnState(
       filled=zero,
       run=zero,
-      limit=self._limit(zero),
+      limit=self.limit_after(zero),
       live=jnp.ones(num_rows, bool),
       ended=jnp.zeros(num_rows, bool),
       tokens=tokens,
@@ -165,13 +165,14 @@ class TurnSampler(NamedTuple):
       jnp.repeat(logits, group_size, axis=0),
     )
 
-  def _limit(self, filled: Array) -> Array:
+  def limit_after(self, filled: Array) -> Array:
     """Columns that a turn may fill that begins after `filled`."""
     return jnp.minimum(
       filled + self.max_turn_length, self.config.max_completion_length
     )
 
-  def _give(self, state: TurnState, told: Told) -> TurnState:
+  def give(self, state: TurnState, told: Told) -> TurnState:
+    """State with what rows are told behind their turns."""
     columns = jnp.arange(state.tokens.shape[1])[None] - state.filled[:, None]
     given = jnp.take_along_axis(
       told.tokens, jnp.clip(columns, 0, told.tokens.shape[1] - 1), axis=1
@@ -181,7 +182,7 @@ class TurnSampler(NamedTuple):
     return dataclasses.replace(
       state,
       filled=filled,
-      limit=self._limit(filled),
+      limit=self.limit_after(filled),
       live=told.goes_on,
       ended=state.ended & ~told.goes_on,
       tokens=jnp.where(is_given, given, state.tokens),

@@ -113,10 +113,12 @@ class HeadProgram(NamedTuple):
   Attributes:
     run: calls it.
     temporary: bytes of temporary memory.
+    text: the optimized program.
   """
 
   run: Callable[[], Any]
   temporary: int
+  text: str
 
 
 def make_variants(
@@ -133,7 +135,7 @@ def make_variants(
   """
   k = shape.top_k
   makers: dict[str, Callable[[], HeadProgram]] = {
-    name: functools.partial(_one_pass, shape, size, _config(**options))
+    name: functools.partial(_one_pass, shape, size, loss_config(**options))
     for name, size, options in (
       ('PPO', 0, dict(rule='ratio_clip', divergence='binary_tv')),
       ('Top-K TV', k, dict(divergence='topk_tv')),
@@ -159,7 +161,7 @@ def make_variants(
 
 def one_pass(shape: HeadShape) -> HeadProgram:
   """Fused loss of DPPO with Top-K TV."""
-  return _one_pass(shape, shape.top_k, _config())
+  return _one_pass(shape, shape.top_k, loss_config())
 
 
 def layout(shape: HeadShape) -> VocabularyConfig:
@@ -173,14 +175,15 @@ def layout(shape: HeadShape) -> VocabularyConfig:
   return VocabularyConfig(axes=axes, head_chunk_tokens=rows, temperature=1.0)
 
 
-def _config(**options: Any) -> loss_lib.LossConfig:
+def loss_config(**options: Any) -> loss_lib.LossConfig:
+  """Loss of DPPO with Top-K TV, but for the options."""
   fields = dict(
     rule='divergence', divergence='topk_tv', prompt_length=1, bounds=_BOUNDS
   )
   return standalone.plain_config(**{**fields, **options})
 
 
-def _case(shape: HeadShape, k: int, exact: bool) -> tuple[Any, ...]:
+def case(shape: HeadShape, k: int, exact: bool) -> tuple[Any, ...]:
   """Head, hidden states and targets; the anchor is a perturbed policy."""
   keys = iter(jax.random.split(jax.random.PRNGKey(0), 8))
   size = (shape.tokens // _LENGTH, _LENGTH)
@@ -217,11 +220,15 @@ def _case(shape: HeadShape, k: int, exact: bool) -> tuple[Any, ...]:
 def _compiled(function: Callable[..., Any], arguments: Any) -> HeadProgram:
   compiled = jax.jit(function).lower(*arguments).compile()
   memory: Any = compiled.memory_analysis()
-  return HeadProgram(lambda: compiled(*arguments), memory.temp_size_in_bytes)
+  return HeadProgram(
+    lambda: compiled(*arguments),
+    memory.temp_size_in_bytes,
+    compiled.as_text() or '',
+  )
 
 
 def _bare(shape: HeadShape) -> HeadProgram:
-  head, hidden, _ = _case(shape, 0, exact=False)
+  head, hidden, _ = case(shape, 0, exact=False)
   x = hidden.reshape(-1, shape.width)
   d_logits = jnp.ones((shape.tokens, shape.vocabulary), hidden.dtype)
 
@@ -244,13 +251,13 @@ def _one_pass(
   run = functools.partial(head_loss, layout(shape), loss)
   differentiate = jax.value_and_grad(run, argnums=(0, 1), has_aux=True)
   return _compiled(
-    differentiate, _case(shape, k, exact=row.integrand is not None)
+    differentiate, case(shape, k, exact=row.integrand is not None)
   )
 
 
 def _materialized(shape: HeadShape) -> HeadProgram:
   """Loss by its definition, with materialized logits."""
-  config = _config()
+  config = loss_config()
 
   def total(head: Array, hidden: Array, targets: Targets) -> Any:
     weights = head.astype(hidden.dtype)
@@ -258,7 +265,7 @@ def _materialized(shape: HeadShape) -> HeadProgram:
     return loss_lib.reference_loss(config, logits, targets)
 
   differentiate = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
-  return _compiled(differentiate, _case(shape, shape.top_k, exact=False))
+  return _compiled(differentiate, case(shape, shape.top_k, exact=False))
 
 
 if __name__ == '__main__':

@@ -39,38 +39,29 @@ _SHAPE |= dict(head_dim=128, d_ff=3072, rope_theta=1e6)
 
 def main() -> int:
   """Measures, prints and writes; returns the exit code."""
-  model = default.get_config().to_dict()['model']
-  model |= dict(_SHAPE, num_layers=_LAYERS.value, dtype=_DTYPE.value)
-  model.pop('pretrained')
   shape = RolloutShape(
-    model=TransformerConfig(**model),
+    model=random_model(_LAYERS.value, _DTYPE.value),
     rows=_ROWS.value,
     prompt_length=_PROMPT.value,
     new_tokens=_NEW.value,
     top_k=_TOP_K.value,
   )
   found = timing.compare(make_variants(shape), _REPEATS.value)
-  wall = {name: time.wall for name, time in found.items()}
-  seconds = wall[DECODE] - wall[PREFILL]
-  bare = wall[BARE] - wall[PREFILL]
-  # A copy reads and writes the weights: twice their bytes.
-  copied = decode_bytes(dataclasses.replace(shape, rows=0))
-  result = {
-    'decode_tokens_per_s': shape.rows * shape.new_tokens / seconds,
-    'throughput_with_top_k_over_without': bare / seconds,
-    'bytes_per_s_over_those_of_a_copy': (
-      decode_bytes(shape) * shape.new_tokens / seconds
-    )
-    / (2 * copied / wall[COPY]),
-    'until_the_second_token_s': wall[PREFILL],
-    'all_tokens_per_s': shape.rows * (shape.new_tokens + 2) / wall[DECODE],
-  }
+  result = results(shape, found)
   print(timing.table([('', ''), *((k, f'{v:.3f}') for k, v in result.items())]))
   result |= {name: time._asdict() for name, time in found.items()}
   result['shape'] = dataclasses.asdict(shape)
   name = f'rollout-{_DTYPE.value}-b{shape.rows}'
   print('Result:', timing.write(pathlib.Path(_OUT.value), name, result))
   return 0
+
+
+def random_model(layers: int, dtype: str) -> TransformerConfig:
+  """Shape of Qwen3-0.6B with so many layers, in a dtype."""
+  model = default.get_config().to_dict()['model']
+  model |= dict(_SHAPE, num_layers=layers, dtype=dtype)
+  model.pop('pretrained')
+  return TransformerConfig(**model)
 
 
 PREFILL, DECODE, BARE, COPY = 'two tokens', 'all', 'all, no top-K', 'copy'
@@ -104,6 +95,25 @@ def decode_bytes(shape: RolloutShape) -> float:
   return size * (_num_parameters(model) + shape.rows * context * cached)
 
 
+def results(
+  shape: RolloutShape, found: Mapping[str, timing.Timing]
+) -> dict[str, Any]:
+  """Rates and ratios of the timed variants of `make_variants`."""
+  wall = {name: time.wall for name, time in found.items()}
+  seconds = wall[DECODE] - wall[PREFILL]
+  bare = wall[BARE] - wall[PREFILL]
+  # A copy reads and writes the weights: twice their bytes.
+  copied = decode_bytes(dataclasses.replace(shape, rows=0))
+  speed = decode_bytes(shape) * shape.new_tokens / seconds
+  return {
+    'decode_tokens_per_s': shape.rows * shape.new_tokens / seconds,
+    'throughput_with_top_k_over_without': bare / seconds,
+    'bytes_per_s_over_those_of_a_copy': speed / (2 * copied / wall[COPY]),
+    'until_the_second_token_s': wall[PREFILL],
+    'all_tokens_per_s': shape.rows * (shape.new_tokens + 2) / wall[DECODE],
+  }
+
+
 def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
   """Rollouts of two tokens, of all with and without top-K stats; and a copy.
 
@@ -129,6 +139,7 @@ def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
       max_completion_length=new_tokens,
       temperature=1.0,
       top_p=1.0,
+      support=None,
       greedy=False,
       top_k=top_k,
       with_hidden=False,

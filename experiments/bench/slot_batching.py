@@ -201,6 +201,7 @@ def make_variants(
       max_completion_length=shape.new_tokens,
       temperature=1.0,
       top_p=1.0,
+      support=None,
       greedy=False,
       top_k=shape.top_k,
       with_hidden=False,

@@ -42,6 +42,19 @@ def main() -> int:
   """Measures, prints and writes; returns the exit code."""
   experiment = build(_CONFIG.value or quickstart.get_config())
   found = timing.compare(make_variants(experiment), _REPEATS.value)
+  result = results(experiment, found)
+  rows = [('', ''), *((name, f'{value:.4g}') for name, value in result.items())]
+  print(timing.table(rows))
+  result |= {name: time._asdict() for name, time in found.items()}
+  where = pathlib.Path(_OUT.value)
+  print('Result:', timing.write(where, f'train_step-{_NAME.value}', result))
+  return 0
+
+
+def results(
+  experiment: Experiment, found: Mapping[str, timing.Timing]
+) -> dict[str, Any]:
+  """Ratio, rate and MFU of the timed variants of `make_variants`."""
   flop = useful_flop(experiment)
   step, other = found[RL], found[CROSS_ENTROPY]
   result = {
@@ -51,12 +64,7 @@ def main() -> int:
   device = hardware.find_device(jax.devices()[0].device_kind)
   if device is not None:
     result['model_flop_utilization'] = flop / step.wall / device.peak
-  rows = [('', ''), *((name, f'{value:.4g}') for name, value in result.items())]
-  print(timing.table(rows))
-  result |= {name: time._asdict() for name, time in found.items()}
-  where = pathlib.Path(_OUT.value)
-  print('Result:', timing.write(where, f'train_step-{_NAME.value}', result))
-  return 0
+  return result
 
 
 RL, CROSS_ENTROPY = 'DPPO step', 'cross-entropy step'

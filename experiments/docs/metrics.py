@@ -65,6 +65,29 @@ METRICS = {
   'rollout/topk_mass': Metric(
     'probability', 'mean mass of the K recorded tokens under mu'
   ),
+  'rollout/support': Metric(
+    'tokens', 'mean number that could be sampled, under a filter'
+  ),
+  'rollout/support_full': Metric(
+    'share of tokens',
+    'with sampling.support_top_k tokens in the support: its nucleus, if there'
+    ' is one, may have had more',
+  ),
+  'integrity/log_probs': Metric(
+    'nats',
+    'mean |recorded - scored| of the first row of a batch shard: the trainer'
+    " scores it with the sampler's weights",
+  ),
+  'integrity/top_log_probs': Metric('nats', 'the same of the K recorded'),
+  'integrity/entropy': Metric('nats', 'the same of the entropy'),
+  'integrity/turn_edges': Metric(
+    'nats', 'largest where a turn after the first begins'
+  ),
+  'integrity/digest': Metric(
+    '24 bits', "of the digest of the sampler's weights"
+  ),
+  'integrity/fields_recorded': Metric('fields', 'of the stats of a rollout'),
+  'integrity/fields_used': Metric('fields', 'of these that the loss reads'),
   'rollout/useful_decode_share': Metric(
     'share of slot-steps',
     'decode efficiency: slot-steps that produced a kept token; the first token'

@@ -48,6 +48,7 @@ def test_plain_questions_are_answered_in_english():
     max_completion_length=_LENGTH,
     temperature=1.0,
     top_p=1.0,
+    support=None,
     greedy=True,
     top_k=0,
     with_hidden=False,

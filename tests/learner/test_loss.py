@@ -485,3 +485,15 @@ def test_tokens_of_an_environment_are_as_if_they_were_not_there(
     np.testing.assert_allclose(
       got[inside], getattr(closed, name)[inside], atol=1e-6
     )
+
+
+@pytest.mark.parametrize('anchor', ['rollout', 'recomputed'])
+def test_the_sampler_says_what_could_be_sampled(batch, anchor):
+  """Also where another policy is the anchor."""
+  support = np.stack([batch.tokens, np.full_like(batch.tokens, -1)], axis=-1)
+  mu = dataclasses.replace(batch.rollout, support=support)
+  filtered = dataclasses.replace(batch, rollout=mu)
+  config = factories.loss_config(prompt_length=_WIDTH, anchor=anchor)
+  weights = jnp.ones((_ROWS, _LENGTH))
+  targets = loss_lib.make_targets(config, filtered, weights)
+  np.testing.assert_array_equal(targets.anchor.support, _columns(support))

@@ -15,7 +15,7 @@ from dppo_jax.learner import loss as loss_lib
 from dppo_jax.learner import movement
 from dppo_jax.lm_head import fused_loss, inputs
 from dppo_jax.ops import divergences
-from dppo_jax.ops.log_probs import LOWEST_LOG_PROB, token_stats
+from dppo_jax.ops.log_probs import LOWEST_LOG_PROB, restrict, token_stats
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
 from tests.support import factories, tpus
 
@@ -238,6 +238,91 @@ def test_eight_devices_center_the_same(case, overrides):
   config = _loss_config(**overrides)
   mesh = parallel.make_mesh(1, 2, 4)
   _assert_same(config, case, _one_pass(config, 3, mesh)(*case))
+
+
+@pytest.fixture(scope='module')
+def filtered(case):
+  """The same, sampled from supports of 1 to 9 of the 40 tokens."""
+  head, hidden, targets = case
+  rng = np.random.default_rng(1)
+  anchor, shape = targets.anchor, (_ROWS, _LENGTH)
+  logits = np.asarray(_logits(targets.anchor_head, anchor.hidden))
+  ids = np.argsort(-logits, -1)[..., :9]
+  place = rng.integers(1, 10, (*shape, 1))
+  support = np.where(np.arange(9) < place, ids, -1).astype(np.int32)
+  drawn = (place * rng.random((*shape, 1))).astype(int)
+  tokens = np.take_along_axis(ids, drawn, -1)[..., 0].astype(np.int32)
+  stats = token_stats(
+    restrict(jnp.asarray(logits), jnp.asarray(support)),
+    jnp.asarray(tokens),
+    top_ids=anchor.top_ids,
+    temperature=0.8,
+    with_entropy=True,
+  )
+  anchor = anchor.replace(
+    log_probs=stats.log_probs,
+    top_log_probs=stats.top_log_probs,
+    support=support,
+  )
+  context = targets.context.replace(
+    rollout_log_probs=stats.log_probs,
+    anchor_log_probs=stats.log_probs,
+    reference_log_probs=stats.log_probs - 1,
+    anchor_entropy=stats.entropy,
+  )
+  targets = targets.replace(tokens=tokens, anchor=anchor, context=context)
+  return jax.tree.map(jnp.asarray, (head, hidden, targets))
+
+
+_FILTERED = [
+  *(dict(divergence=name) for name in divergences.DIVERGENCES),
+  dict(entropy_coefficient=0.05, rule='cppo', kl_coefficient=0.3),
+  dict(importance='sequence', rule='gspo', divergence='topk_kl'),
+  dict(divergence='topk_kl', bounds=_directed('predictive')),
+  dict(divergence='exact_tv', bounds=_directed('predictive')),
+  dict(centering='topk', ratio_cap=1.05, top_k_set='replace_kth'),
+  dict(centering='exact', ratio_cap=1.05, entropy_coefficient=0.05),
+]
+
+
+@pytest.mark.parametrize('overrides', _FILTERED, ids=str)
+def test_a_filtered_law_is_that_of_the_masked_logits(filtered, overrides):
+  config = _loss_config(**overrides)
+  got = _one_pass(config)(*filtered)
+  assert float(got[0][1].divergence.max()) > 0
+  _assert_same(config, filtered, got)
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'shape'),
+  [
+    (_FILTERED[0], (1, 1, 8)),
+    (_FILTERED[3], (1, 1, 8)),
+    (_FILTERED[6], (1, 2, 4)),
+    (_FILTERED[-1], (1, 2, 4)),
+  ],
+  ids=str,
+)
+def test_eight_devices_filter_the_same(filtered, overrides, shape):
+  """Many a device holds no token of a support."""
+  config = _loss_config(**overrides)
+  mesh = parallel.make_mesh(*shape)
+  _assert_same(config, filtered, _one_pass(config, 3, mesh)(*filtered))
+
+
+def test_what_could_not_be_sampled_has_no_gradient(filtered):
+  config = _loss_config(entropy_coefficient=0.05, centering='topk')
+  (_, decisions), (d_head, _) = _one_pass(config, 1000)(*filtered)
+  mask, support = (
+    np.asarray(x) for x in (filtered[2].mask, filtered[2].anchor.support)
+  )
+  seen = np.unique(support[mask])
+  untouched = np.setdiff1d(np.arange(_SIZE), seen)
+  assert untouched.size
+  assert (np.asarray(d_head)[untouched] == 0).all()
+  certain = mask & ((support >= 0).sum(-1) == 1)
+  assert certain.any()
+  assert (np.asarray(decisions.log_probs)[certain] == 0).all()
 
 
 @pytest.mark.parametrize('head_chunk_tokens', [1, 4, 26, 27, 28, 48, 1000])

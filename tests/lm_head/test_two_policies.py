@@ -40,7 +40,12 @@ def _case():
     with_entropy=False,
   )
   both = two_policies.distributions(
-    shard, f32(other), f32(x), 0.7, chunk, jnp.asarray(tokens)
+    shard,
+    f32(other),
+    TokenStats(log_probs=jnp.zeros(6), hidden=f32(x)),
+    0.7,
+    chunk,
+    jnp.asarray(tokens),
   )
   rows = np.arange(6)
   anchor = TokenStats(

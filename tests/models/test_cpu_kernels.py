@@ -11,9 +11,11 @@ def _normal(*shape):
   return jnp.asarray(rng.standard_normal(shape), jnp.float32)
 
 
+@pytest.mark.parametrize('rows', [2, cpu_kernels.FEW, cpu_kernels.FEW + 1])
 @pytest.mark.parametrize('outputs', [5, 6])
-def test_product_is_that_of_the_transpose(outputs):
-  weights, x = _normal(outputs, 3), _normal(2, 3)
+def test_product_is_that_of_the_transpose(outputs, rows):
+  # Positive: a sum near 0 has no relative precision.
+  weights, x = jnp.abs(_normal(outputs, 3)), jnp.abs(_normal(rows, 3))
   got = jax.jit(cpu_kernels.product)(weights, x)
   expected = np.asarray(x, np.float64) @ np.asarray(weights, np.float64).T
   np.testing.assert_allclose(got, expected, rtol=1e-6)
@@ -27,6 +29,17 @@ def test_product_of_16_bits_is_summed_in_32(outputs):
   # A sum kept in bfloat16 stays at 256, whose next neighbor is 258.
   assert got.dtype == jnp.float32
   assert got.tolist() == [[300.0] * outputs]
+
+
+def test_many_rows_are_not_turned():
+  def compiled(rows):
+    program = jax.jit(cpu_kernels.product).lower(
+      _normal(6, 3), _normal(rows, 3)
+    )
+    return program.as_text()
+
+  assert 'optimization_barrier' in compiled(cpu_kernels.FEW)
+  assert 'optimization_barrier' not in compiled(cpu_kernels.FEW + 1)
 
 
 def test_turn_takes_projections_and_leaves_the_rest():

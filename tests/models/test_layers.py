@@ -81,8 +81,10 @@ def test_llama3_case_covers_all_three_regions():
 def test_rotation_keeps_norms_and_turns_pairs():
   config = factories.transformer_config()
   x = _RNG.standard_normal((1, 4, 2, config.head_dim)).astype(np.float32)
-  angles = layers.rotary_angles(config, jnp.arange(4)[None])
-  got = np.asarray(layers.rotate(jnp.asarray(x), angles))
+  positions = jnp.arange(4)[None]
+  angles = layers.rotary_angles(config, positions)
+  factors = layers.rotary_factors(config, positions)
+  got = np.asarray(layers.rotate(jnp.asarray(x), factors))
   half = config.head_dim // 2
   as_complex = x[..., :half] + 1j * x[..., half:]
   turned = as_complex * np.exp(1j * np.asarray(angles, float))[:, :, None]
@@ -100,7 +102,7 @@ def test_rotated_products_depend_on_distance_only():
   def product(query_position, key_position):
     positions = jnp.array([[query_position, key_position]])
     pair = jnp.asarray(np.stack([query, key])[None, :, None])
-    turned = layers.rotate(pair, layers.rotary_angles(config, positions))
+    turned = layers.rotate(pair, layers.rotary_factors(config, positions))
     return float(jnp.sum(turned[0, 0, 0] * turned[0, 1, 0]))
 
   near = product(5, 2)

@@ -33,9 +33,31 @@ def test_the_first_of_equal_values_is_taken(levels):
   jax.tree.map(np.testing.assert_array_equal, got, tuple(expected))
 
 
-def test_nothing_but_infinities():
-  got, expected = _both(np.full((2, 128 * 24), -np.inf, np.float32), 8)
+@pytest.mark.parametrize('size', [128 * 24, 12])
+def test_nothing_but_infinities(size):
+  got, expected = _both(np.full((2, size), -np.inf, np.float32), 8)
   jax.tree.map(np.testing.assert_array_equal, got, tuple(expected))
+
+
+@pytest.mark.parametrize('k', [1, 6, 7, 11, 12])
+def test_of_few_columns_the_first_of_equal_values_is_taken(k):
+  rng = np.random.default_rng(k)
+  values = rng.integers(-3, 3, (64, 12)).astype(np.float32)
+  values[rng.random(values.shape) < 0.1] = -np.inf
+  got, expected = _both(values, k)
+  jax.tree.map(np.testing.assert_array_equal, got, tuple(expected))
+
+
+def test_most_of_few_columns_are_not_sorted():
+  def compiled(k):
+    run = jax.jit(top_k_lib.top_k_of_blocks, static_argnums=2)
+    blocks = jax.ShapeDtypeStruct((2, 1, 20), jnp.float32)
+    maxima = jax.ShapeDtypeStruct((2, 1), jnp.float32)
+    return run.lower(blocks, maxima, k).compile().as_text()
+
+  assert ' sort(' in compiled(2) or 'TopK' in compiled(2)
+  assert ' sort(' not in compiled(20)
+  assert 'TopK' not in compiled(20)
 
 
 def test_only_blocks_with_a_large_maximum_are_sorted():

@@ -100,6 +100,7 @@ def sampling_config(**overrides) -> SamplingConfig:
     max_completion_length=8,
     temperature=1.0,
     top_p=1.0,
+    support=None,
     greedy=False,
     top_k=5,
     with_hidden=False,

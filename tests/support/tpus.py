@@ -1,4 +1,4 @@
-"""Code that runs beside the compiler for TPUs, where libtpu is installed."""
+"""Code that runs beside a compiler for TPUs or GPUs, where it is installed."""
 
 import os
 import subprocess
@@ -11,6 +11,11 @@ from dppo_jax.planning.aot import child, topologies
 # The gate installs no libtpu: half a gigabyte, and it is not free software.
 needs_libtpu = pytest.mark.skipif(
   not topologies.can_compile(), reason='libtpu, of the extra tpu, is missing'
+)
+
+needs_cuda_plugin = pytest.mark.skipif(
+  not topologies.can_compile('gpu'),
+  reason="JAX's CUDA plugin, of the extra gpu_plan, is missing",
 )
 
 

@@ -183,6 +183,8 @@ def _row(
     out['recomputed'] = _numbers(np.exp(anchor))
   if record.turn is not None:
     out['turn'] = record.turn[tokens].tolist()
+  if record.support is not None:
+    out['support'] = record.support[tokens].tolist()
   return out
 
 

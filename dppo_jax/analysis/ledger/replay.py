@@ -339,11 +339,14 @@ def _missing(record: Record, rule: Rule) -> Sequence[str]:
       ' recorded: train with sampling.top_k=20, or replay a binary one'
     )
   known = _is_recorded(record, loss) and loss.bounds.direction != 'predictive'
-  if records == 'hidden' and top_k != record.vocab_size and not known:
+  most = record.vocab_size
+  if record.support is not None:
+    most = int(record.support.max(initial=0))
+  if records == 'hidden' and top_k < most and not known:
     lacks.append(
-      f'divergence {loss.divergence!r} reads all {record.vocab_size}'
-      f' log-probs and {top_k} were recorded: train with'
-      f' sampling.top_k={record.vocab_size}, or replay a Top-K or binary one'
+      f'divergence {loss.divergence!r} reads all {most} log-probs and {top_k}'
+      f' were recorded: train with sampling.top_k={most}, or replay a Top-K or'
+      ' binary one'
     )
   row = TRUST_REGIONS[loss.rule]
   if row.reads_entropy and record.rollout_entropy is None:

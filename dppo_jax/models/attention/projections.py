@@ -45,7 +45,7 @@ class Attention(nn.Module):
   def _by_columns(self) -> bool:
     return self.config.shard_attention == 'columns' and self.mesh is not None
 
-  def project(self, x: Array, angles: Array) -> tuple[Array, Array, Array]:
+  def project(self, x: Array, rotary: Array) -> tuple[Array, Array, Array]:
     """[B, S, D] to rotated queries, rotated keys, values.
 
     Queries are [B, S, H, head_dim], the others [B, kv_heads, S, head_dim].
@@ -59,14 +59,14 @@ class Attention(nn.Module):
       )
     if self.config.qk_norm:
       query, key = self.query_norm(query), self.key_norm(key)
-    query = layers.rotate(query, angles)
-    key = layers.rotate(key, angles)
+    query = layers.rotate(query, rotary)
+    key = layers.rotate(key, rotary)
     return query, jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
 
   def __call__(
     self,
     x: Array,
-    angles: Array,
+    rotary: Array,
     seen: Sequence[KeySource],
     segments: Array,
     write: Callable[[Array, Array], Array] | None = None,
@@ -75,7 +75,7 @@ class Attention(nn.Module):
 
     Args:
       x: [B, S, D].
-      angles: f32 [B, S, head_dim / 2].
+      rotary: f32 [B, S, 2, head_dim / 2], of `layers.rotary_factors`.
       seen: sources before `x`.
       segments: i32 [1 or B, S], of each token; 0 is padding.
       write: (keys or values of the last source, those of `x`) -> the former
@@ -86,7 +86,7 @@ class Attention(nn.Module):
       [B, S, D], and the keys and values of `x`, or of the last source with
       those of `x` written.
     """
-    query, key, value = self.project(x, angles)
+    query, key, value = self.project(x, rotary)
     if write is None:
       last = KeySource(key, value, segments, segments, is_causal=True)
     else:

@@ -21,7 +21,7 @@ _BRANCHES = re.compile(
 )
 # A scope that says how often a loop is run whose bounds are data.
 _TURNS = re.compile(r'\babout_(\d+)_turns/while$')
-_COLLECTIVES = (
+COLLECTIVES = (
   'all-gather',
   'all-reduce',
   'reduce-scatter',
@@ -32,8 +32,8 @@ _COLLECTIVES = (
   'send',  # From slice to slice.
 )
 # Opcodes that allocate no array.
-_VIEWS = {'parameter', 'tuple', 'get-tuple-element', 'bitcast', 'while'}
-_VIEWS |= {'conditional', 'call', 'constant', 'optimization-barrier'}
+VIEWS = {'parameter', 'tuple', 'get-tuple-element', 'bitcast', 'while'}
+VIEWS |= {'conditional', 'call', 'constant', 'optimization-barrier'}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,11 +41,13 @@ class Instruction:
   """A line of a computation.
 
   Attributes:
+    name: unique in its computation.
     type: as written, layouts included.
     opcode: of the instruction.
     text: everything after the opcode.
   """
 
+  name: str
   type: str
   opcode: str
   text: str
@@ -54,6 +56,12 @@ class Instruction:
   def origin(self) -> str:
     """JAX's name stack: its place in the program."""
     return _first(r'op_name="([^"]*)"', self.text) or ''
+
+  @property
+  def operands(self) -> list[str]:
+    """Names of what it reads; of a parameter or a constant, its text."""
+    inside = self.text[: _end_of_operands(self.text)]
+    return [part.split()[-1].lstrip('%') for part in _split(inside) if part]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -237,7 +245,7 @@ def largest_arrays(module: Module, number: int) -> list[NamedArray]:
   """The largest arrays that a program allocates; some may share memory."""
   seen: dict[tuple[str, str], NamedArray] = {}
   for _, one, _ in module.walk({})[0]:
-    if one.opcode in _VIEWS or _finishes(one.opcode) or one.type[0] == '(':
+    if one.opcode in VIEWS or _finishes(one.opcode) or one.type[0] == '(':
       continue
     shape = one.type.partition('{')[0]
     name = one.origin or one.opcode
@@ -291,10 +299,20 @@ def _first(pattern: str, text: str) -> str:
 
 
 def _parse(line: str) -> Instruction:
-  rest = line.split(' = ', 1)[1]
+  name, rest = line.split(' = ', 1)
   end = _end_of_type(rest)
   opcode, _, text = rest[end:].strip().partition('(')
-  return Instruction(type=rest[:end], opcode=opcode, text=text)
+  name = name.split()[-1].lstrip('%')
+  return Instruction(name=name, type=rest[:end], opcode=opcode, text=text)
+
+
+def _end_of_operands(text: str) -> int:
+  depth = 1
+  for i, letter in enumerate(text):
+    depth += (letter in '([{') - (letter in ')]}')
+    if not depth:
+      return i
+  return len(text)
 
 
 def _end_of_type(text: str) -> int:
@@ -311,7 +329,7 @@ def _end_of_type(text: str) -> int:
 def _kind(opcode: str) -> str:
   """Kind of a collective, such as 'all-gather' of all-gather-start; else ''."""
   kind = opcode.removesuffix('-start')
-  return kind if kind in _COLLECTIVES else ''
+  return kind if kind in COLLECTIVES else ''
 
 
 def _finishes(opcode: str) -> bool:
@@ -328,10 +346,10 @@ def _branches(one: Instruction) -> list[str]:
 
 def _sent(kind: str, one: Instruction) -> float:
   result = one.type
-  if one.opcode in ('all-gather-start', 'collective-permute-start'):
-    result = _part(result, 1)  # (operand, result, …)
+  if one.opcode.endswith('-start') and kind != 'all-reduce':
+    result = parts(result)[1]  # (operands, results, …)
   elif kind == 'send':
-    return type_bytes(_part(result, 0))  # (operand, context, token)
+    return type_bytes(parts(result)[0])  # (operand, context, token)
   size, group = type_bytes(result), _group_size(one.text)
   share = (group - 1) / group if group else 1.0
   if kind == 'all-reduce':
@@ -341,16 +359,25 @@ def _sent(kind: str, one: Instruction) -> float:
   return size if kind.startswith('collective') else size * share
 
 
-def _part(text: str, number: int) -> str:
-  """A part of a tuple type."""
-  inner, depth, parts = text[1:-1], 0, ['']
-  for letter in inner:
+def parts(text: str) -> list[str]:
+  """Parts of a tuple type; of another, itself.
+
+  >>> parts('(f32[2]{0}, (s32[], u32[]))')
+  ['f32[2]{0}', '(s32[], u32[])']
+  """
+  return _split(text[1:-1]) if text.startswith('(') else [text]
+
+
+def _split(text: str) -> list[str]:
+  """Parts between the commas that stand in no bracket."""
+  depth, found = 0, ['']
+  for letter in text:
     depth += (letter in '([{') - (letter in ')]}')
     if letter == ',' and not depth:
-      parts.append('')
+      found.append('')
     else:
-      parts[-1] += letter
-  return parts[number] if len(parts) > number else text
+      found[-1] += letter
+  return [part.strip() for part in found]
 
 
 def _group_size(text: str) -> int:
@@ -358,5 +385,11 @@ def _group_size(text: str) -> int:
   iota = _first(r'replica_groups=\[\d+,(\d+)\]', text)
   if iota:
     return int(iota)
+  # Axes of a mesh: mesh['a'=8,'b'=2] {'a','b'}.
+  axes = re.search(r"replica_groups=\S*\[('[^]]*)\]\s*\{([^}]*)\}", text)
+  if axes:
+    sizes = dict(re.findall(r"'([^']+)'=(\d+)", axes[1]))
+    named = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", axes[2])
+    return math.prod(int(part or sizes[name]) for name, part in named)
   listed = _first(r'replica_groups=\{\{([\d,]+)\}', text)
   return len(listed.split(',')) if listed else 0

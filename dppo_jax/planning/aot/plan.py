@@ -146,6 +146,7 @@ def _devices(
   """Devices to compile for, or placeholders; None for local devices."""
   if topology.platform == topologies.LOCAL:
     return None
+  # A TPU's devices also say how they are connected, which lays out the mesh.
   described = topology.platform == 'tpu' and topologies.can_compile()
   if described or compiling:
     return topologies.describe(topology)  # Raises, with the fix.

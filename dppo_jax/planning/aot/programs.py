@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from dppo_jax import parallel
-from dppo_jax.planning.aot import hlo, step_shapes
+from dppo_jax.planning.aot import costs, hlo, step_shapes
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.programs import base_weights
 from dppo_jax.runtime.programs import compiled as compiled_lib
@@ -67,6 +67,7 @@ class Phase:
     arrays: the largest ones that it allocates.
     collectives: of one run.
     loops: loops whose trip count the compiler does not state.
+    costs: the compiler's estimates by kind of operation, and HBM bytes.
     refused: reason why compilation failed, '' if it did not; if set, outputs
       are unknown, and temporaries may include arguments.
     unread: reason why the program could not be analyzed, '' if it was; if set,
@@ -82,6 +83,7 @@ class Phase:
   arrays: list[hlo.NamedArray]
   collectives: list[hlo.Collective]
   loops: list[hlo.Loop]
+  costs: list[costs.Cost]
   refused: str
   unread: str
 
@@ -233,6 +235,7 @@ def _compile(
     arrays=arrays,
     collectives=[],
     loops=[],
+    costs=[],
     refused=refused,
     unread='',
   )
@@ -266,7 +269,8 @@ def _read(
   except jax.errors.JaxRuntimeError as error:
     # The output of another libtpu version may not be readable by this jaxlib.
     return dataclasses.replace(phase, unread=str(error).splitlines()[0])
-  found, loops = hlo.collectives(module, _trips(experiment, parts))
+  trips = _trips(experiment, parts)
+  found, loops = hlo.collectives(module, trips)
   sampled = phase.name == SAMPLING
   return dataclasses.replace(
     phase,
@@ -274,6 +278,7 @@ def _read(
     arrays=hlo.largest_arrays(module, _NUM_LARGEST),
     collectives=found,
     loops=loops,
+    costs=costs.by_kind(costs.costs(module, trips)),
   )
 
 

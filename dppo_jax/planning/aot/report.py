@@ -5,7 +5,7 @@ import dataclasses
 import json
 from typing import Any
 
-from dppo_jax.planning.aot import hlo, remedies
+from dppo_jax.planning.aot import costs, hlo, remedies
 from dppo_jax.planning.aot.plan import PhasePlan, Plan
 from dppo_jax.planning.memory import show_bytes
 
@@ -99,6 +99,25 @@ def _compiled(found: Any) -> Iterator[str]:
     yield f'    {bounded} loops counted at their bounds: at most'
   if unknown:
     yield f'    {unknown} loops of unknown length counted once: at least'
+  yield from _costs(found.costs)
+
+
+def _costs(found: Sequence[costs.Cost]) -> Iterator[str]:
+  """The compiler's estimates by kind, and the bytes of what has none."""
+  total = costs.cycles(found)
+  if total:
+    products = costs.cycles(one for one in found if one.kind == costs.PRODUCT)
+    more = f', {total / products:.2f} × its matrix products' if products else ''
+    yield f'  compiler         {total:.3g} cycles{more}'
+  elif found:
+    yield '  operations       (this compiler estimates no time)'
+  for one in found:
+    size = f'{show_bytes(one.num_bytes):>10} of HBM'
+    if one.cycles is not None:
+      share = f'{one.cycles / total:.1%}'
+      yield f'    {one.kind:<20} {share:>6} {one.count:>12,.0f} × {size}'
+    elif one.num_bytes:
+      yield f'    {one.kind:<20}   none {one.count:>12,.0f} × {size}'
 
 
 def _arrays(title: str, arrays: Sequence[hlo.NamedArray]) -> Iterator[str]:

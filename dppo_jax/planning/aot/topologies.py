@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import topologies
 
+from dppo_jax.planning.aot import gpu_targets
 from dppo_jax.suggestions import suggest
 
 LOCAL = 'local'
@@ -51,6 +52,13 @@ GPUS: Mapping[str, str] = {
   'h100': 'NVIDIA H100',
   'h200': 'NVIDIA H200',
   'b200': 'NVIDIA B200',
+}
+
+
+# What compiles for a platform, and the extra that brings it.
+_COMPILERS: Mapping[str, tuple[str, str]] = {
+  'tpu': ('libtpu', 'tpu'),
+  'gpu': ("JAX's CUDA plugin", 'gpu_plan'),
 }
 
 
@@ -197,33 +205,41 @@ def placeholders(topology: Topology) -> list[Placeholder]:
   ]
 
 
-def can_compile() -> bool:
-  """Whether the TPU compiler, libtpu, is installed."""
-  return importlib.util.find_spec('libtpu') is not None
+def can_compile(platform: str = 'tpu') -> bool:
+  """Whether a platform's compiler is installed: libtpu, or the CUDA plugin."""
+  if platform == 'gpu':
+    return gpu_targets.can_compile()
+  return platform == 'tpu' and importlib.util.find_spec('libtpu') is not None
 
 
 def describe(topology: Topology) -> Sequence[Any]:
-  """Abstract devices of a TPU topology, for compilation only.
+  """Abstract devices of a TPU or GPU topology, for compilation only.
 
   Raises:
     ValueError: the compiler is not installed, or does not know the topology.
   """
-  if not can_compile():
+  if not can_compile(topology.platform):
+    needed, extra = _COMPILERS[topology.platform]
     raise ValueError(
-      "--topology: compiling for TPUs needs libtpu; pip install 'dppo_jax[tpu]'"
-      ' installs it, no TPU needed. --nocompile estimates from shapes only.'
+      f"--topology: compiling for it needs {needed}; pip install 'dppo_jax"
+      f"[{extra}]' installs it, no device needed. --nocompile estimates from"
+      ' shapes only.'
     )
-  options = {}
-  if topology.num_slices > 1:
-    options['num_slices'] = topology.num_slices
+  if topology.platform == 'gpu':
+    platform = 'cuda'
+    options = gpu_targets.options(topology.device_kind, topology.num_devices)
+  else:
+    platform, options = 'tpu', {}
+    if topology.num_slices > 1:
+      options['num_slices'] = topology.num_slices
   try:
     described = topologies.get_topology_desc(
-      topology.name, platform='tpu', **options
+      topology.name, platform=platform, **options
     )
   except (RuntimeError, ValueError) as error:
     reason = str(error).splitlines()[0]
     raise ValueError(
-      f'--topology: libtpu rejects {topology.name!r} ({reason}); known:'
+      f'--topology: the compiler rejects {topology.name!r} ({reason}); known:'
       f' {", ".join(known())}.'
     ) from error
   return described.devices

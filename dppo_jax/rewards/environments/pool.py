@@ -9,7 +9,7 @@ from dppo_jax.rewards.environments.replies import (
   end,
   reply_safely,
 )
-from dppo_jax.rewards.environments.table import ENVIRONMENTS
+from dppo_jax.rewards.environments.table import ENVIRONMENTS, LIBRARY
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.terms import Term
 from dppo_jax.suggestions import suggest
@@ -22,10 +22,10 @@ def check_environment(name: str, num_workers: int) -> None:
     name: a key of `ENVIRONMENTS`, or 'package.module:function'.
     num_workers: processes; 0 runs it in this one.
   """
-  if name in ENVIRONMENTS:
+  if name in ENVIRONMENTS and (num_workers or name not in LIBRARY):
     return
   module, _, function = name.partition(':')
-  if not (module and function):
+  if name not in LIBRARY and not (module and function):
     raise ValueError(
       f'environment.name: unknown {name!r}{suggest(name, list(ENVIRONMENTS))}'
       " Or name your own function: 'package.module:function'."
@@ -33,7 +33,7 @@ def check_environment(name: str, num_workers: int) -> None:
   if num_workers == 0:
     raise ValueError(
       f'rewards.num_workers: got 0 for the environment {name!r}; a user'
-      ' function needs at least 1, so that it can be stopped.'
+      " function, or a library's, needs at least 1, so that it can be stopped."
     )
 
 

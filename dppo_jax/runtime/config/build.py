@@ -52,6 +52,7 @@ from dppo_jax.runtime.config.experiment import (
 from dppo_jax.runtime.config.paths import config_path
 from dppo_jax.runtime.hub import hf_config, published_keys
 from dppo_jax.sampling.decode import SamplingConfig
+from dppo_jax.sampling.support import Support
 from dppo_jax.thresholds import Thresholds
 
 
@@ -181,9 +182,11 @@ def _sampling(c: Any, loss: LossConfig, tokenizer: Tokenizer) -> RolloutConfig:
   stop_strings, stop_ids = tokenizer_lib.split_stops(
     tokenizer, section.pop('stop_strings')
   )
+  support = _support(section)
   return RolloutConfig(
     group_size=c.data.group_size,
-    top_p=1.0,  # The trainer normalizes over the whole vocabulary.
+    top_p=1.0,  # The trainer is told nothing of it; it knows the support.
+    support=support,
     greedy=False,
     pad_id=tokenizer.pad_id,
     eos_ids=tuple(dict.fromkeys((*tokenizer.eos_ids, *stop_ids))),
@@ -193,6 +196,13 @@ def _sampling(c: Any, loss: LossConfig, tokenizer: Tokenizer) -> RolloutConfig:
     stop_strings=stop_strings,
     **section,
   )
+
+
+def _support(section: dict[str, Any]) -> Support | None:
+  """The filter; takes its keys out of section `sampling`."""
+  names = ('top_k', 'top_p', 'min_p')
+  filters = {name: section.pop(f'support_{name}') for name in names}
+  return Support(**filters) if filters['top_k'] else None
 
 
 def _loss(c: Any, num_devices: int) -> LossConfig:
@@ -303,6 +313,7 @@ def _evaluation(c: Any, rollouts: RolloutConfig) -> EvaluationConfig:
     group_size=min(section.num_samples, section.samples_per_pass),
     temperature=section.temperature,
     top_p=section.top_p,
+    support=None,
     top_k=0,
     with_hidden=False,
     with_routes=False,

@@ -123,6 +123,7 @@ class RolloutConfig(SamplingConfig):
     gather_fsdp: the sampler's weights are whole over that axis of the mesh.
     weight_noise: relative standard deviation of noise on the sampler's weights.
     temperature_slip: `temperature` is 1 + this times that of the trainer.
+    integrity_every_n_steps: steps whose sampler is checked; 0 checks none.
   """
 
   stop_strings: tuple[str, ...]
@@ -130,6 +131,7 @@ class RolloutConfig(SamplingConfig):
   gather_fsdp: bool
   weight_noise: float
   temperature_slip: float
+  integrity_every_n_steps: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

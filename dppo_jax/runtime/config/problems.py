@@ -8,7 +8,12 @@ from collections.abc import Iterator
 
 from dppo_jax.data import tasks
 from dppo_jax.ops.advantages import NEED_OTHERS
-from dppo_jax.runtime.config.checks import data, environment, rewards
+from dppo_jax.runtime.config.checks import (
+  data,
+  environment,
+  rewards,
+  support,
+)
 from dppo_jax.runtime.config.checks.mesh import mesh_problems, slot_problems
 from dppo_jax.runtime.config.checks.model import lora_problems, model_problems
 from dppo_jax.runtime.config.checks.ranges import (
@@ -54,6 +59,7 @@ def find_problems(config: Config, num_devices: int) -> list[str]:
     *lora_problems(config),
     *trust_region_problems(config),
     *rule_problems(config),
+    *support.find_problems(config),
     *mesh_problems(config, num_devices),
     *slot_problems(config, num_devices),
   ]
@@ -70,6 +76,12 @@ def _task(config: Config) -> Iterator[str]:
       if not config['data']['tokenizer']
       else f'sampling.top_k: got {config["sampling"]["top_k"]}; the vocabulary'
       f' has {size} tokens, record at most those.'
+    )
+  filtered = config['sampling']['support_top_k']
+  if filtered > size:
+    yield (
+      f'sampling.support_top_k: got {filtered}; the vocabulary has {size}'
+      ' tokens; at most those.'
     )
   if config['data']['source'] != data.TASK:
     return

@@ -45,6 +45,8 @@ class Record:
     rollout_entropy: f32 [n], nats.
     recomputed_log_probs: f32 [n], where the rule is anchored on them.
     turn: i32 [n], of a conversation, from 1.
+    support: i32 [n], number of tokens that could be sampled; they are the first
+      of `top_ids` as far as these go. None: the vocabulary.
     top_ids: i32 [n, K], the most likely tokens under mu.
     rollout_top_log_probs: f32 [n, K], their log mu.
     top_log_probs: f32 [n, K], their log pi.
@@ -74,6 +76,7 @@ class Record:
   rollout_entropy: np.ndarray | None = None
   recomputed_log_probs: np.ndarray | None = None
   turn: np.ndarray | None = None
+  support: np.ndarray | None = None
   top_ids: np.ndarray | None = None
   rollout_top_log_probs: np.ndarray | None = None
   top_log_probs: np.ndarray | None = None
@@ -107,6 +110,7 @@ OPTIONAL = {
   'rollout_entropy': np.float32,
   'recomputed_log_probs': np.float32,
   'turn': np.int32,
+  'support': np.int32,
 }
 PAIRS = {
   'top_ids': np.int32,
@@ -175,11 +179,19 @@ def make_record(
     rollout_entropy=of_batch(mu.entropy),
     recomputed_log_probs=of_batch(anchor and anchor.log_probs),
     turn=of_batch(batch.turn),
+    support=_sizes(of_batch(mu.support)),
     top_ids=of_batch(mu.top_ids),
     rollout_top_log_probs=of_batch(mu.top_log_probs),
     top_log_probs=of_decisions(decisions.top_log_probs),
     recomputed_top_log_probs=of_batch(anchor and anchor.top_log_probs),
   )
+
+
+def _sizes(support: np.ndarray | None) -> np.ndarray | None:
+  """Numbers of ids of i32 [n, S], -1 for none: i32 [n]."""
+  if support is None:
+    return None
+  return np.asarray((support >= 0).sum(axis=1), np.int32)
 
 
 def piece(tokenizer: Tokenizer, token: int) -> str:

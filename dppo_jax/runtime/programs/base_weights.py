@@ -7,8 +7,6 @@ refuses others.
 
 from collections.abc import Mapping
 import dataclasses
-import functools
-import hashlib
 import math
 import pathlib
 from typing import Any
@@ -16,7 +14,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dppo_jax import parallel
 from dppo_jax.base import Array, Params, Stream, stream_key
@@ -25,12 +22,11 @@ from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.config.paths import config_path
 from dppo_jax.runtime.hub import load_weights
-from dppo_jax.runtime.programs import compiled, state
+from dppo_jax.runtime.programs import compiled, digests, state
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.storage import flat_tree
 
 _KEY = 'base_fingerprint'
-_UINTS = {2: jnp.uint16, 4: jnp.uint32}
 
 
 def with_base(
@@ -149,39 +145,10 @@ def check_fingerprint(mine: str, stored: Mapping[str, Any]) -> None:
 
 
 def fingerprint(params: Params) -> str:
-  """Names the bits of a tree of arrays: 16 hexadecimal digits.
-
-  Sums of mixed bits, modulo 2^32: the same over any mesh and in any order.
-  Against mistakes, not against forgers.
-  """
+  """Names the bits of a tree of arrays: 16 hexadecimal digits."""
   named = flat_tree.flatten(params)
   # One after the other: the mixed bits of all would be twice the weights.
-  mix = jax.jit(_sum)
+  mix = jax.jit(digests.leaf_sums)
   with activity.under_way('fingerprinting the frozen weights'):
     sums = {name: jax.device_get(mix(leaf)) for name, leaf in named.items()}
-  digest = hashlib.sha256()
-  for name, (shape, dtype) in flat_tree.describe(named).items():
-    digest.update(f'{name} {shape} {dtype}'.encode())
-    digest.update(np.asarray(sums[name], '<u4').tobytes())
-  return digest.hexdigest()[:16]
-
-
-def _sum(leaf: Array) -> Array:
-  """Two sums over the bits and place of every element: u32 [2]."""
-  bits = jax.lax.bitcast_convert_type(leaf, _UINTS[leaf.dtype.itemsize])
-  strides = [math.prod(leaf.shape[i + 1 :]) % 2**32 for i in range(leaf.ndim)]
-  places = [
-    jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * jnp.uint32(stride)
-    for axis, stride in enumerate(strides)
-  ]
-  place = functools.reduce(jnp.add, places, jnp.zeros(leaf.shape, jnp.uint32))
-  mixed = _mix(bits.astype(jnp.uint32) ^ _mix(place + jnp.uint32(1)))
-  both = [mixed, _mix(mixed + jnp.uint32(0x9E3779B9))]
-  return jnp.stack([jnp.sum(part, dtype=jnp.uint32) for part in both])
-
-
-def _mix(x: Array) -> Array:
-  """Spreads every bit over all 32, one to one (multiply and shift)."""
-  x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
-  x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
-  return x ^ (x >> 16)
+  return digests.digest(params, sums)

@@ -6,6 +6,7 @@ no others.
 """
 
 from collections.abc import Iterator
+import dataclasses
 import filecmp
 import pathlib
 import shutil
@@ -184,6 +185,7 @@ def generation_config(
     'temperature': experiment.loss.temperature,
     'top_p': sampling.top_p,
     'top_k': 0,  # None; without the key there would be 50.
+    **(dataclasses.asdict(sampling.support) if sampling.support else {}),
     'eos_token_id': ends(experiment),
     'pad_token_id': sampling.pad_id,
   }

@@ -36,6 +36,7 @@ from dppo_jax.runtime.programs import compiled
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.reporting.recorder import Stopwatch
 from dppo_jax.runtime.rollouts import conversations
+from dppo_jax.runtime.rollouts.integrity import IntegrityCheck
 from dppo_jax.runtime.rollouts.weight_sync import (
   compile_weight_sync,
   noise_key,
@@ -74,6 +75,7 @@ class RolloutQueue:
   For each step: `begin`, `take`, `fill`, and after it `wait`.
 
   Attributes:
+    integrity: checks of what was sampled since `begin`.
     num_bytes: that a device received for the weights of the last step.
   """
 
@@ -97,6 +99,7 @@ class RolloutQueue:
     self._prompt_length = experiment.data.max_prompt_length
     self._resampling = experiment.data.dynamic_sampling == 'resample'
     self._weight_sync = compile_weight_sync(parts, experiment)
+    self.integrity = IntegrityCheck(experiment, parts, self._weight_sync)
     sampling = self._weight_sync.parts
     config = self._weight_sync.config
     self._sample: Any = compiled.compile_sampler(sampling, config)
@@ -142,6 +145,7 @@ class RolloutQueue:
       synced = self._weight_sync(state.params, key)
       self._weights = jax.block_until_ready(synced)
       self.num_bytes = self._weight_sync.num_bytes
+      self.integrity.synced(state)
     clock.lap('weight_sync')
 
   def take(self, state: TrainState) -> PendingRollout:
@@ -227,6 +231,7 @@ class RolloutQueue:
     self._next += 1
     key = stream_key(key, Stream.SAMPLE, step)
     rollout = self._sample(weights, self._prompts(step, 0), key)
+    self.integrity.sampled(weights, rollout)
     head = self._copy_head and self._copy_head(weights)
     if not self._resampling:
       weights = None

@@ -153,6 +153,7 @@ def _on_host(parts: parts_lib.Parts, rollout: Rollout) -> Rollout:
     top_log_probs=None,
     entropy=None,
     hidden=None,
+    support=None,
   )
   return host_rows.read(
     parts.batch_sharding,

@@ -33,6 +33,8 @@ from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.programs import compiled
 from dppo_jax.runtime.programs.parts import Parts, complete
 from dppo_jax.sampling.decode import SamplingConfig
+from dppo_jax.sampling.slot_plan import plan_for
+from dppo_jax.sampling.slot_turns import SlotTurnSampler
 from dppo_jax.sampling.turns import Told, TurnSampler, TurnState
 
 _REASON_BYTES = 4 * MAX_REASON_LENGTH  # UTF-8 takes up to four a character.
@@ -46,6 +48,7 @@ class _Conversation:
     seed: of the environment.
     state: of the last reply.
     begin: column of the turn.
+    number: of the last turn, from 1.
     verdict: once it is over.
     truncated: whether a budget of tokens ended it.
     num_cut: replies that were longer than may be.
@@ -54,7 +57,7 @@ class _Conversation:
 
   def __init__(self, example: Any, seed: int):
     self.example, self.seed, self.state = example, seed, None
-    self.begin = self.num_cut = self.num_malformed = 0
+    self.begin = self.number = self.num_cut = self.num_malformed = 0
     self.verdict: Verdict | None = None
     self.truncated = False
 
@@ -65,6 +68,15 @@ class _Pause(NamedTuple):
   tokens: np.ndarray
   filled: np.ndarray
   ended: np.ndarray
+  live: np.ndarray
+
+
+class _Programs(NamedTuple):
+  """Compiled: the first turns, the next ones, and what comes of them."""
+
+  start: Any
+  resume: Any
+  finish: Any
 
 
 class ConversationSampler:
@@ -111,52 +123,64 @@ class ConversationSampler:
     self._stream, self._pool = stream, pool
     self._config, self._environment = config, environment
     self.truncated = truncated
-    self._sampler = TurnSampler(
+    turns = TurnSampler(
       parts.policy,
       compiled.vocabulary_axes(parts.mesh),
       config,
       environment.max_turn_length or config.max_completion_length,
     )
-    self._start = jax.jit(
-      self.sample_first_turn,
-      in_shardings=(
-        None,  # Where it is.
-        parts.shardings.params,
-        parts.batch_sharding,
-        parallel.replicated(parts.mesh),
+    self._at_once = self._compile(turns)
+    self._in_slots = self._compile(SlotTurnSampler(turns))
+
+  def _compile(self, sampler: TurnSampler | SlotTurnSampler) -> _Programs:
+    parts = self._parts
+
+    def start(
+      base: Params | None, params: Params, prompts: Prompts, key: Array
+    ) -> tuple[Any, TurnState]:
+      return sampler.start(complete(parts, base, params), prompts, key)
+
+    return _Programs(
+      start=jax.jit(
+        start,
+        in_shardings=(
+          None,  # Where it is.
+          parts.shardings.params,
+          parts.batch_sharding,
+          parallel.replicated(parts.mesh),
+        ),
       ),
-    )
-    self._resume = jax.jit(self._sampler.resume, donate_argnums=1)
-    self._finish = jax.jit(
-      self._sampler.to_rollout, out_shardings=parts.batch_sharding
+      resume=jax.jit(sampler.resume, donate_argnums=1),
+      finish=jax.jit(sampler.to_rollout, out_shardings=parts.batch_sharding),
     )
 
-  def sample_first_turn(
-    self, base: Params | None, params: Params, prompts: Prompts, key: Array
-  ) -> tuple[Any, TurnState]:
-    """As `TurnSampler.start`, over frozen weights where there are any."""
-    return self._sampler.start(
-      complete(self._parts, base, params), prompts, key
-    )
+  def _programs(self, prompts: Prompts) -> _Programs:
+    """Those for so many prompts: slots are for more rows than there are."""
+    shards = parallel.num_batch_shards(self._parts.mesh)
+    plan = plan_for(self._config, len(prompts.tokens), shards)
+    return self._at_once if plan is None else self._in_slots
 
   def __call__(self, params: Params, prompts: Prompts, key: Array) -> Rollout:
     """Rollout of G conversations with each prompt."""
-    rows = self._open(prompts, key)
-    weights, state = self._start(self._parts.base, params, prompts, key)
+    rows, programs = self._open(prompts, key), self._programs(prompts)
+    weights, state = programs.start(self._parts.base, params, prompts, key)
     turn = np.zeros(state.tokens.shape, np.int32)
-    for number in range(1, self._environment.max_turns + 1):
-      pause = _Pause(*jax.device_get((state.tokens, state.filled, state.ended)))
-      told = self._answer(rows, pause, turn, number)
+    while True:
+      pause = _Pause(
+        *jax.device_get((state.tokens, state.filled, state.ended, state.live))
+      )
+      told = self._answer(rows, pause, turn)
       if all(row.verdict is not None for row in rows):
         break
-      state = self._resume(weights, state, self._told(told, len(rows)), key)
-    return self._rollout(rows, state, prompts, turn)
+      state = programs.resume(weights, state, self._told(told, len(rows)), key)
+    return self._rollout(rows, programs.finish(state, prompts), state, turn)
 
   def shapes(self, params: Params, prompts: Prompts, key: Array) -> Rollout:
     """Shapes and dtypes of a rollout, for arrays or for shapes."""
     given = (self._parts.base, params, prompts, key)
-    _, state = jax.eval_shape(self._start, *given)
-    rollout: Any = jax.eval_shape(self._sampler.to_rollout, state, prompts)
+    programs = self._programs(prompts)
+    _, state = jax.eval_shape(programs.start, *given)
+    rollout: Any = jax.eval_shape(programs.finish, state, prompts)
     columns, rows = rollout.tokens.shape, rollout.truncated.shape
 
     def of(shape: tuple[int, ...], dtype: Any) -> Any:
@@ -186,28 +210,27 @@ class ConversationSampler:
     rows: list[_Conversation],
     pause: _Pause,
     turn: np.ndarray,
-    number: int,
   ) -> dict[int, list[int]]:
-    """What the rows that go on are told, by row; ends the others.
+    """What the rows that wait and go on are told, by row; ends the others.
 
     Args:
       rows: B conversations, changed here.
-      pause: the rows after a turn.
+      pause: the rows after turns.
       turn: i32 [B, R], filled in here.
-      number: of the turn, from 1.
     """
     asked: list[int] = []
     for b, row in enumerate(rows):
-      if row.verdict is not None:
-        continue
-      turn[b, row.begin : pause.filled[b]] = number
+      if row.verdict is not None or pause.live[b] or not pause.filled[b]:
+        continue  # Over, in the middle of a turn, or not begun.
+      row.number += 1
+      turn[b, row.begin : pause.filled[b]] = row.number
       row.truncated = not pause.ended[b]
       if row.truncated and self.truncated == 'zero':
         row.verdict = TRUNCATED
       else:
         asked.append(b)
     messages = self._messages(rows, pause, asked)
-    with activity.under_way(f'turn {number} of {len(asked):,} conversations'):
+    with activity.under_way(f'replies to {len(asked):,} conversations'):
       replies = self._pool.reply(
         [
           (message, rows[b].state, rows[b].example, rows[b].seed)
@@ -216,7 +239,7 @@ class ConversationSampler:
       )
     told: dict[int, list[int]] = {}
     for b, reply in zip(asked, replies, strict=True):
-      ids = self._take(rows[b], reply, int(pause.filled[b]), number)
+      ids = self._take(rows[b], reply, int(pause.filled[b]))
       if ids is not None:
         told[b] = ids
     return told
@@ -235,7 +258,7 @@ class ConversationSampler:
     return [text.encode('utf-8', 'replace').decode('utf-8') for text in texts]
 
   def _take(
-    self, row: _Conversation, reply: Reply, filled: int, number: int
+    self, row: _Conversation, reply: Reply, filled: int
   ) -> list[int] | None:
     """What the row is told after a reply; None where it is over."""
     row.num_malformed += reply.malformed
@@ -245,7 +268,7 @@ class ConversationSampler:
     if row.truncated:
       row.verdict = TRUNCATED
       return None
-    if number == self._environment.max_turns:
+    if row.number == self._environment.max_turns:
       row.verdict = OUT_OF_TURNS
       return None
     try:
@@ -279,11 +302,10 @@ class ConversationSampler:
   def _rollout(
     self,
     rows: list[_Conversation],
+    rollout: Rollout,
     state: TurnState,
-    prompts: Prompts,
     turn: np.ndarray,
   ) -> Rollout:
-    rollout = self._finish(state, prompts)
     verdicts = [row.verdict or OUT_OF_TURNS for row in rows]
     # A turn's columns begin with what the row was told.
     turn = np.where(jax.device_get(state.sampled), turn, 0)

@@ -109,6 +109,15 @@ def test_exact_divergences_need_the_vocabulary():
     replay.decide(records.trained(), records.rule(**whole))
 
 
+def test_exact_divergences_need_no_more_than_the_support():
+  """All that a filter left is among the recorded tokens, or not."""
+  record, rule = records.trained(), records.rule(divergence='exact_kl')
+  sizes = np.arange(len(record.row), dtype=np.int32) % 5 + 1
+  replay.decide(dataclasses.replace(record, support=sizes), rule)
+  with pytest.raises(ValueError, match=r'reads all 6 log-probs and 5 were'):
+    replay.decide(dataclasses.replace(record, support=sizes + 1), rule)
+
+
 @pytest.mark.parametrize('divergence', ['exact_tv', 'certified_tv'])
 def test_what_was_measured_exactly_need_not_be_measured_again(divergence):
   """The recorded D decides as it did, whatever K was."""

@@ -26,11 +26,11 @@ def test_projections(qk_norm, qkv_bias):
     np.random.default_rng(0).standard_normal((2, 3, config.d_model)),
     jnp.float32,
   )
-  angles = layers.rotary_angles(config, jnp.arange(3)[None].repeat(2, 0))
+  rotary = layers.rotary_factors(config, jnp.arange(3)[None].repeat(2, 0))
 
   @jax.jit
   def project(params):
-    return module.apply({'params': params}, x, angles, method='project')
+    return module.apply({'params': params}, x, rotary, method='project')
 
   got = project(params)
 
@@ -43,7 +43,7 @@ def test_projections(qk_norm, qkv_bias):
         square = (expected**2).mean(-1, keepdims=True)
         expected = expected / np.sqrt(square + config.norm_epsilon)
         expected = expected * params[f'{name}_norm']['scale']
-      expected = layers.rotate(jnp.asarray(expected), angles)
+      expected = layers.rotate(jnp.asarray(expected), rotary)
     if name != 'query':
       expected = np.swapaxes(expected, 1, 2)
     np.testing.assert_allclose(value, expected, atol=2e-5)

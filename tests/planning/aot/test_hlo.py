@@ -91,6 +91,59 @@ def test_collectives_are_counted_once_for_every_turn():
   ]
 
 
+@pytest.mark.parametrize(
+  ('kind', 'type_', 'expected'),
+  [
+    ('reduce-scatter', 'f32[16,8]{1,0}', 3 * 16 * 8 * 4),
+    ('reduce-scatter-start', '((f32[64,8]), f32[16,8])', 3 * 16 * 8 * 4),
+    ('all-gather-start', '((f32[16,8]), (f32[64,8]))', 48 * 8 * 4),
+    ('all-reduce-start', '(f32[64,8], f32[64,8])', 2 * 2 * 48 * 8 * 4),
+  ],
+)
+def test_what_is_sent_is_read_from_the_result(kind, type_, expected):
+  """Asynchronous forms name operands and results; only results count."""
+  text = (
+    'ENTRY %main (p: f32[64,8]) -> f32[64,8] {\n'
+    '  %p = f32[64,8] parameter(0)\n'
+    f'  %x = {type_} {kind}(%p), replica_groups=[2,4]<=[8]\n}}\n'
+  )
+  (found,), _ = hlo.collectives(hlo.Module(text), {})
+  assert found.kind == kind.removesuffix('-start')
+  assert found.num_bytes == expected
+
+
+@pytest.mark.parametrize(
+  ('groups', 'size'),
+  [
+    ('[2,4]<=[8]', 4),
+    ('{{0,1,2},{3,4,5}}', 3),
+    ("mesh['a'=8,'b'=2] {'a'}", 8),
+    ("@mesh['a'=8,'b'=2] {'a','b'}", 16),
+    ("mesh['a'=8,'b'=2] {'a':(2)4}", 4),
+  ],
+)
+def test_devices_of_a_group(groups, size):
+  text = (
+    'ENTRY %main (p: f32[64]) -> f32[64] {\n'
+    f'  %x = f32[64] all-gather(%p), replica_groups={groups}, dimensions={{0}}\n'
+    '}\n'
+  )
+  (found,), _ = hlo.collectives(hlo.Module(text), {})
+  assert found.num_bytes == 64 * 4 * (size - 1) / size
+
+
+def test_operands_are_named():
+  (fusion,) = [
+    one
+    for one in hlo.Module(_TEXT).computations['body']
+    if one.opcode == 'fusion'
+  ]
+  assert (fusion.name, fusion.operands) == ('fusion', ['x'])
+  text = 'f32[2]{0} %a, (s32[], u32[]) %b, %c), window={size=2x2}, to=%d'
+  one = hlo.Instruction(name='n', type='f32[]', opcode='dot', text=text)
+  assert one.operands == ['a', 'b', 'c']
+
+
 def test_a_loop_of_unknown_length_is_counted_once_and_said_to_be():
   found, loops = _by_kind({})
   assert found['all-gather'][0] == 10

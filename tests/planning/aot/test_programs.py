@@ -1,3 +1,4 @@
+import json
 import math
 import re
 
@@ -207,3 +208,50 @@ def test_loops_of_slots_turn_as_often_as_full_rows_need():
     continuous.REFILL_LOOP
   )
   assert set(programs._trips(runs.experiment(), runs.parts())) == {'shard_map'}
+
+
+_LENGTH = 4096
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param('v5e:2x2', marks=tpus.needs_libtpu),
+    pytest.param('gpu:4xh100', marks=tpus.needs_cuda_plugin),
+  ],
+)
+def test_no_array_of_a_train_step_holds_all_scores(name):
+  """Such an array would be its largest by far: 64 MiB for one row and head."""
+  code = (
+    'import json\n'
+    'from tests.planning.aot import test_programs as case\n'
+    f'print(json.dumps(case.largest_arrays({name!r})))\n'
+  )
+  shapes = json.loads(tpus.run(code)[-1])
+  assert len(shapes) == 6
+  for shape in shapes:
+    sizes = [int(n) for n in shape.partition('[')[2].rstrip(']').split(',')]
+    assert sum(size >= _LENGTH for size in sizes) < 2, shape
+
+
+def largest_arrays(name):
+  """Shapes of the largest arrays of a train step with a row a device."""
+  topology = topologies.parse(name)
+  settings = runs.smallest(
+    model__num_layers=1,
+    model__num_heads=2,
+    model__head_dim=64,
+    model__dtype='bfloat16',
+    model__remat='full',
+    data__max_prompt_length=_LENGTH // 2,
+    sampling__max_completion_length=_LENGTH // 2,
+    learner__num_microbatches=2,
+    mesh__data=topology.num_devices,
+  )
+  experiment = runs.experiment(settings, topology.num_devices)
+  devices = topologies.describe(topology)
+  (phase,) = programs.compile_phases(
+    experiment, devices, [programs.TRAINING], print
+  )
+  assert not phase.refused
+  return [one.shape for one in phase.arrays]

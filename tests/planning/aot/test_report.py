@@ -4,6 +4,7 @@ import json
 import pytest
 
 from dppo_jax.planning.aot import (
+  costs,
   hlo,
   plan,
   programs,
@@ -11,6 +12,10 @@ from dppo_jax.planning.aot import (
   roofline,
   topologies,
 )
+
+
+def _cost(**fields):
+  return costs.Cost(**{**dict(origin='', shape='', count=36), **fields})
 
 
 def _phase(**changed):
@@ -33,6 +38,12 @@ def _phase(**changed):
     loops=[
       hlo.Loop(origin='a', trips=10, known=True),
       hlo.Loop(origin='b', trips=1, known=False),
+    ],
+    costs=[
+      _cost(kind=costs.PRODUCT, cycles=4e6, num_bytes=2**30),
+      _cost(kind='reduction', cycles=1e6, num_bytes=2**20),
+      _cost(kind='Pallas call', cycles=None, num_bytes=2**21),
+      _cost(kind='sort', cycles=None, num_bytes=0),
     ],
     refused='',
     unread='',
@@ -81,6 +92,10 @@ def test_a_plan_in_words():
     ' device',
     '    1 loops counted at their bounds: at most',
     '    1 loops of unknown length counted once: at least',
+    '  compiler         5e+06 cycles, 1.25 × its matrix products',
+    '    matrix product        80.0%           36 ×    1.0 GiB of HBM',
+    '    reduction             20.0%           36 ×    1.0 MiB of HBM',
+    '    Pallas call            none           36 ×    2.0 MiB of HBM',
     '  FLOPs            3e+15 useful, 4e+15 with rematerialization, by formula,'
     ' all devices',
     '  estimate         at least 2 s: compute 2 s, memory 500 ms, links 10 ms',
@@ -88,6 +103,7 @@ def test_a_plan_in_words():
     'Fits.',
   ):
     assert line in text.splitlines()
+  assert 'sort' not in text
   assert 'Estimate, not a measurement' in text
   assert 'at most 500 sampled tokens/s' in text
 

@@ -53,9 +53,11 @@ def test_every_known_name_is_known():
 
 
 def test_without_the_compiler_it_is_said_how_to_get_it(monkeypatch):
-  monkeypatch.setattr(topologies, 'can_compile', lambda: False)
+  monkeypatch.setattr(topologies, 'can_compile', lambda platform='tpu': False)
   with pytest.raises(ValueError, match=r'dppo_jax\[tpu\].*--nocompile'):
     topologies.describe(topologies.parse('v5e:2x2'))
+  with pytest.raises(ValueError, match=r'dppo_jax\[gpu_plan\].*--nocompile'):
+    topologies.describe(topologies.parse('gpu:8xh100'))
 
 
 @tpus.needs_libtpu

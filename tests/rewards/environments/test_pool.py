@@ -99,6 +99,7 @@ def test_a_forged_reply_counts_as_a_crash(name, monkeypatch):
     ('gessing', 0, "environment.name: unknown 'gessing'; did you mean"),
     ('os.path:', 1, "environment.name: unknown 'os.path:'"),
     ('a.module:talk', 0, 'rewards.num_workers: got 0 for the environment'),
+    ('reasoning_gym', 0, 'rewards.num_workers: got 0 for the environment'),
   ],
 )
 def test_names_are_checked(name, num_workers, message):

@@ -9,7 +9,9 @@ _EXAMPLE = {'prompt': 'game 1 2 3 4 5 =', 'answer': '12'}
 _HOSTILE = ['', ' ', '\0', '1' * 10**5, '(' * 10**5, '\ud800', '<eos>', '-1e9']
 
 
-@pytest.mark.parametrize('name', table.ENVIRONMENTS)
+@pytest.mark.parametrize(
+  'name', sorted(table.ENVIRONMENTS.keys() - table.LIBRARY)
+)
 def test_replies_are_pure_and_survive_any_message(name):
   environment = table.ENVIRONMENTS[name]
   for message in ['3', '12', *_HOSTILE]:

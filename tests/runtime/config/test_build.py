@@ -14,6 +14,7 @@ _DERIVED = {
   'evaluation': {'samples_per_pass', 'temperature', 'top_p'},
   'learner': {'length_buckets', 'router_replay', 'share_prompt_prefix'},
   'optimizer': {'num_warmup_steps'},
+  'sampling': {'support_top_k', 'support_top_p', 'support_min_p'},
   'rewards': {
     'model_batch_size',
     'model_max_length',

@@ -148,7 +148,9 @@ def test_generation_is_that_of_the_training(folder):
     'eos_token_id': [3, 4],
     'pad_token_id': 0,
   }
-  found = kept_files.generation_config(_experiment(), {'bos_token_id': None})
+  filtered = _experiment(sampling__support_top_k=7, sampling__support_min_p=0.1)
+  found = kept_files.generation_config(filtered, {'bos_token_id': None})
+  assert (found['top_k'], found['top_p'], found['min_p']) == (7, 1.0, 0.1)
   assert found['eos_token_id'] == 1
   assert 'bos_token_id' not in found
 

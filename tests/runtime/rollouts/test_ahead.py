@@ -49,6 +49,7 @@ _EVERYTHING = dict(
   sampling__precision='bfloat16',
   sampling__weight_noise=0.05,
   sampling__temperature_slip=0.1,
+  sampling__integrity_every_n_steps=1,
   sampling__stop_strings=('3',),
   trust_region__divergence='exact_tv',
 )

@@ -60,7 +60,7 @@ def scripted(monkeypatch):
 
 
 @functools.cache
-def _sampler(ends):
+def _sampler(ends, num_slots):
   """(sampler, parameters, parts, experiment) of an untrained policy."""
   settings = _settings()
   experiment, parts = runs.experiment(settings), runs.parts(settings)
@@ -72,7 +72,9 @@ def _sampler(ends):
     parts,
     parts.prompts,
     # Any of these words ends a turn, so that there are many.
-    dataclasses.replace(experiment.sampling, eos_ids=tuple(ends)),
+    dataclasses.replace(
+      experiment.sampling, eos_ids=tuple(ends), num_slots=num_slots
+    ),
     experiment.environment,
     open_pool(experiment.rewards, experiment.environment.name),
     'zero',
@@ -80,9 +82,9 @@ def _sampler(ends):
   return sampler, state.params, parts, experiment
 
 
-def _sample(key=_KEY, ends=range(1, 8)):
+def _sample(key=_KEY, ends=range(1, 8), num_slots=0):
   """(rollout on the host, parts, experiment)."""
-  sampler, params, parts, experiment = _sampler(ends)
+  sampler, params, parts, experiment = _sampler(ends, num_slots)
   with runs.quick_compilation():
     rollout = sampler(params, parts.prompts.batch(0), key)
   return jax.device_get(rollout), parts, experiment
@@ -168,6 +170,33 @@ def test_texts_hold_what_was_told(scripted):
     assert text.split().count('higher') >= len(list(_turns(rollout, row))) - 1
 
 
+def test_slots_change_nothing(scripted):
+  """Neither a token nor a turn nor a verdict; only when replies are given."""
+  expected, *_ = _sample()
+  asked = []
+
+  def listening(*item):
+    asked.append(item[0])
+    return _scripted(*item)
+
+  scripted(listening)
+  got, *_ = _sample(num_slots=4)
+  assert len(asked) > 16  # Of 16 rows some talked for longer.
+  same = dict(decode_steps=None, stats=None)
+  jax.tree.map(
+    np.testing.assert_array_equal, got.replace(**same), expected.replace(**same)
+  )
+  np.testing.assert_allclose(
+    got.stats.log_probs, expected.stats.log_probs, atol=1e-5
+  )
+  assert got.decode_steps.sum() < expected.decode_steps.sum()
+  sampler, params, parts, _ = _sampler(range(1, 8), 4)
+  found = sampler.shapes(params, parts.prompts.batch(0), _KEY)
+  jax.tree.map(
+    lambda shape, leaf: chex.assert_shape(leaf, shape.shape), found, got
+  )
+
+
 def _fails(message, state, example, seed):
   del message, state, example, seed
   raise KeyError('no such row')
@@ -208,7 +237,7 @@ def test_a_long_reply_is_cut_and_counted(scripted):
 @pytest.mark.parametrize('truncated', ['zero', 'score', 'mask'])
 def test_a_turn_that_never_ends_is_cut(scripted, monkeypatch, truncated):
   scripted(lambda *_: end(1.0, 'judged'))
-  sampler = _sampler(range(1, 8))[0]
+  sampler = _sampler(range(1, 8), 0)[0]
   monkeypatch.setattr(sampler, 'truncated', truncated)
   rollout, *_ = _sample()
   cut = np.asarray(rollout.truncated)
@@ -241,7 +270,11 @@ def test_a_run_killed_while_a_tool_runs_resumes_bit_for_bit(
   scripted, tmp_path, capsys
 ):
   # With a lag, a checkpoint holds the conversations of the next step.
-  settings = _settings(checkpoints__every_n_steps=1, sampling__lag=1)
+  settings = _settings(
+    checkpoints__every_n_steps=1,
+    sampling__lag=1,
+    sampling__integrity_every_n_steps=1,
+  )
   settings.num_steps = 4
   seen = []
 
@@ -269,6 +302,13 @@ def test_a_run_killed_while_a_tool_runs_resumes_bit_for_bit(
   _run(settings, tmp_path / 'killed')
   runs.assert_same(tmp_path / 'killed', tmp_path / 'whole', settings)
   row = [r for r in runs.rows(tmp_path / 'whole') if 'loss/total' in r][-1]
+  checked = [
+    r['integrity/turn_edges']
+    for r in runs.rows(tmp_path / 'whole')
+    if 'integrity/turn_edges' in r
+  ]
+  assert len(checked) == 3  # At the last step nothing is sampled.
+  assert 0.0 < max(checked) <= 1e-4
   assert 1.0 <= row['rollout/turns_mean'] <= _TURNS
   shares = [row[f'rollout/share_turns_{k + 1}'] for k in range(_TURNS)]
   assert sum(shares) == pytest.approx(1.0)
@@ -279,7 +319,7 @@ def test_a_run_killed_while_a_tool_runs_resumes_bit_for_bit(
 
 
 def test_shapes_are_those_of_a_rollout(scripted):
-  sampler, params, parts, _ = _sampler(range(1, 8))
+  sampler, params, parts, _ = _sampler(range(1, 8), 0)
   found = sampler.shapes(params, parts.prompts.batch(0), _KEY)
   rollout, *_ = _sample()
   jax.tree.map(

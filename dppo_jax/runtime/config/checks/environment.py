@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dppo_jax import reasoning_tasks
 from dppo_jax.rewards.environments.pool import check_environment
+from dppo_jax.rewards.environments.table import LIBRARY
 
 
 def find_problems(config: Mapping[str, Any]) -> Iterator[str]:
@@ -25,15 +27,15 @@ def find_problems(config: Mapping[str, Any]) -> Iterator[str]:
       f'rewards.verifier: got {config["rewards"]["verifier"]!r}; the'
       f" environment {name!r} gives the rewards, so set it to 'none'."
     )
+  if name in LIBRARY and not _has_items(config['data']):
+    yield (
+      f'environment.name: {name!r} scores items of reasoning-gym; set'
+      " data.source to 'reasoning_gym'."
+    )
   if config['rewards']['model']:
     yield (
       f'rewards.model: got {config["rewards"]["model"]!r}; a reward model reads'
       f' one answer, and environment.name is {name!r}; leave one of them out.'
-    )
-  if sampling['num_slots']:
-    yield (
-      f'sampling.num_slots: got {sampling["num_slots"]}; all conversations are'
-      " decoded at once; set it to 0, or environment.name to ''."
     )
   if sampling['cache_columns']:
     yield (
@@ -52,3 +54,8 @@ def find_problems(config: Mapping[str, Any]) -> Iterator[str]:
       f' sampling.max_completion_length={limit}, which holds all turns and'
       ' replies of a conversation.'
     )
+
+
+def _has_items(data: Mapping[str, Any]) -> bool:
+  """Whether every prompt is an item of reasoning-gym."""
+  return not data['mixture'] and data['source'] == reasoning_tasks.SOURCE

@@ -23,8 +23,11 @@ def test_a_fine_section_has_no_problems():
     (dict(environment__name='gues'), "environment.name: unknown 'gues'; did"),
     (dict(environment__name='a:b'), 'rewards.num_workers: got 0 for'),
     (dict(rewards__verifier='numeric'), "rewards.verifier: got 'numeric'"),
+    (
+      dict(environment__name='reasoning_gym', rewards__num_workers=1),
+      "environment.name: 'reasoning_gym' scores items of reasoning-gym; set",
+    ),
     (dict(rewards__model='folder'), "rewards.model: got 'folder'"),
-    (dict(sampling__num_slots=8), 'sampling.num_slots: got 8'),
     (dict(sampling__cache_columns=8), 'sampling.cache_columns: got 8'),
     (dict(sampling__stop_strings=('.',)), "sampling.stop_strings: got ('.',)"),
     (dict(environment__max_turn_length=99), 'environment.max_turn_length: got'),

@@ -1,0 +1,60 @@
+import types
+
+import pytest
+
+from dppo_jax.runtime.programs import compiler_flags
+
+
+def _flags_with(monkeypatch, platforms, given):
+  """XLA_FLAGS after the call, where JAX is to look for these platforms."""
+  config = types.SimpleNamespace(jax_platforms=platforms)
+  monkeypatch.setattr(
+    compiler_flags, 'jax', types.SimpleNamespace(config=config)
+  )
+  monkeypatch.setenv('XLA_FLAGS', given)
+  compiler_flags.prefer_fast_compiling()
+  return compiler_flags.os.environ['XLA_FLAGS'].split()
+
+
+@pytest.mark.parametrize('platforms', ['cpu', None])
+def test_flags_are_added_to_those_given(monkeypatch, platforms):
+  found = {'libtpu': False, 'jax_plugins': False}
+  monkeypatch.setattr(compiler_flags.importlib.util, 'find_spec', found.get)
+  monkeypatch.setattr(
+    compiler_flags.importlib.metadata, 'entry_points', lambda group: ()
+  )
+  flags = _flags_with(monkeypatch, platforms, '--xla_dump_to=x')
+  assert flags == [
+    '--xla_dump_to=x',
+    '--xla_backend_optimization_level=1',
+    '--xla_cpu_use_fusion_emitters=false',
+  ]
+
+
+def test_what_is_given_stands(monkeypatch):
+  given = '--xla_backend_optimization_level=3'
+  flags = _flags_with(monkeypatch, 'cpu', given)
+  assert flags == [given, '--xla_cpu_use_fusion_emitters=false']
+
+
+@pytest.mark.parametrize('platforms', ['cuda', 'tpu,cpu'])
+def test_accelerators_keep_their_flags(monkeypatch, platforms):
+  assert _flags_with(monkeypatch, platforms, '') == []
+
+
+@pytest.mark.parametrize('module', ['libtpu', 'jax_plugins'])
+def test_a_plugin_may_bring_an_accelerator(monkeypatch, module):
+  monkeypatch.setattr(
+    compiler_flags.importlib.util, 'find_spec', lambda name: name == module
+  )
+  assert _flags_with(monkeypatch, None, '') == []
+
+
+def test_a_plugin_of_an_entry_point_may_bring_one(monkeypatch):
+  monkeypatch.setattr(
+    compiler_flags.importlib.util, 'find_spec', lambda name: None
+  )
+  monkeypatch.setattr(
+    compiler_flags.importlib.metadata, 'entry_points', lambda group: ('x',)
+  )
+  assert _flags_with(monkeypatch, None, '') == []
