@@ -179,8 +179,7 @@ class _Model:
 
   def init(self, key: Array) -> Any:
     token, one = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), jnp.int32)
-    # Drawn once: what compiles longer to run faster gains nothing.
-    config = dataclasses.replace(self.config, scan_unroll=1)
+    config = dataclasses.replace(self.config, scan_unroll=1)  # It runs once.
 
     def everything(module: Transformer) -> Array:
       streams, *_ = module((token,), (token,), (one,))
