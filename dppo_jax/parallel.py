@@ -231,6 +231,20 @@ def constrain_rows(
   return jax.lax.with_sharding_constraint(x, sharding)
 
 
+def constrain_heads(mesh: Mesh | None, x: jax.Array) -> jax.Array:
+  """[B, S, heads, ...] with rows over the batch axes, heads over `tensor`.
+
+  Args:
+    mesh: devices, or None.
+    x: as it is where B is no multiple of the shards.
+  """
+  if mesh is None or mesh.size == 1 or x.shape[0] % num_batch_shards(mesh):
+    return x
+  heads = SEQUENCE_AXIS if x.shape[2] % mesh.shape[SEQUENCE_AXIS] == 0 else None
+  sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES, None, heads))
+  return jax.lax.with_sharding_constraint(x, sharding)
+
+
 def tree_shardings(mesh: Mesh, boxed: Any) -> Any:
   """Shardings of a tree whose arrays may carry logical axis names.
 

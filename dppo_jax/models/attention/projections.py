@@ -100,4 +100,7 @@ class Attention(nn.Module):
       self.mesh,
       columns=self._by_columns,
     )
+    if self.config.shard_sequence and not self._by_columns and x.shape[1] > 1:
+      # Or a device multiplies all heads in the backward pass.
+      mixed = parallel.constrain_heads(self.mesh, mixed)
     return self.output(mixed), (key, value)
