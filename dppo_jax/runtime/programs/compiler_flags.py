@@ -15,6 +15,8 @@ ON_CPU: Mapping[str, str] = {
   'xla_cpu_use_fusion_emitters': 'false',
 }
 _FLAGS = 'XLA_FLAGS'
+# XLA ends the process at an unknown flag, as this one is to JAX 0.12.
+_WITHOUT_EMITTERS = (0, 11)
 
 
 def prefer_fast_compiling() -> None:
@@ -26,7 +28,10 @@ def prefer_fast_compiling() -> None:
   if not _is_cpu_alone():
     return
   given = os.environ.get(_FLAGS, '')
-  more = [f'--{flag}={v}' for flag, v in ON_CPU.items() if flag not in given]
+  flags = dict(ON_CPU)
+  if jax.__version_info__ >= _WITHOUT_EMITTERS:
+    del flags['xla_cpu_use_fusion_emitters']
+  more = [f'--{flag}={v}' for flag, v in flags.items() if flag not in given]
   os.environ[_FLAGS] = ' '.join([given, *more]).strip()
 
 

@@ -5,12 +5,11 @@ import pytest
 from dppo_jax.runtime.programs import compiler_flags
 
 
-def _flags_with(monkeypatch, platforms, given):
+def _flags_with(monkeypatch, platforms, given, version=(0, 10, 2)):
   """XLA_FLAGS after the call, where JAX is to look for these platforms."""
   config = types.SimpleNamespace(jax_platforms=platforms)
-  monkeypatch.setattr(
-    compiler_flags, 'jax', types.SimpleNamespace(config=config)
-  )
+  jax = types.SimpleNamespace(config=config, __version_info__=version)
+  monkeypatch.setattr(compiler_flags, 'jax', jax)
   monkeypatch.setenv('XLA_FLAGS', given)
   compiler_flags.prefer_fast_compiling()
   return compiler_flags.os.environ['XLA_FLAGS'].split()
@@ -35,6 +34,11 @@ def test_what_is_given_stands(monkeypatch):
   given = '--xla_backend_optimization_level=3'
   flags = _flags_with(monkeypatch, 'cpu', given)
   assert flags == [given, '--xla_cpu_use_fusion_emitters=false']
+
+
+def test_a_flag_that_newer_versions_do_not_know_is_left_out(monkeypatch):
+  flags = _flags_with(monkeypatch, 'cpu', '', version=(0, 12, 0))
+  assert flags == ['--xla_backend_optimization_level=1']
 
 
 @pytest.mark.parametrize('platforms', ['cuda', 'tpu,cpu'])
