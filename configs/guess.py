@@ -5,8 +5,8 @@ teaches that a turn is one digit; everything else is learned from rewards.
 Guessing at random finds the digit in a third of the games, halving in all.
 
 Command: python -m experiments.train --config=configs/guess.py --workdir=DIR
-Hardware: 2 CPU cores, three minutes of CPU time. Expected, seed 0: held-out
-accuracy of sampled games from .21 to .53 after 250 steps, and still rising.
+Hardware: 2 CPU cores, two minutes of CPU time. Expected, three seeds: held-out
+accuracy of sampled games from .28 to .35 to .96 to .99.
 """
 
 import ml_collections
