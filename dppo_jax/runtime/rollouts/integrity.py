@@ -70,8 +70,10 @@ class IntegrityCheck:
     precision = experiment.sampling.precision
     exact = precision == experiment.model.dtype == 'float32'
     self._limit = EXACT if exact else ROUNDED
-    # Another program may round products otherwise; a cast is a cast.
-    self._moves_again = sync.noisy or precision not in ('float32', 'bfloat16')
+    # Another program may round products otherwise; a cast is a cast. And where
+    # nothing moves, the program for the weights does for the parameters, too.
+    coarse = precision not in ('float32', 'bfloat16')
+    self._moves_again = sync.move is None or sync.noisy or coarse
     everywhere = parallel.replicated(parts.mesh)  # Every host reads them.
     self._sums = jax.jit(digests.sums, out_shardings=everywhere)
 
@@ -134,7 +136,8 @@ class IntegrityCheck:
 
   def _expected_of(self, state: TrainState) -> Any:
     if self._moves_again:
-      key = noise_key(state.key, self._step)
+      noisy = self._sync.noisy
+      key = noise_key(state.key, self._step) if noisy else None
       return self._sums(self._sync(state.params, key))
     return self._expected(state.params)
 
