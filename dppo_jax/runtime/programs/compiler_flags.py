@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-# Half of the time to compile. Steps take as long: of the quickstart, bit for bit
-# the same; of a model of 135M, with sums in another order.
+# Half of the time to compile. Steps take as long: those of the quickstart are
+# the same bit for bit, those of a model of 135M sum in another order.
 ON_CPU: Mapping[str, str] = {
   'xla_backend_optimization_level': '1',
   'xla_cpu_use_fusion_emitters': 'false',
