@@ -11,6 +11,8 @@ import gc
 import importlib.metadata
 import os
 import pathlib
+import signal
+import threading
 
 # All of this must stand before the first import of jax.
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -54,6 +56,14 @@ compilation.share_contexts()
 gc.set_threshold(20_000, 10, 10)
 
 examples.load_profile()
+
+# A shell without job control starts `make test &` with Ctrl-C ignored, and so
+# would be all processes of the tests, some of which are ended by it.
+if (
+  threading.current_thread() is threading.main_thread()
+  and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
