@@ -15,7 +15,7 @@ from dppo_jax.planning.findings import ERROR, OK, Finding
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.config.experiment import Experiment
-from dppo_jax.runtime.programs import compiled, published_notes
+from dppo_jax.runtime.programs import base_weights, compiled, published_notes
 from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.rollouts import reference_check
@@ -73,6 +73,11 @@ def examine(
     note(finding)
   if any(finding.level == ERROR for finding in found):
     log('Not sampling: fix the errors first')
+    return found
+  try:
+    parts = base_weights.with_base(experiment, parts)
+  except ValueError as error:
+    note(Finding(ERROR, 'frozen weights', str(error), 'see the message.'))
     return found
   for finding in check_sample(experiment, parts, num_prompts, log):
     note(finding)

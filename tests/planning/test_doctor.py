@@ -98,6 +98,14 @@ def test_a_policy_that_never_earns_is_found():
   assert found['zero-variance groups'].level == 'error'
 
 
+def test_an_adapter_is_sampled_on_its_frozen_weights():
+  settings = runs.smallest(
+    data__num_prompts=8, data__group_size=4, lora__rank=2, sft__num_steps=0
+  )
+  found, _ = _examine(settings)
+  assert found['sampler against trainer'].level == 'ok'
+
+
 @pytest.mark.slow
 def test_a_trainer_at_another_temperature_is_found():
   settings = runs.config(model__init_scale=1.0)
