@@ -241,6 +241,22 @@ def test_recomputed_anchor_needs_its_stats(batch, logits):
     _loss(logits, bare, anchor='recomputed')
 
 
+def test_the_support_is_of_the_sampler_whoever_is_compared_with(batch):
+  support = jnp.zeros((*batch.tokens.shape, 2), jnp.int32)
+  support = support.at[..., 1].set(jnp.arange(batch.tokens.shape[1]))
+  rollout = dataclasses.replace(batch.rollout, support=support)
+  targets = loss_lib.make_targets(
+    factories.loss_config(anchor='recomputed', prompt_length=_WIDTH),
+    dataclasses.replace(batch, rollout=rollout),
+    jnp.ones((_ROWS, _LENGTH)),
+  )
+  found: TokenStats = targets.anchor
+  np.testing.assert_array_equal(found.support, _columns(support))
+  np.testing.assert_array_equal(
+    found.log_probs, _columns(batch.recomputed.log_probs)
+  )
+
+
 def test_kl_penalty_needs_a_reference(batch, logits):
   bare = dataclasses.replace(batch, reference=None)
   with pytest.raises(ValueError, match=r'objective\.kl_coefficient: .*'):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import chex
 import jax
@@ -10,7 +11,7 @@ import pytest
 
 from dppo_jax.learner import state as state_lib
 from dppo_jax.rewards.environments import table
-from dppo_jax.rewards.environments.replies import end
+from dppo_jax.rewards.environments.replies import Reply, end
 from dppo_jax.runtime import loop
 from dppo_jax.runtime.rollouts import conversations
 from dppo_jax.runtime.rollouts.verify import CompletionVerifier, open_pool
@@ -316,6 +317,27 @@ def test_a_run_killed_while_a_tool_runs_resumes_bit_for_bit(
   assert np.dot(shares, means) == pytest.approx(row['rewards/mean'])
   assert 0.0 < row['rollout/told_share'] < 1.0
   assert f'trust_region/fraction_masked_turn_{_TURNS}' in row
+
+
+@pytest.mark.parametrize(('room', 'goes_on'), [(3, True), (2, False)])
+def test_a_reply_leaves_a_column_for_the_next_turn(room, goes_on):
+  """Two words are told; a turn of no column would sample beyond the last."""
+  told = types.SimpleNamespace(
+    _environment=types.SimpleNamespace(max_turns=2, max_reply_length=2),
+    _config=types.SimpleNamespace(max_completion_length=_LENGTH),
+    _parts=types.SimpleNamespace(
+      tokenizer=types.SimpleNamespace(
+        encode_reply=lambda text, limit: ([4, 5], False)
+      )
+    ),
+  )
+  row = conversations._Conversation({}, 0)
+  row.number = 1
+  reply = Reply('lower than', None, None, '')
+  take = conversations.ConversationSampler._take
+  ids = take(told, row, reply, _LENGTH - room)
+  assert (ids == [4, 5]) if goes_on else (ids is None)
+  assert (row.verdict is None) == goes_on == (not row.truncated)
 
 
 def test_shapes_are_those_of_a_rollout(scripted):
