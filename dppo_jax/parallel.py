@@ -240,7 +240,7 @@ def constrain_heads(mesh: Mesh | None, x: jax.Array) -> jax.Array:
   """
   if mesh is None or mesh.size == 1 or x.shape[0] % num_batch_shards(mesh):
     return x
-  heads = SEQUENCE_AXIS if x.shape[2] % mesh.shape[SEQUENCE_AXIS] == 0 else None
+  heads = HEAD_AXIS if x.shape[2] % mesh.shape[HEAD_AXIS] == 0 else None
   sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES, None, heads))
   return jax.lax.with_sharding_constraint(x, sharding)
 
