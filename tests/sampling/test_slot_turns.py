@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from dppo_jax import parallel
-from dppo_jax.learner import scoring
 from dppo_jax.models.policy import make_policy
 from dppo_jax.sampling import turns
 from dppo_jax.sampling.slot_turns import SlotTurnSampler
 from dppo_jax.sampling.support import Support
-from tests.support import factories, runs
+from tests.support import factories, full_pass, runs
 
 _PROMPTS, _WIDTH, _GROUP, _LENGTH, _TURNS = 6, 5, 2, 20, 3
 _ROWS = _PROMPTS * _GROUP
@@ -115,18 +114,9 @@ def test_routes_and_log_probs_are_those_of_a_full_pass():
   mask = np.asarray(got.completion_mask)
   told = np.asarray(got.token_mask)[:, _WIDTH:] & ~mask[:, _WIDTH:]
   assert told.sum() > 4
-  score = functools.partial(
-    scoring.score,
-    make_policy(_SPARSE),
-    factories.vocabulary_config(),
-    prompt_length=_WIDTH,
-    shared_rows=_GROUP,
-    with_entropy=True,
-    with_hidden=False,
+  stats = full_pass.score(
+    _SPARSE, got, prompt_length=_WIDTH, shared_rows=_GROUP
   )
-  with runs.quick_compilation():
-    stats = jax.jit(score)(factories.make_params(_SPARSE), got)
-  stats = scoring.aligned(stats, got.completion_mask)
   for name in ('log_probs', 'entropy', 'top_log_probs'):
     np.testing.assert_allclose(
       getattr(got.stats, name)[mask], getattr(stats, name)[mask], atol=1e-4

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from dppo_jax import parallel
-from dppo_jax.learner import scoring
 from dppo_jax.models.policy import make_policy
 from dppo_jax.sampling import decode, turns
-from tests.support import factories, runs
+from tests.support import factories, full_pass, runs
 
 _PROMPTS, _WIDTH, _GROUP, _LENGTH = 4, 5, 2, 16
 _ROWS = _PROMPTS * _GROUP
@@ -116,18 +115,9 @@ def test_log_probs_are_those_of_a_full_pass(config):
   told = np.asarray(rollout.token_mask)[:, _WIDTH:] & ~mask[:, _WIDTH:]
   assert told.sum() > 4
   for shared_rows in (1, _GROUP):
-    score = functools.partial(
-      scoring.score,
-      make_policy(config),
-      factories.vocabulary_config(),
-      prompt_length=_WIDTH,
-      shared_rows=shared_rows,
-      with_entropy=True,
-      with_hidden=False,
+    stats = full_pass.score(
+      config, rollout, prompt_length=_WIDTH, shared_rows=shared_rows
     )
-    with runs.quick_compilation():
-      stats = jax.jit(score)(factories.make_params(config), rollout)
-    stats = scoring.aligned(stats, rollout.completion_mask)
     for name in ('log_probs', 'entropy', 'top_log_probs'):
       np.testing.assert_allclose(
         getattr(rollout.stats, name)[mask],
