@@ -11,6 +11,7 @@ from dppo_jax.base import Array, DivergenceFn, Movement, Signals, TokenStats
 from dppo_jax.learner.loss_config import Context, LossConfig
 from dppo_jax.ops import divergences, objectives, trust_regions
 from dppo_jax.ops.centering import WeightFn
+from dppo_jax.ops.ratios import ratio
 
 # What the rate of a divergence is made of, see `divergences.Rate`.
 Sums = tuple[Array, ...]
@@ -180,9 +181,7 @@ def candidate_weights(
   def weight(log_pi: Array, log_mu: Array) -> Array:
     shape = log_pi.shape
     pi, mu = (x.reshape(-1, shape[-1]) for x in (log_pi, log_mu))
-    weights = objectives.importance_weight(
-      trust_regions.ratio(pi, mu), *ratio_limits(config)
-    )
+    weights = objectives.importance_weight(ratio(pi, mu), *ratio_limits(config))
     if config.centering_mask == 'candidate':
       signals = _signals_of_candidates(config, context, movement, sums, pi, mu)
       weights = weights * trust_regions.keep_weights(
