@@ -4,6 +4,8 @@ Functions of rows of `trust_regions.TRUST_REGIONS`, where the hard ones are. M
 may exceed 1 or be negative; a row says so by `signed`.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -14,6 +16,11 @@ from dppo_jax.thresholds import Thresholds
 
 # SPO's gradient grows with r^2, which f32 cannot hold for every finite r.
 _LARGEST_PULL = 1e30
+
+# VESPO: of a log-ratio, at both ends, and of a sequence's at the lower one.
+_LARGEST_LOG, _LEAST_LOG_SEQUENCE = 20.0, math.log(1e-8)
+# e**80 is finite in f32: the bound of a weight without decay.
+_LARGEST_LOG_WEIGHT = 80.0
 
 
 def weigh_by_sigmoid(signals: Signals, bounds: Thresholds) -> Array:
@@ -26,6 +33,30 @@ def weigh_by_sigmoid(signals: Signals, bounds: Thresholds) -> Array:
   r = ratio(signals.log_probs, signals.anchor_log_probs)
   p = jax.nn.sigmoid(tau * (r - 1.0))
   return 4.0 * p * (1.0 - p)
+
+
+def weigh_by_sequence(signals: Signals, bounds: Thresholds) -> Array:
+  """VESPO (arXiv:2602.10693): M = W^k exp(lambda (1 - W)), W = prod_t r_t.
+
+  W is the ratio of the whole sequence, not normalized by its length. The
+  gradient is M A grad log pi: M takes the place of an importance weight, so
+  that `objective.importance` is 'none'. M is 1 at W = 1, largest at
+  W = k / lambda and falls to 0 to both sides; k (power) and lambda (decay) go
+  with the sign of A. Read of it: the abstract, its authors' published code,
+  and TRL's, which agrees with it.
+
+  Numerics: as in that code log r is clamped to +-20 and log W to [log 1e-8,
+  20]. Without a decay log M is kept below 80.
+  """
+  log_ratio = signals.log_probs - signals.anchor_log_probs
+  log_ratio = jnp.clip(log_ratio, -_LARGEST_LOG, _LARGEST_LOG)
+  log_ratio = jnp.where(signals.mask, log_ratio, 0.0)
+  log_w = jnp.sum(log_ratio, axis=1, keepdims=True)
+  log_w = jnp.clip(log_w, _LEAST_LOG_SEQUENCE, _LARGEST_LOG)
+  power = by_sign(signals, bounds.power_low, bounds.power_high)
+  decay = by_sign(signals, bounds.decay_low, bounds.decay_high)
+  log_weight = power * log_w - decay * jnp.expm1(log_w)
+  return jnp.exp(jnp.minimum(log_weight, _LARGEST_LOG_WEIGHT))
 
 
 def push_back_by_mass(signals: Signals, bounds: Thresholds) -> Array:

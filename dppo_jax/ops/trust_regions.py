@@ -286,6 +286,14 @@ TRUST_REGIONS: Mapping[str, TrustRegion] = {
     gated=False,
     signed=True,
   ),
+  'vespo': TrustRegion(
+    soft_rules.weigh_by_sequence,
+    ('power_low', 'power_high', 'decay_low', 'decay_high'),
+    'sequence',
+    False,
+    gated=False,
+    signed=True,
+  ),
   'estr': TrustRegion(
     keep_by_entropy, ('tau_entropy',), 'token', False, reads_entropy=True
   ),

@@ -376,6 +376,10 @@ _OTHERS = {
   'tau_low': 3.0,
   'tau_high': 3.0,
   'soft_clip': 0.5,
+  'power_low': 0.5,
+  'power_high': 0.5,
+  'decay_low': 0.5,
+  'decay_high': 0.5,
   'tau_entropy': 1e-4,
 }
 
