@@ -14,6 +14,9 @@ from dppo_jax.lm_head.vocabulary_shard import (
   put_at_token,
 )
 
+# A scale that is no gradient, as exp(z - largest) <= 1, and has an inverse.
+_LEAST_SCALE = 1e-30
+
 
 class Slopes(NamedTuple):
   """dL / d(log pi, H, centre) of every token, f32 [B·R]; None if not read."""
@@ -59,9 +62,16 @@ def logit_gradient(
   slope = slopes.log_probs / temperature + pulls.own
   own = slope * chunk.rest * inverse - pulls.others * chunk.own * inverse
   scale = -(slope + pulls.others) * inverse  # What multiplies exp of a column.
-  if chunk.mean_below is None and centre is None:
-    # Written once, with their sum, and not computed again for each product.
-    columns = jax.lax.optimization_barrier(chunk.others.astype(dtype))
+  if chunk.mean_below is None and pulls.columns is None:
+    columns = chunk.others.astype(dtype)
+    if pulls.candidates is not None:
+      columns, scale = _put_scaled_candidates(
+        shard, columns, chunk, tokens, pulls.candidates, scale
+      )
+    if pulls.candidates is None or not shard.on_cpu:
+      # Written once, with their sum, and not computed again for each product.
+      # A CPU copies what a barrier holds after a scatter.
+      columns = jax.lax.optimization_barrier(columns)
     return LogitGradient(columns, scale, own)
   h = None
   if chunk.mean_below is None or slopes.entropy is None:
@@ -82,7 +92,6 @@ def logit_gradient(
       shard, columns, chunk, tokens, pulls.candidates, slope + pulls.others, h
     )
   if not shard.on_cpu:
-    # As above. A CPU copies what a barrier holds after a scatter.
     columns = jax.lax.optimization_barrier(columns)
   return LogitGradient(columns, None, own)
 
@@ -124,6 +133,29 @@ def _pulls(
   return _Pulls(own, jnp.sum(rest, axis=1), candidates=(centre.ids, rest))
 
 
+def _put_scaled_candidates(
+  shard: Shard,
+  columns: Array,
+  chunk: ChunkStats,
+  tokens: Array,
+  candidates: tuple[Array, Array],
+  scale: Array,
+) -> tuple[Array, Array]:
+  """Columns exp(z - largest) with e c / scale added, and the scale: rows.
+
+  So the K columns need no pass over the others. A scale of 0, where the parts
+  of the slope cancel, is replaced by one that makes nothing of the others.
+  """
+  ids, pull = candidates
+  pulled = jnp.any(pull != 0, axis=1)
+  small = pulled & (jnp.abs(scale) < _LEAST_SCALE)
+  scale = jnp.where(small, _LEAST_SCALE, scale)
+  added = pull / jnp.where(pulled, scale, 1.0)[:, None]
+  log_pi: Any = chunk.stats.top_log_probs
+  value = jnp.exp(log_pi + chunk.log_sum[:, None]) + added
+  return _set_candidates(shard, columns, ids, tokens, value), scale
+
+
 def _put_candidates(
   shard: Shard,
   gradient: Array,
@@ -140,10 +172,15 @@ def _put_candidates(
   if h is not None and chunk.mean_below is not None:
     entropy = chunk.log_sum - chunk.mean_below
     value -= h[:, None] * jnp.exp(log_pi) * (log_pi + entropy[:, None])
+  return _set_candidates(shard, gradient, ids, tokens, value)
+
+
+def _set_candidates(
+  shard: Shard, columns: Array, ids: Array, tokens: Array, values: Array
+) -> Array:
+  """Columns [C, width] with values [C, K] at ids, but for the token itself."""
   column, here = shard.local(ids)
   here &= ids != tokens[:, None]
   column = jnp.where(here, column, shard.width)
   rows = jnp.arange(tokens.shape[0])[:, None]
-  return gradient.at[rows, column].set(
-    value.astype(gradient.dtype), mode='drop'
-  )
+  return columns.at[rows, column].set(values.astype(columns.dtype), mode='drop')
