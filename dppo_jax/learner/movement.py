@@ -11,7 +11,6 @@ from dppo_jax.base import Array, DivergenceFn, Movement, Signals, TokenStats
 from dppo_jax.learner.loss_config import Context, LossConfig
 from dppo_jax.ops import divergences, objectives, trust_regions
 from dppo_jax.ops.centering import WeightFn
-from dppo_jax.ops.ratios import ratio
 
 # What the rate of a divergence is made of, see `divergences.Rate`.
 Sums = tuple[Array, ...]
@@ -175,19 +174,17 @@ def candidate_weights(
     sums: of `measure`, [...] each.
 
   Returns:
-    (log pi, log mu) [..., n] to weights f32 [..., n].
+    (log pi, log mu, pi / mu) [..., n] to weights f32 [..., n].
   """
 
-  def weight(log_pi: Array, log_mu: Array) -> Array:
-    shape = log_pi.shape
-    pi, mu = (x.reshape(-1, shape[-1]) for x in (log_pi, log_mu))
-    weights = objectives.importance_weight(ratio(pi, mu), *ratio_limits(config))
-    if config.centering_mask == 'candidate':
-      signals = _signals_of_candidates(config, context, movement, sums, pi, mu)
-      weights = weights * trust_regions.keep_weights(
-        config.rule, signals, config.bounds
-      )
-    return weights.reshape(shape)
+  def weight(log_pi: Array, log_mu: Array, ratios: Array) -> Array:
+    weights = objectives.importance_weight(ratios, *ratio_limits(config))
+    if config.centering_mask != 'candidate':
+      return weights
+    pi, mu = (x.reshape(-1, x.shape[-1]) for x in (log_pi, log_mu))
+    signals = _signals_of_candidates(config, context, movement, sums, pi, mu)
+    keep = trust_regions.keep_weights(config.rule, signals, config.bounds)
+    return weights * keep.reshape(weights.shape)
 
   return weight
 

@@ -11,7 +11,6 @@ from dppo_jax.lm_head.vocabulary_shard import (
   ChunkStats,
   LogitGradient,
   Shard,
-  put_at_token,
 )
 
 # A scale that is no gradient, as exp(z - largest) <= 1, and has an inverse.
@@ -56,7 +55,7 @@ def logit_gradient(
   and cast once, so that the sum over the vocabulary, 0, is off by half a unit
   in the last place of a (1 - p) at most.
   """
-  pulls = _pulls(shard, tokens, slopes, centre, temperature)
+  pulls = _pulls(slopes, centre, temperature)
   inverse = 1.0 / (chunk.own + chunk.rest)
   # (a + e c_y) (1 - p_y) - p_y (the pull of the others) of the token itself.
   slope = slopes.log_probs / temperature + pulls.own
@@ -83,9 +82,7 @@ def logit_gradient(
     own_above = chunk.own_below - chunk.mean_below
     own -= h * chunk.own * inverse * own_above
   if pulls.columns is not None:
-    columns = columns + put_at_token(
-      shard, pulls.columns, tokens, jnp.zeros_like(own)
-    )
+    columns = columns + pulls.columns
   columns = columns.astype(dtype)
   if pulls.candidates is not None:
     columns = _put_candidates(
@@ -102,8 +99,9 @@ class _Pulls(NamedTuple):
   Attributes:
     own: of the token itself, f32 [C].
     others: sum over all other tokens, f32 [C].
-    columns: of every column here, f32 [C, width], where all are in the sum.
-    candidates: ids and e c, [C, K] each, 0 where it is the token itself.
+    columns: of every column here, f32 [C, width], where all are in the sum; 0
+      at the token itself, as are the next.
+    candidates: ids and e c, [C, K] each.
   """
 
   own: Array | float
@@ -112,25 +110,15 @@ class _Pulls(NamedTuple):
   candidates: tuple[Array, Array] | None = None
 
 
-def _pulls(
-  shard: Shard,
-  tokens: Array,
-  slopes: Slopes,
-  centre: Centre | None,
-  temperature: float,
-) -> _Pulls:
+def _pulls(slopes: Slopes, centre: Centre | None, temperature: float) -> _Pulls:
   if centre is None or slopes.centre is None:
     return _Pulls(0.0, 0.0)
   scale = slopes.centre / temperature
+  own, others = scale * centre.own, scale * centre.others
   pull = scale[:, None] * centre.coefficients
   if centre.ids is None:
-    column, _ = shard.local(tokens)
-    own = jnp.take_along_axis(pull, column[:, None], 1)[:, 0]
-    return _Pulls(own, scale * centre.total - own, columns=pull)
-  is_token = centre.ids == tokens[:, None]
-  own = jnp.sum(jnp.where(is_token, pull, 0.0), axis=1)
-  rest = jnp.where(is_token, 0.0, pull)
-  return _Pulls(own, jnp.sum(rest, axis=1), candidates=(centre.ids, rest))
+    return _Pulls(own, others, columns=pull)
+  return _Pulls(own, others, candidates=(centre.ids, pull))
 
 
 def _put_scaled_candidates(
