@@ -32,6 +32,17 @@ def test_widths_rise_to_the_limit(count, expected):
   assert buckets.widths(10) == tuple(expected)
 
 
+@pytest.mark.parametrize(
+  ('num_columns', 'multiple', 'expected'),
+  [(12, 4, (4, 8, 12)), (16, 2, (6, 12, 16)), (8, 8, (8,))],
+)
+def test_widths_are_multiples_for_devices_that_split_columns(
+  num_columns, multiple, expected
+):
+  buckets = factories.length_buckets(count=3, multiple=multiple)
+  assert buckets.widths(num_columns) == expected
+
+
 def _mask(lengths, prompt_length=5, num_columns=8):
   mask = np.arange(num_columns) < np.array(lengths)[:, None]
   return np.pad(mask, ((0, 0), (prompt_length, 0)))

@@ -12,7 +12,7 @@ import re
 
 from dppo_jax.planning.aot import hlo
 
-PRODUCT, ELEMENTWISE = 'matrix product', 'elementwise'
+PRODUCT, ELEMENTWISE, KERNEL = 'matrix product', 'elementwise', 'Pallas call'
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
 _CALLED = re.compile(r'\bcalls=%?([\w.\-]+)')
@@ -133,7 +133,7 @@ class _Reader:
       name = target[1] if target else opcode
       if name in _FREE_CALLS:
         return ''
-      return 'Pallas call' if name == 'tpu_custom_call' else name
+      return KERNEL if name == 'tpu_custom_call' else name
     if opcode in hlo.COLLECTIVES:
       return opcode
     if opcode == 'copy' or one.opcode in ('slice-start', 'transpose'):
