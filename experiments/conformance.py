@@ -3,8 +3,8 @@
 python -m experiments.conformance --golden=DIR --json=FILE.json
 python -m experiments.conformance --pretrained=DIR
 
---golden: trust regions, against outputs of the papers' authors' code, or of
-2026's successors (`dppo_jax/conformance/successors.py` has the format).
+--golden: trust regions, against outputs of the papers' authors' code, or those
+of their successors, see `dppo_jax/conformance/successor_files.py`.
 --pretrained: published models below DIR, against their expected.npz.
 Exit code 0 if every difference is explained or within tolerance, else 1.
 """
@@ -18,6 +18,7 @@ from dppo_jax.conformance import (
   comparison,
   golden,
   hf_models,
+  successor_files,
   successors,
   verdict,
 )
@@ -35,25 +36,24 @@ def main() -> int:
     found = hf_models.compare_folder(root)
     print(hf_models.describe(root, found))
     return 0 if all(each.conforms for each in found) else 1
-  named = cli.required(
-    'golden', _GOLDEN.value, 'the folder of golden .npz files'
-  )
+  named = cli.required('golden', _GOLDEN.value, 'the folder of golden files')
   folder = pathlib.Path(named).expanduser().absolute()
-  newer, older = successors.split_folder(folder)
-  conforms = True
+  newer, older = successor_files.split_folder(folder)
+  found = {'conforms': True}
   if newer:
     checks = [each for path in newer for each in successors.compare_file(path)]
     print(successors.describe(checks))
-    conforms = all(check.passes for check in checks)
-    if not older:
-      return 0 if conforms else 1
-  report = comparison.compare(golden.read_files(folder, older))
-  print(verdict.describe(report))
+    found |= successors.to_json(checks)
+  if older or not newer:
+    report = comparison.compare(golden.read_files(folder, older))
+    print(verdict.describe(report))
+    both = found['conforms'] and report.conforms
+    found |= verdict.to_json(report) | {'conforms': both}
   if _JSON.value is not None:
-    text = json.dumps(verdict.to_json(report), indent=2, allow_nan=False)
+    text = json.dumps(found, indent=2, allow_nan=False)
     pathlib.Path(_JSON.value).write_text(text + '\n', encoding='utf-8')
     print(f'Report: {_JSON.value}')
-  return 0 if report.conforms and conforms else 1
+  return 0 if found['conforms'] else 1
 
 
 if __name__ == '__main__':

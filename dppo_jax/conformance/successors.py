@@ -1,21 +1,11 @@
-"""Golden files of 2026's successors: their results, and ours beside them.
+"""Results of 2026's successors in golden files, and ours beside them.
 
-A file is an .npz of inputs (`mu_logits`, `pi_logits` [B, T, V], `tokens`,
-`advantages`, `mask` [B, T], `topk_ids` [B, T, K]) and of results, f64:
-
-  score_centering/loss/MODE/SUM                      []  MODE none, tis, mis
-  score_centering/grad_pi_logits/MODE/SUM            [B, T, V]  SUM topk, full
-  unirl/RULE/loss/eps=BOUND                          []  RULE drpo, spo
-  unirl/RULE/grad_pi_logits/eps=BOUND                [B, T, V]
-  predictive/direction/SUM                           [B, T]
-  predictive/keep/exact_kl/delta=DELTA               [B, T]
-  exact_kl, exact_tv                                 [B, T]
-
-Losses are means over completion tokens.
+`successor_files.py` has the format.
 """
 
 from collections.abc import Mapping
 import dataclasses
+import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -24,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dppo_jax.base import Array, Batch
-from dppo_jax.conformance.golden import GoldenError, load_arrays
+from dppo_jax.conformance import successor_files
+from dppo_jax.conformance.successor_files import INPUTS, Result
 from dppo_jax.conformance.verdict import (
   GRADIENT_BAR,
   LOSS_BAR,
@@ -38,15 +29,6 @@ from dppo_jax.learner.standalone import plain_config
 from dppo_jax.ops import trust_regions
 from dppo_jax.ops.log_probs import token_stats
 
-# Inputs, and their axes.
-INPUTS = {
-  'mu_logits': 'BTV',
-  'pi_logits': 'BTV',
-  'tokens': 'BT',
-  'advantages': 'BT',
-  'mask': 'BT',
-  'topk_ids': 'BTK',
-}
 # Options of the loss by mode of `score_centering`.
 _CENTERED: Mapping[str, dict[str, Any]] = {
   'none': dict(rule='none', importance='none'),
@@ -85,40 +67,17 @@ class Check(NamedTuple):
     return self.error <= self.bar
 
 
-def is_of_successors(arrays: Mapping[str, np.ndarray]) -> bool:
-  """Whether a golden file has this format."""
-  return 'old_logits' not in arrays and any(
-    name.split('/')[0] in ('score_centering', 'predictive') for name in arrays
-  )
-
-
-def split_folder(
-  folder: pathlib.Path,
-) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-  """Golden files of a folder: of this format, and the others."""
-  paths = sorted(folder.glob('*.npz')) if folder.is_dir() else []
-  mine = []
-  for path in paths:
-    try:
-      if is_of_successors(load_arrays(path)):
-        mine.append(path)
-    except GoldenError:
-      continue  # Reported by the reader of the other format.
-  return mine, [path for path in paths if path not in mine]
-
-
 def compare_file(path: pathlib.Path) -> list[Check]:
   """Every result of a file against ours.
 
   Raises:
-    GoldenError: an array is missing, has another shape or an unknown name.
+    GoldenError: the file cannot be compared; see `successor_files.read_file`.
   """
-  arrays = load_arrays(path)
-  _check(path.name, arrays)
+  arrays = successor_files.read_file(path)
   results = {k: v for k, v in arrays.items() if k not in INPUTS}
   ours = _Ours(arrays)
   return [
-    Check(path.name, name, *ours.error(name, value))
+    Check(path.name, name, *ours.error(successor_files.parse(name), value))
     for name, value in sorted(results.items())
   ]
 
@@ -143,30 +102,19 @@ def describe(checks: list[Check]) -> str:
   return '\n'.join(lines)
 
 
-def _check(file: str, arrays: Mapping[str, np.ndarray]) -> None:
-  missing = [name for name in INPUTS if name not in arrays]
-  if missing:
-    raise GoldenError(
-      f'{file}: missing {", ".join(missing)}; expected all of'
-      f' {", ".join(INPUTS)}.'
-    )
-  if arrays['mu_logits'].ndim != 3 or arrays['topk_ids'].ndim != 3:
-    raise GoldenError(f'{file}: mu_logits, topk_ids: expected three axes.')
-  sizes = dict(zip('BTV', arrays['mu_logits'].shape, strict=True))
-  sizes['K'] = arrays['topk_ids'].shape[2]
-  for name, axes in INPUTS.items():
-    expected = tuple(sizes[axis] for axis in axes)
-    if arrays[name].shape != expected:
-      raise GoldenError(
-        f'{file}: {name}: got shape {arrays[name].shape}, expected {expected}.'
-      )
-  for name in ('tokens', 'topk_ids'):
-    array = arrays[name]
-    integers = array.dtype.kind in 'iu'
-    if not integers or array.min() < 0 or array.max() >= sizes['V']:
-      raise GoldenError(
-        f'{file}: {name}: expected integers from 0 to {sizes["V"] - 1}.'
-      )
+def to_json(checks: list[Check]) -> dict[str, Any]:
+  """The checks as JSON has them; errors are 'inf' or 'nan' where they are."""
+
+  def plain(error: float) -> float | str:
+    return error if math.isfinite(error) else str(error)
+
+  return {
+    'conforms': all(check.passes for check in checks),
+    'successors': [
+      {**c._asdict(), 'error': plain(c.error), 'passes': c.passes}
+      for c in checks
+    ],
+  }
 
 
 class _Ours:
@@ -191,34 +139,27 @@ class _Ours:
     count = jnp.maximum(jnp.sum(self._mask), 1)
     self._weights = self._mask / count
 
-  def error(self, name: str, theirs: np.ndarray) -> tuple[float, float]:
-    """Error of ours, and what is allowed.
-
-    Raises:
-      GoldenError: no such result, or another shape.
-    """
-    head, *rest = name.split('/')
-    if head in ('exact_kl', 'exact_tv'):
-      ours = self._movement(head).divergence
-      return self._of_values(ours, theirs)
+  def error(self, result: Result, theirs: np.ndarray) -> tuple[float, float]:
+    """Error of ours, and what is allowed."""
+    head, *rest = result.parts
+    if not rest:
+      return self._of_values(self._movement(head).divergence, theirs)
     if head == 'predictive' and rest[0] == 'direction':
       return self._of_values(self._rate(rest[1]), theirs)
-    if head == 'predictive' and rest[0] == 'keep':
-      return self._of_masks(rest[1], _number(name, 'delta'), theirs)
-    if head == 'score_centering' and rest[1] in _CENTERED:
+    if head == 'predictive':
+      return self._of_masks(rest[1], result.bound, theirs)
+    if head == 'score_centering':
       options = dict(_CENTERED[rest[1]])
       config = plain_config(
         options.pop('rule'), 'binary_tv', centering=_SUMS[rest[2]], **options
       )
       return self._of_loss(config, rest[0], theirs)
-    if head == 'unirl' and rest[0] in ('drpo', 'spo'):
-      bound = _number(name, 'eps')
-      names = (
-        ('soft_clip',) if rest[0] == 'spo' else ('delta_low', 'delta_high')
-      )
-      config = plain_config(rest[0], 'binary_tv', **dict.fromkeys(names, bound))
-      return self._of_loss(config, rest[1], theirs, soft=(rest[0], bound))
-    raise GoldenError(f'{name}: unknown result.')
+    rule, kind = rest
+    names = ('soft_clip',) if rule == 'spo' else ('delta_low', 'delta_high')
+    config = plain_config(
+      rule, 'binary_tv', **dict.fromkeys(names, result.bound)
+    )
+    return self._of_loss(config, kind, theirs, soft=(rule, result.bound))
 
   def _stats(self, logits: Array, ids: Array) -> Any:
     return token_stats(
@@ -294,8 +235,9 @@ class _Ours:
       terms = self._batch.advantages * self._recorded[1].log_probs
       size = jnp.sum(self._weights * jnp.abs(terms))
     error = abs(float(value) - float(theirs))
-    resolved = error <= _ROUNDING * float(size)
-    return (0.0 if resolved else error / abs(float(theirs))), LOSS_BAR
+    if error <= _ROUNDING * float(size):
+      return 0.0, LOSS_BAR
+    return (error / abs(float(theirs)) if theirs else math.inf), LOSS_BAR
 
   def _soft_terms(self, rule: str, bound: float) -> Array:
     """-A r + |A| c (r - 1)^2 / (2 bound), c = mu of DRPO and 1 of SPO."""
@@ -304,11 +246,3 @@ class _Ours:
     scale = jnp.exp(mu) if rule == 'drpo' else 1.0
     terms = -a * r + jnp.abs(a) * scale * (r - 1.0) ** 2 / (2.0 * bound)
     return jnp.where(self._mask, terms, 0.0) * self._weights
-
-
-def _number(name: str, key: str) -> float:
-  text = name.rpartition(f'{key}=')[2]
-  try:
-    return float(text)
-  except ValueError as error:
-    raise GoldenError(f'{name}: {key}={text!r}; a number.') from error

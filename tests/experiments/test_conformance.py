@@ -9,6 +9,7 @@ from absl.testing import flagsaver
 import numpy as np
 import pytest
 
+from dppo_jax.conformance import successor_files
 from dppo_jax.experiments import conformance
 from dppo_jax.runtime import cli
 from tests.support import runs
@@ -64,6 +65,23 @@ def test_a_missing_array_is_an_error(tmp_path, command):
   code, out, err = command(golden=tmp_path)
   assert (code, out) == (1, '')
   assert err.startswith('error: less.npz: missing mask; got mu_logits')
+
+
+def test_files_of_successors_have_a_report_too(tmp_path, command):
+  source = _ROOT / 'tests' / 'testdata' / 'golden_successors' / 'small_31.npz'
+  with np.load(source, allow_pickle=False) as archive:
+    names = [*successor_files.INPUTS, 'exact_tv', 'exact_kl']
+    arrays = {name: archive[name] for name in names}
+  report = tmp_path / 'report.json'
+  for factor, conforms in ((1.0, True), (0.9, False)):
+    arrays['exact_tv'] = factor * arrays['exact_tv']
+    np.savez(tmp_path / 'part.npz', **arrays)
+    code, out, err = command(golden=tmp_path, json=report)
+    assert (code, err) == (int(not conforms), '')
+    assert 'Successors of 2026: 2 arrays' in out
+    found = json.loads(report.read_text())
+    assert found['conforms'] is conforms
+    assert [c['passes'] for c in found['successors']] == [True, conforms]
 
 
 def test_an_empty_folder_is_an_error(tmp_path):
