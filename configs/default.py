@@ -159,6 +159,10 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     tau_low=1.05,  # sapo: temperature for A < 0.
     tau_high=1.0,  # sapo: temperature for A > 0.
     soft_clip=0.2,  # spo: step of the ratio that brings the weight to 0.
+    power_low=3.0,  # vespo: exponent of the sequence's ratio for A < 0.
+    power_high=2.0,  # vespo: exponent of the sequence's ratio for A > 0.
+    decay_low=2.0,  # vespo: decay rate in the sequence's ratio for A < 0.
+    decay_high=3.0,  # vespo: decay rate in the sequence's ratio for A > 0.
     tau_entropy=0.1,  # estr: bound on the squared log-ratio over the entropy.
   )
 

@@ -168,6 +168,16 @@ PRESETS: Mapping[str, Preset] = {
   'drpo': _bound('binary_tv', 0.15, **{'trust_region.rule': 'drpo'}),
   'drpo_code': _bound('binary_tv', 12.5, **{'trust_region.rule': 'drpo'}),
   'spo': _PLAIN | {'trust_region.rule': 'spo', 'trust_region.soft_clip': 0.2},
+  # Whole responses, weighed by the product of their ratios (2602.10693).
+  'vespo': _PLAIN
+  | {
+    'trust_region.rule': 'vespo',
+    'trust_region.power_low': 3.0,
+    'trust_region.power_high': 2.0,
+    'trust_region.decay_low': 2.0,
+    'trust_region.decay_high': 3.0,
+    'objective.importance': 'none',
+  },
   # Sign-blind: prime-rl's default of August 2026; IcePop (2510.18855).
   'ipo': _bound('binary_tv', 0.1, **_SIGN_BLIND),
   'icepop': _ICEPOP,

@@ -316,7 +316,7 @@ class Integrand(Protocol):
 class KeepFn(Protocol):
   """Keep weight M of every token: f32 [B, T].
 
-  In [0, 1], or beyond where the row is `signed`: then it can push back.
+  In [0, 1], or beyond where the row is `signed`; below 0 it pushes back.
   """
 
   def __call__(self, signals: Signals, bounds: Thresholds, /) -> Array: ...

@@ -50,6 +50,12 @@ class Thresholds:
     tau_low: SAPO: temperature for A < 0.
     tau_high: SAPO: temperature for A > 0.
     soft_clip: SPO: step of the ratio that brings M to 0.
+    power_low: VESPO: exponent of the sequence's ratio for A < 0; the larger,
+      the less weight has a sequence that became less likely.
+    power_high: the same for A > 0.
+    decay_low: VESPO: rate of the exponential decay in the sequence's ratio for
+      A < 0; the larger, the less weight has one that became more likely.
+    decay_high: the same for A > 0.
     tau_entropy: ESTR: bound on the squared log-ratio over the entropy.
   """
 
@@ -74,4 +80,8 @@ class Thresholds:
   tau_low: float = field(metadata=number(0.0, 0.0, closed=False))
   tau_high: float = field(metadata=number(0.0, 0.0, closed=False))
   soft_clip: float = field(metadata=number(math.inf, 0.0, closed=False))
+  power_low: float = field(metadata=number(0.0, 0.0, 100.0))
+  power_high: float = field(metadata=number(0.0, 0.0, 100.0))
+  decay_low: float = field(metadata=number(0.0, 0.0, 100.0))
+  decay_high: float = field(metadata=number(0.0, 0.0, 100.0))
   tau_entropy: float = field(metadata=number(math.inf, 0.0))

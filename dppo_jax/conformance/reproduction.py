@@ -17,6 +17,7 @@ from dppo_jax.conformance import authors
 from dppo_jax.conformance.golden import Inputs
 from dppo_jax.ops import divergences, masking, objectives, trust_regions
 from dppo_jax.ops.log_probs import token_stats
+from dppo_jax.ops.ratios import ratio, sequence_ratio
 
 # Theirs divides the sum over all sequences by this.
 _SUM_DIVISOR = 16.0
@@ -270,11 +271,9 @@ def _weight(
   log_probs = measured.current.log_probs
   anchor_log_probs = measured.anchors[anchor].log_probs
   if importance == 'sequence':
-    ratios = trust_regions.sequence_ratio(
-      log_probs, anchor_log_probs, measured.mask
-    )
+    ratios = sequence_ratio(log_probs, anchor_log_probs, measured.mask)
   else:
-    ratios = trust_regions.ratio(log_probs, anchor_log_probs)
+    ratios = ratio(log_probs, anchor_log_probs)
   return objectives.importance_weight(ratios, floor, cap)
 
 

@@ -37,6 +37,7 @@ from dppo_jax.models import moe
 from dppo_jax.models.policy import Policy, with_base
 from dppo_jax.ops import centering, divergences, objectives, trust_regions
 from dppo_jax.ops.log_probs import restrict, token_stats
+from dppo_jax.ops.ratios import ratio, sequence_ratio
 
 # (head of the anchor [V, D] or None, frozen weights below an adapter or None).
 Shared = tuple[Array | None, Params | None] | None
@@ -316,11 +317,11 @@ def _importance_weight(
   """f(pi / mu), truncated: f32 [B, R]."""
   mu, mask = context.rollout_log_probs, context.mask
   if config.importance == 'sequence':
-    ratios = trust_regions.sequence_ratio(log_probs, mu, mask)
+    ratios = sequence_ratio(log_probs, mu, mask)
   elif config.importance == 'least_prefix':
     ratios = objectives.least_prefix_ratio(log_probs, mu, mask)
   else:
-    ratios = trust_regions.ratio(log_probs, mu)
+    ratios = ratio(log_probs, mu)
   return objectives.importance_weight(ratios, *ratio_limits(config))
 
 

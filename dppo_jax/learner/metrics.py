@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from dppo_jax.base import Array, Batch, Decisions, Metrics
 from dppo_jax.ops.masking import masked_max, masked_mean, masked_min
-from dppo_jax.ops.trust_regions import ratio
+from dppo_jax.ops.ratios import ratio
 
 # DPPO section 5.3: A < 0 and mu - pi of at least this is a bad update.
 BAD_UPDATE = 0.5

@@ -174,21 +174,17 @@ def candidate_weights(
     sums: of `measure`, [...] each.
 
   Returns:
-    (log pi, log mu) [..., n] to weights f32 [..., n].
+    (log pi, log mu, pi / mu) [..., n] to weights f32 [..., n].
   """
 
-  def weight(log_pi: Array, log_mu: Array) -> Array:
-    shape = log_pi.shape
-    pi, mu = (x.reshape(-1, shape[-1]) for x in (log_pi, log_mu))
-    weights = objectives.importance_weight(
-      trust_regions.ratio(pi, mu), *ratio_limits(config)
-    )
-    if config.centering_mask == 'candidate':
-      signals = _signals_of_candidates(config, context, movement, sums, pi, mu)
-      weights = weights * trust_regions.keep_weights(
-        config.rule, signals, config.bounds
-      )
-    return weights.reshape(shape)
+  def weight(log_pi: Array, log_mu: Array, ratios: Array) -> Array:
+    weights = objectives.importance_weight(ratios, *ratio_limits(config))
+    if config.centering_mask != 'candidate':
+      return weights
+    pi, mu = (x.reshape(-1, x.shape[-1]) for x in (log_pi, log_mu))
+    signals = _signals_of_candidates(config, context, movement, sums, pi, mu)
+    keep = trust_regions.keep_weights(config.rule, signals, config.bounds)
+    return weights * keep.reshape(weights.shape)
 
   return weight
 

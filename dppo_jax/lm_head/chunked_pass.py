@@ -217,7 +217,7 @@ class _Pass:
         rate, sums = self.loss.rate_fn(tokens, anchor, chunk.stats)
         movement = dataclasses.replace(movement, rate=rate)
     movement = self._metered(context, tokens, movement, sums, anchor, chunk)
-    centre = self._centre(context, movement, sums, anchor, chunk, both)
+    centre = self._centre(context, tokens, movement, sums, anchor, chunk, both)
     found = PartialStats(
       log_probs=chunk.stats.log_probs,
       movement=movement,
@@ -309,6 +309,7 @@ class _Pass:
   def _centre(
     self,
     context: Any,
+    tokens: Array,
     movement: Movement,
     sums: tuple[Array, ...],
     anchor: TokenStats,
@@ -321,6 +322,7 @@ class _Pass:
     return two_policies.centre(
       self.shard,
       self.loss.candidate_weights(context, movement, sums),
+      tokens,
       anchor,
       chunk,
       both if self.loss.centering == 'exact' else None,

@@ -23,12 +23,15 @@ import jax
 import jax.numpy as jnp
 
 from dppo_jax.base import Array, TokenStats
+from dppo_jax.ops.ratios import ratio
 
 # Least mass outside H; the authors' constant.
 _LEAST_TAIL = 1e-6
 
-# (log pi, log mu) of candidates [..., n] to their weights [..., n].
-WeightFn = Callable[[Array, Array], Array]
+# (log pi, log mu, pi / mu) of candidates [..., n] to their weights [..., n].
+# The ratio is an argument of its own: it is known better, or for less, than
+# from the logarithms.
+WeightFn = Callable[[Array, Array, Array], Array]
 
 
 def centre(
@@ -60,7 +63,7 @@ def exact_coefficients(
 ) -> Array:
   """c_v = mu_v w_v of all tokens of the vocabulary, no gradient: [..., V]."""
   log_pi, log_mu = jax.lax.stop_gradient((log_pi, log_mu))
-  return jnp.exp(log_mu) * weight_fn(log_pi, log_mu)
+  return jnp.exp(log_mu) * weight_fn(log_pi, log_mu, ratio(log_pi, log_mu))
 
 
 def top_k_coefficients(
@@ -75,8 +78,8 @@ def top_k_coefficients(
     log_mu: f32 [..., K], normalized over the whole vocabulary.
 
   >>> log_mu = jnp.log(jnp.array([[0.5, 0.3]]))
-  >>> def truncated(log_pi, log_mu):
-  ...   return jnp.minimum(jnp.exp(log_pi - log_mu), 2.0)
+  >>> def truncated(log_pi, log_mu, ratios):
+  ...   return jnp.minimum(ratios, 2.0)
   >>> same = top_k_coefficients(truncated, log_mu, log_mu)  # pi = mu
   >>> abs(same).max() < 1e-6
   Array(True, dtype=bool)
@@ -85,9 +88,8 @@ def top_k_coefficients(
   mu, pi = jnp.exp(log_mu), jnp.exp(log_pi)
   mu_tail = jnp.maximum(1.0 - jnp.sum(mu, -1, keepdims=True), _LEAST_TAIL)
   pi_tail = jnp.maximum(1.0 - jnp.sum(pi, -1, keepdims=True), _LEAST_TAIL)
-  weights = weight_fn(
-    jnp.concatenate([log_pi, jnp.log(pi_tail)], axis=-1),
-    jnp.concatenate([log_mu, jnp.log(mu_tail)], axis=-1),
-  )
+  log_pi = jnp.concatenate([log_pi, jnp.log(pi_tail)], axis=-1)
+  log_mu = jnp.concatenate([log_mu, jnp.log(mu_tail)], axis=-1)
+  weights = weight_fn(log_pi, log_mu, ratio(log_pi, log_mu))
   alpha = mu_tail / pi_tail * weights[..., -1:]
   return mu * weights[..., :-1] - alpha * pi

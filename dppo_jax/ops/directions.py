@@ -17,6 +17,11 @@ from dppo_jax.thresholds import Thresholds
 APPLIES_TO = ('direction', 'advantage_sign', 'alpha_low', 'alpha_high')
 
 
+def by_sign(signals: Signals, low: float, high: float) -> Array:
+  """`high` for tokens with A > 0, `low` for the others; f32 [B, T]."""
+  return jnp.where(signals.advantages > 0, high, low)
+
+
 def moves_away(signals: Signals) -> Array:
   """Whether the update pushes pi further from the anchor; bool [B, T]."""
   moved = signals.log_probs - signals.anchor_log_probs

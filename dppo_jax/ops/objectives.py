@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dppo_jax.base import Array, LossFormFn
-from dppo_jax.ops.trust_regions import ratio
+from dppo_jax.ops.ratios import ratio
 
 
 def score_form(

@@ -15,16 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from dppo_jax.base import Array, KeepFn, Signals
-from dppo_jax.ops import cppo
-from dppo_jax.ops.directions import APPLIES_TO, applies_to
+from dppo_jax.ops import cppo, soft_rules
+from dppo_jax.ops.directions import APPLIES_TO, applies_to, by_sign
 from dppo_jax.ops.masking import row_max, row_mean
+from dppo_jax.ops.ratios import ratio, sequence_ratio
 from dppo_jax.thresholds import Thresholds
-
-# e**80 is finite in f32; beyond it a ratio says nothing more.
-MAX_LOG_RATIO = 80.0
-
-# SPO's gradient grows with r^2, which f32 cannot hold for every finite r.
-_LARGEST_PULL = 1e30
 
 # ESTR: nats; keeps the quotient finite where the anchor is certain.
 _LEAST_ENTROPY = 1e-6
@@ -46,35 +41,8 @@ def open_thresholds() -> Thresholds:
   return Thresholds(**opened)
 
 
-def ratio(log_probs: Array, anchor_log_probs: Array) -> Array:
-  """r = pi / anchor, from log-probs; finite whatever they are."""
-  log_ratio = log_probs - anchor_log_probs
-  return jnp.exp(jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
-
-
-def sequence_ratio(
-  log_probs: Array, anchor_log_probs: Array, mask: Array
-) -> Array:
-  """Length-normalized ratio of whole completions (GSPO, arXiv:2507.18071).
-
-  s = exp( 1/T sum_t log(pi_t / anchor_t) ), the same for every token.
-
-  Args:
-    log_probs: f32 [B, T].
-    anchor_log_probs: f32 [B, T].
-    mask: bool [B, T].
-
-  Returns:
-    f32 [B, T].
-  """
-  log_ratio = row_mean(log_probs - anchor_log_probs, mask)
-  s = jnp.exp(jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
-  return jnp.broadcast_to(s[:, None], mask.shape)
-
-
 def _delta(signals: Signals, bounds: Thresholds) -> Array:
-  """The bound that goes with the sign of each advantage."""
-  return jnp.where(signals.advantages > 0, bounds.delta_high, bounds.delta_low)
+  return by_sign(signals, bounds.delta_low, bounds.delta_high)
 
 
 def _outside(r: Array, bounds: Thresholds) -> Array:
@@ -173,42 +141,6 @@ def keep_by_sequence_ratio(signals: Signals, bounds: Thresholds) -> Array:
   too_high = (signals.advantages > 0) & (s > 1.0 + bounds.clip_high)
   too_low = (signals.advantages < 0) & (s < 1.0 - bounds.clip_low)
   return 1.0 - (too_high | too_low)
-
-
-def weigh_by_sigmoid(signals: Signals, bounds: Thresholds) -> Array:
-  """SAPO (arXiv:2511.20347): f(r) = 4 / tau sigmoid(tau (r - 1)).
-
-  The gradient of f(r) A is M r A grad log pi with M = f'(r) = 4 p (1 - p),
-  p = sigmoid(tau (r - 1)): 1 at r = 1 and falling to both sides.
-  """
-  tau = jnp.where(signals.advantages > 0, bounds.tau_high, bounds.tau_low)
-  r = ratio(signals.log_probs, signals.anchor_log_probs)
-  p = jax.nn.sigmoid(tau * (r - 1.0))
-  return 4.0 * p * (1.0 - p)
-
-
-def push_back_by_mass(signals: Signals, bounds: Thresholds) -> Array:
-  """DRPO (arXiv:2606.09821): M = 1 - sign(A (r - 1)) |pi - mu| / delta.
-
-  The gradient of  -A r + |A| mu (r - 1)^2 / (2 delta). M falls as a token
-  moves away and turns negative, a pull back to the anchor, where it has moved
-  by more than delta; toward the anchor it exceeds 1. Their code and recipe
-  have delta 12.5, which leaves M near 1, their analysis that of DPPO.
-  """
-  moved = jnp.exp(signals.log_probs) - jnp.exp(signals.anchor_log_probs)
-  return 1.0 - jnp.sign(signals.advantages) * moved / _delta(signals, bounds)
-
-
-def push_back_by_ratio(signals: Signals, bounds: Thresholds) -> Array:
-  """SPO: M = 1 - sign(A) (r - 1) / soft_clip.
-
-  The gradient of  -A r + |A| (r - 1)^2 / (2 soft_clip): DRPO with a bound on
-  the ratio in place of the mass. Numerics: r M is kept below 1e30.
-  """
-  r = ratio(signals.log_probs, signals.anchor_log_probs)
-  keep = 1.0 - jnp.sign(signals.advantages) * (r - 1.0) / bounds.soft_clip
-  largest = _LARGEST_PULL / jnp.maximum(r, 1.0)
-  return jnp.clip(keep, -largest, largest)
 
 
 def keep_by_entropy(signals: Signals, bounds: Thresholds) -> Array:
@@ -331,10 +263,14 @@ TRUST_REGIONS: Mapping[str, TrustRegion] = {
     keep_by_sequence_ratio, _CLIPS, 'sequence', False, gated=False
   ),
   'sapo': TrustRegion(
-    weigh_by_sigmoid, ('tau_low', 'tau_high'), 'token', False, gated=False
+    soft_rules.weigh_by_sigmoid,
+    ('tau_low', 'tau_high'),
+    'token',
+    False,
+    gated=False,
   ),
   'drpo': TrustRegion(
-    push_back_by_mass,
+    soft_rules.push_back_by_mass,
     _DELTAS,
     'token',
     False,
@@ -343,9 +279,17 @@ TRUST_REGIONS: Mapping[str, TrustRegion] = {
     signed=True,
   ),
   'spo': TrustRegion(
-    push_back_by_ratio,
+    soft_rules.push_back_by_ratio,
     ('soft_clip',),
     'token',
+    False,
+    gated=False,
+    signed=True,
+  ),
+  'vespo': TrustRegion(
+    soft_rules.weigh_by_sequence,
+    ('power_low', 'power_high', 'decay_low', 'decay_high'),
+    'sequence',
     False,
     gated=False,
     signed=True,

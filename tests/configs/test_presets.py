@@ -152,6 +152,12 @@ _PAPERS = {
   'drpo': ('drpo', 'rollout', _INF, {'delta': 0.15}),
   'drpo_code': ('drpo', 'rollout', _INF, {'delta': 12.5}),
   'spo': ('spo', 'rollout', _INF, {'soft_clip': 0.2}),
+  'vespo': (
+    'vespo',
+    'rollout',
+    _INF,
+    {'power_low': 3.0, 'power_high': 2.0, 'decay_low': 2.0, 'decay_high': 3.0},
+  ),
   'ipo': ('divergence', 'rollout', _INF, {'delta': 0.1, 'direction': 'any'}),
   'icepop': (
     'ratio_clip',
@@ -228,7 +234,7 @@ def test_preset_is_its_papers(preset):
   assert loss.ratio_floor == 0.0
   assert loss.loss_form == 'score'
   weighed = {'gspo': 'sequence', 'minpro': 'least_prefix'}
-  weighed['centered_pg'] = 'none'
+  weighed |= {'centered_pg': 'none', 'vespo': 'none'}
   centering = (loss.centering, loss.centering_mask)
   assert centering == _CENTERED.get(preset, ('off', 'token'))
   assert loss.importance == weighed.get(preset, 'token')

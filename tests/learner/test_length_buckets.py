@@ -134,7 +134,9 @@ def _step(mesh, buckets, num_microbatches, rule, order=None):
   )
   if order is not None:
     batch = jax.tree.map(lambda leaf: leaf[order], batch)
-  shardings = state_lib.state_shardings(policy, optimizer, mesh)
+  shardings = state_lib.shardings_of(
+    state_lib.abstract_state(policy, optimizer, mesh)
+  )
   step = step_lib.compile_train_step(learner, shardings, recorded=True)
   return step(jax.device_put(state, shardings), batch), batch
 

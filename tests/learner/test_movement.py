@@ -15,6 +15,7 @@ from dppo_jax.learner import movement
 from dppo_jax.learner.loss_config import Context
 from dppo_jax.ops import trust_regions
 from dppo_jax.ops.log_probs import token_stats
+from dppo_jax.ops.ratios import ratio
 from tests.support import factories
 from tests.support.examples import examples
 
@@ -202,7 +203,8 @@ def test_a_candidate_is_decided_as_if_it_had_been_sampled(
   context = _context(tokens.shape, advantage)
   moved, sums = movement.measure(config, jnp.asarray(tokens), anchor, current)
   weigh = movement.candidate_weights(config, context, moved, sums)
-  got = np.asarray(weigh(current.top_log_probs, anchor.top_log_probs))
+  log_pi, log_mu = current.top_log_probs, anchor.top_log_probs
+  got = np.asarray(weigh(log_pi, log_mu, ratio(log_pi, log_mu)))
   assert got.shape == (*tokens.shape, 4)
   kept = []
   for k in range(4):
@@ -233,10 +235,12 @@ def test_without_masks_a_candidate_has_its_importance_weight():
     jnp.log(jnp.array([[0.5, 0.1]])),
     jnp.log(jnp.array([[0.1, 0.2]])),
   )
-  np.testing.assert_array_equal(weigh(log_pi, log_mu), 1.0)
+  ratios = ratio(log_pi, log_mu)
+  np.testing.assert_array_equal(weigh(log_pi, log_mu, ratios), 1.0)
   capped = dataclasses.replace(config, importance='token', ratio_cap=3.0)
   weigh = movement.candidate_weights(capped, context, zero, ())
-  np.testing.assert_allclose(weigh(log_pi, log_mu), [[3.0, 0.5]], rtol=1e-6)
+  got = weigh(log_pi, log_mu, ratios)
+  np.testing.assert_allclose(got, [[3.0, 0.5]], rtol=1e-6)
 
 
 def test_a_measure_needs_no_rate_unless_it_is_read():

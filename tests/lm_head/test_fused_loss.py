@@ -173,6 +173,7 @@ def test_every_divergence_is_that_of_the_whole_logits(case, divergence):
     dict(entropy_coefficient=0.05),
     dict(entropy_coefficient=0.05, rule='cppo_dynamic'),
     dict(importance='sequence', rule='gspo'),
+    dict(importance='none', rule='vespo'),
     dict(importance='least_prefix', rule='none'),
     dict(kl_coefficient=0.3, rule='cppo'),
     dict(kl_coefficient=0.3, kl_estimator='k1', loss_form='surrogate'),
@@ -224,6 +225,7 @@ _SUCCESSORS = [
   ),
   dict(centering='exact', ratio_cap=1.05, rule='trm_mean'),
   dict(centering='exact', divergence='binary_kl', kl_coefficient=0.3),
+  dict(centering='topk', importance='none', rule='vespo'),
 ]
 
 
@@ -233,7 +235,7 @@ def test_centering_and_rates_are_those_of_the_whole_logits(case, overrides):
   _assert_same(config, case, _one_pass(config)(*case))
 
 
-@pytest.mark.parametrize('overrides', _SUCCESSORS[-4:], ids=str)
+@pytest.mark.parametrize('overrides', _SUCCESSORS[-5:], ids=str)
 def test_eight_devices_center_the_same(case, overrides):
   config = _loss_config(**overrides)
   mesh = parallel.make_mesh(1, 2, 4)

@@ -42,12 +42,19 @@ def test_gradients_of_the_logits_sum_to_zero(entropy_slope, dtype, centering):
     of_ids = centering == 'topk'
     c = rng.uniform(0, 1, (64, 5 if of_ids else 512)).astype(np.float32)
     c /= c.sum(1, keepdims=True)
-    total = jnp.asarray(c.sum(1))
-    centre = Centre(total, jnp.asarray(c), total, ids if of_ids else None)
     if of_ids:
       np.put_along_axis(dense, ids, c, 1)
     else:
       dense[:] = c
+    is_token = (ids if of_ids else np.arange(512)) == tokens[:, None]
+    own, others = (np.where(b, c, 0.0) for b in (is_token, ~is_token))
+    centre = Centre(
+      jnp.zeros(64),
+      jnp.asarray(own.sum(1)),
+      jnp.asarray(others.sum(1)),
+      jnp.asarray(others),
+      ids if of_ids else None,
+    )
   slopes = Slopes(slope, h, None if centre is None else jnp.asarray(pull))
   parts = logit_gradient(
     shard, chunk, jnp.asarray(tokens), slopes, centre, 1.0, dtype
@@ -75,3 +82,23 @@ def test_gradients_of_the_logits_sum_to_zero(entropy_slope, dtype, centering):
   np.testing.assert_allclose(
     got / size, expected / size, atol=2e-6 + 0.5 * float(jnp.finfo(dtype).eps)
   )
+
+
+def test_a_slope_that_cancels_leaves_the_candidates_their_pull():
+  """a + e sum c = 0: only the K columns and the token have a gradient."""
+  head = jnp.asarray(np.random.default_rng(0).normal(size=(16, 4)), jnp.float32)
+  tokens, ids = jnp.array([3, 3]), jnp.array([[5, 7], [5, 7]])
+  shard = Shard.of(factories.vocabulary_axes(), 16, 16)
+  chunk = vocabulary_shard.chunk_stats(
+    shard, head, jnp.ones((2, 4)), tokens, ids, 1.0, with_entropy=False
+  )
+  c = jnp.array([[0.5, 0.25], [0.0, 0.0]])
+  centre = Centre(jnp.zeros(2), jnp.zeros(2), jnp.sum(c, 1), c, ids)
+  slopes = Slopes(jnp.array([-0.75, 0.0]), None, jnp.ones(2))
+  parts = logit_gradient(shard, chunk, tokens, slopes, centre, 1.0, jnp.float32)
+  got = np.asarray(parts.columns * parts.scale[:, None])
+  want = np.zeros((2, 16))
+  want[0, [5, 7]] = 0.5, 0.25
+  np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-25)
+  np.testing.assert_array_equal(got[1], 0.0)
+  np.testing.assert_allclose(parts.own, [-0.75, 0.0], rtol=1e-6)

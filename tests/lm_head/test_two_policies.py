@@ -91,30 +91,69 @@ def test_the_rate_is_summed_beside_the_divergence(name):
   assert nothing == ()
 
 
-def _ratio(log_pi, log_mu):
-  return jnp.minimum(jnp.exp(log_pi - log_mu), 1.2)
+def _ratio(log_pi, log_mu, ratios):
+  np.testing.assert_allclose(ratios, jnp.exp(log_pi - log_mu), rtol=1e-5)
+  return jnp.minimum(ratios, 1.2)
+
+
+def _assert_centre(got, c, log_pi, is_token):
+  np.testing.assert_allclose(got.coefficients, c * (1 - is_token), atol=1e-6)
+  np.testing.assert_allclose(got.value, (c * log_pi).sum(1), atol=1e-5)
+  np.testing.assert_allclose(got.own, (c * is_token).sum(1), atol=1e-6)
+  rest = (c * (1 - is_token)).sum(1)
+  np.testing.assert_allclose(got.others, rest, atol=1e-6)
 
 
 def test_an_exact_centre_is_a_sum_over_the_vocabulary():
-  shard, chunk, both, anchor, log_pi, log_mu, *_ = _case()
-  got = two_policies.centre(shard, _ratio, anchor, chunk, both)
+  shard, chunk, both, anchor, log_pi, log_mu, tokens, _ = _case()
+  got = two_policies.centre(
+    shard, _ratio, jnp.asarray(tokens), anchor, chunk, both
+  )
   c = np.exp(log_mu) * np.minimum(np.exp(log_pi - log_mu), 1.2)
-  np.testing.assert_allclose(got.coefficients, c, atol=1e-6)
-  np.testing.assert_allclose(got.value, (c * log_pi).sum(1), atol=1e-5)
-  np.testing.assert_allclose(got.total, c.sum(1), atol=1e-6)
+  _assert_centre(got, c, log_pi, np.eye(_SIZE)[tokens])
   assert got.ids is None
 
 
 def test_a_top_k_centre_is_a_sum_over_the_recorded():
-  shard, chunk, _, anchor, log_pi, log_mu, _, ids = _case()
-  got = two_policies.centre(shard, _ratio, anchor, chunk, None)
+  shard, chunk, _, anchor, log_pi, log_mu, tokens, ids = _case()
+  got = two_policies.centre(
+    shard, _ratio, jnp.asarray(tokens), anchor, chunk, None
+  )
   pi, mu = (np.take_along_axis(np.exp(x), ids, 1) for x in (log_pi, log_mu))
   tails = 1 - mu.sum(1), 1 - pi.sum(1)
   alpha = tails[0] / tails[1] * np.minimum(tails[1] / tails[0], 1.2)
   c = mu * np.minimum(pi / mu, 1.2) - alpha[:, None] * pi
-  np.testing.assert_allclose(got.coefficients, c, atol=1e-6)
-  np.testing.assert_allclose(got.value, (c * np.log(pi)).sum(1), atol=1e-5)
+  is_token = ids == tokens[:, None]
+  assert is_token.any()
+  _assert_centre(got, c, np.log(pi), is_token)
   np.testing.assert_array_equal(got.ids, ids)
   bare = anchor.replace(top_log_probs=None)
   with pytest.raises(ValueError, match='top-K log-probs are needed'):
-    two_policies.centre(shard, _ratio, bare, chunk, None)
+    two_policies.centre(shard, _ratio, jnp.asarray(tokens), bare, chunk, None)
+
+
+def test_an_exact_centre_of_vanishing_probabilities_is_finite():
+  """Tokens that either policy, or both, holds no f32 probability of."""
+  other = jnp.array([[0.0], [1.0], [-300.0], [0.0], [-300.0]])
+  head = jnp.array([[0.0], [1.0], [0.0], [-300.0], [-300.0]])
+  x, tokens = jnp.ones((1, 1)), jnp.array([1])
+  shard = Shard.of(factories.vocabulary_axes(), 5, 5)
+  chunk = vocabulary_shard.chunk_stats(
+    shard, head, x, tokens, None, 1.0, with_entropy=False
+  )
+  anchor = TokenStats(log_probs=jnp.zeros(1), hidden=x)
+  both = two_policies.distributions(shard, other, anchor, 1.0, chunk, tokens)
+  for weight_fn in (
+    lambda log_pi, log_mu, ratios: ratios,
+    lambda log_pi, log_mu, ratios: jnp.ones_like(ratios),
+  ):
+    got = two_policies.centre(shard, weight_fn, tokens, anchor, chunk, both)
+    for leaf in (got.value, got.own, got.others, got.coefficients):
+      assert np.isfinite(leaf).all()
+    np.testing.assert_array_equal(got.coefficients[0, [1, 2, 4]], 0.0)
+  # c = mu at last, whose log pi is -300 and is taken for -87.
+  mu = np.exp([0.0, 1.0, -300.0, 0.0]) / (2 + np.e)
+  np.testing.assert_allclose(got.coefficients[0, [0, 3]], mu[[0, 3]], rtol=1e-6)
+  assert float(got.value[0]) == pytest.approx(
+    mu @ [-np.log(2 + np.e), 1 - np.log(2 + np.e), 0.0, -88], rel=0.02
+  )

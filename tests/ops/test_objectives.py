@@ -16,12 +16,11 @@ from dppo_jax.ops import objectives
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.masking import aggregation_weights
 from dppo_jax.ops.objectives import FORMS, KL_ESTIMATORS, importance_weight
+from dppo_jax.ops.ratios import ratio, sequence_ratio
 from dppo_jax.ops.trust_regions import (
   TRUST_REGIONS,
   Signals,
   keep_weights,
-  ratio,
-  sequence_ratio,
 )
 from tests.support import factories
 from tests.support.examples import examples

@@ -128,6 +128,10 @@ def bounds(**overrides) -> Thresholds:
     tau_low=1.05,
     tau_high=1.0,
     soft_clip=0.2,
+    power_low=3.0,
+    power_high=2.0,
+    decay_low=2.0,
+    decay_high=3.0,
     tau_entropy=0.1,
   )
   return dataclasses.replace(open_thresholds(), **{**fields, **overrides})

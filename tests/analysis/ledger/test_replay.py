@@ -43,6 +43,7 @@ _RULES = {
   'sapo': dict(rule='sapo'),
   'drpo': dict(rule='drpo'),
   'spo': dict(rule='spo', soft_clip=0.3),
+  'vespo': dict(rule='vespo'),
   'estr': dict(rule='estr', tau_entropy=1e-3),
   'predictive': dict(divergence='topk_kl', direction='predictive', **_TIGHT),
 }
