@@ -24,6 +24,14 @@ def test_a_microbatch_holds_so_many_tokens_or_one_row(columns, expected):
   assert _resolve(sampling__max_completion_length=columns) == expected
 
 
+def test_rows_ordered_by_length_are_cut_into_twice_as_many():
+  assert _resolve(sampling__max_completion_length=506) == 1
+  found = _resolve(
+    sampling__max_completion_length=506, learner__length_buckets=2
+  )
+  assert found == 2
+
+
 def test_each_device_has_so_many_tokens():
   assert _resolve(num_devices=8) == 2
   assert _resolve(num_devices=8, mesh__tensor=2) == 4
