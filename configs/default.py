@@ -196,7 +196,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
 
   config.learner = dict(
     num_minibatches=4,  # Optimizer updates per rollout batch.
-    num_microbatches=1,  # Gradient-accumulation steps per update.
+    num_microbatches=0,  # Gradient-accumulation steps; 0: of 8,192 tokens each.
     length_buckets=1,  # Completion widths compiled; each part takes the least.
     share_prompt_prefix=True,  # Forward a prompt once for its G completions.
     router_replay=False,  # Train with the sampler's expert choices (R3).

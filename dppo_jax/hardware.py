@@ -40,6 +40,11 @@ DEVICES: Mapping[str, Device] = {
   'NVIDIA H200': Device(989e12, 4.8e12, 141e9, 'NVIDIA, H200 SXM'),
   'NVIDIA B200': Device(2250e12, 8.0e12, 180e9, 'NVIDIA, HGX B200'),
 }
+# FLOP of the matrix units in one cycle: TPU compilers estimate in cycles.
+FLOP_PER_CYCLE: Mapping[str, int] = {
+  'TPU v5 lite': 2**17,
+  'TPU v5': 2**18,
+}
 # What a device sends to others of its slice or its node, bytes/s over all links
 # in one direction; data sheets of DEVICES, which often state both directions.
 LINKS: Mapping[str, float] = {
@@ -81,6 +86,18 @@ def find_link(kind: str) -> float | None:
   """
   name = _row_of(kind)
   return LINKS[name] if name else None
+
+
+def clock(kind: str) -> float | None:
+  """Cycles/s of a `jax.Device.device_kind` at its peak, or None.
+
+  >>> round(clock('TPU v5 lite') / 1e9, 2), round(clock('TPU v5') / 1e9, 2)
+  (1.5, 1.75)
+  """
+  name = _row_of(kind)
+  if name not in FLOP_PER_CYCLE:
+    return None
+  return DEVICES[name].peak / FLOP_PER_CYCLE[name]
 
 
 def _row_of(kind: str) -> str:

@@ -29,6 +29,8 @@ def pairs_at_equal_mask(
 ) -> list[Pair]:
   """Pairs of two families, one per seed, interpolated as in `at_equal_mask`.
 
+  A family of one variant is a point, at which the other family is read.
+
   Args:
     points: with columns variant, seed and masked.
     column: of numbers.
@@ -40,7 +42,11 @@ def pairs_at_equal_mask(
     curves = [
       _against_mask(points, column, variants, seed) for variants in (one, other)
     ]
-    if min(map(len, curves)) < 2:
+    known = [
+      len(curve) >= min(2, len(variants))
+      for curve, variants in zip(curves, (one, other), strict=True)
+    ]
+    if not all(known) or max(map(len, curves)) < 2:
       continue
     begin = max(curve[0, 0] for curve in curves)
     end = min(curve[-1, 0] for curve in curves)

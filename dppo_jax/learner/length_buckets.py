@@ -25,6 +25,8 @@ class LengthBuckets:
 
   Attributes:
     count: of widths, evenly spaced up to R; 1 runs every part at R.
+    multiple: of columns that widths are rounded up to; divides R. So many
+      devices split the columns of a row.
     prompt_length: P.
     group_size: G, rows of a prompt, which adjoin.
     shared_rows: rows whose prompt is run once, and which stay together; divides
@@ -34,6 +36,7 @@ class LengthBuckets:
   """
 
   count: int
+  multiple: int
   prompt_length: int
   group_size: int
   shared_rows: int
@@ -45,10 +48,9 @@ class LengthBuckets:
     Args:
       num_columns: R.
     """
-    count = self.count
-    return tuple(
-      sorted({-(-num_columns * i // count) for i in range(1, count + 1)})
-    )
+    count, multiple = self.count, self.multiple
+    evenly = (-(-num_columns * i // count) for i in range(1, count + 1))
+    return tuple(sorted({-(-width // multiple) * multiple for width in evenly}))
 
   def lengths(self, token_mask: Array) -> Array:
     """Completion columns up to the last token of each row: i32 [B].

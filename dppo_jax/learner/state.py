@@ -11,13 +11,24 @@ from dppo_jax.base import Array, Params, Stream, TrainState, stream_key
 from dppo_jax.models.policy import Policy
 
 
-def state_shardings(
+def abstract_state(
   policy: Policy, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-  """Where each array of the state lives: a TrainState of NamedSharding."""
+  """Shapes, dtypes and shardings of the state; allocates nothing."""
   key = jax.random.PRNGKey(0)
   boxed = jax.eval_shape(lambda key: _init(policy, optimizer, key), key)
-  return parallel.tree_shardings(mesh, boxed)
+  return jax.tree.map(
+    lambda leaf, sharding: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=sharding
+    ),
+    nn.unbox(boxed),
+    parallel.tree_shardings(mesh, boxed),
+  )
+
+
+def shardings_of(state: TrainState) -> TrainState:
+  """Where each array lives: a TrainState of NamedSharding."""
+  return jax.tree.map(lambda leaf: leaf.sharding, state)
 
 
 def init_state(
@@ -31,7 +42,7 @@ def init_state(
   Args:
     policy: the model.
     optimizer: what holds the optimizer state.
-    shardings: of `state_shardings`.
+    shardings: of `shardings_of`.
     seed: of the run.
   """
 
@@ -52,7 +63,7 @@ def adopt(
   Args:
     optimizer: what holds the optimizer state.
     params: consumed; placed as in `shardings`.
-    shardings: of `state_shardings`.
+    shardings: of `shardings_of`.
     seed: of the run.
   """
 

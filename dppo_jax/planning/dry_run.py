@@ -31,8 +31,11 @@ class RunPlan:
     mesh: sizes by axis.
     num_steps: train steps.
     num_updates: optimizer updates per step.
+    num_microbatches: gradient-accumulation steps per update.
     num_prompts: N, per step.
     group_size: G, completions per prompt.
+    prompt_length: P, tokens, at most.
+    completion_length: R, tokens, at most.
     sampled_tokens: per step, at most.
     trained_tokens: per step, prompts included, at most.
     memory: bytes per device of the largest arrays, by name.
@@ -44,8 +47,11 @@ class RunPlan:
   mesh: dict[str, int]
   num_steps: int
   num_updates: int
+  num_microbatches: int
   num_prompts: int
   group_size: int
+  prompt_length: int
+  completion_length: int
   sampled_tokens: int
   trained_tokens: int
   memory: dict[str, float]
@@ -170,8 +176,11 @@ def examine(experiment: Experiment, missing: Sequence[str] = ()) -> RunPlan:
     mesh=dict(parts.mesh.shape),
     num_steps=experiment.num_steps,
     num_updates=step.num_minibatches,
+    num_microbatches=step.num_microbatches,
     num_prompts=data.num_prompts,
     group_size=data.group_size,
+    prompt_length=data.max_prompt_length,
+    completion_length=experiment.sampling.max_completion_length,
     sampled_tokens=completions * experiment.sampling.max_completion_length,
     trained_tokens=completions
     * (data.max_prompt_length + experiment.sampling.max_completion_length),
@@ -197,8 +206,11 @@ def describe(made: RunPlan) -> str:
     f'parameters         {made.parameters}',
     f'devices            {count}, mesh {mesh}',
     f'train steps        {made.num_steps:,} of {made.num_updates} updates',
+    f'microbatches       {made.num_microbatches} per update',
     f'completions        {rows:,} per step ({made.num_prompts} prompts ×'
     f' {made.group_size})',
+    f'lengths            completions of {made.completion_length:,} tokens,'
+    f' prompts of {made.prompt_length:,}, at most',
     f'sampled tokens     at most {made.sampled_tokens:,} per step,'
     f' {made.sampled_tokens * made.num_steps:,} in all',
     f'trained tokens     at most {made.trained_tokens:,} per step',

@@ -17,7 +17,6 @@ from dppo_jax.planning import missing_files
 from dppo_jax.runtime.config.experiment import Experiment, replace_keys
 from dppo_jax.runtime.programs import base_weights, compiled
 from dppo_jax.runtime.programs import parts as parts_lib
-from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.rollouts import weight_sync
 
 # Arrays that are there in one phase only.
@@ -100,7 +99,7 @@ def weights(
       dtype = 'bfloat16'
     known = replace_keys(experiment, {'lora.base_dtype': dtype})
     base = base_weights.abstract_base(known, parts.mesh.devices)
-  state = state_lib.abstract_state(parts)
+  state = parts.abstract_state
   synced = weight_sync.compile_weight_sync(
     dataclasses.replace(parts, base=base), experiment
   )

@@ -22,7 +22,6 @@ from dppo_jax.runtime.config.experiment import Experiment, replace_keys
 from dppo_jax.runtime.hub import load_weights
 from dppo_jax.runtime.programs import base_weights, compiled
 from dppo_jax.runtime.programs import parts as parts_lib
-from dppo_jax.runtime.programs import state as programs_state
 
 LOSS_TOLERANCE = 1e-5
 _NUM_STEPS = 2
@@ -211,9 +210,7 @@ def _initial_state(
       parts.policy, parts.optimizer, parts.shardings, experiment.seed
     )
   folder = pathlib.Path(experiment.model.pretrained).expanduser()
-  params = load_weights.load_params(
-    folder, programs_state.abstract_state(parts).params
-  )
+  params = load_weights.load_params(folder, parts.abstract_state.params)
   return state_lib.adopt(
     parts.optimizer, params, parts.shardings, experiment.seed
   )

@@ -24,7 +24,6 @@ from dppo_jax.runtime.ledger.files import LedgerWriter
 from dppo_jax.runtime.milestones import Milestones
 from dppo_jax.runtime.programs import base_weights, inputs, kept_files
 from dppo_jax.runtime.programs import parts as parts_lib
-from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.reporting import header, summary, writers
 from dppo_jax.runtime.reporting.recorder import Recorder, Tracer
 from dppo_jax.runtime.rollouts import reference_check
@@ -246,7 +245,7 @@ def _restore(
   """The latest state that is whole, or None in a new folder."""
   if checkpoints.latest_step() is None:
     return None
-  like = state_lib.abstract_state(parts)
+  like = parts.abstract_state
   saved, stored = checkpoints.restore(
     lambda step: RunState(**vars(like), queue=queue.abstract(like, step))
   )
@@ -274,4 +273,4 @@ def _reference_params(
     if not resumed:
       store.save(0, state, {}, {})
       store.wait()
-    return store.restore(state_lib.abstract_state(parts))[0].params
+    return store.restore(parts.abstract_state)[0].params

@@ -4,21 +4,10 @@ import chex
 import jax.numpy as jnp
 
 from dppo_jax.base import Array
+from dppo_jax.sampling import column_blocks
 
-# Columns per block: one cache line of sums is enough to find the block at
-# V = 152 k, and up to two blocks one level is cheaper.
-BLOCK = 128
 # Scales a sum to the next smaller float, so that a target is always below it.
 JUST_BELOW_ONE = 1.0 - 2.0**-23
-
-
-def in_blocks(values: Array, fill: float) -> Array:
-  """Blocks of columns: [B, V] -> [B, blocks, columns per block], padded."""
-  rows, size = values.shape
-  if size <= 2 * BLOCK:
-    return values[:, None]
-  padded = jnp.pad(values, ((0, 0), (0, -size % BLOCK)), constant_values=fill)
-  return padded.reshape(rows, -1, BLOCK)
 
 
 def draw(
@@ -31,8 +20,8 @@ def draw(
   It needs no random numbers of size [B, V].
 
   Args:
-    blocks: f32 [B, blocks, columns]; the mass of a column is
-      exp(block - shift).
+    blocks: f32 [B / g, blocks, g, columns], of `column_blocks.split`; the mass
+      of a column is exp(block - shift).
     shift: f32 [B].
     sums: f32 [B, blocks], masses of the blocks.
     target: f32 [B] in [0, total mass).
@@ -41,17 +30,17 @@ def draw(
     i32 [B], the column; and f32 [B], the value of `blocks` there.
 
   >>> log_probs = jnp.log(jnp.array([[0.2, 0.8], [0.2, 0.8]]))
-  >>> blocks, sums = log_probs[:, None], jnp.ones((2, 1))
+  >>> blocks, sums = log_probs[:, None, None], jnp.ones((2, 1))
   >>> column, _ = draw(blocks, jnp.zeros(2), sums, jnp.array([0.1, 0.3]))
   >>> column.tolist()
   [0, 1]
   """
-  chex.assert_rank([blocks, sums, target], [3, 2, 1])
+  chex.assert_rank([blocks, sums, target], [4, 2, 1])
   block, rest = first_above(sums, target)
-  chosen = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+  chosen = column_blocks.take(blocks, block[:, None])[:, 0]
   offset, _ = first_above(jnp.exp(chosen - shift[:, None]), rest)
   found = jnp.take_along_axis(chosen, offset[:, None], axis=1)[:, 0]
-  return block * blocks.shape[2] + offset, found
+  return block * blocks.shape[3] + offset, found
 
 
 def first_above(masses: Array, target: Array) -> tuple[Array, Array]:

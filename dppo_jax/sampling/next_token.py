@@ -1,9 +1,9 @@
 """Token sampling from the logits of a decode step, and its stats.
 
-One pass over the vocabulary gives block maxima and block sums; the rest works
-on those. Sampling is vocabulary-sharded: each device reads its own columns, and
-only the maximum, one sum per device, each device's K candidates and the sampled
-token are communicated.
+Two passes over the logits give block maxima and block sums; the rest works on
+those, and reads K blocks. Sampling is vocabulary-sharded: each device reads its
+own columns, and only the maximum, one sum per device, each device's K
+candidates and the sampled token are communicated.
 """
 
 import functools
@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from dppo_jax.base import Array, TokenStats
+from dppo_jax.models import cpu_bfloat16
 from dppo_jax.ops.log_probs import LOWEST_LOG_PROB
 from dppo_jax.parallel import VocabularyAxes
-from dppo_jax.sampling import inverse_cdf
+from dppo_jax.sampling import column_blocks, inverse_cdf
 from dppo_jax.sampling.support import OUTSIDE, Support
 from dppo_jax.sampling.top_k import top_k_of_blocks
 
@@ -86,11 +87,13 @@ def _local(
   """Tokens and stats on one device, from its rows and columns of the logits."""
   if temperature != 1.0:
     logits = logits / temperature
-  blocks = inverse_cdf.in_blocks(logits, -jnp.inf)
-  maxima = jnp.max(blocks, axis=2)
-  largest = axes.reduce_max(jnp.max(maxima, axis=1))
-  sums, weighted = _sums(blocks, largest)
-  shard_sums = axes.gather(jnp.sum(sums, axis=1, keepdims=True))
+  platform = cpu_bfloat16.platform_of(axes.mesh)
+  blocks = column_blocks.split(logits, -jnp.inf, platform)
+  maxima = jnp.max(blocks, axis=3)
+  largest = axes.reduce_max(jnp.max(maxima, axis=1).reshape(-1))
+  sums, weighted = _sums(platform, blocks, largest)
+  shard_sums = axes.gather(jnp.sum(sums, axis=1).reshape(-1, 1))
+  maxima, sums = column_blocks.by_row(maxima), column_blocks.by_row(sums)
   total = jnp.sum(shard_sums, axis=1)
   log_sum = jnp.log(total)
   weighted = axes.reduce_sum(weighted)
@@ -174,42 +177,57 @@ def _from_likeliest(
   )
 
 
-def _sums(blocks: Array, largest: Array) -> tuple[Array, Array]:
-  """Sums of e per block [B, blocks], and of e log e [B]; e = exp(z - largest).
+def _sums(platform: str, blocks: Array, largest: Array) -> tuple[Array, Array]:
+  """Sums of e and of e log e; e = exp(z - largest).
 
-  On a CPU, which would materialize all e since they are used twice, a few
-  blocks at a time, which fit into its cache.
+  On a CPU a few blocks at a time, which fit into its cache.
+
+  Args:
+    platform: of the devices.
+    blocks: f32 [B / g, blocks, g, columns].
+    largest: f32 [B].
+
+  Returns:
+    Of each block f32 [B / g, blocks, g], and of each row f32 [B].
   """
-  if blocks.shape[1] < _PART:
-    return _sums_at_once(blocks, largest)
-  return jax.lax.platform_dependent(
-    blocks, largest, cpu=_sums_by_parts, default=_sums_at_once
-  )
+  largest = column_blocks.beside(largest, blocks)
+  if platform == 'cpu' and blocks.shape[1] >= _PART:
+    sums, weighted = _sums_by_parts(platform, blocks, largest)
+  else:
+    sums, weighted = _sums_at_once(platform, blocks, largest)
+  return sums, weighted.reshape(-1)
 
 
-def _sums_at_once(blocks: Array, largest: Array) -> tuple[Array, Array]:
+def _sums_at_once(
+  platform: str, blocks: Array, largest: Array
+) -> tuple[Array, Array]:
   # 0 log 0 is 0: a filtered token adds nothing.
-  below = jnp.maximum(blocks - largest[:, None, None], LOWEST_LOG_PROB)
-  masses = jax.lax.optimization_barrier(jnp.exp(below))
-  return jnp.sum(masses, axis=2), jnp.sum(masses * below, axis=(1, 2))
+  below = jnp.maximum(blocks - largest, LOWEST_LOG_PROB)
+  masses = jnp.exp(below)
+  if platform == 'cpu':  # They are used twice, and would be computed twice.
+    masses = jax.lax.optimization_barrier(masses)
+  return jnp.sum(masses, axis=3), jnp.sum(masses * below, axis=(1, 3))
 
 
-def _sums_by_parts(blocks: Array, largest: Array) -> tuple[Array, Array]:
-  rows, num_blocks, _ = blocks.shape
+def _sums_by_parts(
+  platform: str, blocks: Array, largest: Array
+) -> tuple[Array, Array]:
+  rows, num_blocks, together, _ = blocks.shape
   whole = num_blocks // _PART
 
   def add(part: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
     begin = part * _PART
     some = jax.lax.dynamic_slice_in_dim(blocks, begin, _PART, axis=1)
-    masses, weighted = _sums_at_once(some, largest)
+    masses, weighted = _sums_at_once(platform, some, largest)
     put = jax.lax.dynamic_update_slice_in_dim(carry[0], masses, begin, axis=1)
     return put, carry[1] + weighted
 
-  zero = jnp.zeros((rows, whole * _PART)), jnp.zeros(rows)
+  zero = jnp.zeros((rows, whole * _PART, together)), jnp.zeros((rows, together))
   sums, weighted = jax.lax.fori_loop(0, whole, add, zero)
   if num_blocks == whole * _PART:
     return sums, weighted
-  masses, more = _sums_at_once(blocks[:, whole * _PART :], largest)
+  rest = blocks[:, whole * _PART :]
+  masses, more = _sums_at_once(platform, rest, largest)
   return jnp.concatenate([sums, masses], axis=1), weighted + more
 
 
@@ -221,7 +239,7 @@ def _largest(
   k: int,
 ) -> tuple[Array, Array]:
   """The K largest of all columns, and their ids; only candidates are sent."""
-  here = min(k, blocks.shape[1] * blocks.shape[2])
+  here = min(k, blocks.shape[1] * blocks.shape[3])
   values, columns = top_k_of_blocks(blocks, maxima, here)
   values = axes.gather(values)
   ids = axes.gather(columns + first)

@@ -86,7 +86,7 @@ def useful_flop(experiment: Experiment) -> float:
   """
   model = experiment.model
   parts = parts_lib.assemble_model(experiment)
-  params = state_lib.abstract_state(parts).params
+  params = parts.abstract_state.params
   embedding = model.vocab_size * model.d_model
   weights = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
   weights -= embedding * (1 if model.tied_head else 2)

@@ -1,10 +1,11 @@
 """Verdicts compare every method with DPPO-Binary-TV: mean reward over a run.
 
-Paired by task and seed; once at the papers' thresholds and once at equal
-removed weight, between half and twice the thresholds. p is of an exact
-sign-flip test of the mean, corrected by Holm over the methods of a mismatch
-(each side has half of the level), instead of the sign test below: 'reproduced'
-is more by .05, 'opposite' less by .05, 'not reproduced' alike within .05.
+Paired by task and seed; once at the papers' thresholds and once against
+DPPO-Binary-TV at the threshold at which it removes as much weight, read between
+an eighth and twice its own. p is of an exact sign-flip test of the mean,
+corrected by Holm over the methods of a mismatch (each side has half of the
+level), instead of the sign test below: 'reproduced' is more by .05, 'opposite'
+less by .05, 'not reproduced' alike within .05.
 """
 
 from typing import Any

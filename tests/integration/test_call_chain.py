@@ -18,7 +18,6 @@ from dppo_jax.ops import divergences
 from dppo_jax.runtime import loop
 from dppo_jax.runtime.programs import compiled
 from dppo_jax.runtime.programs import parts as parts_lib
-from dppo_jax.runtime.programs import state as state_lib
 from tests.support import runs
 
 _PACKAGE = pathlib.Path(dppo_jax.__file__).parent
@@ -51,7 +50,7 @@ def experiment():
 
 def test_from_the_train_step_to_a_divergence_in_at_most_8_calls(experiment):
   parts = parts_lib.assemble_model(experiment)
-  state = state_lib.abstract_state(parts)
+  state = parts.abstract_state
   data, loss = experiment.data, experiment.loss
   shape = (
     data.num_prompts * data.group_size,

@@ -208,6 +208,19 @@ def test_a_mutation_changes_one_thing_that_counts():
   }
 
 
+@pytest.mark.parametrize(
+  ('known', 'first'),
+  [({}, []), ({'killed': ''}, []), ({'killed': 'a.py::b'}, ['a.py::b'])],
+)
+def test_a_mutation_meets_its_file_then_its_folder(known, first):
+  mutation = {'module': 'dppo_jax/ops/masking.py', **known}
+  assert mutations.tests_of(mutation) == [
+    *first,
+    'tests/ops/test_masking.py',
+    'tests/ops',
+  ]
+
+
 def test_mutations_are_drawn_by_their_seed():
   drawn = mutations.draw(10, seed=3)
   assert drawn == mutations.draw(10, seed=3) != mutations.draw(10, seed=4)

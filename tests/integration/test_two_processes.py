@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from dppo_jax.runtime.hosts import cluster
-from dppo_jax.runtime.programs import state
 from dppo_jax.runtime.storage import metrics_log, workdir
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
 from tests.support import factories, pairs, runs
@@ -133,7 +132,7 @@ def _restored(folder):
   store = Checkpoints(_checkpoints(folder), 1, '', read_only=True)
   parts = runs.parts(runs.config(**_SETTINGS | {'mesh.fsdp': 1}))
   with contextlib.closing(store):
-    return store.restore(state.abstract_state(parts))[0]
+    return store.restore(parts.abstract_state)[0]
 
 
 def test_only_the_first_process_speaks(life):

@@ -32,6 +32,17 @@ def test_widths_rise_to_the_limit(count, expected):
   assert buckets.widths(10) == tuple(expected)
 
 
+@pytest.mark.parametrize(
+  ('num_columns', 'multiple', 'expected'),
+  [(12, 4, (4, 8, 12)), (16, 2, (6, 12, 16)), (8, 8, (8,))],
+)
+def test_widths_are_multiples_for_devices_that_split_columns(
+  num_columns, multiple, expected
+):
+  buckets = factories.length_buckets(count=3, multiple=multiple)
+  assert buckets.widths(num_columns) == expected
+
+
 def _mask(lengths, prompt_length=5, num_columns=8):
   mask = np.arange(num_columns) < np.array(lengths)[:, None]
   return np.pad(mask, ((0, 0), (prompt_length, 0)))
@@ -123,7 +134,9 @@ def _step(mesh, buckets, num_microbatches, rule, order=None):
   )
   if order is not None:
     batch = jax.tree.map(lambda leaf: leaf[order], batch)
-  shardings = state_lib.state_shardings(policy, optimizer, mesh)
+  shardings = state_lib.shardings_of(
+    state_lib.abstract_state(policy, optimizer, mesh)
+  )
   step = step_lib.compile_train_step(learner, shardings, recorded=True)
   return step(jax.device_put(state, shardings), batch), batch
 

@@ -33,7 +33,9 @@ def mesh():
 @pytest.fixture(scope='module')
 def born(policy, optimizer, mesh):
   """State and shardings on eight devices."""
-  shardings = state_lib.state_shardings(policy, optimizer, mesh)
+  shardings = state_lib.shardings_of(
+    state_lib.abstract_state(policy, optimizer, mesh)
+  )
   state = state_lib.init_state(policy, optimizer, shardings, _SEED)
   return state, shardings
 
@@ -86,7 +88,9 @@ def _same(got, expected, rank):
 
 def test_parameters_do_not_depend_on_the_mesh(policy, optimizer, born):
   mesh = factories.one_device_mesh()
-  shardings = state_lib.state_shardings(policy, optimizer, mesh)
+  shardings = state_lib.shardings_of(
+    state_lib.abstract_state(policy, optimizer, mesh)
+  )
   alone = state_lib.init_state(policy, optimizer, shardings, _SEED)
   jax.tree.map(np.testing.assert_array_equal, alone.params, born[0].params)
 

@@ -186,7 +186,9 @@ def _program(mesh, recorded=False):
   optimizer = optimizer_lib.make_optimizer(
     factories.optimizer_config(schedule='linear', final_fraction=0.1)
   )
-  shardings = state_lib.state_shardings(policy, optimizer, mesh)
+  shardings = state_lib.shardings_of(
+    state_lib.abstract_state(policy, optimizer, mesh)
+  )
   params = factories.make_params(config)
   start = TrainState(
     step=np.zeros((), np.int32),

@@ -20,7 +20,9 @@ def test_the_plan_counts_tokens():
     text = dry_run.describe(dry_run.examine(runs.experiment()))
   for line in (
     'train steps        6 of 2 updates',
+    'microbatches       1 per update',
     'completions        32 per step (8 prompts × 4)',
+    'lengths            completions of 7 tokens, prompts of 6, at most',
     'sampled tokens     at most 224 per step, 1,344 in all',
     'trained tokens     at most 416 per step',
     '  parameters       25.4 KiB',

@@ -91,7 +91,9 @@ def test_scores_are_held_by_blocks(platform, kind, held):
   implementation = 'materialised' if platform == 'materialised' else 'auto'
   experiment = runs.experiment(
     runs.config(
-      sampling__max_completion_length=600, model__attention=implementation
+      sampling__max_completion_length=600,
+      model__attention=implementation,
+      learner__num_microbatches=1,
     )
   )
   device = SimpleNamespace(platform=platform, device_kind=kind)

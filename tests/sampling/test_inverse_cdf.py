@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dppo_jax.sampling import inverse_cdf
+from dppo_jax.sampling import column_blocks, inverse_cdf
 
 # One level, one block more than one level takes, a ragged last block, many.
 _SIZES = [20, 256, 257, 1000, 5000]
@@ -13,8 +13,8 @@ _SMALLEST, _LARGEST = 0.0, 1.0 - 2.0**-24
 
 @jax.jit
 def _draw(laws, uniforms):
-  blocks = inverse_cdf.in_blocks(laws, -jnp.inf)
-  sums = jnp.sum(jnp.exp(blocks), axis=2)
+  blocks = column_blocks.split(laws, -jnp.inf, 'cpu')
+  sums = column_blocks.by_row(jnp.sum(jnp.exp(blocks), axis=3))
   target = uniforms * jnp.sum(sums, axis=1)
   shift = jnp.zeros(len(laws))
   tokens, found = inverse_cdf.draw(blocks, shift, sums, target)
@@ -87,8 +87,8 @@ def test_never_draws_what_has_no_mass(size, kind):
     'scattered': rng.random(size) < 0.7,
     'ends': (tokens < size // 3) | (tokens > size // 2),
     'one': tokens != size - 2,
-    'blocks': tokens // inverse_cdf.BLOCK % 2 == 0
-    if size > inverse_cdf.BLOCK
+    'blocks': tokens // column_blocks.BLOCK % 2 == 0
+    if size > column_blocks.BLOCK
     else tokens % 2 == 0,
   }[kind]
   law = np.where(dead, -np.inf, law)

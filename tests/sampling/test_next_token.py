@@ -86,6 +86,20 @@ def test_the_same_tokens_however_the_columns_are_split(size, shape):
       np.testing.assert_allclose(mine, theirs, atol=2e-6)
 
 
+@pytest.mark.parametrize('size', _SIZES)
+def test_the_tiles_of_a_tpu_change_no_token(size, monkeypatch):
+  logits = _logits(size)
+  runs = [[_run(logits, u) for u in (_uniform(0), _uniform(1), None)]]
+  monkeypatch.setattr(next_token.cpu_bfloat16, 'platform_of', lambda _: 'tpu')
+  runs += [[_run(logits, u) for u in (_uniform(0), _uniform(1), None)]]
+  for one, other in zip(*runs, strict=True):
+    np.testing.assert_array_equal(other[0], one[0])
+    np.testing.assert_array_equal(other[1].top_ids, one[1].top_ids)
+    for name in ('log_probs', 'top_log_probs', 'entropy'):
+      mine, theirs = getattr(other[1], name), getattr(one[1], name)
+      np.testing.assert_allclose(mine, theirs, atol=2e-6)
+
+
 @pytest.mark.parametrize('shape', [(1, 1, 1), (1, 1, 8)])
 def test_greedy_takes_the_first_of_the_largest(shape):
   size = 900

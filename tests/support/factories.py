@@ -162,7 +162,12 @@ def optimizer_config(**overrides) -> OptimizerConfig:
 
 def length_buckets(**overrides) -> LengthBuckets:
   fields = dict(
-    count=1, prompt_length=5, group_size=1, shared_rows=1, by_length=True
+    count=1,
+    multiple=1,
+    prompt_length=5,
+    group_size=1,
+    shared_rows=1,
+    by_length=True,
   )
   return LengthBuckets(**{**fields, **overrides})
 

@@ -3,11 +3,12 @@
     python -m tests.support.mutations --out=mutations.json
     python -m tests.support.mutations --out=mutations.json --root=OTHER_TREE
 
-The first draws mutations and runs, for each, the tests that mirror its module;
-the second repeats those of the file on another tree, to compare two states of
-the tests, and first tries the test that noticed a mutation before. A mutation
-changes one operator, number, truth value or reduction on one line. `killed`
-tells the test that failed, `survived` that none did.
+The first draws mutations and runs, for each, the tests that mirror its module,
+and if they notice nothing those of its folder. The second repeats the mutations
+of the file on another tree, to compare two states of the tests, and first tries
+the test that noticed one before. A mutation changes one operator, number, truth
+value or reduction on one line. `killed` tells the test that failed; it is empty
+where none did.
 """
 
 import argparse
@@ -38,7 +39,7 @@ AREAS = (
 _COPIED = ('dppo_jax', 'configs', 'experiments', 'notebooks', 'tests', 'docs')
 # A mutated loop may have no end: CPU-seconds, and seconds of the clock.
 _CPU_S, _WALL_S = 300, 1800
-# Of pytest's exit code 4: the test that noticed it before has another name now.
+# Of pytest's exit code 4: there is no such test, or file of tests.
 _NO_SUCH_TEST = f'exit status {4 << 8}'
 _OPERATORS = {
   ast.Lt: ('<', '<='),
@@ -165,6 +166,14 @@ def mirrored_test(module):
   return str(pathlib.PurePath('tests', *path.parts[1:-1], name))
 
 
+def tests_of(mutation):
+  """What is run in turn, until a test fails: paths, and a test known to."""
+  known = mutation.get('killed', '')
+  mirrored = mirrored_test(mutation['module'])
+  first = [known] if '::' in known else []
+  return [*first, mirrored, str(pathlib.PurePath(mirrored).parent)]
+
+
 def apply(mutation, root):
   """Writes a mutation into a tree; the text of the module before.
 
@@ -261,15 +270,17 @@ def run(mutations, root, report=print):
     shutil.copy(root / 'pyproject.toml', copy)
     for mutation in mutations:
       before = apply(mutation, copy)
-      known = mutation.get('killed', '')
-      first = [known] if '::' in known else []
-      for test in (*first, mirrored_test(mutation['module'])):
+      spent = 0.0
+      for test in tests_of(mutation):
         killed, cpu_s = _run_one(copy, test)
-        if killed and not (killed == _NO_SUCH_TEST and test == known):
+        spent = round(spent + cpu_s, 1)
+        # Of another tree, the test or the whole file may have another name.
+        killed = '' if killed == _NO_SUCH_TEST else killed
+        if killed:
           break
       (copy / mutation['module']).write_text(before)
-      results.append({**mutation, 'killed': killed, 'cpu_s': cpu_s})
-      report(f'{cpu_s:6.1f} s  {killed or "SURVIVED"}  {mutation["after"]}')
+      results.append({**mutation, 'killed': killed, 'cpu_s': spent})
+      report(f'{spent:6.1f} s  {killed or "SURVIVED"}  {mutation["after"]}')
   return results
 
 

@@ -14,7 +14,7 @@ import jax
 from dppo_jax.runtime import iteration
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.evaluation import evaluate
-from dppo_jax.runtime.programs import compiled, parts, state
+from dppo_jax.runtime.programs import compiled, parts
 from dppo_jax.runtime.sft import warm_start
 
 # Sections of an experiment that no program reads.
@@ -27,7 +27,6 @@ _OF_THE_MODEL = ('model', 'lora', 'optimizer', 'mesh', 'num_devices')
 # (module, function), where the function is looked up.
 _MAKERS = (
   (parts, 'assemble_model'),
-  (state, 'abstract_state'),
   (compiled, 'compile_anchor_head'),
   (compiled, 'compile_batcher'),
   (compiled, 'compile_group_choice'),
@@ -36,7 +35,7 @@ _MAKERS = (
   (iteration, 'compile_step'),
   (evaluate, 'compile_sampler'),
   (warm_start, 'make_optimizer'),
-  (warm_start.state_lib, 'state_shardings'),
+  (warm_start.state_lib, 'abstract_state'),
   (warm_start, '_make_learner'),
   (warm_start, 'compile_train_step'),
 )
@@ -56,7 +55,7 @@ def _key(value, sections):
     )
   if isinstance(value, parts.ModelParts):
     own = (value.policy, value.optimizer, value.base, value.mesh)
-    return tuple(map(id, own)), repr(value.shardings), value.adapter_scale
+    return tuple(map(id, own)), repr(value.abstract_state), value.adapter_scale
   if isinstance(value, jax.sharding.Mesh):
     return repr(value), tuple(device.id for device in value.devices.flat)
   text = repr(value)

@@ -21,7 +21,6 @@ from dppo_jax.runtime.config.build import build_experiment
 from dppo_jax.runtime.config.experiment import replace_keys
 from dppo_jax.runtime.programs import compiled
 from dppo_jax.runtime.programs import parts as parts_lib
-from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.reporting import header
 from dppo_jax.runtime.storage import metrics_log, workdir
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
@@ -149,7 +148,7 @@ def state(folder, settings=None):
   """Bytes of every array of the latest checkpoint, by name."""
   store = Checkpoints(folder / workdir.CHECKPOINTS, 1, '', read_only=True)
   restored, _ = store.restore(
-    state_lib.abstract_state(parts(settings)), store.latest_step()
+    parts(settings).abstract_state, store.latest_step()
   )
   store.close()
   return {

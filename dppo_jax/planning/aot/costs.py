@@ -12,7 +12,7 @@ import re
 
 from dppo_jax.planning.aot import hlo
 
-PRODUCT, ELEMENTWISE = 'matrix product', 'elementwise'
+PRODUCT, ELEMENTWISE, KERNEL = 'matrix product', 'elementwise', 'Pallas call'
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
 _CALLED = re.compile(r'\bcalls=%?([\w.\-]+)')
@@ -116,6 +116,20 @@ def by_kind(found: Sequence[Cost]) -> list[Cost]:
   return sorted(ranked, key=lambda one: (-(one.cycles or 0), -one.num_bytes))
 
 
+def passes(module: hlo.Module, size: float) -> float:
+  """Times that all of an array of at least `size` bytes is read.
+
+  Products aside, which read the weights, and what is fused with them. A copy
+  into the chip's own memory counts as a pass.
+  """
+  reader = _Reader(module)
+  return sum(
+    times * sum(read >= size for read in reader.reads(name, one))
+    for name, one, times in module.walk({})[0]
+    if reader.kind(one) not in ('', PRODUCT)
+  )
+
+
 class _Reader:
   """Kinds and bytes of instructions, which read the computations they call."""
 
@@ -133,7 +147,7 @@ class _Reader:
       name = target[1] if target else opcode
       if name in _FREE_CALLS:
         return ''
-      return 'Pallas call' if name == 'tpu_custom_call' else name
+      return KERNEL if name == 'tpu_custom_call' else name
     if opcode in hlo.COLLECTIVES:
       return opcode
     if opcode == 'copy' or one.opcode in ('slice-start', 'transpose'):
@@ -167,6 +181,21 @@ class _Reader:
       for i, kind in enumerate(operands)
     )
     return read + self._fusion_writes(called[1], one)
+
+  def reads(self, name: str, one: hlo.Instruction) -> list[float]:
+    """Bytes that an instruction reads of each operand, in any memory."""
+    types = self._types_of(name)
+    sizes = [hlo.type_bytes(types.get(own, '')) for own in one.operands]
+    called = _CALLED.search(one.text)
+    if one.opcode in _SLICES:
+      sizes[0] = hlo.type_bytes(one.type)
+    elif one.opcode in _UPDATES:
+      sizes[0] = 0.0
+    elif one.opcode == 'fusion' and called:
+      sizes = [
+        min(size, self._read(called[1], i)) for i, size in enumerate(sizes)
+      ]
+    return sizes
 
   def _opcodes(self, name: str) -> set[str]:
     found: set[str] = set()

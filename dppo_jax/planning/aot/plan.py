@@ -10,6 +10,7 @@ import jax
 from dppo_jax import hardware
 from dppo_jax.planning import memory, missing_files
 from dppo_jax.planning.aot import (
+  costs,
   estimates,
   programs,
   remedies,
@@ -35,6 +36,8 @@ class PhasePlan:
     compiled: analysis of the compiled program; None if estimated from shapes.
     work: by formula.
     estimate: lower bound of its time; None for an unknown device.
+    compiled_s: its time by the compiler's cycles, with attention kernels at
+      `roofline.KERNEL_SHARE` of the peak; None without kernels or cycles.
     change_bytes: estimated bytes per device with the plan's change; 0 if there
       is none.
   """
@@ -46,6 +49,7 @@ class PhasePlan:
   compiled: programs.Phase | None
   work: roofline.Work
   estimate: roofline.StepEstimate | None
+  compiled_s: float | None
   change_bytes: float
 
 
@@ -204,10 +208,24 @@ def _phases(
         estimate=roofline.estimate(
           done[name], topology.device_kind, number, sent
         ),
+        compiled_s=_compiled_seconds(done[name], found, topology),
         change_bytes=0.0,
       )
     )
   return planned
+
+
+def _compiled_seconds(
+  done: roofline.Work,
+  found: programs.Phase | None,
+  topology: topologies.Topology,
+) -> float | None:
+  listed = found.costs if found else []
+  if not done.attention or costs.KERNEL not in {one.kind for one in listed}:
+    return None
+  return roofline.compiled_seconds(
+    done, costs.cycles(listed), topology.device_kind, topology.num_devices
+  )
 
 
 def _runs(experiment: Experiment) -> dict[str, int]:
@@ -237,7 +255,9 @@ def _remedy(
 
   Estimates are scaled so that without a change they are what was compiled.
   """
-  shapes = estimator.shapes(estimator.experiment({}))
+  experiment = estimator.experiment({})
+  shapes = estimator.shapes(experiment)
+  parts = experiment.learner.num_microbatches
   state = estimates.state_bytes(shapes)
   running = [phase for phase in phases if phase.runs]
   ratios = {
@@ -263,7 +283,9 @@ def _remedy(
       for name, ratio in ratios.items()
     }
 
-  return remedies.find_remedy(config.to_dict(), limits, estimate)
+  settings = config.to_dict()
+  settings['learner']['num_microbatches'] = parts
+  return remedies.find_remedy(settings, limits, estimate)
 
 
 def _least_devices(

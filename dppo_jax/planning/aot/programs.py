@@ -19,7 +19,6 @@ from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.programs import base_weights
 from dppo_jax.runtime.programs import compiled as compiled_lib
 from dppo_jax.runtime.programs import parts as parts_lib
-from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.rollouts import weight_sync
 from dppo_jax.sampling import continuous, slot_plan
 
@@ -146,7 +145,7 @@ def _at_the_limit(experiment: Experiment) -> Experiment:
 def _programs(
   experiment: Experiment, parts: parts_lib.ModelParts
 ) -> dict[str, _Planned]:
-  state = state_lib.abstract_state(parts)
+  state = parts.abstract_state
   handed = weight_sync.compile_weight_sync(parts, experiment)
   weights = handed.abstract_weights
   sampler = compiled_lib.compile_sampler(handed.parts, handed.config)

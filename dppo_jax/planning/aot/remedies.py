@@ -118,7 +118,7 @@ def _training(config: Mapping[str, Any]) -> Iterator[Change]:
 
   Larger microbatches come last, for a mesh that does not divide the smaller.
   """
-  parts = config['learner']['num_microbatches']
+  parts = config['learner']['num_microbatches'] or 1  # 0: by their size.
   remat: Change = {'model.remat': 'full'}
   remats = ({},) if config['model']['remat'] == 'full' else ({}, remat)
   more = [parts * 2**i for i in range(8)]

@@ -5,7 +5,7 @@ import dataclasses
 import json
 from typing import Any
 
-from dppo_jax.planning.aot import costs, hlo, remedies
+from dppo_jax.planning.aot import costs, hlo, remedies, roofline
 from dppo_jax.planning.aot.plan import PhasePlan, Plan
 from dppo_jax.planning.memory import show_bytes
 
@@ -64,6 +64,11 @@ def _phase(phase: PhasePlan, plan: Plan) -> Iterator[str]:
       f'  estimate         at least {_seconds(spent.seconds)}: compute'
       f' {_seconds(spent.compute_s)}, memory {_seconds(spent.memory_s)}, links'
       f' {_seconds(spent.links_s) if read else "not known"}'
+    )
+  if phase.compiled_s is not None:
+    yield (
+      f'  by the compiler  {_seconds(phase.compiled_s)}, attention kernels at'
+      f' {roofline.KERNEL_SHARE:.0%} of the peak and collectives at nothing'
     )
   yield f'  {_verdict(phase, plan.capacity)}'
 

@@ -15,6 +15,12 @@ from dppo_jax.planning.aot.programs import SAMPLING, SCORING, TRAINING
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.sampling import slot_plan
 
+# Kernels on TPUs have no estimate of the compiler; the share of the peak that
+# they are counted at.
+KERNEL_SHARE = 0.4
+# Products of the backward kernels by those of the forward one: three for the
+# gradient of queries, four for that of keys and values, and two.
+_BACKWARD_PRODUCTS = 7 / 2
 _WEIGHT_BYTES = {'bfloat16': 2, 'float32': 4}
 
 
@@ -25,11 +31,14 @@ class Work:
   Attributes:
     useful: FLOP without padding and rematerialization.
     flops: FLOP with rematerialization.
+    attention: FLOP of attention kernels, whose backward pass computes scores
+      again.
     num_bytes: memory reads per device; 0 if the phase is compute bound.
   """
 
   useful: float
   flops: float
+  attention: float
   num_bytes: float
 
 
@@ -93,15 +102,19 @@ def work(
   rows = data.num_prompts * data.group_size
   head = 2.0 * model.vocab_size * model.d_model * rows * columns
 
-  def forward(prompts: int) -> float:
-    tokens = prompts * prompt + rows * columns
+  def attention(prompts: int) -> float:
     pairs = prompts * prompt**2 / 2
     pairs += rows * columns * (prompt + columns / 2)
-    each = 4 * model.num_layers * model.num_heads * model.head_dim
-    return 2.0 * layer_weights(model) * tokens + each * pairs
+    return 4.0 * model.num_layers * model.num_heads * model.head_dim * pairs
 
-  trained = forward(rows // experiment.loss.shared_rows)
+  def forward(prompts: int) -> float:
+    tokens = prompts * prompt + rows * columns
+    return 2.0 * layer_weights(model) * tokens + attention(prompts)
+
+  prompts_trained = rows // experiment.loss.shared_rows
+  trained, attended = forward(prompts_trained), attention(prompts_trained)
   again = trained if model.remat == 'full' else 0.0
+  kernels = 1 + (model.remat == 'full') + _BACKWARD_PRODUCTS
   # With LoRA, base weights need no gradient.
   backward = 1 if experiment.lora is not None else 2
   useful = (1 + backward) * trained + 3 * head
@@ -122,10 +135,45 @@ def work(
   sampled = forward(prompts_run) + head
   scored = trained + head
   return {
-    SAMPLING: Work(useful=needed, flops=sampled, num_bytes=step * steps),
-    SCORING: Work(useful=scored, flops=scored, num_bytes=0.0),
-    TRAINING: Work(useful=useful, flops=useful + again, num_bytes=0.0),
+    SAMPLING: Work(
+      useful=needed,
+      flops=sampled,
+      attention=0.0,
+      num_bytes=step * steps,
+    ),
+    SCORING: Work(
+      useful=scored, flops=scored, attention=attended, num_bytes=0.0
+    ),
+    TRAINING: Work(
+      useful=useful,
+      flops=useful + again,
+      attention=kernels * attended,
+      num_bytes=0.0,
+    ),
   }
+
+
+def compiled_seconds(
+  done: Work, cycles: float, device_kind: str, num_devices: int
+) -> float | None:
+  """Seconds by the compiler's cycles, and of kernels at `KERNEL_SHARE`.
+
+  Collectives, sorts and scatters have no estimate and count nothing.
+
+  Args:
+    done: of a phase that runs attention kernels.
+    cycles: the compiler's, of a device.
+    device_kind: as named by JAX.
+    num_devices: that share the work.
+
+  Returns:
+    None where the compiler gives no cycles, or the device's clock is unknown.
+  """
+  device, clock = hardware.find_device(device_kind), hardware.clock(device_kind)
+  if device is None or clock is None or not cycles:
+    return None
+  kernels = done.attention / num_devices / (KERNEL_SHARE * device.peak)
+  return cycles / clock + kernels
 
 
 def estimate(

@@ -25,7 +25,6 @@ from dppo_jax.runtime.evaluation.results import write_results
 from dppo_jax.runtime.hosts.preemption import stop_on_signals
 from dppo_jax.runtime.programs import base_weights, published_notes
 from dppo_jax.runtime.programs.parts import Parts
-from dppo_jax.runtime.programs.state import abstract_state
 from dppo_jax.runtime.rollouts.reward_model import RewardModel
 from dppo_jax.runtime.sft.warm_start import warm_start
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
@@ -186,7 +185,7 @@ def load_policy(
   store = Checkpoints(folder, config.keep, config.best_metric, read_only=True)
   number = find_step(store, workdir, step)
   with contextlib.closing(store):
-    state, stored = store.restore(abstract_state(parts), number)
+    state, stored = store.restore(parts.abstract_state, number)
   base_weights.check(parts, stored)
   return state
 

@@ -30,7 +30,7 @@ class ModelParts:
     mesh: devices.
     policy: the model.
     optimizer: of reinforcement learning, not of SFT.
-    shardings: where its state lives.
+    abstract_state: shapes, dtypes and shardings of its state.
     base: frozen weights under an adapter; None until
       `base_weights.with_base`, and where everything trains.
     base_fingerprint: names their bits; '' where there are none.
@@ -41,11 +41,16 @@ class ModelParts:
   mesh: Mesh
   policy: policy_lib.Policy
   optimizer: optax.GradientTransformation
-  shardings: TrainState
+  abstract_state: TrainState
   base: Params | None
   base_fingerprint: str
   adapter_scale: float | None
   batch_sharding: NamedSharding
+
+  @property
+  def shardings(self) -> TrainState:
+    """Where its state lives."""
+    return state_lib.shardings_of(self.abstract_state)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,7 +81,7 @@ def assemble_model(
     mesh=mesh,
     policy=policy,
     optimizer=optimizer,
-    shardings=state_lib.state_shardings(policy, optimizer, mesh),
+    abstract_state=state_lib.abstract_state(policy, optimizer, mesh),
     base=None,
     base_fingerprint='',
     adapter_scale=experiment.lora.scale if experiment.lora else None,

@@ -52,22 +52,6 @@ def initial_state(
   return state_lib.adopt(optimizer, params, shardings, experiment.seed)
 
 
-def abstract_state(parts: ModelParts) -> TrainState:
-  """Shapes, dtypes and shardings of the state; allocates nothing."""
-  shapes = jax.eval_shape(
-    lambda: state_lib.init_state(
-      parts.policy, parts.optimizer, parts.shardings, 0
-    )
-  )
-  return jax.tree.map(
-    lambda leaf, sharding: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=sharding
-    ),
-    shapes,
-    parts.shardings,
-  )
-
-
 def abstract_params(experiment: Experiment) -> Params:
   """Shapes, dtypes and shardings of what trains; needs no data set."""
   return _abstract(experiment, trained_policy(experiment))

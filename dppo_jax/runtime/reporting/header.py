@@ -25,7 +25,6 @@ from dppo_jax.runtime.config.experiment import (
 )
 from dppo_jax.runtime.programs import base_weights, published_notes
 from dppo_jax.runtime.programs.parts import ModelParts, Parts
-from dppo_jax.runtime.programs.state import abstract_state
 from dppo_jax.runtime.reporting import recorder, summary
 from dppo_jax.runtime.storage import metrics_log
 from dppo_jax.runtime.storage import workdir as workdir_lib
@@ -39,7 +38,7 @@ _MAX_SHOWN = 8  # Levels, or sources, that a run names at its start.
 
 def num_parameters(parts: ModelParts) -> int:
   """Parameters that train."""
-  leaves = jax.tree.leaves(abstract_state(parts).params)
+  leaves = jax.tree.leaves(parts.abstract_state.params)
   return sum(int(np.prod(leaf.shape)) for leaf in leaves)
 
 

@@ -18,7 +18,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from dppo_jax.base import Array, Params, Stream, stream_key
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.programs import parts as parts_lib
-from dppo_jax.runtime.programs import state
 from dppo_jax.sampling import weight_noise, weight_rounding
 from dppo_jax.sampling.decode import SamplingConfig
 
@@ -93,7 +92,7 @@ def compile_weight_sync(
   precision = experiment.sampling.precision
   noise = experiment.sampling.weight_noise
   layout = _gathered if experiment.sampling.gather_fsdp else _unchanged
-  params = state.abstract_state(parts).params
+  params = parts.abstract_state.params
   adapted = parts.adapter_scale is not None
   # Scaled back to f32: its dtype does not tell.
   coarse = precision not in ('float32', 'bfloat16')
@@ -118,11 +117,9 @@ def compile_weight_sync(
       _with_noise(rounding, noise, adapter=False), key=key
     )
   base = _synced_base(parts.base, rounding, layout, changes=coarse or noise > 0)
-  shardings = dataclasses.replace(
-    parts.shardings, params=jax.tree.map(lambda leaf: leaf.sharding, weights)
-  )
+  synced = dataclasses.replace(parts.abstract_state, params=weights)
   return WeightSync(
-    parts=dataclasses.replace(parts, base=base, shardings=shardings),
+    parts=dataclasses.replace(parts, base=base, abstract_state=synced),
     config=dataclasses.replace(experiment.sampling, precision='float32'),
     move=move,
     abstract_weights=weights,

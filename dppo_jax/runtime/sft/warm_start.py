@@ -62,7 +62,9 @@ def _imitate(
   """State after the last SFT step, with the optimizer of SFT."""
   config = experiment.sft
   optimizer = make_optimizer(config.optimizer)
-  shardings = state_lib.state_shardings(parts.policy, optimizer, parts.mesh)
+  shardings = state_lib.shardings_of(
+    state_lib.abstract_state(parts.policy, optimizer, parts.mesh)
+  )
   state = programs_state.initial_state(experiment, parts, optimizer, shardings)
   state = shared_start(experiment, parts.task, state, shardings)
   learner = _make_learner(experiment, parts, optimizer)

@@ -1,9 +1,9 @@
 """Conditions of the fair trial, its rows, and its verdicts.
 
-Every method is run against every mismatch on two tasks. A method with
-thresholds is run at its paper's, at half and at twice them: a curve of reward
-against the removed weight, which two methods are compared on at equal removed
-weight (`analysis/equal_mask.py`), so that none wins by masking less.
+Every method is run against every mismatch on two tasks, at its paper's
+thresholds. The reference is run at an eighth to twice its threshold, too: a
+curve of reward against the removed weight, which is read where another method
+removes as much (`analysis/equal_mask.py`), so that none wins by masking less.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,34 +24,12 @@ from dppo_jax.experiments.figures.harness.verdicts import ClaimVerdict, Findings
 Overrides = Mapping[str, Any]
 
 REFERENCE = 'DPPO-Binary-TV'
-SCALES = (0.5, 1.0, 2.0)
+# Of the reference's threshold: what it then removes spans what others do.
+SCALES = (0.125, 0.25, 0.5, 1.0, 2.0)
+_DELTA = 0.2
 _CENTERED = {'objective.centering': 'topk'}
 _BY_CANDIDATE = {'objective.centering_mask': 'candidate'}
-# Method -> overrides at a scale of its thresholds.
-_SCALED: Mapping[str, Callable[[float], Overrides]] = {
-  'PPO clip': lambda s: settings.clip(0.2 * s, 0.2 * s),
-  REFERENCE: lambda s: settings.bound('binary_tv', 0.2 * s),
-  'DPPO-TopK-TV': lambda s: settings.bound('topk_tv', 0.2 * s),
-  'DPPO-exact-TV': lambda s: settings.bound('exact_tv', 0.2 * s),
-  'CPPO': lambda s: settings.cppo(delta=0.15 * s, budget=0.015 * s),
-  'DRPO': lambda s: settings.ruled(
-    'drpo', divergence='binary_tv', delta_low=0.15 * s, delta_high=0.15 * s
-  ),
-  'predictive': lambda s: settings.bound(
-    'topk_kl', 0.15 * s, direction='predictive'
-  ),
-  'IPO': lambda s: settings.bound('binary_tv', 0.1 * s, direction='any'),
-  'IcePop': lambda s: settings.clip(
-    1.0 - 0.5**s, 5.0**s - 1.0, direction='any'
-  ),
-  'centering, DPPO': lambda s: {
-    **settings.bound('topk_tv', 0.2 * s),
-    **_CENTERED,
-    **_BY_CANDIDATE,
-  },
-}
-# Methods without a threshold.
-_PLAIN: Mapping[str, Overrides] = {
+METHODS: Mapping[str, Overrides] = {
   'PG-IS': settings.ruled('none'),
   'centering alone': {
     **settings.ruled('none'),
@@ -62,8 +40,25 @@ _PLAIN: Mapping[str, Overrides] = {
     **settings.ruled('none', ratio_cap=2.0),
     **_CENTERED,
   },
+  'PPO clip': settings.clip(0.2, 0.2),
+  REFERENCE: settings.bound('binary_tv', _DELTA),
+  'DPPO-TopK-TV': settings.bound('topk_tv', 0.2),
+  'DPPO-exact-TV': settings.bound('exact_tv', 0.2),
+  'CPPO': settings.cppo(),
+  'DRPO': settings.ruled(
+    'drpo', divergence='binary_tv', delta_low=0.15, delta_high=0.15
+  ),
+  'predictive': settings.bound('topk_kl', 0.15, direction='predictive'),
+  'IPO': settings.bound('binary_tv', 0.1, direction='any'),
+  'IcePop': settings.clip(0.5, 4.0, direction='any'),
+  'centering, DPPO': {
+    **settings.bound('topk_tv', 0.2),
+    **_CENTERED,
+    **_BY_CANDIDATE,
+  },
 }
-METHODS = (*_PLAIN, *_SCALED)
+# These remove nothing, and no threshold of the reference does.
+_MASKLESS = ('PG-IS', 'centering alone', 'centering, truncated')
 MISMATCHES: Mapping[str, Overrides] = {
   'bf16': {'sampling.precision': 'bfloat16'},
   'int8': {'sampling.precision': 'int8'},
@@ -84,16 +79,17 @@ TASKS: Mapping[str, Overrides] = {
 _LAST = 0.25  # Of a run, its end, for a collapse.
 
 
-def at_scale(method: str, scale: float) -> str:
-  """Name of a method at a scale of its thresholds; its own name at theirs."""
-  return method if scale == 1 else f'{method} ×{scale:g}'
+def at_scale(scale: float) -> str:
+  """Name of the reference at a scale of its threshold; its own name at 1."""
+  return REFERENCE if scale == 1 else f'{REFERENCE} ×{scale:g}'
 
 
 def variants() -> dict[str, dict[str, Any]]:
   """Overrides of every condition, named 'method | mismatch | task'."""
-  methods = {name: dict(overrides) for name, overrides in _PLAIN.items()}
-  for name, scaled in _SCALED.items():
-    methods |= {at_scale(name, s): dict(scaled(s)) for s in SCALES}
+  methods = {
+    **METHODS,
+    **{at_scale(s): settings.bound('binary_tv', _DELTA * s) for s in SCALES},
+  }
   return {
     f'{method} | {mismatch} | {task}': {
       'objective.centering': 'off',
@@ -165,7 +161,7 @@ def judge(points: Points) -> Findings:
   compared = {
     'at default thresholds': _compare(points, others, _at_default),
     'at equal removed weight': _compare(
-      points, [name for name in others if name in _SCALED], _at_equal
+      points, [name for name in others if name not in _MASKLESS], _at_equal
     ),
   }
   every = 'all mismatches'
@@ -280,8 +276,6 @@ def _at_default(points: Points, method: str) -> dict[str, float]:
 
 def _at_equal(points: Points, method: str) -> dict[str, float]:
   """Seed to the difference of the reward at equal removed weight."""
-  families = [
-    [at_scale(name, scale) for scale in SCALES] for name in (method, REFERENCE)
-  ]
-  pairs = pairs_at_equal_mask(points, 'reward', *families)
+  curve = [at_scale(scale) for scale in SCALES]
+  pairs = pairs_at_equal_mask(points, 'reward', [method], curve)
   return {pair.seed: pair.one - pair.other for pair in pairs}

@@ -124,3 +124,14 @@ def test_kinds_are_summed_estimated_or_not():
   assert costs.cycles(summed) == 2 * costs.cycles(twice)
   assert [one.kind for one in summed][:2] == [costs.PRODUCT, 'slice']
   assert len(summed) == 6
+
+
+def test_passes_read_all_of_an_array():
+  size = 1024 * 128 * 4
+  assert costs.passes(hlo.Module(_TEXT), size) == 0
+  cut = 'dynamic-slice(%big.1, %i.1, %i.1), dynamic_slice_sizes={8,128}'
+  whole = _TEXT.replace(cut, 'reduce(%big.1, %i.1)')
+  assert costs.passes(hlo.Module(whole), size) == 5
+  assert costs.passes(hlo.Module(whole), size + 1) == 0
+  # The product reads the weights; the states are copied onto the chip.
+  assert costs.passes(hlo.Module(_TEXT), 64 * 128 * 2) == 1

@@ -54,7 +54,8 @@ def _phase(**changed):
     num_bytes=3.5 * 2**30,
     fits=True,
     compiled=dataclasses.replace(compiled, **changed.pop('compiled', {})),
-    work=roofline.Work(useful=3e15, flops=4e15, num_bytes=0),
+    work=roofline.Work(useful=3e15, flops=4e15, attention=1e15, num_bytes=0),
+    compiled_s=None,
     estimate=roofline.StepEstimate(compute_s=2.0, memory_s=0.5, links_s=0.01),
     change_bytes=0,
   )
@@ -106,6 +107,15 @@ def test_a_plan_in_words():
   assert 'sort' not in text
   assert 'Estimate, not a measurement' in text
   assert 'at most 500 sampled tokens/s' in text
+
+
+def test_kernels_are_counted_at_a_share_of_the_peak():
+  assert 'by the compiler' not in report.show(_plan())
+  text = report.show(_plan(phases=(_phase(compiled_s=3.25),)))
+  assert (
+    '  by the compiler  3.25 s, attention kernels at 40% of the peak and'
+    ' collectives at nothing'
+  ) in text.splitlines()
 
 
 def test_what_is_missing_is_said():

@@ -53,6 +53,27 @@ def test_work_by_hand(experiment):
   assert split[programs.SAMPLING].num_bytes == 7 * (weights / 2 + cache / 4)
 
 
+def test_kernels_of_a_step_by_hand(experiment):
+  pairs = 8 * 6**2 / 2 + 32 * 7 * (6 + 7 / 2)
+  forward = 4 * 2 * 4 * 8 * pairs
+  found = roofline.work(experiment, 1, 1)
+  assert found[programs.SCORING].attention == forward
+  assert found[programs.TRAINING].attention == 4.5 * forward
+  full = dataclasses.replace(experiment.model, remat='full')
+  again = roofline.work(dataclasses.replace(experiment, model=full), 1, 1)
+  assert again[programs.TRAINING].attention == 5.5 * forward
+
+
+def test_the_compilers_cycles_and_kernels_are_seconds():
+  done = roofline.Work(
+    useful=1, flops=1, attention=4 * 0.4 * 459e12 * 3, num_bytes=0
+  )
+  found = roofline.compiled_seconds(done, 459e12 / 2**18 * 2, 'TPU v5', 4)
+  assert found == pytest.approx(2 + 3)
+  assert roofline.compiled_seconds(done, 0.0, 'TPU v5', 4) is None
+  assert roofline.compiled_seconds(done, 1e9, 'TPU v6 lite', 4) is None
+
+
 def test_slots_read_the_weights_more_often(experiment):
   sampling = dataclasses.replace(experiment.sampling, num_slots=8)
   waves = dataclasses.replace(experiment, sampling=sampling)
@@ -78,7 +99,9 @@ def test_what_is_computed_again_is_no_use(experiment):
 
 
 def test_the_longest_of_three_times_counts():
-  done = roofline.Work(useful=1, flops=197e12 * 4, num_bytes=0.819e12 * 3)
+  done = roofline.Work(
+    useful=1, flops=197e12 * 4, attention=0.0, num_bytes=0.819e12 * 3
+  )
   found = roofline.estimate(done, 'TPU v5 lite', 4, sent=0.2e12 * 2)
   assert found is not None
   assert found.compute_s == 1

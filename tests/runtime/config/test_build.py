@@ -24,7 +24,7 @@ _DERIVED = {
   'sft': {'learning_rate'},
 }
 # Keys whose text or number stands for more.
-_PARSED = ('greedy', 'model', 'shaping', 'vocab_size')
+_PARSED = ('greedy', 'model', 'num_microbatches', 'shaping', 'vocab_size')
 
 
 def test_every_section_reaches_its_reader():
@@ -163,19 +163,43 @@ def test_the_warm_start_has_an_optimizer_of_its_own():
   assert sft.optimizer.learning_rate == 0.125
   assert sft.optimizer.schedule == 'constant'
   assert sft.step.num_minibatches == 1
+  assert sft.step.num_microbatches == 1
+  # 128 demonstrations of 6 + 1,018 tokens.
+  wide = runs.config(sft__batch_size=128, sampling__max_completion_length=1018)
+  assert runs.experiment(wide).sft.step.num_microbatches == 16
 
 
 @pytest.mark.parametrize(
-  ('share', 'microbatches', 'num_devices', 'rows'),
-  [(True, 1, 1, 4), (True, 8, 1, 2), (True, 1, 8, 2), (False, 1, 1, 1)],
+  ('overrides', 'num_devices', 'rows'),
+  [
+    ({}, 1, 4),
+    (dict(learner__num_microbatches=8), 1, 2),
+    ({}, 8, 2),
+    (dict(learner__share_prompt_prefix=False), 1, 1),
+    # Ordered by length, unlike rows are better apart.
+    (dict(learner__length_buckets=2), 1, 2),
+    (dict(learner__length_buckets=2, learner__num_microbatches=16), 1, 1),
+    (dict(learner__length_buckets=2, model__num_experts=8), 1, 4),
+  ],
 )
 def test_prompts_are_shared_by_rows_that_stay_together(
-  share, microbatches, num_devices, rows
+  overrides, num_devices, rows
 ):
+  found = runs.experiment(runs.config(**overrides), num_devices)
+  assert found.loss.shared_rows == found.learner.buckets.shared_rows == rows
+
+
+@pytest.mark.parametrize(
+  ('shard_sequence', 'widths'), [(False, (5, 10)), (True, (6, 10))]
+)
+def test_devices_that_split_a_row_divide_its_widths(shard_sequence, widths):
   settings = runs.config(
-    learner__share_prompt_prefix=share, learner__num_microbatches=microbatches
+    mesh__tensor=2,
+    model__shard_sequence=shard_sequence,
+    sampling__max_completion_length=10,
+    learner__length_buckets=2,
   )
-  assert runs.experiment(settings, num_devices).loss.shared_rows == rows
+  assert runs.experiment(settings, 8).learner.buckets.widths(10) == widths
 
 
 def test_one_problem_is_one_line():

@@ -1,7 +1,6 @@
 import jax
 
 from dppo_jax.learner import state as state_lib
-from dppo_jax.runtime.programs import state as programs_state
 from tests.support import runs
 
 
@@ -16,4 +15,4 @@ def test_the_abstract_state_is_the_state():
     return leaf.shape, leaf.dtype, leaf.sharding
 
   expected = jax.tree.map(facts, state)
-  assert jax.tree.map(facts, programs_state.abstract_state(parts)) == expected
+  assert jax.tree.map(facts, parts.abstract_state) == expected

@@ -12,7 +12,6 @@ import pytest
 from dppo_jax.runtime import cli, loop
 from dppo_jax.runtime.programs import compiled
 from dppo_jax.runtime.programs import parts as parts_lib
-from dppo_jax.runtime.programs import state as state_lib
 from dppo_jax.runtime.reporting import recorder
 from dppo_jax.runtime.rollouts import ahead as ahead_lib
 from dppo_jax.runtime.rollouts import collect
@@ -187,7 +186,7 @@ def test_a_checkpoint_of_another_lag(tmp_path, whole):
   with runs.quick_compilation():
     parts = parts_lib.assemble(experiment)
     ahead = ahead_lib.RolloutQueue(experiment, parts)
-    like = state_lib.abstract_state(parts)
+    like = parts.abstract_state
     store = Checkpoints(folder / workdir.CHECKPOINTS, 5, '', read_only=True)
     # The state alone can be read, and what is missing is named.
     assert int(store.restore(like, 2)[0].step) == 2

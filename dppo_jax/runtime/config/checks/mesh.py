@@ -121,7 +121,7 @@ def _batch(config: Config, shards: int) -> Iterator[str]:
     )
     return
   rows = prompts_a_step // minibatches * size
-  parts = learner['num_microbatches']
+  parts = learner['num_microbatches'] or 1  # 0: a number that divides.
   if rows % parts:
     yield (
       f'learner.num_microbatches: got {parts}; a minibatch has {rows} rows'

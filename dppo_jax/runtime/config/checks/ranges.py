@@ -123,7 +123,7 @@ COUNTS = {
   'optimizer.num_warmup_steps': 0,
   'optimizer.max_nonfinite': 1,
   'learner.num_minibatches': 1,
-  'learner.num_microbatches': 1,
+  'learner.num_microbatches': 0,
   'learner.length_buckets': 1,
   'learner.head_chunk_tokens': 0,
   'sft.num_steps': -1,
