@@ -18,11 +18,11 @@ from dppo_jax.base import Array, TokenStats
 from dppo_jax.experiments.bench import timing
 from dppo_jax.learner import loss as loss_lib
 from dppo_jax.learner import standalone
+from dppo_jax.learner.movement import keeps_hidden
 from dppo_jax.lm_head.fused_loss import head_loss
 from dppo_jax.lm_head.inputs import Targets, VocabularyConfig
 from dppo_jax.lm_head.vocabulary_shard import product
 from dppo_jax.ops import products
-from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.trust_regions import open_thresholds
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime import cli
@@ -85,6 +85,8 @@ _BOUNDS = dataclasses.replace(
   open_thresholds(), delta_low=0.2, delta_high=0.2, clip_low=0.2, clip_high=0.2
 )
 
+_PREDICTIVE = dataclasses.replace(_BOUNDS, direction='predictive')
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeadShape:
@@ -143,6 +145,15 @@ def make_variants(
       ('Top-K TV + entropy', k, dict(entropy_coefficient=0.01)),
       ('exact TV', 0, dict(divergence='exact_tv')),
       ('exact KL', 0, dict(divergence='exact_kl')),
+      ('Top-K TV, centered', k, dict(centering='topk')),
+      ('Top-128 TV', 128, {}),
+      ('Top-128 TV, centered', 128, dict(centering='topk')),
+      ('Top-K TV, predictive', k, dict(bounds=_PREDICTIVE)),
+      (
+        'exact TV, centered',
+        0,
+        dict(divergence='exact_tv', centering='exact'),
+      ),
     )
     if size <= shape.vocabulary
   }
@@ -246,13 +257,10 @@ def _bare(shape: HeadShape) -> HeadProgram:
 def _one_pass(
   shape: HeadShape, k: int, config: loss_lib.LossConfig
 ) -> HeadProgram:
-  row = DIVERGENCES[config.divergence]
   loss = loss_lib.make_head_loss(config)
   run = functools.partial(head_loss, layout(shape), loss)
   differentiate = jax.value_and_grad(run, argnums=(0, 1), has_aux=True)
-  return _compiled(
-    differentiate, case(shape, k, exact=row.integrand is not None)
-  )
+  return _compiled(differentiate, case(shape, k, exact=keeps_hidden(config)))
 
 
 def _materialized(shape: HeadShape) -> HeadProgram:

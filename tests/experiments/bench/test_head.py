@@ -30,7 +30,7 @@ def test_one_pass_and_materialized_are_the_same_loss(variants):
 
 
 def test_every_variant_runs_and_counts_its_memory(variants):
-  assert len(variants) == 8
+  assert len(variants) == 13
   for name, variant in variants.items():
     leaves = [x for x in jax.tree.leaves(variant.run()) if x.dtype != bool]
     assert all(np.isfinite(leaf).all() for leaf in leaves), name
