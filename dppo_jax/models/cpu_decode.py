@@ -102,8 +102,9 @@ def decode(
     ran: Any = layer.apply(
       variables,
       (x,),
-      tuple(cache[i] for cache in cached),
       None,
+      None,
+      tuple(cache[i] for cache in cached),
       cached_segments,
       (rotary,),
       (one,),

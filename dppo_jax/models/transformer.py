@@ -47,8 +47,9 @@ class Layer(nn.Module):
   def __call__(
     self,
     streams: Streams,
-    cached: tuple[KeyValues, ...],
+    layer: Array | None,
     routes: Streams | None,
+    cached: tuple[KeyValues, ...],
     cached_segments: tuple[Array, ...],
     rotary: tuple[Array, ...],
     segments: Streams,
@@ -60,9 +61,10 @@ class Layer(nn.Module):
 
     Args:
       streams: each [B', S, D]; B' of an earlier one divides that of a later.
-      cached: keys and values run before, each [B', kv_heads, S', head_dim],
-        seen by every stream.
+      layer: i32 [], number of this one in caches of all layers; or None.
       routes: experts of each stream, i32 [B', S, k], to replay; or None.
+      cached: keys and values run before, seen by every stream, each [L, B',
+        kv_heads, S', head_dim], or of this layer where `layer` is None.
       cached_segments: i32 [1 or B', S'] for each of them, ids of its tokens.
       rotary: f32 [B', S, 2, head_dim / 2] for each stream.
       segments: i32 [1 or B', S] for each stream, ids of its tokens: a token
@@ -83,7 +85,7 @@ class Layer(nn.Module):
     mlp_norm = layers.RMSNorm(c, name='mlp_norm')
 
     before = [
-      (*key_values, ids)
+      (*key_values, ids, layer)
       for key_values, ids in zip(cached, cached_segments, strict=True)
     ]
     outputs: list[Array] = []
@@ -91,7 +93,10 @@ class Layer(nn.Module):
     for x, angle, ids, sought in zip(
       streams, rotary, segments, seen_segments, strict=True
     ):
-      seen = [KeySource(*source, sought, is_causal=False) for source in before]
+      seen = [
+        KeySource(keys, values, of_keys, sought, is_causal=False, layer=number)
+        for keys, values, of_keys, number in before
+      ]
       normed = attention_norm(x)
       if c.shard_attention == 'heads':
         normed = _whole(c, self.mesh, normed)
@@ -100,7 +105,7 @@ class Layer(nn.Module):
       if c.shard_sequence:
         x = _by_rows(c, self.mesh, x)
       outputs.append(x)
-      before.append((*own, ids))
+      before.append((*own, ids, None))
     inputs = tuple(_whole(c, self.mesh, mlp_norm(x)) for x in outputs)
     routing = None
     if self.is_sparse:
@@ -124,21 +129,21 @@ class Block(nn.Module):
   def __call__(
     self,
     streams: Streams,
-    cached: tuple[KeyValues, ...],
+    layer: Array | None,
     routes: Streams | None,
     *broadcast: Any,
   ) -> tuple[Streams, tuple[KeyValues, moe.Routing | None]]:
-    """As `Layer`; caches and routes, in and out, have an axis of layers."""
+    """As `Layer`; numbers, keys and routes have an axis of its layers."""
     own, routings = [], []
     kinds = moe.block_of(self.config)
     for i, is_sparse in enumerate(kinds):
-      layer = _layer_class(self.config)(
+      one = _layer_class(self.config)(
         self.config, is_sparse, self.mesh, name=f'layer_{i}'
       )
-      here, given = jax.tree.map(lambda x, i=i: x[i], cached), None
+      number, given = None if layer is None else layer[i], None
       if is_sparse and routes is not None:
         given = tuple(x[len(routings)] for x in routes)
-      streams, (key_values, routing) = layer(streams, here, given, *broadcast)
+      streams, (key_values, routing) = one(streams, number, given, *broadcast)
       own.append(key_values)
       if is_sparse:
         routings.append(routing)
@@ -209,7 +214,7 @@ class Transformer(nn.Module):
       _layer_class(c) if len(block) == 1 else Block,
       variable_axes={'params': 0, 'lora': 0},
       split_rngs={'params': True},
-      in_axes=(0, 0, *(nn.broadcast,) * 5),
+      in_axes=(0, 0, *(nn.broadcast,) * 6),
       length=turns,
       unroll=min(c.scan_unroll, turns),
       metadata_params={nn.PARTITION_NAME: 'layers'},
@@ -268,8 +273,9 @@ class Transformer(nn.Module):
       seen_segments = (jnp.ones((1, 1), jnp.int32),) * len(streams)
     streams, (own, routing) = self.layers(
       streams,
-      self._by_turn(cached),
+      self._by_turn(jnp.arange(self.config.num_layers) if cached else None),
       self._by_turn(routes),
+      cached,
       cached_segments,
       rotary,
       segments,

@@ -134,23 +134,7 @@ def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
   )
 
   def draw(new_tokens: int, top_k: int) -> Callable[[], Any]:
-    config = SamplingConfig(
-      group_size=1,
-      max_completion_length=new_tokens,
-      temperature=1.0,
-      top_p=1.0,
-      support=None,
-      greedy=False,
-      top_k=top_k,
-      with_hidden=False,
-      with_routes=False,
-      precision='float32',
-      pad_id=0,
-      eos_ids=(),  # Every row decodes to the length limit.
-      stop_ids=(),
-      num_slots=0,
-      cache_columns=0,
-    )
+    config = sampling(new_tokens, top_k)
     run = jax.jit(
       lambda params, key: sample(policy, axes, config, params, prompts, key)
     )
@@ -169,13 +153,37 @@ def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
   }
 
 
-def _shapes(model: TransformerConfig) -> Any:
+def sampling(
+  new_tokens: int, top_k: int, group_size: int = 1
+) -> SamplingConfig:
+  """Every row is decoded to the length limit."""
+  return SamplingConfig(
+    group_size=group_size,
+    max_completion_length=new_tokens,
+    temperature=1.0,
+    top_p=1.0,
+    support=None,
+    greedy=False,
+    top_k=top_k,
+    with_hidden=False,
+    with_routes=False,
+    precision='float32',
+    pad_id=0,
+    eos_ids=(),
+    stop_ids=(),
+    num_slots=0,
+    cache_columns=0,
+  )
+
+
+def shapes(model: TransformerConfig) -> Any:
+  """Of the parameters."""
   init = make_policy(model).init
   return nn.unbox(jax.eval_shape(init, jax.random.PRNGKey(0)))
 
 
 def _num_parameters(model: TransformerConfig) -> int:
-  return sum(leaf.size for leaf in jax.tree.leaves(_shapes(model)))
+  return sum(leaf.size for leaf in jax.tree.leaves(shapes(model)))
 
 
 def random_params(model: TransformerConfig) -> Params:
@@ -188,7 +196,7 @@ def random_params(model: TransformerConfig) -> Params:
     noise = 0.02 * jax.random.normal(key, leaf.shape, dtype)
     return noise + 1 if name.endswith("'scale']") else noise
 
-  return jax.tree_util.tree_map_with_path(draw, _shapes(model))
+  return jax.tree_util.tree_map_with_path(draw, shapes(model))
 
 
 if __name__ == '__main__':

@@ -46,7 +46,9 @@ class Blocks:
 
 # Of a source, what the compiled loops know: is_causal, and its block of keys.
 _Static = tuple[tuple[tuple[bool, int], ...], int, int]
-_Arrays = tuple[tuple[Array, Array, Array, Array], ...]
+# Keys and values [E or L E, kv_heads, S, head_dim], segments of keys [E, S] and
+# of queries [B, Q], and the first entry of a layer or None.
+_Arrays = tuple[tuple[Array, Array, Array, Array, Array | None], ...]
 
 
 def attend(query: Array, sources: Sequence[KeySource], blocks: Blocks) -> Array:
@@ -62,16 +64,17 @@ def attend(query: Array, sources: Sequence[KeySource], blocks: Blocks) -> Array:
   """
   rows, width = query.shape[:2]
   static = (
-    tuple((s.is_causal, min(blocks.keys, s.keys.shape[2])) for s in sources),
+    tuple((s.is_causal, min(blocks.keys, s.shape[2])) for s in sources),
     blocks.rows,
     min(blocks.queries, width),
   )
   arrays = tuple(
     (
-      s.keys,
-      s.values,
-      jnp.broadcast_to(s.key_segments, (s.keys.shape[0], s.keys.shape[2])),
+      s.keys.reshape(-1, *s.shape[1:]),
+      s.values.reshape(-1, *s.shape[1:]),
+      jnp.broadcast_to(s.key_segments, (s.shape[0], s.shape[2])),
       jnp.broadcast_to(s.query_segments, (rows, width)),
+      None if s.layer is None else s.layer * s.shape[0],
     )
     for s in sources
   )
@@ -157,7 +160,7 @@ def _backward(
   )
   gradient, pairs = jax.lax.fori_loop(0, loop.count, run, (zeros, pairs))
   return gradient, tuple(
-    (dk.astype(keys.dtype), dv.astype(values.dtype), None, None)
+    (dk.astype(keys.dtype), dv.astype(values.dtype), None, None, None)
     for (dk, dv), (keys, values, *_) in zip(pairs, arrays, strict=True)
   )
 
@@ -205,7 +208,7 @@ class _Loop:
       count=num_chunks * num_blocks,
       ranges=tuple(
         key_ranges(seen, sought, rows, width, size, is_causal)
-        for (_, _, seen, sought), (is_causal, size) in zip(
+        for (_, _, seen, sought, _), (is_causal, size) in zip(
           arrays, kinds, strict=True
         )
       ),
@@ -316,18 +319,19 @@ class _Loop:
 
   def _entries(self, source: int, place: _Place) -> tuple[Array, int]:
     """First entry of the rows, and how many."""
-    keys, _, _, sought = self.arrays[source]
-    share = sought.shape[0] // keys.shape[0]
+    _, _, seen, sought, _ = self.arrays[source]
+    share = sought.shape[0] // seen.shape[0]
     return place.row // share, max(1, self.rows // share)
 
   def _keys(
     self, source: int, place: _Place, number: Array
   ) -> tuple[Array, Array, tuple[Array, ...]]:
     """Keys and values of a block, and where they stand."""
-    keys, values, *_ = self.arrays[source]
+    keys, values, _, _, first = self.arrays[source]
     size = self.key_blocks[source]
     entry, entries = self._entries(source, place)
     zero = jnp.zeros_like(entry)
+    entry = entry if first is None else entry + first
     column = jnp.minimum(number * size, keys.shape[_COLUMNS] - size)
     at = (entry, zero, column.astype(entry.dtype), zero)
 
@@ -341,10 +345,10 @@ class _Loop:
     self, source: int, place: _Place, block: Array, number: Array
   ) -> Array:
     """Masked scores f32 [rows, kv_heads, H / kv_heads, q, s]."""
-    _, _, seen, sought = self.arrays[source]
+    _, _, seen, sought, _ = self.arrays[source]
     size = self.key_blocks[source]
-    keys, _, (entry, _, column, _) = self._keys(source, place, number)
-    entries = keys.shape[0]
+    keys, _, (_, _, column, _) = self._keys(source, place, number)
+    entry, entries = self._entries(source, place)
     seen = jax.lax.dynamic_slice(seen, (entry, column), (entries, size))
     sought = jax.lax.dynamic_slice(
       sought, (place.row, place.column), (self.rows, self.width)

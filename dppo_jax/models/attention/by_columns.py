@@ -34,8 +34,8 @@ def splits(
   return (
     query.shape[0] % shards == 0
     and query.shape[1] % parts == 0
-    and all(s.keys.shape[0] % shards == 0 for s in sources)
-    and all(s.keys.shape[2] % parts == 0 for s in sources)
+    and all(s.shape[0] % shards == 0 for s in sources)
+    and all(s.shape[2] % parts == 0 for s in sources)
   )
 
 

@@ -90,13 +90,15 @@ def attend(
   name = _choose(platform, implementation, query, sources)
   columns = columns and by_columns.splits(mesh, query, sources)
   if name == 'materialised' and not columns:
-    return materialised.attend(query, sources)
+    return materialised.attend(query, [s.of_one_layer() for s in sources])
   alone = mesh is None or mesh.size == 1
   splits = columns or (not alone and sharded.splits(mesh, query, sources))
   if IMPLEMENTATIONS[name].run is not None and not (alone or splits):
     _say_once(name, 'rows or heads that the mesh does not divide')
     name = 'blockwise'
   run = IMPLEMENTATIONS[name].run
+  if run is not None or columns or not (alone or splits):
+    sources = [source.of_one_layer() for source in sources]
   if run is None:
     one_by_one = platform == 'cpu' and (alone or splits)
     run = functools.partial(_by_blocks, platform, one_by_one)
@@ -115,7 +117,7 @@ def _choose(
   """Name of the implementation that runs."""
   check(implementation, platform)
   width = query.shape[1]
-  longest = max(s.keys.shape[2] for s in sources)
+  longest = max(s.shape[2] for s in sources)
   name = _by_size(platform, implementation, width, longest)
   why = IMPLEMENTATIONS[name].refuses(query, sources)
   if why:

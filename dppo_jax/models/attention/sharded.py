@@ -27,8 +27,7 @@ def splits(
   shards = parallel.num_batch_shards(mesh)
   heads = mesh.shape[parallel.HEAD_AXIS]
   return query.shape[0] % shards == 0 and all(
-    s.keys.shape[0] % shards == 0 and s.keys.shape[1] % heads == 0
-    for s in sources
+    s.shape[0] % shards == 0 and s.shape[1] % heads == 0 for s in sources
   )
 
 
@@ -45,9 +44,11 @@ def attend(
   """
   rows, heads = parallel.BATCH_AXES, parallel.HEAD_AXIS
   # Specifications stand in the places of arrays.
-  by_heads: Any = PartitionSpec(rows, heads)
+  whole: Any = PartitionSpec()
 
-  of_query = PartitionSpec(rows, None, heads)
+  def by_heads(source: KeySource) -> Any:
+    layers = () if source.layer is None else (None,)
+    return PartitionSpec(*layers, rows, heads)
 
   def by_rows(ids: Array) -> Any:
     return PartitionSpec(rows if ids.shape[0] > 1 else None)
@@ -55,11 +56,12 @@ def attend(
   of_query = PartitionSpec(rows, None, heads)
   specs = [
     KeySource(
-      keys=by_heads,
-      values=by_heads,
+      keys=by_heads(source),
+      values=by_heads(source),
       key_segments=by_rows(source.key_segments),
       query_segments=by_rows(source.query_segments),
       is_causal=source.is_causal,
+      layer=None if source.layer is None else whole,
     )
     for source in sources
   ]

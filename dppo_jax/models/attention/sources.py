@@ -1,6 +1,9 @@
 """Keys that queries may see, and the rule of who sees what."""
 
+import dataclasses
+
 import flax.struct
+import jax
 import jax.numpy as jnp
 
 from dppo_jax.base import Array
@@ -25,6 +28,8 @@ class KeySource:
     query_segments: i32 [1 or B, 1 or Q], segment that each query sees of this
       source; 0 sees none.
     is_causal: columns of the keys are those of the queries, later ones hidden.
+    layer: i32 [], which of keys and values [L, E, …] of all layers; None where
+      they have no such axis. To take a layer out of a cache would copy it.
   """
 
   keys: Array
@@ -32,6 +37,22 @@ class KeySource:
   key_segments: Array
   query_segments: Array
   is_causal: bool = flax.struct.field(pytree_node=False)
+  layer: Array | None = None
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """(E, kv_heads, S, head_dim)."""
+    return self.keys.shape[-4:]
+
+  def of_one_layer(self) -> 'KeySource':
+    """The source without an axis of layers."""
+    if self.layer is None:
+      return self
+    keys, values = (
+      jax.lax.dynamic_index_in_dim(x, self.layer, keepdims=False)
+      for x in (self.keys, self.values)
+    )
+    return dataclasses.replace(self, keys=keys, values=values, layer=None)
 
 
 def visible(source: KeySource, num_rows: int, width: int) -> Array:

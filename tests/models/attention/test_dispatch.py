@@ -3,9 +3,12 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from dppo_jax import parallel
 from dppo_jax.models.attention import dispatch
+from dppo_jax.models.attention.sources import KeySource
 from dppo_jax.models.policy import make_policy
 from tests.support import attention_cases as cases
 from tests.support import factories
@@ -40,6 +43,34 @@ def test_a_decode_step_holds_the_scores_of_a_short_cache_only():
   assert _chosen('cpu', 'auto', prompt_length=128, **one) == 'materialised'
   assert _chosen('cpu', 'auto', prompt_length=129, **one) == 'blockwise'
   assert _chosen('tpu', 'auto', prompt_length=1024, **one) == 'materialised'
+
+
+@pytest.mark.parametrize(
+  ('implementation', 'shape'),
+  [
+    ('materialised', None),
+    ('blockwise', None),
+    ('blockwise', (2, 1, 2)),  # Rows and heads are divided.
+    ('blockwise', (1, 1, 4)),  # Heads are not: left to the compiler.
+  ],
+)
+def test_one_layer_of_a_cache_of_all(implementation, shape):
+  """To the bit what that layer's keys give; 200 columns are two blocks."""
+  num_layers, rows, size = 3, 4, 200
+  query = cases.normal(rows, 1, 4, 8)
+  cache = [cases.normal(num_layers, rows, 2, size, 8, seed=s) for s in (1, 2)]
+  written = np.arange(size) < np.array([0, 1, 130, 200])[:, None]
+  one = np.ones((1, 1), np.int32)
+  ids = written.astype(np.int32)
+  mesh = None
+  if shape is not None:
+    mesh = parallel.make_mesh(*shape, jax.devices()[: math.prod(shape)])
+  attend = jax.jit(_attend(implementation, mesh))
+  for layer in (0, 2):
+    apart = [KeySource(*(x[layer] for x in cache), ids, one, is_causal=False)]
+    number = jnp.asarray(layer)
+    among = [KeySource(*cache, ids, one, is_causal=False, layer=number)]
+    np.testing.assert_array_equal(attend(query, among), attend(query, apart))
 
 
 def test_unknown_implementation():

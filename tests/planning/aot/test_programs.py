@@ -1,14 +1,27 @@
+import dataclasses
 import json
 import math
 import re
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+from dppo_jax import parallel
+from dppo_jax.base import Prompts
 from dppo_jax.configs import qwen3_8b_base
+from dppo_jax.experiments.bench import rollout
+from dppo_jax.models.policy import make_policy
 from dppo_jax.planning import dry_run
-from dppo_jax.planning.aot import estimates, programs, topologies
+from dppo_jax.planning.aot import (
+  costs,
+  estimates,
+  hlo,
+  programs,
+  topologies,
+)
 from dppo_jax.runtime.programs import parts as parts_lib
-from dppo_jax.sampling import continuous
+from dppo_jax.sampling import continuous, decode
 from tests.support import runs, tpus
 
 _REFUSAL = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of \
@@ -255,3 +268,65 @@ def largest_arrays(name):
   )
   assert not phase.refused
   return [one.shape for one in phase.arrays]
+
+
+@tpus.needs_libtpu
+def test_a_decode_step_reads_weights_and_cache_once():
+  """A layer of Qwen3-1.7B's shape adds to both alike, so two will do.
+
+  64 completions of 8 prompts, at a full cache. Copies of the cache, or of a
+  layer of it, would be as large again.
+  """
+  code = (
+    'import json\n'
+    'from tests.planning.aot import test_programs as case\n'
+    'print(json.dumps(case.decode_bytes("v5p:2x2x1")))\n'
+  )
+  found, least = json.loads(tpus.run(code)[-1])
+  assert least < found <= 1.15 * least
+
+
+def decode_bytes(name):
+  """HBM bytes of a decode step, and those of weights and KV cache."""
+  num_prompts, group, length, columns = 8, 8, 1024, 3072
+  mesh = parallel.make_mesh(
+    1, 1, 1, topologies.describe(topologies.parse(name))[:1]
+  )
+  axes = parallel.VocabularyAxes(mesh, parallel.BATCH_AXES, parallel.VOCAB_AXIS)
+  model = dataclasses.replace(
+    rollout.random_model(2, 'bfloat16'), d_model=2048, d_ff=6144
+  )
+  policy = make_policy(model, mesh)
+  config = rollout.sampling(columns, 20, group)
+  whole = parallel.replicated(mesh)
+
+  def described(shape, dtype):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=whole)
+
+  params = jax.tree.map(
+    lambda leaf: described(leaf.shape, jnp.bfloat16), rollout.shapes(model)
+  )
+  prompts = Prompts(
+    tokens=described((num_prompts, length), jnp.int32),
+    mask=described((num_prompts, length), bool),
+    example_id=described((num_prompts,), jnp.int32),
+  )
+  key = described((2,), jnp.uint32)
+  state = jax.eval_shape(
+    lambda *args: decode.start(policy, axes, config, *args, columns),
+    params,
+    prompts,
+    key,
+  )
+  state = jax.tree.map(lambda leaf: described(leaf.shape, leaf.dtype), state)
+  run = jax.jit(
+    lambda *args: decode.run(policy, axes, config, *args, columns),
+    donate_argnums=2,
+  )
+  text = run.lower(params, key, state).compile().as_text()
+  found = sum(one.num_bytes for one in costs.costs(hlo.Module(text), {}))
+  cache = state.cache.prompt, state.cache.completion
+  return (
+    found / columns,
+    sum(leaf.size * 2 for leaf in jax.tree.leaves((params, cache))),
+  )
