@@ -218,9 +218,9 @@ class Transformer(nn.Module):
       length=turns,
       unroll=min(c.scan_unroll, turns),
       metadata_params={nn.PARTITION_NAME: 'layers'},
-      # The layers have no output that is alike in all; looking for some would
-      # trace them once more.
-      check_constancy_invariants=False,
+      # The layers have no output that is alike in all; looking for some traces
+      # them once more. To draw weights it stays: a seed draws others without.
+      check_constancy_invariants=self.is_initializing(),
     )(c, *(block if len(block) == 1 else ()), self.mesh)
     init = nn.initializers.normal(c.init_scale)
     self.embedding: Any = self.param(

@@ -225,6 +225,34 @@ def _verdicts(figure: str) -> tuple[tuple[str, ...], Rows]:
   return ('claim', 'verdict', 'seeds', 'seen'), papers.claims(figure)
 
 
+# Of a finding, what it says of two methods.
+_WORDS = {
+  'reproduced': 'more',
+  'opposite': 'less',
+  'not reproduced': 'alike',
+  'not distinguishable': '',
+}
+
+
+def _fair_trial(how: str) -> tuple[tuple[str, ...], Rows]:
+  """Mean differences from the reference, methods by mismatches."""
+  cells: dict[str, dict[str, str]] = {}
+  for claim, verdict, number, seen in papers.claims('fair_trial'):
+    found = re.match(rf'(.*) earns more than .*, (.*), at {how} ', claim)
+    if not found:
+      continue
+    mean = re.search(r'mean ([-+\d.e]+)', seen)
+    parts = [f'{float(mean[1]):+.2f}'] if mean else []
+    parts += [_WORDS[verdict.partition(',')[0]], f'({number})']
+    row = cells.setdefault(found[1], {})
+    row[found[2]] = ' '.join(part for part in parts if part)
+  labels = list(dict.fromkeys(one for row in cells.values() for one in row))
+  return ('method', *labels), (
+    (name, *(row.get(label, '') for label in labels))
+    for name, row in cells.items()
+  )
+
+
 def _papers(paper: str) -> tuple[tuple[str, ...], Rows]:
   statements = {'dppo': papers.DPPO, 'cppo': papers.CPPO}[paper]
   head = ('statement', 'in the paper', 'here', 'preset', 'figure', 'verdict')
@@ -253,6 +281,7 @@ _TABLES = {
 }
 _PARTS = {
   'config': _config,
+  'fair_trial': _fair_trial,
   'flags': _flags,
   'metrics': _metrics,
   'papers': _papers,
@@ -262,4 +291,5 @@ _IN_WORDS = (
   'models',
   'papers',
   'verdicts',
+  'fair_trial',
 )  # Tables whose first column is prose.

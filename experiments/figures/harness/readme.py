@@ -12,6 +12,9 @@ from dppo_jax.experiments.figures.harness.verdicts import ClaimVerdict
 from dppo_jax.runtime.activity import format_seconds
 from dppo_jax.runtime.storage import code_version
 
+# The trial of all methods has two hundred, which differ by a pattern.
+_MOST_VARIANTS = 40
+
 
 def figures_version() -> str:
   """Hash of the code that runs, collects and judges: 16 hexadecimal digits."""
@@ -136,10 +139,14 @@ def _variants(figure: Figure) -> str:
     if all(key in one and one[key] == value for one in every)
   }
   table = ['| variant | settings |', '|---|---|']
-  for name, overrides in figure.variants.items():
+  for name, overrides in list(figure.variants.items())[:_MOST_VARIANTS]:
     own = {k: v for k, v in overrides.items() if k not in shared}
     table.append(f'| {_cell(name)} | {_cell(_settings(own))} |')
-  return '\n\n'.join([f'All: {_settings(shared)}.', '\n'.join(table)])
+  parts = [f'All: {_settings(shared)}.', '\n'.join(table)]
+  if more := max(0, len(every) - _MOST_VARIANTS):
+    where = f'experiments/figures/{figure.name}.py'
+    parts.append(f'And {more} more: `FIGURE.variants` of `{where}`.')
+  return '\n\n'.join(parts)
 
 
 def _settings(overrides: Mapping[str, Any]) -> str:
