@@ -100,7 +100,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     shard_sequence=False,  # Sequence parallelism: activations over mesh.tensor.
     shard_attention='heads',  # What mesh.tensor splits there: heads or columns.
     remat='none',  # Saved for the backward pass: none (all), dots, full.
-    attention='auto',  # auto (by device), blockwise, splash, materialised.
+    attention='auto',  # auto (device), blockwise, splash, triton, materialised.
   )
 
   config.lora = dict(  # Only the adapter is trained, not the base weights.

@@ -18,6 +18,7 @@ from dppo_jax.models.attention import (
   materialised,
   sharded,
   splash,
+  triton,
 )
 from dppo_jax.models.attention.sources import KeySource
 
@@ -45,20 +46,25 @@ class Implementation:
     platforms: that have it; empty for all.
     run: attention of one device; None where it depends on the platform.
     refuses: why it does not take a call, or ''.
+    own_only: it takes no source but the sequence of the queries, whole.
   """
 
   platforms: tuple[str, ...]
   run: sharded.Attend | None
   refuses: Callable[[Array, Sequence[KeySource]], str] = _takes_all
+  own_only: bool = False
 
 
 IMPLEMENTATIONS = {
   'blockwise': Implementation((), None),
   'splash': Implementation(('tpu',), splash.attend, splash.refuses),
+  'triton': Implementation(
+    ('gpu',), triton.attend, triton.refuses, own_only=True
+  ),
   'materialised': Implementation((), materialised.attend),
 }
 # Of long sequences under 'auto'; elsewhere blockwise.
-_BEST = {'tpu': 'splash'}
+_BEST = {'tpu': 'splash', 'gpu': 'triton'}
 
 
 def attend(
@@ -89,6 +95,9 @@ def attend(
   platform = cpu_bfloat16.platform_of(mesh)
   name = _choose(platform, implementation, query, sources)
   columns = columns and by_columns.splits(mesh, query, sources)
+  if columns and IMPLEMENTATIONS[name].own_only:
+    _say_once(name, 'columns laid over the mesh')
+    name = 'blockwise'
   if name == 'materialised' and not columns:
     return materialised.attend(query, [s.of_one_layer() for s in sources])
   alone = mesh is None or mesh.size == 1
@@ -117,8 +126,8 @@ def _choose(
   """Name of the implementation that runs."""
   check(implementation, platform)
   width = query.shape[1]
-  longest = max(s.shape[2] for s in sources)
-  name = _by_size(platform, implementation, width, longest)
+  lengths = [s.shape[2] for s in sources]
+  name = _by_size(platform, implementation, width, lengths)
   why = IMPLEMENTATIONS[name].refuses(query, sources)
   if why:
     _say_once(name, why)
@@ -127,9 +136,10 @@ def _choose(
 
 
 def _by_size(
-  platform: str, implementation: str, width: int, longest: int
+  platform: str, implementation: str, width: int, lengths: Sequence[int]
 ) -> str:
-  """Name of the implementation for so many queries and keys."""
+  """Name of the implementation for so many queries and keys of sources."""
+  longest = max(lengths)
   if implementation == 'materialised':
     return implementation
   if width == 1:
@@ -139,7 +149,10 @@ def _by_size(
     return implementation
   if width * longest <= _FEW_SCORES:
     return 'materialised'
-  return _BEST.get(platform, 'blockwise')
+  best = _BEST.get(platform, 'blockwise')
+  # Of every grouped pass: nothing to warn of.
+  own_only = IMPLEMENTATIONS[best].own_only
+  return 'blockwise' if own_only and len(lengths) > 1 else best
 
 
 def num_scores(
@@ -159,10 +172,11 @@ def num_scores(
     width: queries of a row.
     lengths: keys of each source.
   """
-  name = _by_size(platform, implementation, width, max(lengths))
+  name = _by_size(platform, implementation, width, lengths)
   if name == 'materialised':
     return rows * width * sum(lengths)
-  if IMPLEMENTATIONS[name].run is not None:
+  own_only = IMPLEMENTATIONS[name].own_only
+  if IMPLEMENTATIONS[name].run and not (own_only and len(lengths) > 1):
     return 0  # Kernels keep them on the chip.
   size = _block(platform)
   at_once = 1 if platform == 'cpu' else rows

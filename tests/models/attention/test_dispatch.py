@@ -1,3 +1,4 @@
+import functools
 import math
 import re
 
@@ -96,6 +97,31 @@ def test_what_a_kernel_does_not_take_runs_by_blocks_and_is_said_once(caplog):
     ' multiple of 64; blockwise attention runs instead.'
   ]
   assert _chosen('tpu', 'auto', length=129, head_dim=64) == 'splash'
+
+
+def test_kernels_of_gpus_take_whole_rows_only(caplog):
+  dispatch._say_once.cache_clear()
+  case = cases.shared_prompt(length=129, head_dim=64)
+  query = case.arrays[0].astype(jnp.bfloat16)
+  sources = case.sources(case.arrays)
+  choose = dispatch._choose
+  assert choose('gpu', 'auto', query, sources[1:]) == 'triton'
+  assert choose('gpu', 'auto', query, sources) == 'blockwise'
+  assert not caplog.records
+  assert choose('gpu', 'triton', query, sources) == 'blockwise'
+  (record,) = caplog.records
+  assert 'triton does not take keys other than' in record.getMessage()
+  with pytest.raises(
+    ValueError, match=r"model\.attention: 'triton' runs on gpu"
+  ):
+    dispatch.check('triton', 'cpu')
+
+
+def test_kernels_of_gpus_hold_no_scores():
+  count = functools.partial(dispatch.num_scores, 'gpu', rows=3, width=1000)
+  for name in ('auto', 'triton'):
+    assert count(name, lengths=[1000]) == 0
+    assert count(name, lengths=[500, 1000]) == 3 * 256 * 256
 
 
 def _shapes(function, *args):

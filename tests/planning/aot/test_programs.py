@@ -223,7 +223,7 @@ def test_loops_of_slots_turn_as_often_as_full_rows_need():
   assert set(programs._trips(runs.experiment(), runs.parts())) == {'shard_map'}
 
 
-_LENGTH = 4096
+_LENGTH, _HEADS = 4096, 4
 
 
 @pytest.mark.parametrize(
@@ -268,6 +268,63 @@ def largest_arrays(name):
   )
   assert not phase.refused
   return [one.shape for one in phase.arrays]
+
+
+@tpus.needs_cuda_plugin
+@pytest.mark.parametrize('shares_prompts', [False, True])
+def test_a_train_step_for_gpus_runs_kernels_in_bounded_memory(shares_prompts):
+  """Kernels: forward, again as it is recomputed, and two backward.
+
+  Of rows that share a prompt they are the prompt's; the completions, which see
+  its keys too, run by blocks. Beside gradients of this and all microbatches, no
+  larger than the arguments (weights and two moments), a device holds some
+  arrays of all tokens and heads in f32: queries, keys, values, outputs, their
+  gradients, and what the feed-forward layer, as wide, has of each. 16 of them
+  are half of what one array of scores would be.
+  """
+  code = (
+    'import json\n'
+    'from tests.planning.aot import test_programs as case\n'
+    f'found = case.gpu_train_step({shares_prompts})\n'
+    'print(json.dumps(found))\n'
+  )
+  found, temporaries, arguments = json.loads(tpus.run(code)[-1])
+  tokens = 4 * _LENGTH * _HEADS * 128
+  assert found == 4
+  assert temporaries < arguments + 16 * tokens
+  assert 32 * tokens <= 4 * _HEADS * _LENGTH**2
+
+
+def gpu_train_step(shares_prompts):
+  """Triton calls, temporaries and arguments, with 4,096 tokens a device."""
+  topology = topologies.parse('gpu:8xh100')
+  settings = runs.smallest(
+    model__num_layers=2,
+    model__d_model=_HEADS * 128,
+    model__d_ff=_HEADS * 128,
+    model__num_heads=_HEADS,
+    model__num_kv_heads=2,
+    model__head_dim=128,
+    model__dtype='bfloat16',
+    model__remat='full',
+    data__max_prompt_length=_LENGTH // 2,
+    sampling__max_completion_length=_LENGTH // 2,
+    learner__num_microbatches=1 if shares_prompts else 2,
+    mesh__data=8,
+    data__num_prompts=8,
+    evaluation__num_prompts=8,
+    learner__share_prompt_prefix=shares_prompts,
+  )
+  experiment = runs.experiment(settings, topology.num_devices)
+  parts = parts_lib.assemble_model(experiment, topologies.describe(topology))
+  planned = programs._programs(programs._at_the_limit(experiment), parts)
+  compiled = planned[programs.TRAINING].lower().compile()
+  memory = compiled.memory_analysis()
+  return (
+    compiled.as_text().count('xla.gpu.triton"'),
+    memory.temp_size_in_bytes,
+    memory.argument_size_in_bytes,
+  )
 
 
 @tpus.needs_libtpu
