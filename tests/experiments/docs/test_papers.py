@@ -24,7 +24,8 @@ def test_functions_presets_and_claims_are_there(row):
 
 def test_every_figure_is_in_the_tables():
   there = {path.name for path in papers.RESULTS.iterdir()}
-  assert {row.figure for row in _STATEMENTS} - {''} == there
+  of_no_paper = {'fair_trial'}
+  assert {row.figure for row in _STATEMENTS} - {''} == there - of_no_paper
 
 
 def test_a_claim_that_is_not_there_is_named():
