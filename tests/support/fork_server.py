@@ -1,10 +1,11 @@
 """Processes that need not import JAX and this package once more.
 
 A server imports them once for a worker of the tests and forks itself for each
-process that is asked for, as `multiprocessing`'s forkserver does; that one tells
-neither output nor CPU time of its children apart. The server has no threads and
-no backend of JAX. In a fork stand its own environment, configuration of JAX
-and descriptors, and it ends as an interpreter does.
+process that is asked for, as `multiprocessing`'s forkserver does; that one
+tells nothing of the CPU time of its children, and leaves them the descriptors
+of its own. The server has no threads and no backend of JAX. A fork has an
+environment, a configuration of JAX and descriptors of its own, and ends as an
+interpreter does.
 
 What a process imports is seen only in one that was not forked.
 """
@@ -14,7 +15,6 @@ import contextlib
 import functools
 import gc
 import importlib
-import io
 import json
 import os
 import pathlib
@@ -237,7 +237,7 @@ def _become(request, given):
   for number, descriptor in enumerate(standard):
     os.dup2(descriptor, number)
     os.close(descriptor)
-  sys.stdin = io.open(0, closefd=False)
+  sys.stdin = open(0, closefd=False)
   os.chdir(folder)
   for name, text in environment.items():
     key = name.lower()
