@@ -78,3 +78,8 @@ def pytest_collection_modifyitems(items):
     if slow.function(item.nodeid) in listed:
       item.add_marker(pytest.mark.slow)
   items.sort(key=lambda item: -of_file[item.nodeid.partition('::')[0]])
+
+
+def pytest_collection_finish():
+  """What was imported and collected lives on: no collection looks there."""
+  gc.freeze()

@@ -157,13 +157,15 @@ def test_importing_everything_leaves_tensorflow_out():
     'import importlib, sys\n'
     f'for name in {names}:\n'
     '  importlib.import_module(name)\n'
-    'print(sorted(n for n in sys.modules if n.split(".")[0] == "tensorflow"))'
+    'print(sorted(n for n in sys.modules if n.split(".")[0] == "tensorflow"))',
+    fresh=True,
   )
   assert out.strip() == '[]'
 
 
 def test_importing_the_package_imports_nothing():
-  out = runs.said('import sys, dppo_jax; print("jax" in sys.modules)')
+  code = 'import sys, dppo_jax; print("jax" in sys.modules)'
+  out = runs.said(code, fresh=True)
   assert out.strip() == 'False'
 
 

@@ -76,6 +76,7 @@ def test_help_imports_no_jax():
     'import sys\n'
     'from dppo_jax.commands import help_text, mistakes\n'
     'help_text.describe("train")\n'
-    'print(sorted({"jax", "flax", "orbax", "numpy"} & sys.modules.keys()))'
+    'print(sorted({"jax", "flax", "orbax", "numpy"} & sys.modules.keys()))',
+    fresh=True,
   )
   assert out.strip() == '[]'

@@ -134,7 +134,7 @@ print([m for m in sys.modules if m.split('.')[0] == 'tensorflow'])
 
 
 def test_processes_race_without_harm_or_tensorflow(tmp_path):
-  racers = [runs.start_code(_LOAD, tmp_path) for _ in range(2)]
+  racers = [runs.start_code(_LOAD, tmp_path, fresh=True) for _ in range(2)]
   ended = [runs.end(racer) for racer in racers]
   assert ended[0] == ended[1] == (0, '1024 6 1 3 4 3 0 1 8 =\n[]\n', '')
   assert not list(tmp_path.glob('.preparing*'))

@@ -38,7 +38,7 @@ def unbroken(tmp_path_factory):
     f'open({str(folder / "imported")!r}, "w").close()\n'
     'raise ImportError("no tensorflow here")\n'
   )
-  process = runs.train(folder / 'run', *_LONG, PYTHONPATH=str(fake))
+  process = runs.train(folder / 'run', *_LONG, fresh=True, PYTHONPATH=str(fake))
   code, out, err = runs.end(process)
   assert code == 0, err
   return SimpleNamespace(folder=folder / 'run', out=out, err=err)

@@ -1,9 +1,11 @@
 """What a run may add, over two real processes: as one process does it.
 
 One job with as many options at once as go together; a job takes long to start.
+A signal to one of the two ends it.
 """
 
 import pathlib
+import signal
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.flaky(reruns=1)]
 _DATA = pathlib.Path(__file__).parents[1] / 'testdata'
 _SETTINGS = {
   **runs.SMALLEST,
-  'num_steps': 2,
+  'num_steps': 50,
   'mesh.fsdp': 2,
   'evaluation.every_n_steps': 0,
   'checkpoints.every_n_steps': 50,
@@ -55,14 +57,27 @@ _SHOWN = (
 )
 
 
-def test_two_processes_do_as_one_does(tmp_path):
-  folders = tmp_path / 'one', tmp_path / 'two'
-  (alone,) = pairs.end([pairs.one(folders[0], _SETTINGS)])
-  assert alone.code == 0, alone.err
-  both = pairs.end(pairs.two(folders[1], _SETTINGS))
-  assert [each.code for each in both] == [0, 0], both
+def _stop(processes, folder, step):
+  """What the processes say of their end, by a signal once a step is done."""
+  runs.wait(lambda: runs.last_step(folder) >= step, *processes)
+  processes[-1].send_signal(signal.SIGTERM)
+  ended = pairs.end(processes)
+  assert [each.code for each in ended] == [143] * len(processes), ended
+  return [each.err.rpartition('Stopped after ')[2] for each in ended]
 
-  found = [runs.rows(folder) for folder in folders]
+
+def test_a_signal_stops_two_and_both_did_as_one_does(tmp_path):
+  folders = tmp_path / 'one', tmp_path / 'two'
+  first, second = _stop(pairs.two(folders[1], _SETTINGS), folders[1], 1)
+  step = int(first.split()[1])
+  assert first.startswith(f'step {step} of 50')
+  assert second.startswith(f'step {step} of 50')
+  _stop([pairs.one(folders[0], _SETTINGS)], folders[0], step)
+
+  found = [
+    [row for row in runs.rows(folder) if row['step'] <= step]
+    for folder in folders
+  ]
   assert [row.keys() for row in found[0]] == [row.keys() for row in found[1]]
   trained = [row for row in found[0] if 'loss/total' in row]
   for name in _SHOWN:  # The option did something.
@@ -76,11 +91,14 @@ def test_two_processes_do_as_one_does(tmp_path):
       np.testing.assert_allclose(
         float(theirs[key]), float(value), rtol=1e-3, atol=1e-4, err_msg=key
       )
-  samples = [(f / metrics_log.SAMPLES_FILE).read_text() for f in folders]
-  assert samples[0] == samples[1]
-  assert samples[0].count('\n') == 2 * 8
-  one, two = (files.load_steps(folder, 'all') for folder in folders)
-  assert one.token.size > 2 * 8
+  samples = [
+    (folder / metrics_log.SAMPLES_FILE).read_text().splitlines()
+    for folder in folders
+  ]
+  assert samples[0][: step * 8] == samples[1]
+  steps = ','.join(map(str, range(1, step + 1)))
+  one, two = (files.load_steps(folder, steps) for folder in folders)
+  assert one.token.size > step * 8
   for name in ('step', 'token', 'row', 'keep', 'reward', 'divergence'):
     np.testing.assert_allclose(
       getattr(one, name), getattr(two, name), atol=1e-4, err_msg=name

@@ -8,7 +8,7 @@ from dppo_jax.runtime import cli
 from dppo_jax.runtime.hosts.preemption import Preempted
 from dppo_jax.runtime.reporting.recorder import NonFiniteError
 from dppo_jax.runtime.storage.checkpoints import CheckpointError
-from tests.support import silence
+from tests.support import runs, silence
 
 
 def _raising(error):
@@ -40,6 +40,19 @@ def test_signals_have_their_codes(capsys):
 
 def test_the_code_of_main_is_kept():
   assert cli.guard(lambda: 7, ['x']) == 7
+
+
+def test_garbage_is_looked_for_less_often():
+  code = """if True:
+    import gc
+    from dppo_jax.runtime import cli
+
+    gc.unfreeze()  # Of the process that this was forked from.
+    def main():
+      print(gc.get_freeze_count() > 100_000, gc.get_threshold())
+    cli.run(main)
+  """
+  assert runs.said(code) == 'True (20000, 10, 10)\n'
 
 
 def test_a_command_without_a_word_of_its_own_is_told(monkeypatch):

@@ -13,13 +13,15 @@ import resource
 
 import pytest
 
+from tests.support import fork_server
+
 _SLOWEST = 15
 _START_UP = 'imports, collection'
 
 
 def cpu_seconds():
-  """CPU-seconds of this process and of the children it waited for."""
-  return sum(
+  """CPU-seconds of this process, its forks, and children it waited for."""
+  return fork_server.cpu_seconds() + sum(
     usage.ru_utime + usage.ru_stime
     for usage in map(
       resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -98,6 +100,7 @@ class CpuTime:
 
   @pytest.hookimpl(wrapper=True, trylast=True)  # Within the summary's.
   def pytest_sessionfinish(self, session):
+    fork_server.stop()  # Its last moments count, too.
     if hasattr(self._config, 'workeroutput'):
       self._config.workeroutput['cpu_s'] = cpu_seconds()
       return (yield)

@@ -150,4 +150,4 @@ def test_pyplot_and_its_global_state_stay_out(tmp_path):
     f'summary.draw_summary({str(tmp_path)!r})\n'
     'assert "matplotlib.pyplot" not in sys.modules\n'
   )
-  runs.said(code)
+  runs.said(code, fresh=True)

@@ -410,7 +410,7 @@ for step in range(1, 10_000):
 
 
 def test_kill_in_the_middle_of_a_save(tmp_path, opened):
-  process = runs.start_code(_ENDLESS_SAVES, tmp_path)
+  process = runs.start_code(_ENDLESS_SAVES, tmp_path, fresh=True)
   for line in process.stdout:
     if int(line) == 4:
       break
