@@ -24,6 +24,7 @@ from dppo_jax.sampling.decode import SamplingConfig
 
 _MODEL = ('model', 'lora', 'mesh', 'num_devices')
 _HEAD = (*_MODEL, 'learner.head_chunk_tokens')
+_STEP = (*_MODEL, 'loss', 'learner', 'optimizer', 'environment.max_turns')
 # (module, function), where it is looked up -> paths of what it reads, and what
 # it makes when called, of an Experiment.
 _MAKERS = {
@@ -41,9 +42,8 @@ _MAKERS = {
   (compiled, 'compile_group_choice'): ('sampling.group_size',),
   (compiled, 'compile_sampler'): (),
   (compiled, 'compile_scorer'): (*_MODEL, 'loss', 'learner'),
-  (iteration, 'compile_step'): (
-    *(*_MODEL, 'loss', 'learner', 'optimizer', 'environment.max_turns'),
-  ),
+  (compiled, 'compile_step'): _STEP,
+  (iteration, 'compile_step'): _STEP,
   (integrity, 'compile_canary'): (
     *(*_HEAD, 'sampling.temperature', 'loss.prompt_length'),
   ),
@@ -95,7 +95,7 @@ def _read(name, value):
   if isinstance(value, parts.ModelParts):
     fields = dataclasses.fields(parts.ModelParts)
     own = {f.name: getattr(value, f.name) for f in fields}
-    if name != (iteration, 'compile_step'):
+    if name[1] != 'compile_step':  # The others have no optimizer.
       state = dataclasses.replace(value.abstract_state, opt_state=None)
       own |= {'optimizer': None, 'abstract_state': state}
     return parts.ModelParts(**own)
