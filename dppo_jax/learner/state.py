@@ -1,5 +1,7 @@
 """The train state, born sharded."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -45,11 +47,8 @@ def init_state(
     shardings: of `shardings_of`.
     seed: of the run.
   """
-
-  def init(key: Array) -> TrainState:
-    return nn.unbox(_init(policy, optimizer, key))
-
-  return jax.jit(init, out_shardings=shardings)(jax.random.PRNGKey(seed))
+  init = _compile_init(policy, optimizer, shardings)
+  return init(jax.random.PRNGKey(seed))
 
 
 def adopt(
@@ -90,6 +89,26 @@ def restart(
     state: consumed.
     shardings: a TrainState of NamedSharding for the result.
   """
+  return _compile_restart(optimizer, shardings)(state)
+
+
+def _compile_init(
+  policy: Policy,
+  optimizer: optax.GradientTransformation,
+  shardings: TrainState,
+) -> Callable[[Array], TrainState]:
+  """Key of the run -> its initial state."""
+
+  def init(key: Array) -> TrainState:
+    return nn.unbox(_init(policy, optimizer, key))
+
+  return jax.jit(init, out_shardings=shardings)
+
+
+def _compile_restart(
+  optimizer: optax.GradientTransformation, shardings: TrainState
+) -> Callable[[TrainState], TrainState]:
+  """State -> its parameters and key at step 0 of a new optimizer."""
 
   def begin(state: TrainState) -> TrainState:
     return TrainState(
@@ -99,7 +118,7 @@ def restart(
       key=state.key,
     )
 
-  return jax.jit(begin, out_shardings=shardings, donate_argnums=0)(state)
+  return jax.jit(begin, out_shardings=shardings, donate_argnums=0)
 
 
 def _init(

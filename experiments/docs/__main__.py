@@ -18,11 +18,16 @@ _ROOT = pathlib.Path(__file__).resolve().parents[2]
 def main(argv: list[str]) -> int:
   """Builds and checks; returns the exit code, 1 if a link is broken."""
   del argv
-  if _EXECUTE.value:
-    for name in notebooks.names(_ROOT):
-      if notebooks.kept(_ROOT, name) is None:
+  missing = [
+    name
+    for name in notebooks.names(_ROOT)
+    if _EXECUTE.value and notebooks.kept(_ROOT, name) is None
+  ]
+  if missing:
+    with notebooks.open_kernel(_ROOT) as kernel:
+      for name in missing:
         print(f'notebooks/{name}.ipynb', flush=True)
-        notebooks.keep(_ROOT, name, notebooks.execute(_ROOT, name))
+        notebooks.keep(_ROOT, name, notebooks.execute(_ROOT, name, kernel))
   out = pathlib.Path(_OUT.value).absolute()
   site.build(_ROOT, _ROOT / 'build/docs', out)
   broken = site.problems(out)

@@ -6,18 +6,22 @@ execute every notebook, and the site share one execution.
 """
 
 import base64
+from collections.abc import Iterator
+import contextlib
 import hashlib
 import os
 import pathlib
 from typing import Any
 
 from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.manager import KernelManager
 import nbclient
 import nbformat
 
 _START_S = 120  # Timeout of a kernel's start, on a busy machine.
 _CELL_S = 300  # Timeout of a cell.
+# Names, and settings of figures, which `%reset` leaves.
+_CLEAR = 'import matplotlib\nmatplotlib.rcdefaults()\n%reset -f'
 _CODE = ('dppo_jax', 'configs')  # What notebooks import.
 
 
@@ -31,36 +35,24 @@ def read(root: pathlib.Path, name: str) -> Any:
   return nbformat.read(root / 'notebooks' / f'{name}.ipynb', as_version=4)
 
 
-def execute(
+@contextlib.contextmanager
+def open_kernel(
   root: pathlib.Path,
-  name: str,
   folder: pathlib.Path | None = None,
   compilation_cache: str = '',
   xla_flags: str = '',
-) -> Any:
-  """Notebook with the outputs of all its cells, from one fresh kernel.
+) -> Iterator[KernelManager]:
+  """A fresh kernel for several notebooks, so that imports are paid once.
 
   Args:
     root: of the repository; notebooks import its packages.
-    name: of the notebook.
-    folder: working directory of the kernel; None for the notebook's folder.
+    folder: working directory of the kernel; None for that of the notebooks.
     compilation_cache: folder of compiled programs; '' for no cache.
     xla_flags: options of the compiler.
-
-  Raises:
-    nbclient.exceptions.CellExecutionError: a cell raised.
   """
-  notebook = read(root, name)
-  client = nbclient.NotebookClient(
-    notebook,
-    km=AsyncKernelManager(  # This interpreter, not an installed kernel.
-      kernel_name='python3',
-      kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
-    ),
-    allow_errors=False,
-    startup_timeout=_START_S,
-    timeout=_CELL_S,
-    extra_arguments=['--HistoryManager.enabled=False'],
+  kernel = KernelManager(  # This interpreter, not an installed kernel.
+    kernel_name='python3',
+    kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
   )
   # One plain device, as for a reader. Half of the time is compilation of small
   # programs, so all of them are cached.
@@ -73,9 +65,46 @@ def execute(
     'MPLBACKEND': 'module://matplotlib_inline.backend_inline',
     'PYTHONPATH': str(root),
   }
-  where = root / 'notebooks' if folder is None else folder
-  client.execute(cwd=str(where), env=environment, cleanup_kc=True)
-  return client.nb
+  kernel.start_kernel(
+    cwd=str(root / 'notebooks' if folder is None else folder),
+    env=environment,
+    extra_arguments=['--HistoryManager.enabled=False'],
+  )
+  try:
+    yield kernel
+  finally:
+    kernel.shutdown_kernel(now=True)
+
+
+def execute(root: pathlib.Path, name: str, kernel: KernelManager) -> Any:
+  """Notebook with the outputs of all its cells.
+
+  Nothing is left of what other notebooks defined in the kernel.
+
+  Args:
+    root: of the repository.
+    name: of the notebook.
+    kernel: of `open_kernel`.
+
+  Raises:
+    nbclient.exceptions.CellExecutionError: a cell raised.
+  """
+  notebook = read(root, name)
+  notebook.cells.insert(0, nbformat.v4.new_code_cell(_CLEAR))
+  client = nbclient.NotebookClient(
+    notebook,
+    km=kernel,
+    allow_errors=False,
+    startup_timeout=_START_S,
+    timeout=_CELL_S,
+  )
+  try:
+    client.execute()
+  finally:
+    if client.kc is not None:
+      client.kc.stop_channels()
+  del notebook.cells[0]
+  return notebook
 
 
 def keep(root: pathlib.Path, name: str, notebook: Any) -> pathlib.Path:

@@ -41,7 +41,7 @@ FIGURE = Figure(
   claim='position weights and prefix budget each improve on DPPO, both together'
   ' most; the order of the weights matters, a soft gate does as well.',
   variants=settings.CPPO_PARTS,
-  tiers=settings.tiers(long_recital.get_config, *_IN_CPU[:2], cpu=_IN_CPU),
+  tiers=settings.tiers(long_recital.get_config, 'CPPO', cpu=_IN_CPU),
   panels=lambda points: [
     panels.over_steps(points, 'reward', 'Reward', 'mean reward'),
     panels.over_steps(points, 'masked', 'Masked', 'share of tokens'),

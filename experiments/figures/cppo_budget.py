@@ -46,7 +46,7 @@ FIGURE = Figure(
   claim='policy deviation varies with position; it is large at first, and so is'
   ' the share of masks that the prefix budget makes.',
   variants={name: settings.CPPO_PARTS[name] for name in _NAMES},
-  tiers=settings.tiers(long_recital.get_config, *_NAMES),
+  tiers=settings.tiers(long_recital.get_config, 'CPPO', _P90),
   rows=positions.rows,
   panels=_panels,
   judge=lambda points: [

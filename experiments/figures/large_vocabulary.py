@@ -30,7 +30,7 @@ FIGURE = Figure(
   claim='where the vocabulary has a long tail, the ratio clip masks rare tokens'
   ' for nothing, and a bound on the divergence does better.',
   variants={name: settings.METHODS[name] for name in _NAMES},
-  tiers=settings.tiers(large_vocabulary.get_config, _GRPO, _TV),
+  tiers=settings.tiers(large_vocabulary.get_config, _TV),
   panels=lambda points: [
     panels.over_steps(points, 'reward', 'Reward', 'mean reward'),
     panels.over_steps(points, 'masked', 'Masked', 'share of tokens'),

@@ -45,7 +45,7 @@ FIGURE = Figure(
   claim='the ratio clip lets a rare token grow by a factor at a time, a bound'
   ' on TV by an amount, so good rare tokens are learned faster.',
   variants={name: settings.METHODS[name] for name in _METHODS},
-  tiers=settings.tiers(rare_token.get_config, _GRPO, _TV),
+  tiers=settings.tiers(rare_token.get_config, _TV),
   rows=lambda outcomes: tabular.beside(_READ(outcomes)),
   panels=lambda points: [
     panels.over_steps(points, 'p_think', 'p(think) of mu', 'probability'),

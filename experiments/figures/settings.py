@@ -86,6 +86,7 @@ def shrunk(config: Any) -> Any:
   """Config with two steps of a tiny policy: a smoke test."""
   config.num_steps = 2
   config.ledger.every_n_steps = 1
+  config.optimizer.learning_rate = 1e-3  # The program is that of others.
   config.data.num_prompts = 4
   config.data.group_size = 4
   config.model.d_model = 16

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import operator
 import os
 import subprocess
 import sys
@@ -153,8 +154,23 @@ def test_runs_share_programs_of_what_does_not_differ(monkeypatch):
   assert same == [True, True, False]
   assert made(sampling__temperature=0.5)[1] is not first[1]
   assert made(model__d_ff=48)[0] is not first[0]
+  assert made(optimizer__learning_rate=0.5)[1] is first[1]
   monkeypatch.setattr(compiled, 'compile_sampler', lambda *args: 'a spy')
   assert made()[1] == 'a spy'
+
+
+def test_a_shared_program_cannot_depend_on_more_than_its_row_says():
+  experiment = runs.experiment()
+  whole = parts.assemble_model(experiment)
+  batcher = (compiled, 'compile_batcher')
+  read = programs._read(batcher, experiment)
+  assert read.rewards.truncated == experiment.rewards.truncated
+  for path in ('loss', 'rewards.verifier'):
+    with pytest.raises(AttributeError, match='_MAKERS does not say so'):
+      operator.attrgetter(path)(read)
+  assert programs._read(batcher, whole).optimizer is None
+  config = programs._read((compiled, 'compile_sampler'), experiment.sampling)
+  assert not hasattr(config, 'lag')
 
 
 def test_a_thread_lowers_in_one_context():

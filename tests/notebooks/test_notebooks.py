@@ -67,16 +67,22 @@ def test_colors_are_those_of_the_palette(name):
   assert not re.search(r"""['"](C\d|tab:\w+)['"]""", source)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', _NUM_CLAIMS)
-def test_it_runs(tmp_path, name):
-  executed = notebooks.execute(
+@pytest.fixture(scope='module')
+def kernel(tmp_path_factory):
+  """One for all notebooks."""
+  with notebooks.open_kernel(
     _ROOT,
-    name,
-    tmp_path,
+    tmp_path_factory.mktemp('kernel'),
     jax.config.jax_compilation_cache_dir,
     runs.devices(1)['XLA_FLAGS'],
-  )
+  ) as opened:
+    yield opened
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', _NUM_CLAIMS)
+def test_it_runs(kernel, name):
+  executed = notebooks.execute(_ROOT, name, kernel)
   notebooks.keep(_ROOT, name, executed)
   outputs = [output for cell in _code(executed) for output in cell.outputs]
   figures = [o for o in outputs if 'image/png' in o.get('data', {})]

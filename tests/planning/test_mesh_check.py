@@ -7,7 +7,7 @@ from dppo_jax.configs import qwen3_8b_base
 from dppo_jax.planning import mesh_check, mesh_layouts
 from dppo_jax.planning.mesh_layouts import Layout
 from dppo_jax.runtime.programs import compiled
-from tests.support import runs
+from tests.support import programs, runs
 
 _WIDE = Layout(data=2, fsdp=2, tensor=2)
 # Thresholds that some tokens exceed and others do not.
@@ -45,10 +45,9 @@ def test_meshes_and_orders_sample_and_decide_alike():
 
 
 def test_a_mesh_that_changes_the_law_is_found(monkeypatch):
-  compile_sampler, compile_step = (
-    compiled.compile_sampler,
-    compiled.compile_step,
-  )
+  with programs.shared():
+    compile_sampler = compiled.compile_sampler
+    compile_step = compiled.compile_step
 
   def sick_sampler(parts, config):
     sample, size = compile_sampler(parts, config), parts.mesh.size

@@ -100,6 +100,7 @@ def _logits(top_k, seed):
   return (logits + rng.normal(size=logits.shape) * 0.5).astype(np.float32)
 
 
+@functools.cache
 def decide_in_training(loss: LossConfig, top_k=5, seed=0):
   """Decisions of the training loss: compiled, as in a step."""
   made = batch(top_k, seed)

@@ -83,11 +83,12 @@ def devices(count):
 
 @contextlib.contextmanager
 def quick_compilation():
-  """Has XLA compile with as little optimization as it can."""
+  """Has XLA optimize as little as it can, and runs share their programs."""
   before = jax.config.read('jax_disable_most_optimizations')
   jax.config.update('jax_disable_most_optimizations', True)
   try:
-    yield
+    with programs.shared():
+      yield
   finally:
     jax.config.update('jax_disable_most_optimizations', before)
 
@@ -105,7 +106,6 @@ def jobs_in_process():
 
   with contextlib.ExitStack() as stack:
     stack.enter_context(quick_compilation())
-    stack.enter_context(programs.shared())
     for target, name, value in (
       (compiled, 'use_compilation_cache', lambda folder: None),
       (pool, '_run_missing', run_here),
@@ -118,13 +118,13 @@ def run(settings, folder, num_devices=1):
   """Trains as `experiments.train` does, but for the picture; the facts."""
   built = experiment(settings, num_devices)
   folder = workdir.open_workdir(folder)
-  with quick_compilation(), programs.shared(), workdir.locked(folder):
+  with quick_compilation(), workdir.locked(folder):
     workdir.check_config(folder, built.resolved)
     return loop.run(built, folder)
 
 
 def parts(settings=None):
-  with quick_compilation(), programs.shared():
+  with quick_compilation():
     return parts_lib.assemble(experiment(settings))
 
 

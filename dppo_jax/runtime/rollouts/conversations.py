@@ -31,7 +31,7 @@ from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.experiment import EnvironmentConfig
 from dppo_jax.runtime.hosts import coordination
 from dppo_jax.runtime.programs import compiled
-from dppo_jax.runtime.programs.parts import Parts, complete
+from dppo_jax.runtime.programs.parts import ModelParts, Parts, complete
 from dppo_jax.sampling.decode import SamplingConfig
 from dppo_jax.sampling.slot_plan import plan_for
 from dppo_jax.sampling.slot_turns import SlotTurnSampler
@@ -123,35 +123,10 @@ class ConversationSampler:
     self._stream, self._pool = stream, pool
     self._config, self._environment = config, environment
     self.truncated = truncated
-    turns = TurnSampler(
-      parts.policy,
-      compiled.vocabulary_axes(parts.mesh),
+    self._at_once, self._in_slots = _compile_turns(
+      parts,
       config,
       environment.max_turn_length or config.max_completion_length,
-    )
-    self._at_once = self._compile(turns)
-    self._in_slots = self._compile(SlotTurnSampler(turns))
-
-  def _compile(self, sampler: TurnSampler | SlotTurnSampler) -> _Programs:
-    parts = self._parts
-
-    def start(
-      base: Params | None, params: Params, prompts: Prompts, key: Array
-    ) -> tuple[Any, TurnState]:
-      return sampler.start(complete(parts, base, params), prompts, key)
-
-    return _Programs(
-      start=jax.jit(
-        start,
-        in_shardings=(
-          None,  # Where it is.
-          parts.shardings.params,
-          parts.batch_sharding,
-          parallel.replicated(parts.mesh),
-        ),
-      ),
-      resume=jax.jit(sampler.resume, donate_argnums=1),
-      finish=jax.jit(sampler.to_rollout, out_shardings=parts.batch_sharding),
     )
 
   def _programs(self, prompts: Prompts) -> _Programs:
@@ -322,6 +297,36 @@ class ConversationSampler:
       (found, truncated), self._parts.batch_sharding
     )
     return dataclasses.replace(rollout, conversation=found, truncated=truncated)
+
+
+def _compile_turns(
+  parts: ModelParts, config: SamplingConfig, max_turn_length: int
+) -> tuple[_Programs, _Programs]:
+  """Programs for all rows at once, and for rows in slots."""
+
+  def compile_for(sampler: TurnSampler | SlotTurnSampler) -> _Programs:
+    def start(
+      base: Params | None, params: Params, prompts: Prompts, key: Array
+    ) -> tuple[Any, TurnState]:
+      return sampler.start(complete(parts, base, params), prompts, key)
+
+    return _Programs(
+      start=jax.jit(
+        start,
+        in_shardings=(
+          None,  # Where it is.
+          parts.shardings.params,
+          parts.batch_sharding,
+          parallel.replicated(parts.mesh),
+        ),
+      ),
+      resume=jax.jit(sampler.resume, donate_argnums=1),
+      finish=jax.jit(sampler.to_rollout, out_shardings=parts.batch_sharding),
+    )
+
+  axes = compiled.vocabulary_axes(parts.mesh)
+  turns = TurnSampler(parts.policy, axes, config, max_turn_length)
+  return compile_for(turns), compile_for(SlotTurnSampler(turns))
 
 
 def _write_reasons(reasons: Sequence[str]) -> np.ndarray:

@@ -2,6 +2,7 @@ import io
 import json
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 
@@ -18,8 +19,13 @@ pytestmark = pytest.mark.flaky(reruns=1)
 def _serve(*requests):
   replies = io.StringIO()
   lines = io.StringIO(''.join(json.dumps(r) + '\n' for r in requests))
-  with runs.quick_compilation():
+  with (
+    runs.quick_compilation(),
+    # Of this process, whose other tests would compile everything again.
+    mock.patch.object(worker.jax, 'clear_caches') as clear,
+  ):
     code = worker.serve(tiny.get_config, lines, replies, num_devices=1)
+  assert clear.call_count == len(requests)
   return code, [json.loads(line) for line in replies.getvalue().splitlines()]
 
 

@@ -55,7 +55,9 @@ _EVERYTHING = dict(
 _KINDS = {
   'everything': _EVERYTHING,
   'recomputed': dict(
-    trust_region__divergence='exact_kl', trust_region__anchor='recomputed'
+    trust_region__divergence='exact_kl',
+    trust_region__anchor='recomputed',
+    learner__num_microbatches=2,
   ),
 }
 
@@ -67,8 +69,13 @@ def whole(tmp_path_factory):
 
   def run(kind):
     if kind not in folders:
-      folders[kind] = tmp_path_factory.mktemp(kind) / 'run'
-      runs.run(_settings(**_KINDS[kind]), folders[kind])
+      folder = folders[kind] = tmp_path_factory.mktemp(kind) / 'run'
+      settings = _settings(**_KINDS[kind])
+      facts = runs.run(settings, folder)
+      assert facts['divergence'] == settings.trust_region.divergence
+      assert facts['skipped_updates'] == 0
+      for row in runs.rows(folder):
+        assert np.isfinite([float(value) for value in row.values()]).all()
     return folders[kind]
 
   return run
