@@ -237,6 +237,20 @@ def test_a_mutation_meets_its_file_then_its_folder(known, first):
   ]
 
 
+def test_a_mutation_meets_all_parts_of_its_tests(tmp_path):
+  folder = tmp_path / 'tests/ops'
+  folder.mkdir(parents=True)
+  names = ('test_ratios.py', 'test_ratios_by_hand.py', 'test_others.py')
+  for name in names:
+    (folder / name).touch()
+  mutation = {'module': 'dppo_jax/ops/ratios.py'}
+  assert mutations.tests_of(mutation, tmp_path) == [
+    'tests/ops/test_ratios.py',
+    'tests/ops/test_ratios_by_hand.py',
+    'tests/ops',
+  ]
+
+
 def test_mutations_are_drawn_by_their_seed():
   drawn = mutations.draw(10, seed=3)
   assert drawn == mutations.draw(10, seed=3) != mutations.draw(10, seed=4)
