@@ -230,7 +230,7 @@ def test_a_mutation_changes_one_thing_that_counts():
 )
 def test_a_mutation_meets_its_file_then_its_folder(known, first):
   mutation = {'module': 'dppo_jax/ops/masking.py', **known}
-  assert mutations.tests_of(mutation) == [
+  assert mutations.tests_of(mutation, runs.ROOT) == [
     *first,
     'tests/ops/test_masking.py',
     'tests/ops',

@@ -166,7 +166,7 @@ def mirrored_test(module):
   return str(pathlib.PurePath('tests', *path.parts[1:-1], name))
 
 
-def tests_of(mutation, root=ROOT):
+def tests_of(mutation, root):
   """What is run in turn, until a test fails: paths, and a test known to.
 
   Tests of a module may be in parts: test_loss.py, test_loss_turns.py.
