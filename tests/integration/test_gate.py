@@ -230,9 +230,23 @@ def test_a_mutation_changes_one_thing_that_counts():
 )
 def test_a_mutation_meets_its_file_then_its_folder(known, first):
   mutation = {'module': 'dppo_jax/ops/masking.py', **known}
-  assert mutations.tests_of(mutation) == [
+  assert mutations.tests_of(mutation, runs.ROOT) == [
     *first,
     'tests/ops/test_masking.py',
+    'tests/ops',
+  ]
+
+
+def test_a_mutation_meets_all_parts_of_its_tests(tmp_path):
+  folder = tmp_path / 'tests/ops'
+  folder.mkdir(parents=True)
+  names = ('test_ratios.py', 'test_ratios_by_hand.py', 'test_others.py')
+  for name in names:
+    (folder / name).touch()
+  mutation = {'module': 'dppo_jax/ops/ratios.py'}
+  assert mutations.tests_of(mutation, tmp_path) == [
+    'tests/ops/test_ratios.py',
+    'tests/ops/test_ratios_by_hand.py',
     'tests/ops',
   ]
 

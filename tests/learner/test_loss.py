@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +7,6 @@ import pytest
 
 from dppo_jax.base import TokenStats
 from dppo_jax.learner import loss as loss_lib
-from dppo_jax.models.policy import make_policy
-from dppo_jax.ops import trust_regions
-from dppo_jax.ops.masking import aggregation_weights
 from tests.support import factories
 
 _WIDTH, _LENGTH, _VOCAB = 3, 4, factories.VOCAB_SIZE
@@ -280,29 +276,6 @@ def test_imitation_is_minus_log_pi(batch, logits):
   assert float(got) == pytest.approx((expected * weights).sum(), rel=1e-5)
 
 
-@pytest.mark.slow
-def test_sharing_prompts_changes_no_gradient():
-  """A prompt run once for its group, or once for each of its rows."""
-  # Small weights: the rounding of large ones alone comes near the bound.
-  config = factories.transformer_config(init_scale=0.1)
-  policy, params = make_policy(config), factories.make_params(config)
-  batch = factories.make_batch(3, 4, 5, 4)
-  results = []
-  for shared_rows in (1, 4):
-    loss_fn = functools.partial(
-      loss_lib.policy_loss,
-      policy,
-      factories.vocabulary_config(),
-      factories.loss_config(shared_rows=shared_rows),
-    )
-    weights = jnp.full((12, 4), 1 / 48)
-    differentiate = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
-    results.append(differentiate(params, batch, weights))
-  ((alone, _), gradient), ((shared, _), shared_gradient) = results
-  assert float(shared) == pytest.approx(float(alone), rel=1e-5)
-  assert factories.relative_distance(shared_gradient, gradient) <= 1e-6
-
-
 @pytest.mark.parametrize('top_k_set', ['union', 'replace_kth'])
 @pytest.mark.parametrize('kind', ['tv', 'kl'])
 def test_the_atoms_are_those_of_the_paper_or_of_its_code(
@@ -359,148 +332,8 @@ def test_a_rule_reports_of_itself(batch, logits):
   assert not [name for name in others if name.startswith('cppo')]
 
 
-@pytest.fixture(scope='module')
-def balanced():
-  """(shared rows, coefficient, replay?) -> ((loss, decisions), gradient)."""
-  config = factories.moe_config(num_layers=2, init_scale=0.1)
-  policy, params = make_policy(config), factories.make_params(config)
-  batch = factories.make_batch(3, 4, 5, 4)
-  rng = np.random.default_rng(5)
-  drawn = np.argsort(rng.random((*batch.tokens.shape, 2, 6)), -1)[..., :2]
-  # The prompt's routes are those of its group.
-  drawn[:, :5] = np.repeat(drawn[::4, :5], 4, axis=0)
-  routes = jnp.asarray(drawn, jnp.uint8)
-
-  @functools.cache
-  def differentiate(shared_rows, coefficient, replay):
-    loss_fn = functools.partial(
-      loss_lib.policy_loss,
-      policy,
-      factories.vocabulary_config(),
-      factories.loss_config(
-        shared_rows=shared_rows, load_balance_coefficient=coefficient
-      ),
-    )
-    used = dataclasses.replace(batch, routes=routes if replay else None)
-    compiled = jax.jit(
-      jax.value_and_grad(loss_fn, has_aux=True),
-      compiler_options={'xla_backend_optimization_level': 0},
-    )
-    return compiled(params, used, jnp.full((12, 4), 1 / 48))
-
-  return differentiate
-
-
-@pytest.mark.slow
-def test_the_load_balance_is_added_by_its_coefficient(balanced):
-  (plain, decisions), gradient = balanced(4, 0.0, False)
-  (loss, _), with_balance = balanced(4, 0.5, False)
-  imbalance = decisions.router['router/load_balance']
-  assert imbalance.shape == (12,)
-  np.testing.assert_array_equal(imbalance, imbalance[0])
-  assert float(loss - plain) == pytest.approx(
-    0.5 * float(imbalance[0]), rel=1e-4
-  )
-  moved = jax.tree.map(lambda a, b: a - b, with_balance, gradient)
-  assert np.abs(moved['layers']['mlp']['router']['kernel']).max() > 1e-5
-
-
-@pytest.mark.slow
-def test_sharing_prompts_balances_alike(balanced):
-  ((alone, one), gradient) = balanced(1, 0.5, True)
-  ((shared, other), shared_gradient) = balanced(4, 0.5, True)
-  assert float(shared) == pytest.approx(float(alone), rel=1e-5)
-  assert factories.relative_distance(shared_gradient, gradient) <= 1e-5
-  for name, values in one.router.items():
-    np.testing.assert_allclose(other.router[name], values, rtol=1e-5)
-
-
-def test_replayed_routes_decide_which_experts_learn(balanced):
-  (free, _), gradient = balanced(4, 0.5, False)
-  (replayed, _), replayed_gradient = balanced(4, 0.5, True)
-  assert float(free) != float(replayed)
-  assert factories.relative_distance(replayed_gradient, gradient) > 1e-2
-
-
 def test_a_dense_model_reports_no_routers(batch, logits):
   assert _weighted(logits, batch, jnp.ones((_ROWS, _LENGTH)))[1].router == {}
-
-
-def _closed(leaf, order):
-  """Columns of a leaf [B, R, ...] in another order, row by row."""
-  order = order.reshape(*order.shape, *[1] * (leaf.ndim - 2))
-  return np.take_along_axis(np.asarray(leaf), order, axis=1)
-
-
-@pytest.mark.parametrize(
-  ('rule', 'importance'),
-  [
-    *((rule, 'token') for rule in trust_regions.TRUST_REGIONS),
-    ('cppo', 'sequence'),
-    ('cppo', 'least_prefix'),
-  ],
-)
-def test_tokens_of_an_environment_are_as_if_they_were_not_there(
-  rule, importance
-):
-  """A mask with holes decides and weighs like one without the columns.
-
-  Among it: CPPO's prefix sums and its T count sampled tokens only.
-  """
-  length = 9
-  batch = factories.make_batch(4, 2, _WIDTH, length, seed=3)
-  stats = dataclasses.replace(batch.rollout, entropy=-batch.rollout.log_probs)
-  batch = dataclasses.replace(batch, rollout=stats)
-  rng = np.random.default_rng(4)
-  logits = rng.normal(size=(8, length, _VOCAB)).astype(np.float32)
-  mask = np.asarray(batch.completion_mask)[:, _WIDTH:]
-  holed = mask & (rng.random(mask.shape) < 0.6)
-  holed[:, 0] = mask[:, 0]
-  assert (mask & ~holed).sum() > 5
-  order = np.argsort(~holed, axis=1, kind='stable')
-  config = factories.loss_config(
-    prompt_length=_WIDTH, rule=rule, importance=importance
-  )
-
-  def run(arrange):
-    """(loss, decisions) with columns [B, R] so arranged."""
-
-    def rearrange(leaf):
-      leaf = np.asarray(leaf)
-      return np.concatenate([leaf[:, :_WIDTH], arrange(_columns(leaf))], 1)
-
-    mask = np.pad(holed, ((0, 0), (_WIDTH, 0)))
-
-    def clear(leaf):
-      kept = mask.reshape(*mask.shape, *[1] * (leaf.ndim - 2))
-      return rearrange(np.where(kept, leaf, np.zeros_like(leaf)))
-
-    of_turns = dataclasses.replace(
-      batch,
-      tokens=rearrange(batch.tokens),
-      completion_mask=rearrange(mask),
-      advantages=clear(batch.advantages),
-      rollout=jax.tree.map(clear, batch.rollout),
-    )
-    weights = aggregation_weights(
-      jnp.asarray(arrange(holed)), 'sequence_mean_token_mean', 1.0
-    )
-    targets = loss_lib.make_targets(
-      config, jax.tree.map(jnp.asarray, of_turns), weights
-    )
-    return loss_lib.reference_loss(
-      config, jnp.asarray(arrange(logits)), targets
-    )
-
-  loss, decisions = run(lambda leaf: leaf)
-  expected, closed = run(lambda leaf: _closed(leaf, order))
-  np.testing.assert_allclose(loss, expected, rtol=1e-5)
-  inside = _closed(holed, order)
-  for name in ('keep', 'divergence', 'log_probs'):
-    got = _closed(getattr(decisions, name), order)
-    np.testing.assert_allclose(
-      got[inside], getattr(closed, name)[inside], atol=1e-6
-    )
 
 
 @pytest.mark.parametrize('anchor', ['rollout', 'recomputed'])

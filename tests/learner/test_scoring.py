@@ -162,7 +162,7 @@ _N, _G, _R = 32, 4, 12
 
 @pytest.fixture(scope='module')
 def routed():
-  config = factories.moe_config(num_experts=16)
+  config = factories.moe_config(num_layers=2, num_experts=16)
   policy, params = make_policy(config), factories.make_params(config)
   prompts = factories.make_prompts(_N, _WIDTH)
 

@@ -69,12 +69,10 @@ def test_logits_and_hidden_states_give_the_same(batch, weights, divergence):
       head_chunk_tokens=5,
     )
 
-  (expected, metrics), gradients = jax.value_and_grad(
-    plain, (0, 1), has_aux=True
-  )(head, hidden)
-  (got, mine), fused_gradients = jax.jit(
-    jax.value_and_grad(fused, (0, 1), has_aux=True)
-  )(head, hidden)
+  ((expected, metrics), gradients), ((got, mine), fused_gradients) = (
+    jax.jit(jax.value_and_grad(fn, (0, 1), has_aux=True))(head, hidden)
+    for fn in (plain, fused)
+  )
   masked = float(metrics['trust_region/fraction_masked'])
   assert 0 < masked < 1
   np.testing.assert_allclose(

@@ -179,17 +179,20 @@ def test_minibatches_are_updates_one_after_the_other(mesh, batch):
 # The real policy and loss: one program for one device, one for eight.
 
 
-def _program(mesh, recorded=False):
+def _program(mesh):
   """(compiled step, a maker of fresh states, batches traced so far)."""
   config = factories.transformer_config()
-  policy = make_policy(config)
+  params = factories.make_params(config)
+  return _compile(mesh, make_policy(config), params, shared_rows=_GROUP)
+
+
+def _compile(mesh, policy, params, shared_rows, recorded=False):
   optimizer = optimizer_lib.make_optimizer(
     factories.optimizer_config(schedule='linear', final_fraction=0.1)
   )
   shardings = state_lib.shardings_of(
     state_lib.abstract_state(policy, optimizer, mesh)
   )
-  params = factories.make_params(config)
   start = TrainState(
     step=np.zeros((), np.int32),
     params=params,
@@ -202,7 +205,7 @@ def _program(mesh, recorded=False):
     policy,
     factories.vocabulary_config(mesh),
     factories.loss_config(
-      prompt_length=_WIDTH, shared_rows=_GROUP, entropy_coefficient=0.01
+      prompt_length=_WIDTH, shared_rows=shared_rows, entropy_coefficient=0.01
     ),
     with_top_k=recorded,
   )
@@ -311,15 +314,23 @@ def test_step_compiles_once(single):
   assert step._cache_size() <= 1
 
 
+# A record is of the head and of the loss: no layer knows of it.
+
+
+def _without_layers(mesh, recorded):
+  policy, params = factories.lookup_policy(), factories.lookup_params()
+  return _compile(mesh, policy, params, shared_rows=1, recorded=recorded)
+
+
 @pytest.fixture(scope='module')
 def recorded(mesh):
-  return _program(mesh, recorded=True)
+  return _without_layers(mesh, recorded=True)
 
 
-def test_recording_changes_no_bit(single, recorded, batch):
+def test_recording_changes_no_bit(mesh, recorded, batch):
   """Fused as for a user: what the tests leave out may round another way."""
   ends = []
-  for jitted, make_state, _ in (single, recorded):
+  for jitted, make_state, _ in (_without_layers(mesh, False), recorded):
     step = jitted.lower(make_state(), batch).compile(
       compiler_options={'xla_cpu_use_fusion_emitters': True}
     )
@@ -334,7 +345,7 @@ def test_recording_changes_no_bit(single, recorded, batch):
   chex.assert_trees_all_equal(*ends)
 
 
-def test_a_record_has_the_rows_of_the_batch(recorded, single, batch):
+def test_a_record_has_the_rows_of_the_batch(recorded, batch):
   step, make_state, _ = recorded
   _, metrics, (decisions, update) = step(make_state(), batch)
   rows = _shuffled_rows(0, 0)

@@ -40,10 +40,14 @@ def _adapted(model, config):
   return AdaptedParams(base=base, adapter=adapter, scale=config.scale)
 
 
+@functools.cache
+def _apply(model):
+  return jax.jit(make_policy(model).apply)
+
+
 def _hidden(model, params):
   prompts = factories.make_prompts(3, 6)
-  apply = jax.jit(make_policy(model).apply)
-  return np.asarray(apply(params, prompts.tokens, prompts.mask))
+  return np.asarray(_apply(model)(params, prompts.tokens, prompts.mask))
 
 
 def test_a_new_adapter_changes_nothing():

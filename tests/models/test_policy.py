@@ -22,7 +22,7 @@ _VARIANTS = [
   # Experts: everywhere, in every second layer, in all layers but the first.
   dict(num_experts=6),
   dict(num_layers=4, num_experts=6, decoder_sparse_step=2, remat='full'),
-  dict(num_layers=3, num_experts=6, mlp_only_layers=(0,)),
+  dict(num_layers=2, num_experts=6, mlp_only_layers=(0,)),
 ]
 
 
@@ -48,7 +48,7 @@ def prompts():
 def completions():
   rng = np.random.default_rng(7)
   shape = (_PROMPTS * _GROUP, _LENGTH)
-  return jnp.asarray(rng.integers(0, factories.VOCAB_SIZE, shape), jnp.int32)
+  return rng.integers(0, factories.VOCAB_SIZE, shape).astype(np.int32)
 
 
 def _grouped(policy, params, prompts, prompt_mask, completions):
@@ -60,11 +60,11 @@ def _grouped(policy, params, prompts, prompt_mask, completions):
 def _whole(prompts, completions):
   """[B, T] tokens and mask of every row on its own."""
   group = completions.shape[0] // prompts.tokens.shape[0]
-  tokens = jnp.repeat(prompts.tokens, group, axis=0)
-  mask = jnp.repeat(prompts.mask, group, axis=0)
+  tokens = np.repeat(np.asarray(prompts.tokens), group, axis=0)
+  mask = np.repeat(np.asarray(prompts.mask), group, axis=0)
   return (
-    jnp.concatenate([tokens, completions], axis=1),
-    jnp.concatenate([mask, jnp.ones_like(completions, bool)], axis=1),
+    np.concatenate([tokens, completions], axis=1),
+    np.concatenate([mask, np.ones_like(completions, bool)], axis=1),
   )
 
 
@@ -93,7 +93,7 @@ def test_three_ways_to_the_same_logits(
 
     def step(cache, column):
       state, cache = policy.decode(
-        weights, cache, completions[:, column], column
+        weights, cache, jnp.asarray(completions)[:, column], column
       )
       return cache, state
 
@@ -163,7 +163,8 @@ def test_a_completion_sees_its_own_prompt_and_no_other_completion(
   assert (moved[:_GROUP] > 1e-4).all()
   assert not moved[_GROUP:].any()
 
-  changed = completions.at[3, 0].set((completions[3, 0] + 1) % 24)
+  changed = completions.copy()
+  changed[3, 0] = (changed[3, 0] + 1) % 24
   after = np.asarray(apply(params, prompts.tokens, prompts.mask, changed))
   moved = np.abs(after - before).max(-1)
   assert (moved[3, 1:] > 1e-4).all()
@@ -217,7 +218,7 @@ def _next_log_probs(policy, params, hidden, completions):
 @pytest.fixture(
   scope='module',
   params=[
-    {'num_experts': 32},
+    {'num_experts': 32, 'num_layers': 2},
     {'num_experts': 32, 'decoder_sparse_step': 2, 'norm_topk_prob': False},
   ],
   ids=['all sparse', 'alternating'],
@@ -234,7 +235,7 @@ def replay(request):
   coarse = jax.tree_util.tree_map_with_path(rounded, params)
   prompts = factories.make_prompts(_NUM, _WIDTH)
   rng = np.random.default_rng(5)
-  completions = jnp.asarray(rng.integers(2, 24, (_NUM * _G, _R)), jnp.int32)
+  completions = rng.integers(2, 24, (_NUM * _G, _R)).astype(np.int32)
 
   @jax.jit
   def decoded(params):
@@ -243,7 +244,7 @@ def replay(request):
 
     def step(cache, column):
       hidden, cache = policy.decode(
-        weights, cache, completions[:, column], column
+        weights, cache, jnp.asarray(completions)[:, column], column
       )
       return cache, hidden
 
@@ -278,7 +279,7 @@ def replay(request):
 def test_the_cache_holds_the_routes_that_were_taken(replay):
   prompt, completion = replay.routes
   num_sparse = prompt.shape[2]
-  assert num_sparse in (2, 4)
+  assert num_sparse == 2
   assert prompt.dtype == completion.dtype == jnp.uint8
   assert prompt.shape == (_NUM, _WIDTH, num_sparse, 2)
   assert completion.shape == (_NUM * _G, _R, num_sparse, 2)
@@ -310,15 +311,18 @@ def test_replaying_its_own_routes_changes_nothing(replay):
 
 def test_whole_sequences_replay_as_groups_do(replay):
   prompts, (prompt, completion) = replay.prompts, replay.routes
-  joined = jnp.concatenate([jnp.repeat(prompt, _G, axis=0), completion], 1)
+  joined = np.concatenate([np.repeat(prompt, _G, axis=0), completion], 1)
   tokens, mask = _whole(prompts, replay.completions)
-  hidden, routing = jax.jit(replay.policy.apply_routed)(
-    replay.params, tokens, mask, joined
-  )
-  np.testing.assert_array_equal(routing.routes[0], joined)
-  got = _next_log_probs(
-    replay.policy, replay.params, hidden[:, _WIDTH - 1 : -1], replay.completions
-  )
+
+  @jax.jit
+  def run(params, tokens, mask, joined, completions):
+    hidden, routing = replay.policy.apply_routed(params, tokens, mask, joined)
+    before = hidden[:, _WIDTH - 1 : -1]
+    law = _next_log_probs(replay.policy, params, before, completions)
+    return law, routing.routes[0]
+
+  got, used = run(replay.params, tokens, mask, joined, replay.completions)
+  np.testing.assert_array_equal(used, joined)
   expected, _ = replay.scored(replay.params, replay.routes)
   np.testing.assert_allclose(got, expected, atol=1e-4)
 
@@ -326,7 +330,7 @@ def test_whole_sequences_replay_as_groups_do(replay):
 def test_dense_models_have_no_routes(model):
   policy, params, apply = model
   prompts = factories.make_prompts(2, 4)
-  hidden, routing = policy.apply_routed(
+  hidden, routing = jax.jit(policy.apply_routed)(
     params, prompts.tokens, prompts.mask, None
   )
   assert routing is None

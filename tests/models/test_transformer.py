@@ -1,3 +1,4 @@
+import functools
 import re
 
 import flax.linen as nn
@@ -217,6 +218,7 @@ def test_untied_head_is_its_own_matrix(plain):
   np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
+@functools.cache
 def _sharded(config, mesh):
   """Loss, gradients and compiled text over a mesh."""
   policy = make_policy(config, mesh)

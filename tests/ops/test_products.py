@@ -126,9 +126,15 @@ def _sampler(config):
   return run, (params, prompts, jax.random.PRNGKey(0))
 
 
-def _dots(run, arguments, platform):
+@functools.cache
+def _traced(program, model, dtype):
+  """Traced once: for which platform it is lowered, tracing does not know."""
+  run, arguments = program(_MODELS[model](dtype=dtype))
+  return jax.jit(run).trace(*arguments)
+
+
+def _dots(traced, platform):
   """(precisions, dtypes) of every product of the lowered program."""
-  traced = jax.jit(run).trace(*arguments)
   text = traced.lower(lowering_platforms=(platform,)).as_text()
   found = [match.groups() for match in _DOT.finditer(text)]
   assert len(found) == text.count('stablehlo.dot_general')
@@ -141,8 +147,7 @@ def _dots(run, arguments, platform):
 @pytest.mark.parametrize('program', [_step, _sampler])
 def test_float32_means_float32(program, model, dtype, platform):
   """Every product of f32 asks for the most; none of bf16 asks for anything."""
-  run, arguments = program(_MODELS[model](dtype=dtype))
-  dots, text = _dots(run, arguments, platform)
+  dots, text = _dots(_traced(program, model, dtype), platform)
   kinds = [frozenset(types) for _, types in dots]
   assert frozenset({'bf16' if dtype == 'bfloat16' else 'f32'}) in kinds
   for precisions, types in dots:

@@ -1,4 +1,4 @@
-"""Weights of single rules by hand; properties are in test_trust_regions.py."""
+"""Weights of soft rules by hand; see test_trust_regions_properties.py, too."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -20,6 +20,7 @@ _ROWS = _PROMPTS * _GROUP
 _KEY = jax.random.PRNGKey(11)
 _DENSE = factories.transformer_config(qkv_bias=True)
 _SPARSE = factories.moe_config(num_layers=2)
+_RECORDED = dict(with_hidden=True, with_routes=True)
 
 
 @pytest.fixture(scope='module')
@@ -27,8 +28,17 @@ def prompts():
   return factories.make_prompts(_PROMPTS, _WIDTH)
 
 
-def _compile(config, mesh=None, **overrides):
-  """A compiled (prompts) -> Rollout, and its HLO."""
+@functools.cache
+def _program(config, mesh=None, refills=None, decode_keys=None, **overrides):
+  """Compiled sampler, and its parameters; constants as given, where they are.
+
+  Args:
+    config: of the model.
+    mesh: or one device.
+    refills: as `slot_plan._REFILLS`.
+    decode_keys: as `dispatch._CPU_DECODE_KEYS`.
+    **overrides: of the sampling.
+  """
   policy = make_policy(config, mesh)
   params = factories.make_params(config)
   settings = factories.sampling_config(**overrides)
@@ -36,18 +46,35 @@ def _compile(config, mesh=None, **overrides):
   draw = functools.partial(continuous.sample, policy, axes, settings)
   rows = None if mesh is None else parallel.batch_sharding(mesh)
   run = jax.jit(draw, in_shardings=(None, rows, None), out_shardings=rows)
-  return lambda prompts: run(params, prompts, _KEY), (run, params)
+  prompts = factories.make_prompts(_PROMPTS, _WIDTH)
+  with pytest.MonkeyPatch.context() as patch:
+    if refills is not None:
+      patch.setattr(slot_plan, '_REFILLS', refills)
+    if decode_keys is not None:
+      patch.setattr(dispatch, '_CPU_DECODE_KEYS', decode_keys)
+    return run.lower(params, prompts, _KEY).compile(), params
+
+
+def _sample(prompts, *args, **kwargs):
+  program, params = _program(*args, **kwargs)
+  return program(params, prompts, _KEY)
 
 
 @pytest.fixture(scope='module')
 def base(prompts):
   """All rows at once: lengths from 1 to the limit."""
-  rollout = _compile(_DENSE)[0](prompts)
+  rollout = _sample(prompts, _DENSE)
   lengths = np.asarray(rollout.completion_mask).sum(1)
   assert lengths.min() == 1
   assert lengths.max() == _LENGTH
   assert len(set(lengths.tolist())) > 4
   return rollout
+
+
+@pytest.fixture(scope='module')
+def sparse(prompts):
+  """The same of a model with experts, and its states and routes."""
+  return _sample(prompts, _SPARSE, **_RECORDED)
 
 
 def _assert_same(got, expected):
@@ -77,7 +104,7 @@ def test_slots_change_no_completion(
   monkeypatch.setattr(slot_plan, '_REFILLS', refills)
   plan = slot_plan.plan_slots(_ROWS, _GROUP, num_slots, 1)
   assert (plan.refill, plan.prompts) == (size, num_prompts)
-  rollout = _compile(_DENSE, num_slots=num_slots)[0](prompts)
+  rollout = _sample(prompts, _DENSE, refills=refills, num_slots=num_slots)
   _assert_same(rollout, base)
   steps = int(rollout.decode_steps.sum())
   assert steps % num_slots == 0  # Every slot of every step.
@@ -92,7 +119,7 @@ def test_slots_change_no_completion(
 @pytest.mark.slow
 def test_rows_do_not_depend_on_their_neighbors(base, prompts):
   """Bit for bit, although others end elsewhere and slots are refilled."""
-  sample = _compile(_DENSE, num_slots=8)[0]
+  sample = functools.partial(_sample, config=_DENSE, refills=4, num_slots=8)
   tokens = jnp.flip(prompts.tokens, axis=1)
   mask = prompts.mask.at[:, 2:].set(True)
   changed = np.arange(_PROMPTS) % 2 == 0
@@ -114,10 +141,8 @@ def test_rows_do_not_depend_on_their_neighbors(base, prompts):
 
 
 @pytest.mark.slow
-def test_states_and_routes_are_recorded(prompts):
-  overrides = dict(with_hidden=True, with_routes=True)
-  expected = _compile(_SPARSE, **overrides)[0](prompts)
-  got = _compile(_SPARSE, num_slots=4, **overrides)[0](prompts)
+def test_states_and_routes_are_recorded(prompts, sparse):
+  expected, got = sparse, _sample(prompts, _SPARSE, num_slots=4, **_RECORDED)
   _assert_same(got, expected)
   mask = np.asarray(expected.completion_mask)
   assert np.abs(np.asarray(expected.stats.hidden)[mask]).mean() > 0.1
@@ -134,9 +159,8 @@ def test_states_and_routes_are_recorded(prompts):
 @pytest.mark.parametrize('sizes', [(8, 1, 1), (2, 2, 2)], ids=str)
 def test_every_shard_refills_its_own_slots(base, prompts, sizes):
   mesh = parallel.make_mesh(*sizes)
-  sample, (run, params) = _compile(_DENSE, mesh, num_slots=8)
-  _assert_same(sample(prompts), base)
-  text = run.lower(params, prompts, _KEY).compile().as_text()
+  _assert_same(_sample(prompts, _DENSE, mesh, num_slots=8), base)
+  text = _program(_DENSE, mesh, num_slots=8)[0].as_text()
   crossing = re.findall(r'= (\S+) (?:all-|collective|reduce-sc)[\w-]+\(', text)
   assert crossing
   if sizes == (8, 1, 1):
@@ -149,10 +173,9 @@ def test_every_shard_refills_its_own_slots(base, prompts, sizes):
 
 
 @pytest.mark.slow
-def test_experts_over_the_mesh(prompts):
+def test_experts_over_the_mesh(prompts, sparse):
   mesh = parallel.make_mesh(1, 2, 1, jax.devices()[:4], expert=2)
-  expected = _compile(_SPARSE)[0](prompts)
-  _assert_same(_compile(_SPARSE, mesh, num_slots=8)[0](prompts), expected)
+  _assert_same(_sample(prompts, _SPARSE, mesh, num_slots=8), sparse)
 
 
 _CALLS = []
@@ -177,15 +200,21 @@ def _toy_policy():
   )
 
 
-@pytest.mark.parametrize('end_after', [1, 3, 99])
-def test_every_slot_of_every_step_is_counted(prompts, end_after):
+@pytest.fixture(scope='module')
+def draw_toys():
   settings = factories.sampling_config(num_slots=8, top_k=0)
-  draw = functools.partial(
-    continuous.sample, _toy_policy(), factories.vocabulary_axes(), settings
+  return jax.jit(
+    functools.partial(
+      continuous.sample, _toy_policy(), factories.vocabulary_axes(), settings
+    )
   )
+
+
+@pytest.mark.parametrize('end_after', [1, 3, 99])
+def test_every_slot_of_every_step_is_counted(prompts, draw_toys, end_after):
   law = {'head': np.log(toy_policy.FLAT)[None], 'end_after': end_after}
   _CALLS.clear()
-  rollout = jax.jit(draw)(law, prompts, _KEY)
+  rollout = draw_toys(law, prompts, _KEY)
   jax.effects_barrier()
   assert int(rollout.decode_steps.sum()) == 8 * len(_CALLS)
   length = min(end_after, _LENGTH)
@@ -201,9 +230,6 @@ def test_the_plain_loop_counts_all_rows_for_all_steps(base):
 
 
 @pytest.mark.slow
-def test_a_cache_of_several_blocks_changes_no_completion(
-  base, prompts, monkeypatch
-):
+def test_a_cache_of_several_blocks_changes_no_completion(base, prompts):
   """Decoding by blocks, with every row at a length of its own."""
-  monkeypatch.setattr(dispatch, '_CPU_DECODE_KEYS', 3)
-  _assert_same(_compile(_DENSE, num_slots=8)[0](prompts), base)
+  _assert_same(_sample(prompts, _DENSE, decode_keys=3, num_slots=8), base)

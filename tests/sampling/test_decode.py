@@ -35,6 +35,7 @@ def compiled(model):
   """Overrides of the sampling config -> a compiled (params, prompts, key)."""
 
   @functools.cache
+  @functools.cache
   def compile_sample(**overrides):
     config = factories.sampling_config(**overrides)
     return jax.jit(functools.partial(decode.sample, model[0], _AXES, config))
@@ -259,6 +260,7 @@ _LAW = np.array([0.02, 0.02, 0.6, 0.3, 0.02, 0.02, 0.01, 0.01], np.float32)
 def toy(prompts):
   """(end_after, overrides of the config) -> Rollout."""
 
+  @functools.cache
   @functools.cache
   def compile_sample(**overrides):
     config = factories.sampling_config(**{'top_k': 2, **overrides})

@@ -34,13 +34,13 @@ def test_widths_double_up_to_the_limit(first, expected):
   assert growing_cache.widths(first, _LIMIT, 'cpu') == expected
 
 
-def _in_stages(stages, params, prompts, width):
+def _in_stages(stages, params, prompts, width, limit):
   """The rollout, and the widths that its cache had."""
   start = jax.jit(stages.start, static_argnums=3)
   run = jax.jit(stages.run, donate_argnums=3)
   state = start(params, prompts, _KEY, width)
   seen = []
-  for columns in growing_cache.widths(width, _LIMIT, 'cpu'):
+  for columns in growing_cache.widths(width, limit, 'cpu'):
     if seen:
       state = growing_cache.grow(state, columns)
     state = run(params, prompts, _KEY, state)
@@ -49,29 +49,33 @@ def _in_stages(stages, params, prompts, width):
     if not stages.unfinished(prompts, state):
       break
   assert all(len(one) == 1 for one in seen)
-  return stages.finish(prompts, state), [columns for (columns,) in seen]
+  finish = jax.jit(stages.finish)
+  return finish(prompts, state), [columns for (columns,) in seen]
 
 
 # Rows that end at the limit, and before; and slots, where rows of any length
 # stand side by side, of a sparse model whose routes are recorded.
 @pytest.mark.parametrize(
-  ('num_experts', 'overrides', 'expected'),
+  ('num_experts', 'limit', 'overrides', 'expected'),
   [
-    (0, dict(), [6, 12, 20]),
-    (0, dict(eos_ids=tuple(range(12))), [6]),
-    (4, dict(num_slots=4, with_routes=True), [6, 12, 20]),
+    (0, 20, dict(), [6, 12, 20]),
+    (0, 20, dict(eos_ids=tuple(range(12))), [6]),
+    (4, 12, dict(num_slots=4, with_routes=True), [6, 12]),
   ],
 )
-def test_a_cache_that_grows_changes_no_bit(num_experts, overrides, expected):
+def test_a_cache_that_grows_changes_no_bit(
+  num_experts, limit, overrides, expected
+):
   config = factories.transformer_config(num_layers=1, num_experts=num_experts)
   settings = factories.sampling_config(
-    group_size=_GROUP, max_completion_length=_LIMIT, **overrides
+    group_size=_GROUP, max_completion_length=limit, **overrides
   )
   params = factories.make_params(config)
   prompts = factories.make_prompts(_PROMPTS, _WIDTH)
   model = make_policy(config), factories.vocabulary_axes(), settings
   whole = jax.jit(functools.partial(continuous.sample, *model))
-  grown, widths = _in_stages(growing_cache.stages(*model), params, prompts, 6)
+  stages = growing_cache.stages(*model)
+  grown, widths = _in_stages(stages, params, prompts, 6, limit)
   assert widths == expected
   for got, want in zip(
     jax.tree.leaves(grown),
@@ -90,7 +94,7 @@ def test_growing_keeps_what_is_written_and_frees_what_was():
   params = factories.make_params(config)
   prompts = factories.make_prompts(_PROMPTS, _WIDTH)
   state = jax.jit(stages.start, static_argnums=3)(params, prompts, _KEY, 6)
-  state = stages.run(params, prompts, _KEY, state)
+  state = jax.jit(stages.run)(params, prompts, _KEY, state)
   before = jax.tree.leaves(state.cache.completion)
   kept = [np.asarray(leaf) for leaf in before]
   grown = growing_cache.grow(state, 12)

@@ -7,7 +7,7 @@ from dppo_jax.sampling import column_blocks, inverse_cdf
 
 # One level, one block more than one level takes, a ragged last block, many.
 _SIZES = [20, 256, 257, 1000, 5000]
-_PART = 4096
+_PART = 1024
 _SMALLEST, _LARGEST = 0.0, 1.0 - 2.0**-24
 
 

@@ -1,5 +1,6 @@
 import functools
 import re
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +22,42 @@ def _logits(size, seed=0):
   return (3 * rng.normal(size=(_ROWS, size))).astype(np.float32)
 
 
-def _run(logits, uniform, mesh=None, **overrides):
-  options = dict(temperature=0.7, top_k=_K) | overrides
-  run = functools.partial(
-    next_token.sample_token, factories.vocabulary_axes(mesh), **options
-  )
-  return jax.jit(run)(logits, uniform)
+@functools.cache
+def _program(mesh, top_k, platform):
+  """Compiled once, as if on that platform."""
+
+  @jax.jit
+  def run(logits, uniform):
+    with mock.patch.object(
+      next_token.cpu_bfloat16, 'platform_of', return_value=platform
+    ):
+      return next_token.sample_token(
+        factories.vocabulary_axes(mesh),
+        logits,
+        uniform,
+        temperature=0.7,
+        top_k=top_k,
+      )
+
+  return run
+
+
+def _run(logits, uniform, mesh=None, top_k=_K, platform='cpu'):
+  return jax.device_get(_program(mesh, top_k, platform)(logits, uniform))
+
+
+# Every size over all devices; over fewer, some on either side of a block.
+_SPLITS = [
+  *(((1, 1, 8), size) for size in (*_SIZES, 3, 37)),
+  *(((2, 2, 2), size) for size in (3, 37, 300)),
+  *(((4, 1, 2), size) for size in (20, 1024)),
+  *(((8, 1, 1), size) for size in (37, 300)),
+]
 
 
 def _uniform(seed):
   rng = np.random.default_rng(seed)
-  return jnp.asarray(rng.random(_ROWS), jnp.float32)
+  return rng.random(_ROWS).astype(np.float32)
 
 
 @pytest.mark.parametrize('size', _SIZES)
@@ -39,13 +65,12 @@ def test_records_what_the_whole_law_says(size):
   logits = _logits(size)
   tokens, stats = _run(logits, _uniform(0))
   assert tokens.dtype == jnp.int32
-  _, ids = jax.lax.top_k(logits, _K)
-  expected = token_stats(
-    logits[:, None],
-    tokens[:, None],
-    top_ids=ids[:, None],
-    temperature=0.7,
-    with_entropy=True,
+  ids = np.argsort(-logits, axis=1)[:, :_K]
+  whole = jax.jit(
+    functools.partial(token_stats, temperature=0.7, with_entropy=True)
+  )
+  expected = jax.device_get(
+    whole(logits[:, None], tokens[:, None], top_ids=ids[:, None])
   )
   np.testing.assert_array_equal(stats.top_ids, ids)
   np.testing.assert_allclose(
@@ -71,9 +96,8 @@ def test_draws_by_the_cumulative_sum_in_the_order_of_the_ids(size):
     np.testing.assert_array_equal(tokens, expected)
 
 
-@pytest.mark.parametrize('size', [*_SIZES, 3, 37])
-@pytest.mark.parametrize('shape', [(1, 1, 8), (2, 2, 2), (4, 1, 2), (8, 1, 1)])
-def test_the_same_tokens_however_the_columns_are_split(size, shape):
+@pytest.mark.parametrize(('shape', 'size'), _SPLITS)
+def test_the_same_tokens_however_the_columns_are_split(shape, size):
   logits, mesh = _logits(size), parallel.make_mesh(*shape)
   k = min(size, 20)  # More than a shard of the small ones holds.
   for seed in range(5):
@@ -87,12 +111,11 @@ def test_the_same_tokens_however_the_columns_are_split(size, shape):
 
 
 @pytest.mark.parametrize('size', _SIZES)
-def test_the_tiles_of_a_tpu_change_no_token(size, monkeypatch):
+def test_the_tiles_of_a_tpu_change_no_token(size):
   logits = _logits(size)
-  runs = [[_run(logits, u) for u in (_uniform(0), _uniform(1), None)]]
-  monkeypatch.setattr(next_token.cpu_bfloat16, 'platform_of', lambda _: 'tpu')
-  runs += [[_run(logits, u) for u in (_uniform(0), _uniform(1), None)]]
-  for one, other in zip(*runs, strict=True):
+  for uniform in (_uniform(0), _uniform(1), None):
+    one = _run(logits, uniform)
+    other = _run(logits, uniform, platform='tpu')
     np.testing.assert_array_equal(other[0], one[0])
     np.testing.assert_array_equal(other[1].top_ids, one[1].top_ids)
     for name in ('log_probs', 'top_log_probs', 'entropy'):
@@ -119,7 +142,7 @@ def test_what_is_forbidden_is_never_drawn_and_stays_finite(shape):
   logits[:, ~allowed] = -np.inf
   mesh = parallel.make_mesh(*shape, jax.devices()[: np.prod(shape)])
   for uniform in (0.0, 0.5, 1 - 2.0**-24):
-    tokens, stats = _run(logits, jnp.full(_ROWS, uniform), mesh)
+    tokens, stats = _run(logits, np.full(_ROWS, uniform, np.float32), mesh)
     assert allowed[np.asarray(tokens)].all()
     for leaf in jax.tree.leaves(stats):
       assert np.isfinite(leaf).all()

@@ -17,8 +17,9 @@ from tests.support import factories, full_pass, runs
 _PROMPTS, _WIDTH, _GROUP, _LENGTH, _TURNS = 6, 5, 2, 20, 3
 _ROWS = _PROMPTS * _GROUP
 _KEY = jax.random.PRNGKey(3)
-_DENSE = factories.transformer_config()
+_DENSE = factories.transformer_config(num_layers=1)
 _SPARSE = factories.moe_config(num_layers=2)
+_SUPPORT = Support(top_k=6, top_p=0.9, min_p=0.0)
 
 
 def _sampler(config, num_slots, mesh=None, **overrides):
@@ -74,8 +75,8 @@ def _talk(sampler, config):
 
 
 @functools.cache
-def _at_once(config):
-  return _talk(_sampler(config, 0), config)
+def _at_once(config, support=None):
+  return _talk(_sampler(config, 0, support=support), config)
 
 
 def _assert_same(got, expected):
@@ -97,8 +98,8 @@ def _assert_same(got, expected):
 
 
 def test_no_token_differs_from_all_at_once():
-  got, pauses, most = _talk(_sampler(_DENSE, 3), _DENSE)
-  expected, fewer, _ = _at_once(_DENSE)
+  got, pauses, most = _talk(_sampler(_DENSE, 3, support=_SUPPORT), _DENSE)
+  expected, fewer, _ = _at_once(_DENSE, _SUPPORT)
   _assert_same(got, expected)
   assert most <= 3
   assert pauses > fewer
@@ -125,9 +126,8 @@ def test_routes_and_log_probs_are_those_of_a_full_pass():
 
 @pytest.mark.slow
 def test_slots_over_a_mesh_and_under_a_filter():
-  support = Support(top_k=6, top_p=0.9, min_p=0.0)
   mesh = parallel.make_mesh(1, 2, 4)
-  got, *_ = _talk(_sampler(_DENSE, 4, mesh, support=support), _DENSE)
-  expected, *_ = _talk(_sampler(_DENSE, 0, support=support), _DENSE)
+  got, *_ = _talk(_sampler(_DENSE, 4, mesh, support=_SUPPORT), _DENSE)
+  expected, *_ = _at_once(_DENSE, _SUPPORT)
   _assert_same(got, expected)
   np.testing.assert_array_equal(got.stats.support, expected.stats.support)

@@ -152,6 +152,22 @@ def test_a_filter_that_leaves_no_token_is_refused(fields):
     Support(**{**vars(_OFF), **fields})
 
 
+@functools.cache
+def _scorer(shared_rows, prompt_length):
+  policy = make_policy(factories.transformer_config())
+  return jax.jit(
+    functools.partial(
+      scoring.score,
+      policy,
+      factories.vocabulary_config(temperature=0.7),
+      prompt_length=prompt_length,
+      shared_rows=shared_rows,
+      with_entropy=True,
+      with_hidden=False,
+    )
+  )
+
+
 @pytest.mark.parametrize('num_slots', [0, 2])
 def test_the_trainer_scores_the_law_that_was_sampled(num_slots):
   """Through padding, prefill, cache, slots and shared prompts."""
@@ -168,23 +184,9 @@ def test_the_trainer_scores_the_law_that_was_sampled(num_slots):
         continuous.sample, policy, factories.vocabulary_axes(), config
       )
     )(params, factories.make_prompts(2, width), jax.random.PRNGKey(0))
-    stats, whole = (
-      jax.jit(
-        functools.partial(
-          scoring.score,
-          policy,
-          factories.vocabulary_config(temperature=0.7),
-          prompt_length=width,
-          shared_rows=config.group_size,
-          with_entropy=True,
-          with_hidden=False,
-        )
-      )(params, given)
-      for given in (
-        rollout,
-        rollout.replace(stats=rollout.stats.replace(support=None)),
-      )
-    )
+    bare = rollout.replace(stats=rollout.stats.replace(support=None))
+    score = _scorer(config.group_size, width)
+    stats, whole = score(params, rollout), score(params, bare)
   mask = np.asarray(rollout.completion_mask)[:, width:]
   for name in ('log_probs', 'top_log_probs', 'entropy'):
     recorded = np.asarray(getattr(rollout.stats, name))[:, width:][mask]

@@ -16,7 +16,7 @@ from tests.support import factories, full_pass, runs
 _PROMPTS, _WIDTH, _GROUP, _LENGTH = 4, 5, 2, 16
 _ROWS = _PROMPTS * _GROUP
 _KEY = jax.random.PRNGKey(3)
-_DENSE = factories.transformer_config()
+_DENSE = factories.transformer_config(num_layers=1)
 _SPARSE = factories.moe_config(num_layers=2)
 _EXPECTED = ('tokens', 'token_mask', 'completion_mask', 'truncated', 'group_id')
 

@@ -292,6 +292,37 @@ def table_policy(prompt_length: int) -> Policy:
   )
 
 
+def lookup_policy() -> Policy:
+  """A policy without layers, for what happens around a model.
+
+  The state of a token is its row of `embedding`, and predicts the next one.
+  """
+
+  def apply_routed(params, tokens, mask, routes, /):
+    del routes
+    states = jnp.take(params['embedding'], tokens, axis=0)
+    return jnp.where(mask[..., None], states, 0.0), None
+
+  return table_policy(0)._replace(
+    init=lambda key: lookup_params(),
+    apply=lambda params, tokens, mask: apply_routed(params, tokens, mask, None)[
+      0
+    ],
+    head=lambda params: params['head'],
+    logits=lambda params, hidden: hidden @ params['head'].T,
+    apply_routed=apply_routed,
+  )
+
+
+def lookup_params():
+  """Parameters of `lookup_policy`."""
+  rng = np.random.default_rng(0)
+  return {
+    name: rng.standard_normal((VOCAB_SIZE, 16)).astype(np.float32)
+    for name in ('embedding', 'head')
+  }
+
+
 def relative_distance(got, expected) -> float:
   """|got - expected| / |expected| of two trees as one vector."""
   pairs = list(

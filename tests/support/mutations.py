@@ -166,12 +166,17 @@ def mirrored_test(module):
   return str(pathlib.PurePath('tests', *path.parts[1:-1], name))
 
 
-def tests_of(mutation):
-  """What is run in turn, until a test fails: paths, and a test known to."""
+def tests_of(mutation, root):
+  """What is run in turn, until a test fails: paths, and a test known to.
+
+  Tests of a module may be in parts: test_loss.py, test_loss_turns.py.
+  """
   known = mutation.get('killed', '')
-  mirrored = mirrored_test(mutation['module'])
+  mirrored = pathlib.PurePath(mirrored_test(mutation['module']))
   first = [known] if '::' in known else []
-  return [*first, mirrored, str(pathlib.PurePath(mirrored).parent)]
+  parts = sorted((root / mirrored.parent).glob(f'{mirrored.stem}_*.py'))
+  names = [str(part.relative_to(root)) for part in parts]
+  return [*first, str(mirrored), *names, str(mirrored.parent)]
 
 
 def apply(mutation, root):
@@ -271,7 +276,7 @@ def run(mutations, root, report=print):
     for mutation in mutations:
       before = apply(mutation, copy)
       spent = 0.0
-      for test in tests_of(mutation):
+      for test in tests_of(mutation, copy):
         killed, cpu_s = _run_one(copy, test)
         spent = round(spent + cpu_s, 1)
         # Of another tree, the test or the whole file may have another name.
