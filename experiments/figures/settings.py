@@ -92,6 +92,7 @@ def shrunk(config: Any) -> Any:
   config.model.d_model = 16
   config.model.head_dim = 8
   config.model.d_ff = 32
+  config.sampling.integrity_every_n_steps = 0  # Fewer programs.
   config.sft.num_steps = 2
   config.sft.batch_size = 8
   config.sft.cache = ''
