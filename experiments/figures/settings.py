@@ -92,9 +92,8 @@ def shrunk(config: Any) -> Any:
   config.model.d_model = 16
   config.model.head_dim = 8
   config.model.d_ff = 32
-  config.sft.num_steps = 2
-  config.sft.batch_size = 8
-  config.sft.cache = ''
+  config.sampling.integrity_every_n_steps = 0  # Fewer programs.
+  config.sft.num_steps = 0
   config.model.num_layers = 1
   config.model.scan_unroll = 1
   config.learner.num_minibatches = 2

@@ -4,10 +4,13 @@ What it shows when it runs is kept for the site, which executes none again.
 """
 
 import ast
+import os
 import pathlib
 import re
+from unittest import mock
 
 import jax
+import nbformat
 import pytest
 
 from dppo_jax.experiments.docs import notebooks
@@ -69,13 +72,17 @@ def test_colors_are_those_of_the_palette(name):
 
 @pytest.fixture(scope='module')
 def kernel(tmp_path_factory):
-  """One for all notebooks."""
-  with notebooks.open_kernel(
-    _ROOT,
-    tmp_path_factory.mktemp('kernel'),
-    jax.config.jax_compilation_cache_dir,
-    runs.devices(1)['XLA_FLAGS'],
-  ) as opened:
+  """One for all notebooks, that compiles as the tests do."""
+  start = {'PYTHONSTARTUP': str(_ROOT / 'tests/support/kernel_start.py')}
+  with (
+    mock.patch.dict(os.environ, start),
+    notebooks.open_kernel(
+      _ROOT,
+      tmp_path_factory.mktemp('kernel'),
+      jax.config.jax_compilation_cache_dir,
+      runs.devices(1)['XLA_FLAGS'],
+    ) as opened,
+  ):
     yield opened
 
 
@@ -87,3 +94,20 @@ def test_it_runs(kernel, name):
   outputs = [output for cell in _code(executed) for output in cell.outputs]
   figures = [o for o in outputs if 'image/png' in o.get('data', {})]
   assert len(figures) >= 2
+
+
+@pytest.mark.slow
+def test_a_notebook_sees_nothing_of_another(kernel, tmp_path):
+  (tmp_path / 'notebooks').mkdir()
+  sources = {
+    'one': "import matplotlib\nx = 1\nmatplotlib.rcParams['axes.grid'] = True",
+    'two': "import matplotlib\nprint('x' in globals())\n"
+    "print(matplotlib.rcParams['axes.grid'])",
+  }
+  for name, source in sources.items():
+    cells = [nbformat.v4.new_code_cell(source)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    nbformat.write(notebook, tmp_path / f'notebooks/{name}.ipynb')
+  notebooks.execute(tmp_path, 'one', kernel)
+  (cell,) = notebooks.execute(tmp_path, 'two', kernel).cells
+  assert [output.text for output in cell.outputs] == ['False\nFalse\n']

@@ -1,15 +1,20 @@
 import json
+import os
 import pathlib
 import shutil
+import signal
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
 
 from dppo_jax.configs import default
-from dppo_jax.runtime import export
+from dppo_jax.runtime import export, loop
 from dppo_jax.runtime.config.build import build_experiment
+from dppo_jax.runtime.hosts import preemption
 from dppo_jax.runtime.hub import hf_config, load_weights
+from dppo_jax.runtime.sft import warm_start
 from dppo_jax.runtime.storage import metrics_log, workdir
 from tests.support import published, runs
 
@@ -255,7 +260,16 @@ def adapted(source, tmp_path_factory):
   settings.data.tokenizer = str(base)
   settings.data.chat_template = True
   settings.data.max_prompt_length = 64
-  runs.run(settings, folder / 'run')
+
+  def start_and_signal(*args):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return warm_start.warm_start(*args)
+
+  with (
+    mock.patch.object(loop, 'warm_start', start_and_signal),
+    pytest.raises(preemption.Preempted),
+  ):
+    runs.run(settings, folder / 'run')
   return folder / 'run'
 
 

@@ -38,6 +38,19 @@ def write_whole_files():
   lru_cache.LRUCache.put = put
 
 
+def write_small_arrays_whole():
+  """Has one replica of a small array write it, not each a part.
+
+  Orbax cuts the parts on their devices: a program for every part of every
+  shape, and arrays of eight devices are small here. What two processes write of
+  one array is tested by processes of their own.
+  """
+  import orbax.checkpoint as ocp  # Not in processes that write none.
+
+  handler = ocp.type_handlers.get_type_handler(jax.Array)
+  handler._min_slice_bytes_for_replica_parallel = 2**20
+
+
 def share_contexts():
   """Lowers a hundred programs in one MLIR context, not each in its own.
 

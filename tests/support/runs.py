@@ -24,8 +24,9 @@ from dppo_jax.runtime.programs import parts as parts_lib
 from dppo_jax.runtime.reporting import header
 from dppo_jax.runtime.storage import metrics_log, workdir
 from dppo_jax.runtime.storage.checkpoints import Checkpoints
-from tests.support import fork_server, programs
+from tests.support import compilation, fork_server, programs
 
+compilation.write_small_arrays_whole()
 ROOT = pathlib.Path(__file__).parents[2]
 _CACHE = jax.config.jax_compilation_cache_dir
 # Against a hang only, seconds; a busy machine takes ten times an idle one.

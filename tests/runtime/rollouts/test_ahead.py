@@ -69,13 +69,14 @@ def whole(tmp_path_factory):
 
   def run(kind):
     if kind not in folders:
-      folder = folders[kind] = tmp_path_factory.mktemp(kind) / 'run'
+      folder = tmp_path_factory.mktemp(kind) / 'run'
       settings = _settings(**_KINDS[kind])
       facts = runs.run(settings, folder)
       assert facts['divergence'] == settings.trust_region.divergence
       assert facts['skipped_updates'] == 0
       for row in runs.rows(folder):
         assert np.isfinite([float(value) for value in row.values()]).all()
+      folders[kind] = folder  # Only now: a rerun must not find it.
     return folders[kind]
 
   return run
