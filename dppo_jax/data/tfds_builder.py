@@ -19,10 +19,13 @@ import urllib.request
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
 from tensorflow_datasets.text.gsm8k import gsm8k  # Not registered by itself.
 
 from dppo_jax import base, suggestions
 from dppo_jax.data import tasks
+
+_proto: Any = tf_example_pb2  # Its classes are made as it is imported.
 
 
 class VerifiableTasks(tfds.core.GeneratorBasedBuilder):
@@ -130,8 +133,21 @@ def _read(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
   builder: Any = tfds.builder_from_directory(folder)
   if not builder.info.splits[split].num_examples:
     return []  # The reader does not support empty sources.
-  source = builder.as_data_source(split)
-  return source.__getitems__(range(len(source)))
+  records = builder.as_data_source(split).data_source
+  return [_fields(each) for each in records.__getitems__(range(len(records)))]
+
+
+def _fields(record: bytes) -> dict[str, Any]:
+  """Values of a record of scalars: bytes, ints.
+
+  TFDS holds every record against the features of its data set, and turns values
+  into arrays: six times as long, .3 s for 16,384 examples.
+  """
+  named = _proto.Example.FromString(record).features.feature
+  return {
+    name: getattr(feature, feature.WhichOneof('kind')).value[0]
+    for name, feature in named.items()
+  }
 
 
 @functools.lru_cache(maxsize=4)

@@ -151,7 +151,7 @@ def make_policy(config: TransformerConfig, mesh: Mesh | None = None) -> Policy:
   platform = cpu_bfloat16.platform_of(mesh)
   model = _Model(config, platform, Transformer(config, mesh, platform))
   return Policy(
-    init=model.init,
+    init=jax.jit(model.init),  # Traced once for all that calls it.
     apply=model.apply,
     prefill=model.prefill,
     for_decoding=model.for_decoding,

@@ -13,6 +13,7 @@ from absl import app, flags, logging
 from dppo_jax.commands import (
   config_files,
   entry_points,
+  garbage,
   help_text,
   keys,
   mistakes,
@@ -40,7 +41,6 @@ _MENDABLE = (
   SamplerError,
 )
 _INTERRUPTED = 130  # As shells report Ctrl-C.
-_OBJECTS = 20_000  # New ones between two collections of garbage; Python: 700.
 
 
 def run(main: Callable[..., int], *, positional: bool = False) -> None:
@@ -56,19 +56,10 @@ def run(main: Callable[..., int], *, positional: bool = False) -> None:
   compiler_flags.prefer_fast_compiling()
   compiling.watch()
   activity.watch()
-  _collect_less()
+  gc.freeze()  # What was imported is no garbage.
+  garbage.collect_less()
   guarded = functools.partial(guard, main, positional=positional)
   app.run(guarded, flags_parser=parse_flags)
-
-
-def _collect_less() -> None:
-  """Has Python look for garbage less often, and not among what was imported.
-
-  What is imported and traced lives on: looking through it again and again took
-  a sixth of the CPU time up to the first train step.
-  """
-  gc.freeze()
-  gc.set_threshold(_OBJECTS, *gc.get_threshold()[1:])
 
 
 def guard(

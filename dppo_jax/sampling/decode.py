@@ -27,7 +27,7 @@ class SamplingConfig:
     top_p: nucleus, of which nothing is recorded; 1.0 for none (always in
       training).
     support: filter whose tokens are recorded for the trainer; None for none.
-    greedy: whether to take the most likely token instead of sampling.
+    greedy: whether to take the most likely token; maybe traced, a bool [].
     top_k: K, log-probs recorded per token; 0 records none.
     with_hidden: whether to record the hidden states that the LM head reads.
     with_routes: whether to record the experts of each token; dense models
@@ -38,8 +38,7 @@ class SamplingConfig:
     stop_ids: other tokens that end a row, for they complete a stop string;
       there may be thousands.
     num_slots: S, rows decoded at once; 0 for all.
-    cache_columns: of completions in the first KV cache, which then grows; 0
-      for all R.
+    cache_columns: of the first KV cache, which then grows; 0 for all R.
   """
 
   group_size: int
@@ -47,7 +46,7 @@ class SamplingConfig:
   temperature: float
   top_p: float
   support: Support | None
-  greedy: bool
+  greedy: bool | Array
   top_k: int
   with_hidden: bool
   with_routes: bool
@@ -233,9 +232,8 @@ def write_token(
   """State after sampling column `state.step` from logits [B, V]."""
   step, live = state.step, ~state.done
   steps = jnp.broadcast_to(step, live.shape)
-  drawn, stats, ends = sample_tokens(
-    axes, config, row_keys, steps, hidden, logits
-  )
+  settings = axes, config, row_keys
+  drawn, stats, ends = sample_tokens(*settings, steps, hidden, logits)
 
   def write(buffer: Array, column: Array) -> Array:
     keep = live.reshape((-1,) + (1,) * (column.ndim - 1))
@@ -274,13 +272,16 @@ def sample_tokens(
   Returns:
     Tokens i32 [B]; their stats [B]; and bool [B], which end their row.
   """
+  logits = filters.allowed(logits, config.temperature, config.top_p)
   uniform = None
-  if not config.greedy:
+  if config.greedy is not True:
     keys = jax.vmap(jax.random.fold_in)(row_keys, steps)
     uniform = jax.vmap(jax.random.uniform)(keys)
+    if config.greedy is not False:
+      logits, uniform = filters.or_likeliest(config.greedy, logits, uniform)
   drawn, stats = next_token.sample_token(
     axes,
-    filters.allowed(logits, config.temperature, config.top_p),
+    logits,
     uniform,
     temperature=config.temperature,
     top_k=config.top_k,

@@ -1,4 +1,4 @@
-"""Filters on logits: nucleus sampling. Training uses temperature only."""
+"""Filters on logits: nucleus, likeliest. Training uses temperature only."""
 
 import chex
 import jax
@@ -45,3 +45,20 @@ def nucleus(log_probs: Array, top_p: float) -> Array:
   kept = mass_before < top_p
   smallest = jnp.min(ordered, axis=1, where=kept, initial=0.0)
   return jnp.where(log_probs >= smallest[:, None], log_probs, -jnp.inf)
+
+
+def or_likeliest(
+  greedy: Array, logits: Array, uniform: Array
+) -> tuple[Array, Array]:
+  """Logits and random numbers as they are, or such that the largest is drawn.
+
+  The law has then no other token, and so have the records of it.
+
+  Args:
+    greedy: bool [], whether the largest is wanted, of ties the first.
+    logits: f32 [B, V].
+    uniform: f32 [B] in [0, 1).
+  """
+  largest = jnp.max(logits, axis=1, keepdims=True)
+  others = greedy & (logits < largest)
+  return jnp.where(others, -jnp.inf, logits), jnp.where(greedy, 0.0, uniform)

@@ -70,3 +70,13 @@ def test_the_nucleus_is_that_of_the_law_at_the_temperature():
   np.testing.assert_allclose(got, [[1.0, 0.0, 0.0]], atol=1e-6)
   got = _law(logits, 1.0, 0.6)
   np.testing.assert_allclose(got, [[0.625, 0.375, 0.0]], atol=1e-6)
+
+
+def test_of_ties_for_the_likeliest_the_first_is_drawn():
+  logits, uniform = jnp.array([[1.0, 3.0, 2.0, 3.0]]), jnp.array([0.9])
+  got = filters.or_likeliest(jnp.array(True), logits, uniform)
+  assert got[0].tolist() == [[-np.inf, 3.0, -np.inf, 3.0]]
+  assert got[1].tolist() == [0.0]
+  got = filters.or_likeliest(jnp.array(False), logits, uniform)
+  np.testing.assert_array_equal(got[0], logits)
+  np.testing.assert_array_equal(got[1], uniform)

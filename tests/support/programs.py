@@ -16,7 +16,7 @@ import jax
 from dppo_jax.learner import state as state_lib
 from dppo_jax.runtime import iteration
 from dppo_jax.runtime.config.experiment import Experiment
-from dppo_jax.runtime.evaluation import evaluate
+from dppo_jax.runtime.evaluation import samplers
 from dppo_jax.runtime.programs import compiled, parts
 from dppo_jax.runtime.rollouts import conversations, integrity, weight_sync
 from dppo_jax.runtime.sft import warm_start
@@ -48,7 +48,8 @@ _MAKERS = {
     *(*_HEAD, 'sampling.temperature', 'loss.prompt_length'),
   ),
   (conversations, '_compile_turns'): (),
-  (evaluate, 'compile_sampler'): (),
+  (samplers, 'compile_sampler'): (),
+  (samplers, '_compile_either'): (),
   (warm_start, 'make_optimizer'): (),
   (warm_start.state_lib, 'abstract_state'): (),
   (warm_start, '_make_learner'): (*_HEAD, 'sft.step'),

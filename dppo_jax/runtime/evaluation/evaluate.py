@@ -21,15 +21,14 @@ from dppo_jax.rewards.verdicts import Verdict
 from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.experiment import EvaluationConfig
 from dppo_jax.runtime.evaluation import accuracy
+from dppo_jax.runtime.evaluation.samplers import compile_samplers
 from dppo_jax.runtime.hosts import host_rows
-from dppo_jax.runtime.programs.compiled import SampleFn, compile_sampler
+from dppo_jax.runtime.programs.compiled import SampleFn
 from dppo_jax.runtime.programs.parts import Parts
 from dppo_jax.runtime.rollouts import stop_strings as stop_strings_lib
-from dppo_jax.runtime.rollouts.conversations import ConversationSampler
 from dppo_jax.runtime.rollouts.reward_model import RewardModel
 from dppo_jax.runtime.rollouts.verify import CompletionVerifier
 from dppo_jax.sampling import truncate
-from dppo_jax.sampling.decode import SamplingConfig
 
 
 class Answers(NamedTuple):
@@ -127,20 +126,7 @@ def compile_evaluation(
     raise ValueError('evaluation.reward: the reward model is missing.')
   scorer = model if config.reward == 'model' else None
 
-  def compile_for(sampling: SamplingConfig) -> SampleFn:
-    if not config.environment.name:
-      return compile_sampler(parts, sampling)
-    return ConversationSampler(
-      parts,
-      parts.held_out,
-      sampling,
-      config.environment,
-      pool,
-      config.truncated,
-    )
-
-  sampler = compile_for(config.sampled)
-  greedy = None if config.greedy is None else compile_for(config.greedy)
+  sampler, greedy = compile_samplers(parts, config, pool)
 
   def evaluate(
     state: TrainState,

@@ -347,7 +347,7 @@ def use_compilation_cache(folder: str) -> None:
     ) from error
   jax.config.update('jax_compilation_cache_dir', str(path))
   if _MIN_COMPILE_TIME.upper() not in os.environ:  # The user's word stands.
-    jax.config.update(_MIN_COMPILE_TIME, 0.05)
+    jax.config.update(_MIN_COMPILE_TIME, 0.01)
 
 
 def compile_step(

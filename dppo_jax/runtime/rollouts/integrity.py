@@ -33,11 +33,12 @@ from dppo_jax.base import (
   TrainState,
 )
 from dppo_jax.learner import movement, scoring
+from dppo_jax.models import cpu_bfloat16
 from dppo_jax.ops.divergences import DIVERGENCES
 from dppo_jax.ops.masking import masked_sum
 from dppo_jax.ops.trust_regions import TRUST_REGIONS
 from dppo_jax.runtime.config.experiment import Experiment
-from dppo_jax.runtime.programs import compiled, digests
+from dppo_jax.runtime.programs import compiled, compiler_flags, digests
 from dppo_jax.runtime.programs.parts import complete
 from dppo_jax.runtime.rollouts.weight_sync import WeightSync, noise_key
 
@@ -219,6 +220,10 @@ def compile_canary(experiment: Experiment, sync: WeightSync) -> Any:
     canary,
     in_shardings=(None, parts.shardings.params, parts.batch_sharding),
     out_shardings=parallel.replicated(parts.mesh),
+    # A row of many.
+    compiler_options=compiler_flags.of_small_program(
+      cpu_bfloat16.platform_of(parts.mesh)
+    ),
   )
 
 

@@ -18,7 +18,6 @@ from dppo_jax.base import Params
 from dppo_jax.runtime import activity
 from dppo_jax.runtime.config.experiment import Experiment
 from dppo_jax.runtime.hosts import coordination
-from dppo_jax.runtime.programs import state
 from dppo_jax.runtime.storage import code_version, flat_tree
 from dppo_jax.runtime.storage.files import open_atomically
 
@@ -26,16 +25,16 @@ _log = logging.getLogger(__name__)
 _MAX_HEADERS = 64 * 2**20  # Bytes around the arrays of the file.
 
 
-def load(experiment: Experiment) -> Params | None:
+def load(experiment: Experiment, like: Params) -> Params | None:
   """Weights of the warm start, on the device; None if not in the cache.
 
   Args:
     experiment: the run, with the folder `sft.cache`.
+    like: shapes, dtypes and shardings of what trains.
   """
   path = _path(experiment)
   if path is None:
     return None
-  like = state.abstract_params(experiment)
   wanted = flat_tree.flatten(like)
   sizes = [leaf.size * leaf.dtype.itemsize for leaf in wanted.values()]
   try:

@@ -46,7 +46,7 @@ def warm_start(
     return programs_state.initial_state(
       experiment, parts, parts.optimizer, parts.shardings
     )
-  kept = cache.load(experiment)
+  kept = cache.load(experiment, parts.abstract_state.params)
   if kept is not None:
     return state_lib.adopt(
       parts.optimizer, kept, parts.shardings, experiment.seed

@@ -37,7 +37,7 @@ def parts():
 def _evaluate(monkeypatch, parts, pool, num_prompts, model=None, **overrides):
   """Evaluates a policy whose completions are one token each."""
 
-  def compile_sampler(parts, config):
+  def compile_sampler(config):
     def sampler(params, prompts, key):
       del params, key
       rows = np.repeat(prompts.tokens, config.group_size, axis=0)
@@ -57,7 +57,11 @@ def _evaluate(monkeypatch, parts, pool, num_prompts, model=None, **overrides):
 
     return sampler
 
-  monkeypatch.setattr(evaluate_lib, 'compile_sampler', compile_sampler)
+  def compile_samplers(parts, config, pool):
+    greedy = config.greedy and compile_sampler(config.greedy)
+    return compile_sampler(config.sampled), greedy
+
+  monkeypatch.setattr(evaluate_lib, 'compile_samplers', compile_samplers)
   config = runs.experiment(runs.config(**overrides)).evaluation
   with runs.quick_compilation():
     state = state_lib.init_state(

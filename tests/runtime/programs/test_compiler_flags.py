@@ -1,5 +1,6 @@
 import types
 
+import jax
 import pytest
 
 from dppo_jax.runtime.programs import compiler_flags
@@ -62,3 +63,11 @@ def test_a_plugin_of_an_entry_point_may_bring_one(monkeypatch):
     compiler_flags.importlib.metadata, 'entry_points', lambda group: ('x',)
   )
   assert _flags_with(monkeypatch, None, '') == []
+
+
+def test_options_of_small_programs_are_those_of_cpus():
+  options = compiler_flags.of_small_program('cpu')
+  double = jax.jit(lambda x: 2 * x, compiler_options=options)
+  assert double(3) == 6  # A compiler refuses what it does not know.
+  assert options
+  assert compiler_flags.of_small_program('tpu') is None
