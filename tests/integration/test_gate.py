@@ -41,10 +41,12 @@ def _pytest(folder, *arguments):
   return subprocess.run(
     [
       *(sys.executable, '-m', 'pytest', '-c', os.devnull, '-q'),
-      *('-p', 'tests.support.cpu_time', '--rootdir', str(folder)),
-      *(*arguments, str(folder)),
+      *('-p', 'xdist.plugin', '-p', 'tests.support.cpu_time'),
+      *('--rootdir', str(folder), *arguments, str(folder)),
     ],
     cwd=runs.ROOT,
+    # All others take a second to import.
+    env={**os.environ, 'PYTEST_DISABLE_PLUGIN_AUTOLOAD': '1'},
     capture_output=True,
     text=True,
     timeout=runs.END_S,

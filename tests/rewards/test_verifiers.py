@@ -15,6 +15,7 @@ from dppo_jax.rewards.answers import cost
 from dppo_jax.rewards.pool import VerifierPool
 from dppo_jax.rewards.verdicts import REASONS, RIGHT, verify_safely
 from tests.support import answer_pairs
+from tests.support.examples import examples
 
 _ANYWHERE = [
   name for name, row in verifiers.VERIFIERS.items() if not row.imports
@@ -177,6 +178,7 @@ def test_truncated_completions_are_wrong(name):
 @pytest.mark.parametrize('name', _ANYWHERE)
 @pytest.mark.parametrize('extraction', ['whole', 'boxed'])
 @given(completion=st.text(max_size=80))
+@examples(30)
 def test_any_text_gets_a_bounded_verdict(name, extraction, completion):
   reward, reason = _verify(name, completion, _EXAMPLE, (extraction,))
   assert reward in (0.0, 1.0)

@@ -25,10 +25,6 @@ import subprocess
 import sys
 import threading
 
-import jax
-
-from tests.support import compilation, streams
-
 # What commands import, but for the modules that define flags, and those that
 # they import late.
 _PRELOADED = (
@@ -231,6 +227,8 @@ def _serve(control):
 
 def _become(request, given):
   """Gives a fork what a process that is started has; its arguments."""
+  import jax
+
   arguments, folder, environment = request
   *standard, end, native = given
   os.close(end)
@@ -244,7 +242,7 @@ def _become(request, given):
     if key in jax.config.values and text != os.environ.get(name):
       now = jax.config.values[key]
       value = text in ('1', 'true') if isinstance(now, bool) else text
-      jax.config.update(key, type(now)(value))
+      jax.config.update(key, value if now is None else type(now)(value))
   os.environ.clear()
   os.environ.update(environment)
   sys.path[:0] = filter(None, environment.get('PYTHONPATH', '').split(':'))
@@ -253,6 +251,9 @@ def _become(request, given):
 
 def main():
   """Imports, and forks; what is asked for runs in the forks."""
+  # Not in the tests, whose time is counted before they import JAX.
+  from tests.support import compilation, streams
+
   for name in _PRELOADED:
     importlib.import_module(name)
   compilation.write_whole_files()

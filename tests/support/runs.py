@@ -171,8 +171,14 @@ def assert_same(got, expected, settings=None):
 
 def start(module, *arguments, **options):
   """Starts a command as a user does: one device, the cache of the tests."""
-  # As little optimization as `quick_compilation`: they share a cache.
-  plain = {**devices(1), 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}
+  plain = {
+    **devices(1),
+    # As little optimization as `quick_compilation`: they share a cache.
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+    'JAX_COMPILATION_CACHE_DIR': _CACHE,
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+  }
   return _start(f'experiments.{module}', *arguments, **(plain | options))
 
 
@@ -258,5 +264,5 @@ def train(folder, *overrides, **environment):
     f'--workdir={folder}',
     f'--config.compilation_cache={_CACHE}',
     *overrides,
-    **{'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0', **environment},
+    **environment,
   )

@@ -129,6 +129,7 @@ def test_nohup_stays():
 _DEAF = """
 import hashlib, os, signal, sys
 from dppo_jax.runtime.hosts import preemption
+preemption.GRACE_S, preemption.TWICE_S = 0.2, 0.05
 preemption.own_process()
 def save():
   print('saved', flush=True)
