@@ -18,7 +18,7 @@ from dppo_jax.ops import divergences
 from dppo_jax.runtime import loop
 from dppo_jax.runtime.programs import compiled
 from dppo_jax.runtime.programs import parts as parts_lib
-from tests.support import runs
+from tests.support import programs, runs
 
 _PACKAGE = pathlib.Path(dppo_jax.__file__).parent
 
@@ -91,6 +91,7 @@ def test_from_the_train_step_to_a_divergence_in_at_most_8_calls(experiment):
 def test_from_main_to_the_train_step_in_at_most_5_calls(tmp_path):
   """`main` calls `loop.run`, which is called here in its place."""
   with (
+    programs.apart(),
     runs.quick_compilation(),
     mock.patch.object(train_step, 'train_step', _stack),
     pytest.raises(_Reached) as caught,

@@ -157,6 +157,9 @@ def test_runs_share_programs_of_what_does_not_differ(monkeypatch):
   assert made(sampling__temperature=0.5)[1] is not first[1]
   assert made(model__d_ff=48)[0] is not first[0]
   assert made(optimizer__learning_rate=0.5)[1] is first[1]
+  with programs.apart():
+    assert made()[1] is not first[1]
+  assert made()[1] is first[1]
   monkeypatch.setattr(compiled, 'compile_sampler', lambda *args: 'a spy')
   assert made()[1] == 'a spy'
 

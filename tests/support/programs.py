@@ -9,6 +9,7 @@ import collections
 import contextlib
 import dataclasses
 import operator
+import sys
 from unittest import mock
 
 import jax
@@ -144,4 +145,16 @@ def shared():
       if getattr(module, name) is make:  # Not within, nor replaced by a test.
         asked = _asked_once((module, name), make)
         stack.enter_context(mock.patch.object(module, name, asked))
+    yield
+
+
+@contextlib.contextmanager
+def apart():
+  """Has nothing that is made within shared with what is made elsewhere.
+
+  For a test that replaces what programs are traced from: no key tells of it.
+  """
+  with mock.patch.object(
+    sys.modules[__name__], '_made', collections.OrderedDict()
+  ):
     yield

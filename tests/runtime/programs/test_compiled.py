@@ -8,7 +8,7 @@ import pytest
 from dppo_jax.learner import state as state_lib
 from dppo_jax.models.attention import dispatch
 from dppo_jax.runtime.programs import compiled
-from tests.support import runs
+from tests.support import programs, runs
 
 _COMPILE = """
 import os, sys
@@ -73,7 +73,7 @@ def test_a_sampler_in_stages_draws_what_one_program_does(monkeypatch):
   monkeypatch.setattr(dispatch, '_CPU_DECODE_KEYS', 2)
   settings = runs.smallest(sampling__cache_columns=1)
   experiment, parts = runs.experiment(settings), runs.parts(settings)
-  with runs.quick_compilation():
+  with programs.apart(), runs.quick_compilation():
     state = state_lib.init_state(
       parts.policy, parts.optimizer, parts.shardings, 0
     )
