@@ -118,10 +118,10 @@ def smoke() -> Sizes:
   run: Any = tiny.get_config()
   update.data.update(num_prompts=2, group_size=2)
   run.num_steps = 2
-  run.data.update(num_prompts=8, group_size=2)
+  run.data.update(num_prompts=4, group_size=2)
   run.learner.update(num_minibatches=1, share_prompt_prefix=False)
   run.sft.num_steps = 0
-  run.evaluation.greedy = False
+  run.evaluation.update(greedy=False, num_prompts=4, final_num_prompts=4)
   model = dataclasses.replace(
     rollout.random_model(1, 'float32'),
     vocab_size=64,

@@ -1,5 +1,7 @@
 import math
+from unittest import mock
 
+import jax
 import pytest
 
 from dppo_jax.experiments.bench import kit
@@ -11,7 +13,11 @@ def found():
   sizes = kit.smoke()
   for config in (sizes.update, sizes.run):
     config.compilation_cache = ''
-  with runs.quick_compilation():
+  with (
+    runs.quick_compilation(),
+    # Programs of one device are quicker to compile, and those of other tests.
+    mock.patch.object(jax, 'device_count', return_value=1),
+  ):
     return kit.measure(sizes, 60.0)
 
 
