@@ -220,7 +220,6 @@ def _on_one_device(config):
 @pytest.mark.parametrize(
   'sizes',
   [
-    dict(data=4, fsdp=1, tensor=1, expert=2),
     dict(data=1, fsdp=2, tensor=2, expert=2),
     dict(data=1, fsdp=1, tensor=2, expert=3),
   ],

@@ -21,7 +21,7 @@ _AXES = factories.vocabulary_axes()
 
 @pytest.fixture(scope='module')
 def model():
-  config = factories.transformer_config(qkv_bias=True)
+  config = factories.transformer_config(num_layers=1, qkv_bias=True)
   return make_policy(config), factories.make_params(config)
 
 

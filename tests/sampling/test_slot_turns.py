@@ -18,7 +18,7 @@ _PROMPTS, _WIDTH, _GROUP, _LENGTH, _TURNS = 6, 5, 2, 20, 3
 _ROWS = _PROMPTS * _GROUP
 _KEY = jax.random.PRNGKey(3)
 _DENSE = factories.transformer_config(num_layers=1)
-_SPARSE = factories.moe_config(num_layers=2)
+_SPARSE = factories.moe_config(num_layers=1)
 _SUPPORT = Support(top_k=6, top_p=0.9, min_p=0.0)
 
 

@@ -154,7 +154,7 @@ def test_a_filter_that_leaves_no_token_is_refused(fields):
 
 @functools.cache
 def _scorer(shared_rows, prompt_length):
-  policy = make_policy(factories.transformer_config())
+  policy = make_policy(factories.transformer_config(num_layers=1))
   return jax.jit(
     functools.partial(
       scoring.score,
@@ -171,8 +171,11 @@ def _scorer(shared_rows, prompt_length):
 @pytest.mark.parametrize('num_slots', [0, 2])
 def test_the_trainer_scores_the_law_that_was_sampled(num_slots):
   """Through padding, prefill, cache, slots and shared prompts."""
-  policy = make_policy(factories.transformer_config())
-  params, width = factories.make_params(factories.transformer_config()), 5
+  policy = make_policy(factories.transformer_config(num_layers=1))
+  params, width = (
+    factories.make_params(factories.transformer_config(num_layers=1)),
+    5,
+  )
   config = factories.sampling_config(
     temperature=0.7,
     num_slots=num_slots,
