@@ -18,14 +18,14 @@ pytestmark = pytest.mark.flaky(reruns=1)
 
 # Long enough to be met in the middle; a step takes some hundredths of a second.
 _LONG = (
-  '--config.num_steps=60',
+  '--config.num_steps=40',
   '--config.checkpoints.every_n_steps=5',
-  '--config.sft.num_steps=200',
+  '--config.sft.num_steps=80',
   '--config.evaluation.every_n_steps=20',
   '--config.writers.samples_every_n_steps=5',
   '--config.writers.tensorboard=True',
 )
-_LONG_CONFIG = runs.config(num_steps=60)
+_LONG_CONFIG = runs.config(num_steps=40)
 
 
 @pytest.fixture(scope='module')
@@ -67,20 +67,20 @@ def test_a_life_of_interruptions_ends_as_the_unbroken_one(tmp_path, unbroken):
 
   code, _, _ = _end_at(folder, 8, signal.SIGKILL)
   assert code == -signal.SIGKILL
-  assert runs.last_step(folder) < 60
+  assert runs.last_step(folder) < 40
   assert any(checkpoints.glob('[0-9]*'))
 
-  code, _, err = _end_at(folder, 23, signal.SIGTERM)
+  code, _, err = _end_at(folder, 15, signal.SIGTERM)
   assert code == 143
   assert 'Resuming from step' in err
   step = int(err.rpartition('Stopped after step ')[2].split()[0])
-  assert 23 <= step < 60
-  assert f'step {step} of 60; the state is saved. Run the same command' in err
+  assert 15 <= step < 40
+  assert f'step {step} of 40; the state is saved. Run the same command' in err
   assert (checkpoints / str(step)).is_dir()
 
   code, out, err = runs.end(runs.train(folder, *_LONG))
   assert code == 0
-  assert f'Resuming from step {step} of 60.' in err
+  assert f'Resuming from step {step} of 40.' in err
   assert 'held_out_after' in out
   runs.assert_same(folder, unbroken.folder, _LONG_CONFIG)
 
@@ -92,7 +92,7 @@ def test_the_start_says_what_is_about_to_run(unbroken):
     'parameters, 2 layers',
     '1 × cpu, mesh data 1 · fsdp 1 · expert 1 · tensor 1',
     'divergence, topk_tv from the rollout policy · delta_low 0.2',
-    '8 prompts × 4 completions, 2 updates of 16; 60 steps',
+    '8 prompts × 4 completions, 2 updates of 16; 40 steps',
     str(unbroken.folder),
   ):
     assert fact in head
@@ -101,7 +101,7 @@ def test_the_start_says_what_is_about_to_run(unbroken):
 
 def test_the_end_says_how_to_go_on(unbroken):
   assert f' evaluate --workdir={unbroken.folder}' in unbroken.out
-  assert '--config.num_steps=120' in unbroken.out.rpartition('Extend:')[2]
+  assert '--config.num_steps=80' in unbroken.out.rpartition('Extend:')[2]
   for name in ('summary.json', 'summary.png', 'samples.jsonl', 'config.json'):
     assert (unbroken.folder / name).stat().st_size
   assert next((unbroken.folder / 'tensorboard').iterdir()).stat().st_size
