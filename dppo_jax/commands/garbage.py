@@ -2,7 +2,7 @@
 
 import gc
 
-_OBJECTS = 20_000  # New ones between two collections; Python: 700.
+_OBJECTS = 100_000  # New ones between two collections; Python: 700.
 
 
 def collect_less() -> None:

@@ -1,5 +1,6 @@
 """How a command begins and ends: flags, messages, exit codes."""
 
+import atexit
 from collections.abc import Callable, Mapping
 import functools
 import gc
@@ -57,6 +58,7 @@ def run(main: Callable[..., int], *, positional: bool = False) -> None:
   compiling.watch()
   activity.watch()
   gc.freeze()  # What was imported is no garbage.
+  atexit.register(gc.freeze)  # Nor is it worth a look what a process leaves.
   garbage.collect_less()
   guarded = functools.partial(guard, main, positional=positional)
   app.run(guarded, flags_parser=parse_flags)

@@ -11,7 +11,7 @@ def test_the_other_thresholds_stay():
   try:
     gc.set_threshold(700, 7, 3)
     garbage.collect_less()
-    assert gc.get_threshold() == (20_000, 7, 3)
+    assert gc.get_threshold() == (100_000, 7, 3)
   finally:
     gc.set_threshold(*before)
 
@@ -22,4 +22,4 @@ def test_it_begins_before_the_imports_of_a_command():
   told = subprocess.check_output(
     [sys.executable, '-c', code], cwd=runs.ROOT, text=True
   )
-  assert told == '20000\nFalse\n'
+  assert told == '100000\nFalse\n'

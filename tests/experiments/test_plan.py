@@ -25,9 +25,9 @@ def test_shapes_alone_make_a_plan(tmp_path):
 
 
 def test_what_does_not_fit_ends_with_code_1():
-  big = '--config.data.num_prompts=8000000', '--config.data.group_size=16'
+  big = '--config.model.d_ff=2000000000'
   code, out, err = _plan(
-    _CONFIG, '--topology=gpu:2xh100', *big, '--phases=sampling'
+    _CONFIG, '--topology=gpu:2xh100', big, '--phases=sampling'
   )
   assert code == 1, err
   assert 'does not fit' in out

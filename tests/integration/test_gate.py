@@ -1,6 +1,7 @@
 """What watches the tests: their CPU time, and the mutations they notice."""
 
 import ast
+import collections
 import json
 import operator
 import os
@@ -149,6 +150,8 @@ def test_runs_share_programs_of_what_does_not_differ(monkeypatch):
       sampler = compiled.compile_sampler(model, experiment.sampling)
       return model, sampler, iteration.compile_step(experiment, model)
 
+  # Or what other tests made would be forgotten meanwhile, and these with it.
+  monkeypatch.setattr(programs, '_made', collections.OrderedDict())
   first, again = made(), made(seed=1, checkpoints__keep=1)
   assert all(a is b for a, b in zip(first, again, strict=True))
   other_rule = made(trust_region__rule='none')

@@ -52,7 +52,7 @@ def test_garbage_is_looked_for_less_often():
       print(gc.get_freeze_count() > 100_000, gc.get_threshold())
     cli.run(main)
   """
-  assert runs.said(code) == 'True (20000, 10, 10)\n'
+  assert runs.said(code) == 'True (100000, 10, 10)\n'
 
 
 def test_a_command_without_a_word_of_its_own_is_told(monkeypatch):

@@ -57,7 +57,7 @@ _MAKERS = {
   (warm_start, 'compile_train_step'): (),
 }
 _originals = {(m, name): getattr(m, name) for m, name in _MAKERS}
-_MOST = 200  # The oldest is forgotten.
+_MOST = 400  # The oldest is forgotten.
 # Key -> what was made, and the arguments: an id is of whoever still lives.
 _made = collections.OrderedDict()
 
