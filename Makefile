@@ -12,7 +12,7 @@ EXTRAS ?= test
 PYTEST_ARGS ?=
 WORKERS ?= 2
 # CPU-seconds of the tests, with margin: a busy or slower machine takes more.
-CPU_BUDGET ?= 2000
+CPU_BUDGET ?= 1500
 FIGURES ?= runs/figures
 DEMO ?= runs/demo
 # configs/smollm2.py reads its model from here.
