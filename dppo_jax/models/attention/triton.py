@@ -14,10 +14,11 @@ for both. Where they fall short of the contract, it is made good around them:
 
 from collections.abc import Sequence
 import functools
+import importlib
 from typing import Any
+import warnings
 
 import jax
-from jax.experimental.pallas.ops.gpu import attention as kernels
 import jax.numpy as jnp
 
 from dppo_jax.base import Array
@@ -26,6 +27,17 @@ from dppo_jax.models.attention.sources import KeySource
 # Of the kernels: lengths are multiples of it.
 _BLOCK = 128
 _HEAD_DIMS = (64, 128)
+
+
+@functools.cache
+def _kernels() -> Any:
+  """The module, imported once it is of use.
+
+  JAX 0.12 says as it is imported that another package will follow it.
+  """
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore', DeprecationWarning)
+    return importlib.import_module('jax.experimental.pallas.ops.gpu.attention')
 
 
 def refuses(query: Array, sources: Sequence[KeySource]) -> str:
@@ -41,7 +53,7 @@ def refuses(query: Array, sources: Sequence[KeySource]) -> str:
     )
   if query.dtype.itemsize != 2:
     return f'{query.dtype.name}, only 16 bits'
-  if not hasattr(kernels, '_mha_backward'):
+  if not hasattr(_kernels(), '_mha_backward'):
     return f'the backward pass under jax {jax.__version__}'
   return ''
 
@@ -88,7 +100,7 @@ def _attend(
 def _forward(
   interpret: bool, query: Array, keys: Array, values: Array, ids: Array
 ) -> tuple[Array, Any]:
-  found: Any = kernels.mha(
+  found: Any = _kernels().mha(
     query,
     *_of_heads(query, keys, values),
     ids,
@@ -105,7 +117,7 @@ def _backward(
 ) -> tuple[Array, Array, Array, None]:
   query, keys, values, ids, mixed, log_sum = saved
   scale, causal, blocks = _settings(query)
-  found: Any = kernels._mha_backward(
+  found: Any = _kernels()._mha_backward(
     sm_scale=scale,
     causal=causal,
     block_sizes=blocks,
@@ -143,6 +155,6 @@ def _of_heads(query: Array, *shared: Array) -> list[Array]:
   return [jnp.repeat(x, share, axis=2) for x in shared]
 
 
-def _settings(query: Array) -> tuple[float, bool, kernels.BlockSizes]:
+def _settings(query: Array) -> tuple[float, bool, Any]:
   """Scale, causality and blocks, in the order of the library's arguments."""
-  return query.shape[-1] ** -0.5, True, kernels.BlockSizes.get_default()
+  return query.shape[-1] ** -0.5, True, _kernels().BlockSizes.get_default()
