@@ -23,7 +23,8 @@ from dppo_jax.models.policy import Policy, make_policy
 from dppo_jax.runtime import activity
 from dppo_jax.runtime.hub import hf_config, load_weights
 from dppo_jax.runtime.programs.compiled import vocabulary_axes
-from dppo_jax.sampling.decode import SamplingConfig, sample
+from dppo_jax.sampling.decode import sample
+from dppo_jax.sampling.plain import plain_sampling
 
 EXPECTED = 'expected.npz'
 LOGITS_BAR = 2e-5  # Largest difference over the largest logit, f32.
@@ -109,23 +110,7 @@ def compare(folder: pathlib.Path) -> ModelComparison:
 
   logits = np.asarray(run(params))[mask]
   theirs = expected['logits'][mask]
-  config = SamplingConfig(
-    group_size=1,
-    max_completion_length=expected['greedy'].shape[1],
-    temperature=1.0,
-    top_p=1.0,
-    support=None,
-    greedy=True,
-    top_k=0,
-    with_hidden=False,
-    with_routes=False,
-    precision='float32',
-    pad_id=0,
-    eos_ids=(),
-    stop_ids=(),
-    num_slots=0,
-    cache_columns=0,
-  )
+  config = plain_sampling(expected['greedy'].shape[1], greedy=True)
   axes = vocabulary_axes(parallel.make_mesh(1, 1, 1, devices=jax.devices()[:1]))
   draw = functools.partial(sample, policy, axes, config)
   drawn = jax.jit(lambda p: draw(p, prompts, _key()))(params)

@@ -21,7 +21,8 @@ from dppo_jax.models.layers import TransformerConfig
 from dppo_jax.models.policy import make_policy
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime import cli
-from dppo_jax.sampling.decode import SamplingConfig, sample
+from dppo_jax.sampling.decode import sample
+from dppo_jax.sampling.plain import plain_sampling
 
 # Flags are defined only as a command: other benchmarks import this module.
 if __name__ == '__main__':
@@ -134,7 +135,7 @@ def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
   )
 
   def draw(new_tokens: int, top_k: int) -> Callable[[], Any]:
-    config = sampling(new_tokens, top_k)
+    config = plain_sampling(new_tokens, top_k=top_k)
     run = jax.jit(
       lambda params, key: sample(policy, axes, config, params, prompts, key)
     )
@@ -151,29 +152,6 @@ def make_variants(shape: RolloutShape) -> Mapping[str, Callable[[], Any]]:
     BARE: draw(shape.new_tokens + 2, 0),
     COPY: lambda: copy(params),
   }
-
-
-def sampling(
-  new_tokens: int, top_k: int, group_size: int = 1
-) -> SamplingConfig:
-  """Every row is decoded to the length limit."""
-  return SamplingConfig(
-    group_size=group_size,
-    max_completion_length=new_tokens,
-    temperature=1.0,
-    top_p=1.0,
-    support=None,
-    greedy=False,
-    top_k=top_k,
-    with_hidden=False,
-    with_routes=False,
-    precision='float32',
-    pad_id=0,
-    eos_ids=(),
-    stop_ids=(),
-    num_slots=0,
-    cache_columns=0,
-  )
 
 
 def shapes(model: TransformerConfig) -> Any:

@@ -24,7 +24,7 @@ from dppo_jax.models.slot_cache import Slots
 from dppo_jax.parallel import VocabularyAxes
 from dppo_jax.runtime import cli
 from dppo_jax.sampling import continuous
-from dppo_jax.sampling.decode import SamplingConfig
+from dppo_jax.sampling.plain import plain_sampling
 
 # Flags are defined only as a command: other benchmarks import this module.
 if __name__ == '__main__':
@@ -196,22 +196,12 @@ def make_variants(
   )
 
   def draw(num_slots: int) -> Callable[[], Rollout]:
-    config = SamplingConfig(
-      group_size=shape.group_size,
-      max_completion_length=shape.new_tokens,
-      temperature=1.0,
-      top_p=1.0,
-      support=None,
-      greedy=False,
-      top_k=shape.top_k,
-      with_hidden=False,
-      with_routes=False,
-      precision='float32',
-      pad_id=0,
+    config = dataclasses.replace(
+      plain_sampling(
+        shape.new_tokens, group_size=shape.group_size, top_k=shape.top_k
+      ),
       eos_ids=(_END,),
-      stop_ids=(),
       num_slots=num_slots,
-      cache_columns=0,
     )
     run = jax.jit(
       lambda params, prompts, key: continuous.sample(
