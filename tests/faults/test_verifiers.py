@@ -3,6 +3,7 @@
 import pytest
 
 from tests.faults import verifiers
+from tests.support import runs
 
 # Real processes and signals: a rare race is shown as a rerun.
 pytestmark = pytest.mark.flaky(reruns=1)
@@ -30,8 +31,8 @@ def test_hostile_items_cost_only_their_own_reward(tmp_path):
   with verifiers.make_pool() as pool:
     wrong = {name: verifiers.hostile(pool, name) for name in _QUICK}
   assert not any(wrong.values()), wrong
-  while verifiers.living(tmp_path):  # Killed; the end may take a moment.
-    pass
+  # Killed; the end may take a moment.
+  runs.wait(lambda: not verifiers.living(tmp_path))
 
 
 @pytest.mark.parametrize('name', ['SIGKILL while idle', 'SIGKILL while busy'])
